@@ -1,0 +1,76 @@
+# Everything here needs python3 (3.10 or newer) and make, and nothing else: what is missing goes into $(VENV).
+#
+#   make train         train on the bundled digits and print the test accuracy
+#   make test          the test suite, without torch
+#   make parity        the tests against PyTorch (installs it)
+#   make lint types    ruff; mypy
+#   make bench-quick   a short side-by-side comparison with PyTorch
+#   make wheel         build the wheel, install it elsewhere, and train from it
+#   make clean         remove $(VENV) and what was built
+#
+# ARGS is handed on: make train ARGS="--epochs 3", make test ARGS="-k conv -x".
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+ARGS   ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: train test parity lint types asv-check bench-quick wheel clean
+.DELETE_ON_ERROR:
+
+train: $(VENV)/.core
+	$(BIN)/numbanet train --data digits $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+parity: $(VENV)/.test $(VENV)/.torch
+	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+
+types: $(VENV)/.lint $(VENV)/.core
+	$(BIN)/mypy
+
+asv-check: $(VENV)/.bench $(VENV)/.torch
+	$(BIN)/asv check -E existing
+
+bench-quick: $(VENV)/.bench $(VENV)/.torch
+	$(BIN)/python -m benchmarks.compare --quick $(ARGS)
+
+wheel: $(VENV)/.core
+	rm -rf dist
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
+	.ci/try-wheel $(BIN)/python dist/*.whl
+
+clean:
+	rm -rf $(VENV) build dist html
+
+# One stamp for each set of requirements; only a newer pyproject.toml installs again.
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	@echo "Installing numbanet and its requirements into $(VENV) (once; about 280 MB)"
+	@$(PIP) --editable . && touch $@
+
+$(VENV)/.torch: | $(BIN)/python
+	@echo "Installing $(TORCH) into $(VENV) (once)"
+	@$(PIP) "$(TORCH)" && touch $@
+
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	@echo "Installing numbanet and its requirements for '$*' into $(VENV) (once)"
+	@$(PIP) --editable ".[$*]" && touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "make: no '$(PYTHON)' on this machine: install Python 3.10 or newer," \
+	         "or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "make: numbanet needs Python 3.10 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1):" \
+	         "name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "make: '$(PYTHON)' comes without the venv module: install it" \
+	         "(Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
