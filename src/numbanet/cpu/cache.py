@@ -1,0 +1,100 @@
+"""Machine code on disk: keyed by every kernel source, so that an edit anywhere in the package can't leave stale code.
+
+Numba's own cache looks at the file of the compiled function only and numbers its data files, so an edited helper goes
+unnoticed and two processes that fill one index can cross their entries. Here the folder's name is a hash of all kernel
+sources and of the compiler's versions, each file's name is a hash of its whole key, files are written to the side and
+renamed, and their bytes are checked against a digest before they are trusted. A folder that can't be written means no
+cache, never an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.compiler import CompileResult
+
+from numbanet import settings
+
+_DIGEST_BYTES = 32
+
+
+@lru_cache(maxsize=1)
+def source_hash() -> str:
+    """Return the hash of every Python file of the package's CPU side and of the versions that compile it."""
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {numba.__version__} {llvmlite.__version__}".encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_dir() -> Path:
+    """Return the folder of this version's machine code: below ``NUMBANET_CACHE_DIR`` or the user's cache folder."""
+    return settings.cache_root() / f"kernels-{source_hash()}"
+
+
+class KernelCache:
+    """The disk cache of one kernel, with the interface that Numba's compilers call.
+
+    Parameters
+    ----------
+    function : callable
+        The Python function; its qualified name and bytecode are part of the key.
+    """
+
+    def __init__(self, function: Callable):
+        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._code = hashlib.sha256(function.__code__.co_code).hexdigest()
+
+    def _path(self, signature: Any, target_context: Any) -> Path:
+        key = repr((self._name, self._code, str(signature), target_context.codegen().magic_tuple()))
+        return cache_dir() / f"{self._name.rpartition('.')[2]}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
+
+    def load_overload(self, signature: Any, target_context: Any) -> CompileResult | None:
+        """Return the stored machine code, or None where there is none, or none that can be trusted."""
+        target_context.refresh()
+        if not settings.cache_enabled():
+            return None
+        path = self._path(signature, target_context)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() != digest:
+            settings.log(f"kernel cache: {path} is damaged; compiling anew")
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+
+    def save_overload(self, signature: Any, result: CompileResult) -> None:
+        """Store machine code; where the folder can't be written, say so in the log and go on without."""
+        if not settings.cache_enabled() or result.library.has_dynamic_globals:
+            return
+        path = self._path(signature, result.target_context)
+        payload = pickle.dumps(result._reduce())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(hashlib.sha256(payload).digest() + payload)
+                os.replace(part, path)
+            except BaseException:
+                os.unlink(part)
+                raise
+        except OSError as error:
+            settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
+
+    def enable(self) -> None:
+        """Do nothing: `settings.cache_enabled` decides."""
+
+    disable = flush = enable

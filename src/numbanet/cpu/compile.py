@@ -1,0 +1,116 @@
+"""The only decorators that compile CPU code: ``kernel`` (an entry point) and ``device`` (a function kernels call).
+
+A kernel is what a C source of an extension would hold: a flat function over typed pointers, with no Python objects and
+no allocation. Its first two parameters are the index of the task it shall do and a pointer to the integers of the
+problem; the others are annotated pointers, where ``T`` stands for the floating dtype that the kernel is compiled for::
+
+    @kernel
+    def relu(task: Index, ints: I64, x: T, y: T):
+        ...
+
+Nothing is compiled before the first launch; then one machine-code version a dtype is built, serves every shape, and is
+kept on disk. `numbanet.cpu.parallel.launch` runs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.core.ccallback import CFunc
+
+from numbanet import settings
+from numbanet.cpu.cache import KernelCache
+
+__all__ = ["F32", "F64", "I32", "I64", "Index", "Kernel", "T", "U8", "U64", "device", "kernel"]
+
+# Annotations of kernel parameters. They are strings inside numbanet's own modules, looked up in _POINTEES.
+Index = T = I32 = I64 = U8 = U64 = F32 = F64 = object
+_POINTEES = {
+    "I32": types.int32, "I64": types.int64, "U8": types.uint8, "U64": types.uint64,
+    "F32": types.float32, "F64": types.float64,
+}  # fmt: skip
+_FLOATS = {"float32": types.float32, "float64": types.float64}
+
+# nogil: the launcher runs without Python; numpy's error model: a division by zero gives inf or nan, never an exception.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+
+
+def device(function: Callable) -> Callable:
+    """Compile a function that kernels call; it is inlined into them."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+class Kernel:
+    """A CPU entry point, compiled on first use, once for each floating dtype.
+
+    Attributes
+    ----------
+    name : str
+        ``module.function``, as ``NUMBANET_VERBOSE`` and profiles show it.
+    pointers : tuple of str
+        Annotation of each pointer parameter.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        annotations = [str(p.annotation) for p in inspect.signature(function).parameters.values()]
+        if annotations[:2] != ["Index", "I64"]:
+            raise TypeError(f"kernel {self.name}: the first parameters must be (task: Index, ints: I64)")
+        self.pointers = tuple(annotations[2:])
+        unknown = [a for a in self.pointers if a != "T" and a not in _POINTEES]
+        if unknown:
+            raise TypeError(f"kernel {self.name}: unknown pointer annotation {unknown}")
+        self._compiled: dict[str, CFunc] = {}
+        self._entries: dict[str, tuple[int, tuple[np.dtype, ...]]] = {}
+
+    def signature(self, dtype: str) -> Any:
+        """Return the Numba signature for one floating dtype (``"float32"`` or ``"float64"``)."""
+        pointees = [_FLOATS[dtype] if a == "T" else _POINTEES[a] for a in self.pointers]
+        return types.void(types.int64, types.CPointer(types.int64), *map(types.CPointer, pointees))
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The dtypes that have machine code in this process."""
+        return tuple(self._compiled)
+
+    def build(self, dtype: str) -> CFunc:
+        """Compile for one floating dtype, or load the machine code from the disk cache."""
+        found = self._compiled.get(dtype)
+        if found is None:
+            start = time.perf_counter()
+            found = CFunc(self.function, (self.signature(dtype).args, types.void), locals={}, options=dict(_OPTIONS))
+            found._cache = KernelCache(self.function)
+            found.compile()
+            self._compiled[dtype] = found
+            settings.log(
+                f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] "
+                f"in {time.perf_counter() - start:.2f} s"
+            )
+        return found
+
+    def entry(self, dtype: str) -> tuple[int, tuple[np.dtype, ...]]:
+        """Return, for one floating dtype, the address of the machine code and the dtype of each pointer."""
+        found = self._entries.get(dtype)
+        if found is None:
+            pointees = [np.dtype(str(argument.dtype)) for argument in self.signature(dtype).args[2:]]
+            found = self._entries[dtype] = (self.build(dtype).address, tuple(pointees))
+        return found
+
+    def inspect_asm(self, dtype: str = "float32") -> str:
+        """Return the assembly of the kernel for one floating dtype."""
+        return self.build(dtype)._library.get_asm_str()
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}>"
+
+
+def kernel(function: Callable) -> Kernel:
+    """Make a CPU entry point of a module-level function (see the module's text for the form)."""
+    return Kernel(function)

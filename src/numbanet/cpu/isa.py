@@ -1,0 +1,61 @@
+"""What the host's vector unit looks like: vector width and register tiles, as a table.
+
+The instruction set is the one Numba compiles for, so ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` work here too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A vector instruction set.
+
+    Attributes
+    ----------
+    name : str
+    vector_bytes : int
+        Bytes of one vector register.
+    tile_rows : tuple of int
+        ``tile_rows[v - 1]`` is the number of rows of a register tile that is ``v`` vectors wide: the accumulators, one
+        row of the other operand and one broadcast value just fit the register file.
+    """
+
+    name: str
+    vector_bytes: int
+    tile_rows: tuple[int, ...]
+
+    @property
+    def tile_vectors(self) -> int:
+        """Width of the widest register tile, in vectors."""
+        return len(self.tile_rows)
+
+
+AVX512 = Isa("avx512", 64, (14, 12, 8, 6))
+AVX2 = Isa("avx2", 32, (8, 6, 4))
+SSE2 = Isa("sse2", 16, (8, 4))
+NEON = Isa("neon", 16, (14, 12, 8, 6))
+
+
+def _target() -> tuple[str, frozenset[str]]:
+    """Return the target triple and the enabled features that Numba compiles for."""
+    from numba.core.registry import cpu_target
+
+    codegen = cpu_target.target_context.codegen()
+    triple, _, features = codegen.magic_tuple()
+    return triple, frozenset(word[1:] for word in features.split(",") if word.startswith("+"))
+
+
+@lru_cache(maxsize=1)
+def host_isa() -> Isa:
+    """Return the widest instruction set that Numba's CPU target allows."""
+    triple, features = _target()
+    if triple.startswith(("aarch64", "arm64")):
+        return NEON
+    if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= features:
+        return AVX512
+    if {"avx2", "fma"} <= features:
+        return AVX2
+    return SSE2

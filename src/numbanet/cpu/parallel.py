@@ -1,0 +1,288 @@
+"""Run a kernel's tasks on all threads: the one parallel function of the package.
+
+`launch` packs pointers and integers into one block and calls a single ``@njit(parallel=True)`` driver, which hands each
+task to the kernel's machine code. So a kernel compiles as serial code (a parallel one costs ten times as much), and
+denormal handling, the thread-safety rules of Numba's layers and the fork rules have one place.
+
+The tasks of a launch are cut from the problem alone, never from the number of threads: any number of threads gives the
+same bits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from numbanet.cpu.cache import KernelCache
+from numbanet.cpu.compile import Kernel
+
+MAX_POINTERS = 10
+_I64 = ir.IntType(64)
+_FLUSH_DENORMALS = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
+
+
+@intrinsic
+def _call_task(typingctx, address, count, block, task):
+    """Call kernel machine code: ``kernel(task, &block[count], block[0], ..., block[count - 1])``."""
+
+    def codegen(context, builder, sig, args):
+        address, count, block, task = args
+        data = context.make_array(sig.args[2])(context, builder, block).data
+        integers = builder.gep(data, [count])
+        done = builder.append_basic_block("done")
+        unknown = builder.append_basic_block("unknown")
+        cases = builder.switch(count, unknown)
+        for number in range(MAX_POINTERS + 1):
+            here = builder.append_basic_block(f"pointers{number}")
+            cases.add_case(ir.Constant(_I64, number), here)
+            builder.position_at_end(here)
+            pointers = [builder.load(builder.gep(data, [ir.Constant(_I64, j)])) for j in range(number)]
+            kind = ir.FunctionType(ir.VoidType(), [_I64, integers.type] + [_I64] * number)
+            builder.call(builder.inttoptr(address, kind.as_pointer()), [task, integers, *pointers])
+            builder.branch(done)
+        builder.position_at_end(unknown)
+        builder.unreachable()
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, block, types.int64), codegen
+
+
+def _x86(context: Any) -> bool:
+    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))
+
+
+@intrinsic
+def _flush_denormals(typingctx):
+    """Make this thread treat denormals as zero; return the former state of its control register."""
+
+    def codegen(context, builder, sig, args):
+        if not _x86(context):
+            return ir.Constant(ir.IntType(32), 0)
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [raw.type])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr"), [raw])
+        former = builder.load(slot)
+        builder.store(builder.or_(former, ir.Constant(ir.IntType(32), _FLUSH_DENORMALS)), slot)
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
+        return former
+
+    return types.uint32(), codegen
+
+
+@intrinsic
+def _restore_denormals(typingctx, former):
+    """Put the control register back."""
+
+    def codegen(context, builder, sig, args):
+        if _x86(context):
+            slot = cgutils.alloca_once_value(builder, args[0])
+            raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [raw.type])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), codegen
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _run_task(address, count, block, task):
+    former = _flush_denormals()
+    _call_task(address, count, block, task)
+    _restore_denormals(former)
+
+
+def _drive_serial(address, count, block, tasks):
+    for task in range(tasks):
+        _run_task(address, count, block, task)
+
+
+def _drive_parallel(address, count, block, tasks):
+    for task in prange(tasks):
+        _run_task(address, count, block, task)
+
+
+_SIGNATURE = types.void(types.int64, types.int64, types.Array(types.int64, 1, "C"), types.int64)
+
+
+def _load_tbb() -> None:
+    """Make pip's TBB visible: it lies outside the loader's path, but a library that is loaded already is found."""
+    if sys.platform != "linux":
+        return
+    try:
+        files = importlib.metadata.files("tbb") or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name == "libtbb.so.12":
+            try:
+                ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+            except OSError:
+                return  # Numba then takes its next threading layer, and numbanet.info() shows which
+
+
+def default_threads() -> int:
+    """Return the number of threads to start with: the smaller of the affinity mask and the cgroup's CPU quota."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, _cgroup_quota() or available))
+
+
+def _cgroup_quota() -> int | None:
+    """Return the whole CPUs that the cgroup (version 2 or 1) grants, or None where there is no limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as stream:
+            quota, period = stream.read().split()
+    except (OSError, ValueError):
+        try:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as stream:
+                quota = stream.read().strip()
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as stream:
+                period = stream.read().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return max(1, int(quota) // int(period))
+
+
+class _State:
+    """What the first launch sets up: the drivers, the lock that the workqueue layer needs, and the forked mark."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ready = False
+        self.guard: Any = nullcontext()
+        self.serial: Any = None
+        self.parallel: Any = None
+        self.serial_only = False
+
+
+_state = _State()
+
+
+def _driver(function: Any, **options: Any) -> Any:
+    dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
+    dispatcher._cache = KernelCache(function)
+    dispatcher.compile(_SIGNATURE)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+def _prepare() -> None:
+    with _state.lock:
+        if _state.ready:
+            return
+        _load_tbb()
+        _state.serial = _driver(_drive_serial)
+        _state.parallel = _driver(_drive_parallel, parallel=True)
+        if "NUMBA_NUM_THREADS" not in os.environ and numba.get_num_threads() > default_threads():
+            numba.set_num_threads(default_threads())
+        # The first parallel call picks Numba's threading layer.
+        _state.parallel(0, 0, np.zeros(1, np.int64), 0)
+        layer = numba.threading_layer()
+        if layer == "workqueue":
+            _state.guard = threading.RLock()  # two Python threads in it at once would abort the process
+        if layer == "omp" and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_mark_forked)
+        _state.ready = True
+
+
+def _mark_forked() -> None:
+    # GNU OpenMP ends a forked child at its first parallel region: such a child runs its kernels serially.
+    _state.serial_only = True
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads kernels use: the same setting as ``numba.set_num_threads``.
+
+    Parameters
+    ----------
+    count : int
+        Between 1 and the number of threads that Numba started with (``NUMBA_NUM_THREADS``).
+
+    Raises
+    ------
+    ValueError
+        If `count` is out of that range.
+    """
+    _prepare()
+    if not 1 <= count <= numba.config.NUMBA_NUM_THREADS:
+        raise ValueError(f"count must be between 1 and {numba.config.NUMBA_NUM_THREADS}, got {count}")
+    numba.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Return how many threads kernels use."""
+    _prepare()
+    return numba.get_num_threads()
+
+
+@lru_cache(maxsize=1)
+def threading_layer() -> str:
+    """Return the name of Numba's threading layer: ``"tbb"``, ``"omp"`` or ``"workqueue"``."""
+    _prepare()
+    return numba.threading_layer()
+
+
+def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: Sequence[int], dtype: str) -> None:
+    """Run ``kernel(task, integers, *arrays)`` for every task in ``range(tasks)``, on all threads.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    tasks : int
+        Number of independent tasks; cut from the problem, never from the number of threads.
+    arrays : sequence of numpy.ndarray
+        Buffers, one for each pointer of the kernel, in its order: C-contiguous, of the pointer's dtype.
+    integers : sequence of int
+        The integers of the problem.
+    dtype : {"float32", "float64"}
+        What the kernel's ``T`` stands for.
+
+    Raises
+    ------
+    TypeError
+        If a buffer does not fit its pointer. (Kernels see raw memory, so this is checked at every launch.)
+    """
+    if not _state.ready:
+        _prepare()
+    address, expected = kernel.entry(dtype)
+    count = len(arrays)
+    if count != len(expected):
+        raise TypeError(f"kernel {kernel.name} takes {len(expected)} buffers, got {count}")
+    block = []
+    for position, array in enumerate(arrays):
+        if array.dtype is not expected[position] or not array.flags.c_contiguous:
+            _refuse(kernel, position, array, expected[position])
+        block.append(array.__array_interface__["data"][0])
+    block.extend(integers)
+    packed = np.array(block, np.int64)
+    if tasks <= 1 or _state.serial_only or numba.get_num_threads() == 1:
+        _state.serial(address, count, packed, tasks)
+        return
+    with _state.guard:
+        _state.parallel(address, count, packed, tasks)
+
+
+def _refuse(kernel: Kernel, position: int, array: np.ndarray, wanted: np.dtype) -> None:
+    # Equal dtypes are usually one object; an equal one that is not (unpickled, say) is fine too.
+    if array.dtype != wanted or not array.flags.c_contiguous:
+        raise TypeError(
+            f"kernel {kernel.name}: buffer {position} must be C-contiguous {wanted}, "
+            f"got {array.dtype} with shape {array.shape} and strides {array.strides}"
+        )

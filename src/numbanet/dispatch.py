@@ -1,0 +1,179 @@
+"""Choose a kernel for a problem: the ranked candidates of each (operation, pass, device), override, explanation.
+
+A frozen problem meets the list of its operation, pass and device. Among the candidates that support it the lowest cost
+runs; ties go to the earlier one. The choice is remembered by problem, device, precision and override.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+from numbanet import memory, settings
+from numbanet.candidate import Arrays, Candidate
+from numbanet.problem import Problem
+
+# Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
+# numbanet.reference with its definition. Modules are imported when an operation is first used.
+_FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
+    "conv2d": (("conv_direct", "conv_depthwise"), "conv"),
+    "matmul": (("matmul",), "matmul"),
+    "max_pool2d": (("pool",), "pool"),
+    "avg_pool2d": (("pool",), "pool"),
+    "adaptive_avg_pool2d": (("pool",), "pool"),
+    "batch_norm": (("norm",), "norm"),
+    "activation": (("activation",), "activation"),
+    "softmax": (("softmax",), "softmax"),
+    "cross_entropy": (("loss",), "loss"),
+    "mse_loss": (("loss",), "loss"),
+    "dropout": (("dropout",), "dropout"),
+    "binary": (("elementwise",), "elementwise"),
+    "reduce": (("reduce",), "reduce"),
+    "pad": (("shape",), "shape"),
+    "cat": (("shape",), "shape"),
+}
+
+_override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())
+_warned: set[tuple[str, str]] = set()
+_warned_lock = threading.Lock()
+
+
+def _list(device: str, operation: str, which: str) -> list[Candidate]:
+    modules, reference = _FAMILIES[operation]
+    found: list[Candidate] = []
+    for name in modules:
+        try:
+            module = importlib.import_module(f"numbanet.{device}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"numbanet.{device}.{name}":
+                raise
+            continue  # a twin that this device does not have
+        found += module.CANDIDATES.get((operation, which), [])
+    if device == "cpu":
+        found += importlib.import_module(f"numbanet.reference.{reference}").CANDIDATES[operation, which]
+    return found
+
+
+@lru_cache(maxsize=None)
+def candidates(device: str, operation: str, which: str) -> tuple[Candidate, ...]:
+    """Return the candidates of an operation's pass on a device, in their order."""
+    return tuple(_list(device, operation, which))
+
+
+def operations() -> tuple[str, ...]:
+    """Return the names of all operations."""
+    return tuple(_FAMILIES)
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Raise ValueError for a candidate name that no list has."""
+    known = {
+        candidate.name
+        for device in ("cpu", "cuda")
+        for operation, (modules, reference) in _FAMILIES.items()
+        for which in passes(operation)
+        for candidate in candidates(device, operation, which)
+    }
+    for name in names:
+        if name not in known:
+            raise ValueError(f"names: no kernel is called {name!r}; known: {', '.join(sorted(known))}")
+
+
+def passes(operation: str) -> tuple[str, ...]:
+    """Return the passes of an operation, such as ``("forward", "backward_input", "backward_weight")``."""
+    reference = importlib.import_module(f"numbanet.reference.{_FAMILIES[operation][1]}")
+    return tuple(which for name, which in reference.CANDIDATES if name == operation)
+
+
+@contextmanager
+def use(*names: str) -> Iterator[None]:
+    """Within a ``with`` block, run the named kernels wherever a list has them (for tests and comparisons).
+
+    Parameters
+    ----------
+    *names : str
+        Candidate names such as ``"cpu.direct"`` or ``"reference"``, as `explain` prints them.
+
+    Raises
+    ------
+    ValueError
+        At entry, if no list of kernels has a candidate of that name; when an operation runs, if every named candidate
+        of its list refuses the problem.
+    """
+    check_names(names)
+    token = _override.set(frozenset(names))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def verdicts(problem: Problem, device: str) -> list[tuple[Candidate, str | None]]:
+    """Return each candidate of the problem's list with None, or the reason why it refuses."""
+    return [(c, c.supports(problem)) for c in candidates(device, problem.operation, problem.which)]
+
+
+@lru_cache(maxsize=4096)
+def _choose(problem: Problem, device: str, precision: str, override: frozenset[str]) -> Candidate:
+    judged = verdicts(problem, device)
+    named = [(c, reason) for c, reason in judged if c.name in override]
+    fit = [c for c, reason in named or judged if reason is None]
+    if not fit:
+        reasons = "; ".join(f"{c.name}: {reason}" for c, reason in named or judged) or "the list is empty"
+        raise ValueError(f"no {device} kernel takes {problem}: {reasons}")
+    chosen = min(fit, key=lambda candidate: candidate.cost(problem))
+    settings.log(f"{problem.operation} {problem.which} on {device}: {chosen.name} for {problem}")
+    return chosen
+
+
+def choose(problem: Problem, device: str = "cpu") -> Candidate:
+    """Return the candidate that runs for a problem now.
+
+    Raises
+    ------
+    ValueError
+        If no candidate, or none of those that `use` names, takes the problem; the message lists the reasons.
+    """
+    return _choose(problem, device, settings.get_precision(), _override.get())
+
+
+def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") -> None:
+    """Solve a problem: `inputs` and `outputs` are arrays (or None where the problem has no such operand)."""
+    chosen = choose(problem, device)
+    if chosen.name == "reference" and "reference" not in _override.get():
+        _say_reference(problem)
+    size = chosen.workspace_bytes(problem)
+    chosen.run(problem, inputs, outputs, memory.empty((size,), "uint8") if size else None)
+
+
+def _say_reference(problem: Problem) -> None:
+    with _warned_lock:
+        first = (problem.operation, problem.which) not in _warned
+        _warned.add((problem.operation, problem.which))
+    if first:
+        warnings.warn(f"no fast kernel takes {problem}: the slow NumPy reference runs", RuntimeWarning, stacklevel=4)
+
+
+def explain_problem(problem: Problem, device: str = "cpu") -> str:
+    """Return the list of candidates of a problem as text: the chosen one, costs, reasons, expected errors."""
+    try:
+        chosen: Any = choose(problem, device)
+    except ValueError:
+        chosen = None
+    lines = [f"{problem.operation} {problem.which} on {device}: {problem}"]
+    for candidate, reason in verdicts(problem, device):
+        mark = "->" if candidate is chosen else "  "
+        if reason is None:
+            detail = f"cost {candidate.cost(problem):.3g}, expected error {candidate.tolerance(problem):.1e}"
+        else:
+            detail = f"refused: {reason}"
+        lines.append(f"{mark} {candidate.name:<16} {detail}")
+    if chosen is None:
+        lines.append("   no candidate takes it")
+    return "\n".join(lines)

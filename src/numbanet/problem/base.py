@@ -1,0 +1,97 @@
+"""The base of every problem, and the argument checks that several families share."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+FLOATS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What shall be computed; equal problems have equal answers to "which kernel?".
+
+    Attributes
+    ----------
+    operation : str
+        Class variable: the key of the dispatcher's lists, such as ``"conv2d"``.
+    which : str
+        The pass: ``"forward"``, ``"backward_input"``, ...
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+    """
+
+    operation: ClassVar[str]
+    which: str
+    dtype: str
+
+
+def integer(name: str, value: Any, minimum: int | None = None) -> int:
+    """Return `value` as an int; bool and float are refused, as in PyTorch.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is below `minimum`.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if minimum is not None and number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    return number
+
+
+def pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, int]:
+    """Return one integer, or a sequence of one or two, as (height, width).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none of these, or one is below `minimum`.
+    """
+    if isinstance(value, (tuple, list)):
+        if len(value) not in (1, 2):
+            raise ValueError(f"{name} must be an integer or a pair of integers, got {value!r}")
+        first, last = value[0], value[-1]
+    else:
+        first = last = value
+    return integer(name, first, minimum), integer(name, last, minimum)
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return `value` if it is one of the allowed words, else raise ValueError."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def float_array(name: str, value: Any) -> np.ndarray:
+    """Return `value` as an array of float32 or float64 in the machine's byte order.
+
+    Raises
+    ------
+    TypeError
+        If it has another dtype.
+    """
+    array = value if type(value) is np.ndarray else np.asarray(value)
+    if array.dtype.name not in FLOATS:
+        raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def same_dtype(**arrays: np.ndarray | None) -> str:
+    """Return the one dtype name that the arrays share, else raise TypeError naming them."""
+    present = {name: array.dtype.name for name, array in arrays.items() if array is not None}
+    if len(set(present.values())) != 1:
+        raise TypeError("dtypes must be equal, got " + ", ".join(f"{n}: {d}" for n, d in present.items()))
+    return next(iter(present.values()))

@@ -1,0 +1,131 @@
+"""What a user can set: device, precision (context variables), logging and the cache folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "strict", "tf32", "bf16")
+
+_device: ContextVar[str | None] = ContextVar("numbanet_device", default=None)
+_precision: ContextVar[str] = ContextVar("numbanet_precision", default="float32")
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def set_device(device: str) -> None:
+    """Choose where new tensors and parameters live.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        ``"auto"`` takes a GPU when one works, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If `device` is none of these.
+    RuntimeError
+        If `device` is ``"cuda"`` and no GPU can be used; the message says why.
+    """
+    _choice("device", device, DEVICES)
+    resolve_device(device)
+    _device.set(device)
+
+
+def get_device() -> str:
+    """Return the device that was chosen: by `set_device`, else by ``NUMBANET_DEVICE``, else ``"auto"``."""
+    chosen = _device.get()
+    if chosen is not None:
+        return chosen
+    return _choice("NUMBANET_DEVICE", os.environ.get("NUMBANET_DEVICE", "auto"), DEVICES)
+
+
+def resolve_device(device: str | None = None) -> str:
+    """Return ``"cpu"`` or ``"cuda"`` for a device word (None: the chosen one).
+
+    Raises
+    ------
+    RuntimeError
+        If the word is ``"cuda"`` and no GPU can be used; the message says why.
+    """
+    word = get_device() if device is None else _choice("device", device, DEVICES)
+    if word == "cpu":
+        return "cpu"
+    from numbanet.cuda import unavailable_reason
+
+    reason = unavailable_reason()
+    if reason is None:
+        return "cuda"
+    if word == "cuda":
+        raise RuntimeError(f"device 'cuda' can't be used: {reason}")
+    return "cpu"
+
+
+def set_precision(precision: str) -> None:
+    """Choose the arithmetic of float32 problems.
+
+    Parameters
+    ----------
+    precision : {"float32", "strict", "tf32", "bf16"}
+        ``"float32"`` allows Winograd's algorithms, ``"strict"`` does not; ``"tf32"`` and ``"bf16"`` are tensor-core
+        arithmetic and change nothing on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If `precision` is none of these.
+    """
+    _precision.set(_choice("precision", precision, PRECISIONS))
+
+
+def get_precision() -> str:
+    """Return the arithmetic of float32 problems."""
+    return _precision.get()
+
+
+@contextmanager
+def precision(value: str) -> Iterator[None]:
+    """Set the precision within a ``with`` block; arguments and errors as for `set_precision`."""
+    token = _precision.set(_choice("precision", value, PRECISIONS))
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def verbose() -> bool:
+    """Return whether ``NUMBANET_VERBOSE`` asks for a line at each choice and compilation."""
+    return os.environ.get("NUMBANET_VERBOSE", "0") not in ("", "0")
+
+
+def log(message: str) -> None:
+    """Print a line to standard error when ``NUMBANET_VERBOSE`` is set."""
+    if verbose():
+        print(f"numbanet: {message}", file=sys.stderr)
+
+
+def cache_root() -> Path:
+    """Return the folder for compiled kernels: ``NUMBANET_CACHE_DIR``, else the user's cache folder."""
+    chosen = os.environ.get("NUMBANET_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "numbanet"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "numbanet" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numbanet"
+
+
+def cache_enabled() -> bool:
+    """Return whether compiled kernels are kept on disk (``NUMBANET_CACHE=0`` turns it off)."""
+    return os.environ.get("NUMBANET_CACHE", "1") != "0"
