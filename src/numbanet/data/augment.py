@@ -1,0 +1,157 @@
+"""Augmentations: small callables that take a batch and random numbers, and return a batch.
+
+Each is called as `augmentation(images, rng)` with `images` of shape (N, C, H, W), uint8 or float, in any memory order,
+which it must not change, and `rng` the batch's own `numpy.random.Generator` (None if the loader was given none). A
+`DataLoader` applies them in order; any function of that form will do. They work on whole batches, in NHWC memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+Augmentation = Callable[[NDArray, "np.random.Generator | None"], NDArray]
+Fill = Literal["zero", "reflect"]
+
+
+def _to_nhwc(images: NDArray) -> NDArray:
+    return images.transpose(0, 2, 3, 1)
+
+
+def _to_nchw(images: NDArray) -> NDArray:
+    return images.transpose(0, 3, 1, 2)
+
+
+def _drawing(rng: np.random.Generator | None, augmentation: object) -> np.random.Generator:
+    if rng is None:
+        raise ValueError(f"{augmentation} draws random numbers: give the DataLoader a generator")
+    return rng
+
+
+def _random_crop(images: NDArray, size: tuple[int, int], padding: int, fill: Fill, rng: np.random.Generator) -> NDArray:
+    margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(_to_nhwc(images), margins, mode="constant" if fill == "zero" else "reflect")
+    windows = sliding_window_view(padded, size, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
+    count, rows, columns = windows.shape[:3]
+    top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
+    return _to_nchw(windows[np.arange(count), top, left])
+
+
+def _check_fill(fill: str) -> None:
+    if fill not in ("zero", "reflect"):
+        raise ValueError(f"fill must be 'zero' or 'reflect', got {fill!r}")
+
+
+@dataclass(frozen=True)
+class RandomHorizontalFlip:
+    """Mirrors each image left to right with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {self.p}")
+
+    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+        chosen = _drawing(rng, self).random(len(images)) < self.p
+        flipped = _to_nhwc(images).copy()
+        flipped[chosen] = flipped[chosen][:, :, ::-1]
+        return _to_nchw(flipped)
+
+
+@dataclass(frozen=True)
+class RandomShift:
+    """Moves each image by up to `pixels` in each direction; `fill` says what comes in: "zero" or "reflect"."""
+
+    pixels: int
+    fill: Fill = "zero"
+
+    def __post_init__(self) -> None:
+        if self.pixels < 0:
+            raise ValueError(f"pixels must not be negative, got {self.pixels}")
+        _check_fill(self.fill)
+
+    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+        return _random_crop(images, images.shape[2:], self.pixels, self.fill, _drawing(rng, self))
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Pads each image by `padding` on all sides, and cuts `size` (an int or a pair of height and width) out of it."""
+
+    size: int | tuple[int, int]
+    padding: int = 0
+    fill: Fill = "zero"
+
+    def __post_init__(self) -> None:
+        if min(self._height_width) < 1:
+            raise ValueError(f"size must be positive, got {self.size}")
+        if self.padding < 0:
+            raise ValueError(f"padding must not be negative, got {self.padding}")
+        _check_fill(self.fill)
+
+    @property
+    def _height_width(self) -> tuple[int, int]:
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+        size = self._height_width
+        if any(s > n + 2 * self.padding for s, n in zip(size, images.shape[2:], strict=True)):
+            raise ValueError(f"size {size} does not fit into images of {images.shape[2:]} padded by {self.padding}")
+        return _random_crop(images, size, self.padding, self.fill, _drawing(rng, self))
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Subtracts `mean` and divides by `std`, one number for each channel, of pixels in [0, 1]; gives float32.
+
+    uint8 pixels are divided by 255 first. `channel_statistics` computes both arguments from a data set.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std must be as many, got {len(self.mean)} and {len(self.std)}")
+        if not all(s > 0 for s in self.std):
+            raise ValueError(f"std must be positive, got {tuple(self.std)}")
+
+    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+        if images.shape[1] != len(self.mean):
+            raise ValueError(f"mean and std are for {len(self.mean)} channels, the images have {images.shape[1]}")
+        scale = 255 if images.dtype == np.uint8 else 1
+        factor = np.float32(1 / (scale * np.asarray(self.std, np.float64)))
+        offset = np.float32(np.asarray(self.mean, np.float64) / self.std)
+        return _to_nchw(_to_nhwc(images) * factor - offset)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Blanks one square of `size` pixels in each image, centred anywhere in it (DeVries and Taylor, 2017).
+
+    The square is cut off at the border and filled with zeros: after `Normalize`, that is the mean colour.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be positive, got {self.size}")
+
+    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+        rng = _drawing(rng, self)
+        rows, columns = (self._span(rng, len(images), length) for length in images.shape[2:])
+        blanked = _to_nhwc(images).copy()
+        blanked[rows[:, :, None] & columns[:, None, :]] = 0
+        return _to_nchw(blanked)
+
+    def _span(self, rng: np.random.Generator, count: int, length: int) -> NDArray[np.bool_]:
+        first = rng.integers(length, size=(count, 1)) - self.size // 2
+        position = np.arange(length)
+        return (position >= first) & (position < first + self.size)

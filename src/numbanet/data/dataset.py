@@ -1,0 +1,101 @@
+"""A labelled set of images in memory, and what is computed once over all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images, their labels, and the names of the classes.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (N, C, H, W)
+        Read-only. Memory may be in any order; the readers of this package give channels-last.
+    labels : ndarray of int64, shape (N,)
+        Read-only; an index into `classes` for each image.
+    classes : tuple of str
+
+    Raises
+    ------
+    TypeError
+        If `images` is not uint8 or `labels` are not integers.
+    ValueError
+        If the shapes do not fit each other, or a label has no class.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        if images.dtype != np.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}")
+        if images.ndim != 4:
+            raise ValueError(f"images must have shape (N, C, H, W), got {images.shape}")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise TypeError(f"labels must be integers, got {labels.dtype}")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"labels must have shape {images.shape[:1]}, one for each image, got {labels.shape}")
+        if labels.size and not (0 <= labels.min() and labels.max() < len(self.classes)):
+            raise ValueError(
+                f"labels must lie in 0..{len(self.classes) - 1}, one of {len(self.classes)} classes, "
+                f"got {labels.min()}..{labels.max()}"
+            )
+        object.__setattr__(self, "images", _read_only(images))
+        object.__setattr__(self, "labels", _read_only(labels.astype(np.int64, copy=False)))
+        object.__setattr__(self, "classes", tuple(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: NDArray[np.integer] | slice) -> Dataset:
+        """The images that `indices` (an index or boolean array, or a slice) picks, with the same classes."""
+        return Dataset(self.images[indices], self.labels[indices], self.classes)
+
+
+def _read_only(array: NDArray) -> NDArray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def channel_statistics(images: Dataset | NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixels scaled to [0, 1]: the arguments of `Normalize`.
+
+    Parameters
+    ----------
+    images : Dataset or ndarray of uint8, shape (N, C, H, W)
+
+    Returns
+    -------
+    mean, std : tuple of float, one for each channel
+        Computed exactly from a histogram of the 256 values. The deviation is that of the population.
+
+    Raises
+    ------
+    TypeError
+        If `images` is not uint8.
+    ValueError
+        If there is no pixel, or `images` has not four dimensions.
+    """
+    pixels = images.images if isinstance(images, Dataset) else np.asarray(images)
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"images must be uint8, got {pixels.dtype}")
+    if pixels.ndim != 4 or pixels.size == 0:
+        raise ValueError(f"images must have shape (N, C, H, W) with at least one pixel, got {pixels.shape}")
+    counts = np.zeros((pixels.shape[1], 256), np.int64)
+    for start in range(0, len(pixels), 1024):  # in blocks: bincount widens its input to 8 bytes a pixel
+        block = pixels[start : start + 1024]
+        for channel, count in enumerate(counts):
+            count += np.bincount(block[:, channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    total = pixels.size // pixels.shape[1]
+    mean = (counts * values).sum(1) / total
+    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(1) / total)
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,3 @@
+"""Differentiable functions of Tensors, named and behaving as torch.nn.functional."""
+
+from numbanet.functional.activation import relu as relu
