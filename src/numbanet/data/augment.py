@@ -128,7 +128,7 @@ class Normalize:
         scale = 255 if images.dtype == np.uint8 else 1
         factor = np.float32(1 / (scale * np.asarray(self.std, np.float64)))
         offset = np.float32(np.asarray(self.mean, np.float64) / self.std)
-        return _to_nchw(_to_nhwc(images) * factor - offset)
+        return _to_nchw(np.multiply(_to_nhwc(images), factor, order="C") - offset)
 
 
 @dataclass(frozen=True)

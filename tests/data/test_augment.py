@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from numbanet.data import Cutout, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift
+
+IMAGES = np.random.default_rng(1).integers(1, 256, (64, 3, 6, 5), np.uint8)
+ALL = [RandomHorizontalFlip(), RandomShift(2), RandomShift(2, "reflect"), RandomCrop(4, 1), Cutout(3)]
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("augmentation", [*ALL, Normalize((0.5,) * 3, (0.2,) * 3)], ids=repr)
+@pytest.mark.parametrize("layout", ["planar", "channels-last"])
+def test_leaves_its_input_alone_and_gives_channels_last(augmentation, layout):
+    images = IMAGES if layout == "planar" else IMAGES.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    before = images.copy()
+    result = augmentation(images, rng())
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(result, augmentation(IMAGES, rng()))
+    assert not np.shares_memory(result, images)
+    assert result.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("augmentation", ALL, ids=repr)
+def test_draws_only_from_the_given_generator(augmentation):
+    assert not np.array_equal(augmentation(IMAGES, rng()), augmentation(IMAGES, np.random.default_rng(5)))
+    with pytest.raises(ValueError, match="give the DataLoader a generator"):
+        augmentation(IMAGES, None)
+
+
+@pytest.mark.parametrize("augmentation", ALL, ids=repr)
+def test_keeps_the_dtype_and_takes_an_empty_batch(augmentation):
+    assert augmentation(IMAGES, rng()).dtype == np.uint8
+    assert augmentation(IMAGES.astype(np.float32), rng()).dtype == np.float32
+    assert len(augmentation(IMAGES[:0], rng())) == 0
+
+
+def test_flip_mirrors_whole_images_and_about_half_of_them():
+    result = RandomHorizontalFlip()(IMAGES, rng())
+    mirrored = np.array([np.array_equal(new, old[:, :, ::-1]) for new, old in zip(result, IMAGES, strict=True)])
+    kept = np.array([np.array_equal(new, old) for new, old in zip(result, IMAGES, strict=True)])
+    assert np.all(mirrored ^ kept) and 16 < mirrored.sum() < 48
+    np.testing.assert_array_equal(RandomHorizontalFlip(1)(IMAGES, rng()), IMAGES[:, :, :, ::-1])
+    np.testing.assert_array_equal(RandomHorizontalFlip(0)(IMAGES, rng()), IMAGES)
+
+
+def shifted(image, down, right, fill):
+    padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode={"zero": "constant", "reflect": "reflect"}[fill])
+    return padded[:, 2 - down : 8 - down, 2 - right : 7 - right]
+
+
+@pytest.mark.parametrize("fill", ["zero", "reflect"])
+def test_shift_is_one_of_the_25_shifts_and_reaches_each(fill):
+    images = np.repeat(IMAGES, 8, axis=0)
+    seen = set()
+    for new, old in zip(RandomShift(2, fill)(images, rng()), images, strict=True):
+        found = [(d, r) for d in range(-2, 3) for r in range(-2, 3) if np.array_equal(new, shifted(old, d, r, fill))]
+        assert len(found) == 1
+        seen.update(found)
+    assert len(seen) == 25
+
+
+def test_crop_without_freedom_is_the_image_and_size_may_be_a_pair():
+    np.testing.assert_array_equal(RandomCrop((6, 5))(IMAGES, rng()), IMAGES)
+    assert RandomCrop((2, 4))(IMAGES, rng()).shape == (64, 3, 2, 4)
+    with pytest.raises(ValueError, match=r"size \(9, 9\) does not fit"):
+        RandomCrop(9, padding=1)(IMAGES, rng())
+
+
+def test_normalize():
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+    expected = (IMAGES / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    for images in (IMAGES, (IMAGES / 255).astype(np.float32)):
+        result = Normalize(mean, std)(images, None)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=2e-6)
+    with pytest.raises(ValueError, match="3 channels, the images have 1"):
+        Normalize(mean, std)(IMAGES[:, :1], None)
+
+
+def test_cutout_blanks_one_clipped_square_in_all_channels():
+    areas = set()
+    for new, old in zip(Cutout(3)(IMAGES, rng()), IMAGES, strict=True):
+        blank = (new == 0).all(0)  # the images hold no zero
+        rows, columns = np.flatnonzero(blank.any(1)), np.flatnonzero(blank.any(0))
+        square = np.zeros_like(blank)
+        square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+        np.testing.assert_array_equal(blank, square)
+        np.testing.assert_array_equal(new, np.where(square, 0, old))
+        assert 2 <= len(rows) <= 3 and 2 <= len(columns) <= 3
+        areas.add(blank.sum())
+    assert areas == {4, 6, 9}
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: RandomHorizontalFlip(1.5), "p must lie in"),
+        (lambda: RandomShift(-1), "pixels must not be negative"),
+        (lambda: RandomShift(1, "wrap"), "fill must be 'zero' or 'reflect', got 'wrap'"),
+        (lambda: RandomCrop(0), "size must be positive"),
+        (lambda: RandomCrop(4, -1), "padding must not be negative"),
+        (lambda: RandomCrop(4, fill="edge"), "fill must be"),
+        (lambda: Normalize((0.5,), (0.0,)), "std must be positive"),
+        (lambda: Normalize((0.5,), (1.0, 1.0)), "as many, got 1 and 2"),
+        (lambda: Cutout(0), "size must be positive"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

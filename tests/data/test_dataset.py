@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from numbanet.data import Dataset, channel_statistics, load_digits
+
+
+def small(**changes):
+    fields = {"images": np.zeros((3, 1, 2, 2), np.uint8), "labels": np.array([0, 1, 1]), "classes": ("a", "b")}
+    return Dataset(**(fields | changes))
+
+
+def test_arrays_are_read_only_and_the_given_ones_are_not():
+    images = np.zeros((3, 1, 2, 2), np.uint8)
+    dataset = small(images=images)
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.images[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.labels[0] = 1
+    images[0] = 1
+
+
+def test_labels_become_int64():
+    assert small(labels=np.array([0, 1, 1], np.uint8)).labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"images": np.zeros((3, 1, 2, 2))}, TypeError, "images must be uint8, got float64"),
+        ({"images": np.zeros((3, 2, 2), np.uint8)}, ValueError, r"images must have shape \(N, C, H, W\)"),
+        ({"labels": np.zeros(3)}, TypeError, "labels must be integers, got float64"),
+        ({"labels": np.zeros(2, int)}, ValueError, r"labels must have shape \(3,\).*got \(2,\)"),
+        ({"labels": np.array([0, 1, 2])}, ValueError, r"labels must lie in 0\.\.1.*got 0\.\.2"),
+        ({"labels": np.array([0, -1, 1])}, ValueError, r"labels must lie in 0\.\.1.*got -1\.\.1"),
+    ],
+)
+def test_refusals(changes, error, message):
+    with pytest.raises(error, match=message):
+        small(**changes)
+
+
+def test_subset():
+    part = small().subset(np.array([2, 0]))
+    assert len(part) == 2 and part.labels.tolist() == [1, 0] and part.classes == ("a", "b")
+
+
+def test_channel_statistics_are_those_of_numpy():
+    images = np.random.default_rng(0).integers(0, 256, (1500, 3, 4, 5), np.uint8)
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)), rtol=1e-12)
+
+
+def test_channel_statistics_refuses_floats_and_nothing():
+    with pytest.raises(TypeError, match="uint8"):
+        channel_statistics(np.zeros((1, 1, 2, 2)))
+    with pytest.raises(ValueError, match="at least one pixel"):
+        channel_statistics(np.zeros((0, 1, 2, 2), np.uint8))
+
+
+def test_digits_are_split_fixedly_and_evenly():
+    train, test = load_digits(), load_digits(train=False)
+    assert train.images.shape == (1442, 1, 8, 8) and test.images.shape == (355, 1, 8, 8)
+    shares = np.bincount(test.labels) / (np.bincount(test.labels) + np.bincount(train.labels))
+    assert np.all(np.abs(shares - 0.2) < 0.005)
+    seen = {image.tobytes() for image in train.images}
+    assert not any(image.tobytes() in seen for image in test.images)
+
+
+def test_digits_are_the_uci_values():
+    train = load_digits()
+    # The first image of the original file, a zero: its first two rows of 0..16.
+    first = np.rint(train.images[0, 0] / 255 * 16).astype(int)
+    assert train.labels[0] == 0
+    assert first[:2].tolist() == [[0, 0, 5, 13, 9, 1, 0, 0], [0, 0, 13, 15, 10, 15, 5, 0]]
+    assert np.unique(train.images).tolist() == [(255 * value + 8) // 16 for value in range(17)]
