@@ -101,7 +101,7 @@ class RandomCrop:
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
         size = self._height_width
-        if any(s > n + 2 * self.padding for s, n in zip(size, images.shape[2:], strict=True)):
+        if any(s > n + 2 * self.padding for s, n in zip(size, images.shape[2:])):
             raise ValueError(f"size {size} does not fit into images of {images.shape[2:]} padded by {self.padding}")
         return _random_crop(images, size, self.padding, self.fill, _drawing(rng, self))
 
