@@ -1,0 +1,55 @@
+"""Differentiable convolution, as torch.nn.functional.conv2d."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.tape import record
+from numbanet.tensor import Tensor
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve (cross-correlate) images with filters; see `numbanet.ops.conv2d` for shapes and errors.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, H, W) or (C, H, W).
+    weight : Tensor
+        Shape (K, C/groups, R, S).
+    bias : Tensor, optional
+        Shape (K,).
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+    groups : int
+
+    Returns
+    -------
+    Tensor
+        Shape (N, K, P, Q) or (K, P, Q).
+    """
+    x, w = input.data, weight.data
+    options = (stride, padding, dilation, groups)
+    y = ops.conv2d(x, w, None if bias is None else bias.data, *options)
+    need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        return (
+            ops.conv2d_backward_input(grad, w, x.shape, *options) if need_x else None,
+            ops.conv2d_backward_weight(x, grad, w.shape, *options) if need_w else None,
+            ops.sum(grad, tuple(d for d in range(grad.ndim) if d != grad.ndim - 3)) if need_b else None,
+        )
+
+    return record(y, (input, weight, bias), backward)

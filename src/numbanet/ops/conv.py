@@ -1,0 +1,172 @@
+"""Two-dimensional convolution and its gradient passes on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.conv import Epilogue, conv2d_problem
+
+
+def _batched(name: str, x: np.ndarray) -> np.ndarray:
+    if x.ndim == 3:
+        return x[None]
+    if x.ndim != 4:
+        raise ValueError(f"{name} must have shape (N, C, H, W) or (C, H, W), got {x.shape}")
+    return x
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    relu: bool = False,
+) -> np.ndarray:
+    """Convolve (cross-correlate) images with filters.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Shape (N, C, H, W) or (C, H, W), any strides; float32 or float64.
+    weight : numpy.ndarray
+        Shape (K, C/groups, R, S), dtype of `x`.
+    bias : numpy.ndarray, optional
+        Shape (K,), dtype of `x`.
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+        One number, (height, width), ((top, bottom), (left, right)), or a word: ``"same"`` as in torch (stride 1 only),
+        ``"same_upper"`` as in Keras and ONNX.
+    groups : int
+        Divides C and K; group g of the out-channels sees group g of the in-channels only.
+    relu : bool
+        Apply max(y, 0) to the result as it is stored.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, K, P, Q) or (K, P, Q) with P = floor((H + pads - dilation * (R - 1) - 1) / stride) + 1, and Q
+        likewise; channels-last in memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+    """
+    x, weight = float_array("input", x), float_array("weight", weight)
+    images = _batched("input", x)
+    if bias is not None:
+        bias = np.ascontiguousarray(float_array("bias", bias))
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias must have shape {weight.shape[:1]}, got {bias.shape}")
+    dtype = same_dtype(input=x, weight=weight, bias=bias)
+    epilogue = Epilogue(bias is not None, relu)
+    problem = conv2d_problem(
+        "forward", images.shape, weight.shape, dtype, stride, padding, dilation, groups, epilogue
+    )  # fmt: skip
+    y = memory.empty((problem.n, problem.p, problem.q, problem.k), dtype)
+    if y.size:
+        dispatch.run(problem, (memory.channels_last(images), memory.channels_last(weight), bias), (y,))
+    y = y.transpose(0, 3, 1, 2)
+    return y[0] if x.ndim == 3 else y
+
+
+def conv2d_backward_input(
+    grad: np.ndarray,
+    weight: np.ndarray,
+    input_shape: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> np.ndarray:
+    """Return the gradient of `conv2d` with respect to its input.
+
+    Parameters
+    ----------
+    grad : numpy.ndarray
+        Gradient of the result: shape (N, K, P, Q) or (K, P, Q).
+    weight : numpy.ndarray
+        Shape (K, C/groups, R, S).
+    input_shape : sequence of int
+        Shape of the input: (N, C, H, W) or (C, H, W).
+    stride, padding, dilation, groups
+        As given to `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape `input_shape`; channels-last in memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not fit each other.
+    """
+    grad, weight = float_array("grad", grad), float_array("weight", weight)
+    dtype = same_dtype(grad=grad, weight=weight)
+    shape = tuple(input_shape) if len(input_shape) == 4 else (1, *input_shape)
+    problem = conv2d_problem("backward_input", shape, weight.shape, dtype, stride, padding, dilation, groups)
+    grads = _check_grad(grad, problem)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype)
+    if dx.size:
+        dispatch.run(problem, (memory.channels_last(grads), memory.channels_last(weight)), (dx,))
+    dx = dx.transpose(0, 3, 1, 2)
+    return dx[0] if len(input_shape) == 3 else dx
+
+
+def conv2d_backward_weight(
+    x: np.ndarray,
+    grad: np.ndarray,
+    weight_shape: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> np.ndarray:
+    """Return the gradient of `conv2d` with respect to its weight.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        The input: shape (N, C, H, W) or (C, H, W).
+    grad : numpy.ndarray
+        Gradient of the result: shape (N, K, P, Q) or (K, P, Q).
+    weight_shape : sequence of int
+        (K, C/groups, R, S).
+    stride, padding, dilation, groups
+        As given to `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape `weight_shape`, in the memory order of weights (K, R, S, C/groups).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not fit each other.
+    """
+    x, grad = float_array("input", x), float_array("grad", grad)
+    images = _batched("input", x)
+    dtype = same_dtype(input=x, grad=grad)
+    problem = conv2d_problem("backward_weight", images.shape, weight_shape, dtype, stride, padding, dilation, groups)
+    grads = _check_grad(grad, problem)
+    dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype)
+    if dw.size:
+        dispatch.run(problem, (memory.channels_last(images), memory.channels_last(grads)), (dw,))
+    return dw.transpose(0, 3, 1, 2)
+
+
+def _check_grad(grad: np.ndarray, problem: Any) -> np.ndarray:
+    grads, expected = _batched("grad", grad), (problem.n, problem.k, problem.p, problem.q)
+    if grads.shape != expected:
+        raise ValueError(f"grad must have the result's shape {expected}, got {grads.shape}")
+    return grads

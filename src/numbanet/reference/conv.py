@@ -1,0 +1,77 @@
+"""Convolution from its definition: one product of matrices for each position of the filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.problem.conv import ConvProblem
+
+
+def _taps(problem: ConvProblem, padded: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield (r, s, view) where the view (N, P, Q, groups, C/groups) holds the pixels that weight[:, r, s] multiplies."""
+    (sh, sw), (dh, dw) = problem.stride, problem.dilation
+    grouped = padded.reshape(*padded.shape[:3], problem.groups, problem.cg)
+    for r in range(problem.r):
+        for s in range(problem.s):
+            rows = slice(r * dh, r * dh + (problem.p - 1) * sh + 1, sh)
+            columns = slice(s * dw, s * dw + (problem.q - 1) * sw + 1, sw)
+            yield r, s, grouped[:, rows, columns]
+
+
+def _padded(problem: ConvProblem, x: np.ndarray) -> np.ndarray:
+    top, bottom, left, right = problem.pads
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def _grouped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    return weight.reshape(problem.groups, problem.kg, problem.r, problem.s, problem.cg)
+
+
+def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """Return y (N, P, Q, K) from x (N, H, W, C), weight (K, R, S, C/groups) and bias (K) or None."""
+    grouped = _grouped(problem, weight)
+    y = np.zeros((problem.n, problem.p, problem.q, problem.groups, problem.kg), x.dtype)
+    for r, s, pixels in _taps(problem, _padded(problem, x)):
+        y += np.einsum("npqgc,gkc->npqgk", pixels, grouped[:, :, r, s])
+    y = y.reshape(problem.n, problem.p, problem.q, problem.k)
+    if problem.epilogue.bias:
+        y = y + bias
+    return np.maximum(y, 0) if problem.epilogue.relu else y
+
+
+def backward_input(problem: ConvProblem, grad: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the gradient (N, H, W, C) of x from that of y."""
+    grouped = _grouped(problem, weight)
+    padded = _padded(problem, np.zeros((problem.n, problem.h, problem.w, problem.c), grad.dtype))
+    grad = grad.reshape(problem.n, problem.p, problem.q, problem.groups, problem.kg)
+    for r, s, pixels in _taps(problem, padded):
+        pixels += np.einsum("npqgk,gkc->npqgc", grad, grouped[:, :, r, s])
+    top, _, left, _ = problem.pads
+    return padded[:, top : top + problem.h, left : left + problem.w]
+
+
+def backward_weight(problem: ConvProblem, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """Return the gradient (K, R, S, C/groups) of the weight from x and the gradient of y."""
+    dw = np.zeros((problem.groups, problem.kg, problem.r, problem.s, problem.cg), x.dtype)
+    grad = grad.reshape(problem.n, problem.p, problem.q, problem.groups, problem.kg)
+    for r, s, pixels in _taps(problem, _padded(problem, x)):
+        dw[:, :, r, s] = np.einsum("npqgk,npqgc->gkc", grad, pixels)
+    return dw.reshape(problem.k, problem.r, problem.s, problem.cg)
+
+
+def _candidate(function: Any) -> list[Candidate]:
+    def run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+        outputs[0][...] = function(problem, *inputs)
+
+    return [Candidate("reference", run, cost=lambda problem: float("inf"))]
+
+
+CANDIDATES: CandidateLists = {
+    ("conv2d", "forward"): _candidate(forward),
+    ("conv2d", "backward_input"): _candidate(backward_input),
+    ("conv2d", "backward_weight"): _candidate(backward_weight),
+}
