@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset
-from .download import CIFAR10, CIFAR100, download_archive
-from .files import check_labels, find_folder
+from numbanet.data.dataset import Dataset
+from numbanet.data.download import CIFAR10, CIFAR100, download_archive
+from numbanet.data.files import check_labels, find_folder
 
 PIXELS = 3 * 32 * 32  # of a record: the red, the green and the blue plane, row by row
 

@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from .dataset import Dataset
+from numbanet.data.dataset import Dataset
 
 
 def load_digits(train: bool = True) -> Dataset:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset
-from .download import MNIST_FILES, MNIST_FOLDERS, download_mnist
-from .files import check_labels, find_folder, open_binary, read_exactly
+from numbanet.data.dataset import Dataset
+from numbanet.data.download import MNIST_FILES, MNIST_FOLDERS, download_mnist
+from numbanet.data.files import check_labels, find_folder, open_binary, read_exactly
 
 UINT8 = 8  # the type code of IDX: the only one that the image sets use
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .augment import Augmentation
-from .dataset import Dataset
+from numbanet.data.augment import Augmentation
+from numbanet.data.dataset import Dataset
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 Key = tuple[int, int]
