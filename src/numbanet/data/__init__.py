@@ -1,4 +1,6 @@
-"""Data sets, augmentation and loading: NumPy only, apart from numbanet.data.augment import Augmentation as Augmentation
+"""Data sets, augmentation and loading: NumPy and the standard library only."""
+
+from numbanet.data.augment import Augmentation as Augmentation
 from numbanet.data.augment import Cutout as Cutout
 from numbanet.data.augment import Normalize as Normalize
 from numbanet.data.augment import RandomCrop as RandomCrop
