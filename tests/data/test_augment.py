@@ -98,14 +98,14 @@ def test_cutout_blanks_one_clipped_square_in_all_channels():
     "make, message",
     [
         (lambda: RandomHorizontalFlip(1.5), "p must lie in"),
-        (lambda: RandomShift(-1), "pixels must not be negative"),
-        (lambda: RandomShift(1, "wrap"), "fill must be 'zero' or 'reflect', got 'wrap'"),
-        (lambda: RandomCrop(0), "size must be positive"),
-        (lambda: RandomCrop(4, -1), "padding must not be negative"),
+        (lambda: RandomShift(-1), "pixels must be at least 0, got -1"),
+        (lambda: RandomShift(1, "wrap"), "fill must be one of 'zero', 'reflect', got 'wrap'"),
+        (lambda: RandomCrop(0), "size must be at least 1, got 0"),
+        (lambda: RandomCrop(4, -1), "padding must be at least 0, got -1"),
         (lambda: RandomCrop(4, fill="edge"), "fill must be"),
         (lambda: Normalize((0.5,), (0.0,)), "std must be positive"),
         (lambda: Normalize((0.5,), (1.0, 1.0)), "as many, got 1 and 2"),
-        (lambda: Cutout(0), "size must be positive"),
+        (lambda: Cutout(0), "size must be at least 1, got 0"),
     ],
 )
 def test_refusals(make, message):

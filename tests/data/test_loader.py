@@ -210,6 +210,7 @@ def test_an_augmentation_that_loses_images_is_named():
 @pytest.mark.parametrize(
     "changes, error, message",
     [
+        ({"batch_size": 2.5}, TypeError, "batch_size must be an integer, got 2.5"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"workers": -1}, ValueError, "workers must be at least 0, got -1"),
         ({"prefetch": 0}, ValueError, "prefetch must be at least 1, got 0"),

@@ -15,8 +15,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from numbanet.problem.base import choice, integer, pair
+
 Augmentation = Callable[[NDArray, "np.random.Generator | None"], NDArray]
 Fill = Literal["zero", "reflect"]
+FILLS = ("zero", "reflect")
 
 
 def _to_nhwc(images: NDArray) -> NDArray:
@@ -40,11 +43,6 @@ def _random_crop(images: NDArray, size: tuple[int, int], padding: int, fill: Fil
     count, rows, columns = windows.shape[:3]
     top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
     return _to_nchw(windows[np.arange(count), top, left])
-
-
-def _check_fill(fill: str) -> None:
-    if fill not in ("zero", "reflect"):
-        raise ValueError(f"fill must be 'zero' or 'reflect', got {fill!r}")
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,8 @@ class RandomShift:
     fill: Fill = "zero"
 
     def __post_init__(self) -> None:
-        if self.pixels < 0:
-            raise ValueError(f"pixels must not be negative, got {self.pixels}")
-        _check_fill(self.fill)
+        integer("pixels", self.pixels, 0)
+        choice("fill", self.fill, FILLS)
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
         return _random_crop(images, images.shape[2:], self.pixels, self.fill, _drawing(rng, self))
@@ -89,18 +86,12 @@ class RandomCrop:
     fill: Fill = "zero"
 
     def __post_init__(self) -> None:
-        if min(self._height_width) < 1:
-            raise ValueError(f"size must be positive, got {self.size}")
-        if self.padding < 0:
-            raise ValueError(f"padding must not be negative, got {self.padding}")
-        _check_fill(self.fill)
-
-    @property
-    def _height_width(self) -> tuple[int, int]:
-        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        pair("size", self.size, 1)
+        integer("padding", self.padding, 0)
+        choice("fill", self.fill, FILLS)
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
-        size = self._height_width
+        size = pair("size", self.size)
         if any(s > n + 2 * self.padding for s, n in zip(size, images.shape[2:])):
             raise ValueError(f"size {size} does not fit into images of {images.shape[2:]} padded by {self.padding}")
         return _random_crop(images, size, self.padding, self.fill, _drawing(rng, self))
@@ -141,8 +132,7 @@ class Cutout:
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be positive, got {self.size}")
+        integer("size", self.size, 1)
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
         rng = _drawing(rng, self)

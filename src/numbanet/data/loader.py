@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from numbanet.data.augment import Augmentation
 from numbanet.data.dataset import Dataset
+from numbanet.problem.base import integer
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 Key = tuple[int, int]
@@ -60,7 +61,7 @@ class DataLoader:
     Raises
     ------
     TypeError
-        If `dataset` or `generator` is of another type.
+        If an argument is of another type.
     ValueError
         If a number is out of range, or `shuffle` has no generator. What an augmentation raises reaches the caller.
     """
@@ -80,19 +81,16 @@ class DataLoader:
             raise TypeError(f"dataset must be a numbanet.data.Dataset, got {type(dataset).__name__}")
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise TypeError(f"generator must be a numpy.random.Generator, got {type(generator).__name__}")
-        for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("prefetch", prefetch, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
         if shuffle and generator is None:
             raise ValueError("shuffle=True needs a generator, such as numpy.random.default_rng(seed)")
         self.dataset = dataset
-        self.batch_size = batch_size
+        self.batch_size = integer("batch_size", batch_size, 1)
         self.shuffle = shuffle
         self.generator = generator
         self.augment: tuple[Augmentation, ...] = (augment,) if callable(augment) else tuple(augment)
         self.drop_last = drop_last
-        self.workers = workers
-        self.prefetch = prefetch
+        self.workers = integer("workers", workers, 0)
+        self.prefetch = integer("prefetch", prefetch, 1)
         self._pixels = np.ascontiguousarray(dataset.images.transpose(0, 2, 3, 1))
         self._position = _Position()
         self._resumed = False
