@@ -22,7 +22,7 @@ from numbanet.problem import Problem
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "conv2d": (("conv_direct", "conv_depthwise"), "conv"),
+    "conv2d": (("conv_direct", "conv_weight", "conv_patches", "conv_depthwise"), "conv"),
     "matmul": (("matmul",), "matmul"),
     "max_pool2d": (("pool",), "pool"),
     "avg_pool2d": (("pool",), "pool"),
@@ -73,16 +73,16 @@ def operations() -> tuple[str, ...]:
 
 def check_names(names: tuple[str, ...]) -> None:
     """Raise ValueError for a candidate name that no list has."""
-    known = {
-        candidate.name
-        for device in ("cpu", "cuda")
-        for operation, (modules, reference) in _FAMILIES.items()
-        for which in passes(operation)
-        for candidate in candidates(device, operation, which)
-    }
-    for name in names:
-        if name not in known:
-            raise ValueError(f"names: no kernel is called {name!r}; known: {', '.join(sorted(known))}")
+    missing, known = set(names), set()
+    for device in ("cpu", "cuda"):
+        for operation in _FAMILIES:
+            if not missing:
+                return
+            for which in passes(operation):
+                known.update(candidate.name for candidate in candidates(device, operation, which))
+            missing -= known
+    if missing:
+        raise ValueError(f"names: no kernel is called {min(missing)!r}; known: {', '.join(sorted(known))}")
 
 
 def passes(operation: str) -> tuple[str, ...]:

@@ -1,0 +1,235 @@
+"""Direct convolution as an implicit matrix product: every stride, padding, dilation and number of groups.
+
+Forward and backward_input are one algorithm, `gather`: each position of an output grid sums, over a list of taps, the
+product of a source pixel and a packed weight matrix. For backward_input with stride > 1 the positions that see the same
+taps form a grid of their own (stride x stride grids), so inserted zeros are never touched. A task takes a block of
+positions; it writes down the source address of each (tap, position), zeros where the tap lies in the padding, and runs
+register tiles over them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.addresses import out_addresses, source_addresses
+from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.pack import pack, panel_count
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
+from numbanet.cpu.tile import (
+    ACCUMULATE,
+    BIAS,
+    MAX_ROWS,
+    MAX_VECTORS,
+    RELU,
+    address,
+    panel_tile,
+    stack_buffer,
+    tile_rows,
+)
+from numbanet.cpu.isa import host_isa
+from numbanet.problem.conv import ConvProblem
+
+TABLE = 4096  # entries of a task's address table (on the stack)
+_REDUCTION = 512  # taps x channels of a panel that stay in the second-level cache while rows pass by
+_BLOCK = 192  # positions of a block, about
+_SOURCE_BYTES = 1 << 19  # source pixels of a block: half of a second-level cache
+_TASKS = 32  # as many tasks at least, where the problem allows it
+
+
+@device
+def run_tiles(
+    width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags, bias
+):
+    """Run the register tiles of one panel over the `count` positions of a block."""
+    rows = tile_rows(width)
+    for m in range(0, count, rows):
+        panel_tile(
+            width, offset(sources, m), source_step, channel, taps, channels, packed, panel_step,
+            offset(outs, m), column, count - m, flags, bias, last,
+        )  # fmt: skip
+
+
+@kernel
+def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T, y: T):
+    """Convolve one block of grid positions with some of the panels."""
+    (
+        _, _, _, _, _,
+        grid_n, grid_h, grid_w, base, step_n, step_i, step_j,
+        c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags,
+    ) = integers(ints, 21)  # fmt: skip
+    first = task // parts * block
+    count = min(block, grid_n * grid_h * grid_w - first)
+    padded = block + MAX_ROWS
+    outs = stack_buffer(taps, TABLE)
+    sources = stack_buffer(taps, TABLE)
+    out_addresses(outs, first, count, padded, grid_h, grid_w, y, base, step_n, step_i, step_j)
+
+    vector, part = lanes(x), task % parts
+    panels_a_group = (k + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
+    packed_columns = (k + vector - 1) // vector * vector
+    for tap in range(0, count_taps, tap_block):
+        here = min(tap_block, count_taps - tap)
+        for t in range(here):
+            source_addresses(
+                offset(sources, t * padded), first, count, padded, grid_h, grid_w,
+                x, ints, taps[3 * (tap + t)], taps[3 * (tap + t) + 1], address(zeros, 0),
+            )  # fmt: skip
+        for panel in range(part * panels // parts, (part + 1) * panels // parts):
+            group = panel // panels_a_group
+            column = (panel - group * panels_a_group) * MAX_VECTORS * vector
+            width = min(MAX_VECTORS, (packed_columns - column) // vector)
+            last = min(k - column - (width - 1) * vector, vector)
+            pitch = width * vector
+            start = (group * packed_columns + column) * count_taps * c + tap * c * pitch
+            for channel in range(0, c, channel_block):
+                channels = min(channel_block, c - channel)
+                flags = ACCUMULATE if tap + channel > 0 else 0
+                if tap + here == count_taps and channel + channels == c:
+                    flags |= final_flags
+                run_tiles(
+                    width, last, sources, padded, group * c + channel, here, channels,
+                    offset(packed, start + channel * pitch), c * pitch, outs, group * k + column, count, flags, bias,
+                )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One gather: which positions it computes and what they read.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Rows and columns of positions an image.
+    start, step : (int, int)
+        Output pixel of position (i, j): start + (i, j) * step.
+    stride : (int, int)
+        Source pixel of position (i, j) for a tap: (i, j) * stride + the tap's shift.
+    taps : numpy.ndarray
+        Shape (count, 3), int64: vertical shift, horizontal shift, index of the tap in the weight.
+    """
+
+    size: tuple[int, int]
+    start: tuple[int, int]
+    step: tuple[int, int]
+    stride: tuple[int, int]
+    taps: np.ndarray
+
+
+def _forward_grid(p: ConvProblem) -> Grid:
+    shifts = [
+        (r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2], r * p.s + s)
+        for r in range(p.r)
+        for s in range(p.s)
+    ]
+    return Grid((p.p, p.q), (0, 0), (1, 1), p.stride, np.array(shifts, np.int64))
+
+
+def _backward_grids(p: ConvProblem) -> list[Grid]:
+    """One grid for each residue of the input pixel modulo the stride: its pixels see the same taps."""
+    grids = []
+    for a in range(min(p.stride[0], p.h)):
+        for b in range(min(p.stride[1], p.w)):
+            shifts = []
+            for r in range(p.r):
+                for s in range(p.s):
+                    # x[h] meets y[i] where h + pad = i * stride + r * dilation.
+                    i, rest_i = divmod(a + p.pads[0] - r * p.dilation[0], p.stride[0])
+                    j, rest_j = divmod(b + p.pads[2] - s * p.dilation[1], p.stride[1])
+                    if rest_i == rest_j == 0:
+                        shifts.append((i, j, r * p.s + s))
+            size = -(-(p.h - a) // p.stride[0]), -(-(p.w - b) // p.stride[1])
+            grids.append(Grid(size, (a, b), p.stride, (1, 1), np.array(shifts, np.int64).reshape(-1, 3)))
+    return grids
+
+
+def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str) -> int:
+    """Return how many positions a block has: whole tiles, even blocks, sources within a share of the cache."""
+    width = min(MAX_VECTORS, -(-columns // numpy_lanes(dtype)))
+    rows = host_isa().tile_rows[width - 1]
+    most = max(rows, min(_BLOCK, limit - MAX_ROWS, _SOURCE_BYTES // source_bytes) // rows * rows)
+    blocks = -(-positions // most)
+    return -(-positions // (blocks * rows)) * rows
+
+
+@lru_cache(maxsize=1024)
+def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
+    """Return, for each grid, the grid, the number of tasks and the integers of its launch."""
+    forward = p.which == "forward"
+    if forward:
+        grids, source, out = [_forward_grid(p)], (p.h, p.w, p.c), (p.p, p.q, p.k)
+        reduction, columns = p.cg, p.kg
+    else:
+        grids, source, out = _backward_grids(p), (p.p, p.q, p.k), (p.h, p.w, p.c)
+        reduction, columns = p.kg, p.cg
+    itemsize = np.dtype(p.dtype).itemsize
+    launches = []
+    for grid in grids:
+        taps = len(grid.taps)
+        tap_block = max(1, min(taps, _REDUCTION // max(1, reduction), TABLE // (4 * MAX_ROWS)))
+        channel_block = -(-reduction // max(1, -(-reduction // _REDUCTION)))
+        positions = p.n * grid.size[0] * grid.size[1]
+        source_bytes = source[2] * itemsize * grid.stride[0] * grid.stride[1]
+        block = block_size(positions, columns, source_bytes, TABLE // tap_block, p.dtype)
+        blocks = -(-positions // block)
+        panels = p.groups * panel_count(columns, p.dtype)
+        parts = min(panels, -(-_TASKS // blocks))
+        image, row = out[0] * out[1] * out[2], out[1] * out[2]
+        flags = (BIAS if p.epilogue.bias else 0) | (RELU if p.epilogue.relu else 0)
+        integers_ = (
+            *source, *grid.stride,
+            p.n, *grid.size, grid.start[0] * row + grid.start[1] * out[2], image, grid.step[0] * row,
+            grid.step[1] * out[2],
+            reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags,
+        )  # fmt: skip
+        launches.append((grid, blocks * parts, integers_))
+    return launches
+
+
+@lru_cache(maxsize=16)
+def zeros(count: int, dtype: str) -> np.ndarray:
+    """Return the pixel of the padding."""
+    return np.zeros(count, dtype)
+
+
+def _run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+    padding = zeros(max(source.shape[3], 1), p.dtype)
+    for grid, tasks, integers_ in _plan(p):
+        if len(grid.taps) == 0:  # stride > filter: no output position reads these pixels
+            out[:, grid.start[0] :: grid.step[0], grid.start[1] :: grid.step[1]] = 0
+            continue
+        packed = pack(weight, grid.taps, p.groups, p.r * p.s, p.which == "backward_input", p.dtype)
+        buffers = (source, packed, grid.taps, padding, padding if bias is None else bias, out)
+        launch(gather, tasks, buffers, integers_, p.dtype)
+
+
+def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    _run(problem, *inputs, outputs[0])
+
+
+def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    _run(problem, *inputs, None, outputs[0])
+
+
+def tolerance(problem: ConvProblem) -> float:
+    """Return the expected relative error: rounding errors add up like a random walk."""
+    unit = 3e-6 if problem.dtype == "float32" else 6e-15
+    return unit * (problem.reduction / 1000 + 1) ** 0.5
+
+
+def cost(problem: ConvProblem) -> float:
+    """Return the floating-point operations, counting whole vectors of columns."""
+    columns = problem.cg if problem.which == "backward_input" else problem.kg
+    size = numpy_lanes(problem.dtype)
+    return problem.flops * (-(-columns // size) * size) / columns
+
+
+CANDIDATES: CandidateLists = {
+    ("conv2d", "forward"): [Candidate("cpu.direct", _forward, cost=cost, tolerance=tolerance)],
+    ("conv2d", "backward_input"): [Candidate("cpu.direct", _backward_input, cost=cost, tolerance=tolerance)],
+}

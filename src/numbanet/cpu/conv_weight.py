@@ -1,0 +1,177 @@
+"""Gradient of a convolution's weight: for each filter position, a sum of outer products over all output pixels.
+
+``dw[k, r, s, :] += g[pixel, k] * x[pixel shifted by (r, s), :]``. The pixels of an output row whose source lies inside
+the image are one run with constant steps, so padding is skipped rather than multiplied. A task owns some (group, tap,
+panel of in-channels) units and walks over its share of the rows in chunks that stay in the cache. Where the weight is
+small, the rows are split over tasks too, each with a partial result of its own, and the partials are added in a fixed
+order.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.isa import host_isa
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, store, store_tail
+from numbanet.cpu.tile import MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
+from numbanet.problem.conv import ConvProblem
+
+_RUNS = 1024  # rows of a chunk at most (three numbers each on the stack)
+_CHUNK_PIXELS = 256  # pixels of a chunk, about: their panel of x stays in the first-level cache
+_LARGE_CHUNK_PIXELS = 1024  # where the weight is large, its accumulators are the traffic to save
+_SMALL_WEIGHT = 1 << 20  # bytes of partial results
+_TASKS = 16
+_REDUCE_CHUNK = 4096
+
+
+@device
+def write_runs(runs, ints, x, g, first, count, dh, dw):
+    """Write the runs (address of g, address of x, pixels) of `count` output rows for one tap; return how many."""
+    p, q, k, h, w, c, stride_h, stride_w = integers(ints, 8)
+    left = (-dw + stride_w - 1) // stride_w if dw < 0 else 0
+    right = min((w - dw + stride_w - 1) // stride_w if dw < w else 0, q)
+    found = 0
+    for row in range(first, first + count):
+        source = row % p * stride_h + dh
+        if 0 <= source < h and left < right:
+            runs[3 * found] = address(g, (row * q + left) * k)
+            runs[3 * found + 1] = address(x, ((row // p * h + source) * w + left * stride_w + dw) * c)
+            runs[3 * found + 2] = right - left
+            found += 1
+    return found
+
+
+@device
+def outer_tiles(width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate):
+    """Run the register tiles of one panel of columns over all `rows` rows of the result."""
+    step = tile_rows(width)
+    for k in range(0, rows, step):
+        outer_tile(
+            width, runs, found, g_step, x_step, g_first + k, x_first,
+            offset(out, k * out_step), out_step, accumulate, rows - k, last,
+        )  # fmt: skip
+
+
+@kernel
+def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
+    """Sum the outer products of some units over one share of the output rows."""
+    (
+        _, _, k, _, _, c, _, stride_w,
+        rows, groups, all_taps, chunk, splits, units, unit_tasks, size,
+    ) = integers(ints, 16)  # fmt: skip
+    split, part = task // unit_tasks, task % unit_tasks
+    first_row, end_row = split * rows // splits, (split + 1) * rows // splits
+    kg, cg, vector = k // groups, c // groups, lanes(x)
+    panels = (cg + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
+    runs = stack_buffer(taps, 3072)
+    for row in range(first_row, end_row, chunk):
+        count = min(chunk, end_row - row)
+        former = -1
+        found = 0
+        for unit in range(part * units // unit_tasks, (part + 1) * units // unit_tasks):
+            tap, rest = unit // (groups * panels), unit % (groups * panels)
+            group, column = rest // panels, rest % panels * MAX_VECTORS * vector
+            if tap != former:
+                found = write_runs(runs, ints, x, g, row, count, taps[2 * tap], taps[2 * tap + 1])
+                former = tap
+            width = min(MAX_VECTORS, (cg - column + vector - 1) // vector)
+            outer_tiles(
+                width, min(cg - column - (width - 1) * vector, vector), runs, found, k, stride_w * c,
+                group * kg, kg, group * cg + column,
+                offset(out, split * size + (group * kg * all_taps + tap) * cg + column), all_taps * cg, row - first_row,
+            )  # fmt: skip
+
+
+@kernel
+def add_partials(task: Index, ints: I64, partials: T, out: T):
+    """Add the partial results in their order."""
+    size, splits, chunk = integers(ints, 3)
+    i, end = task * chunk, min(size, (task + 1) * chunk)
+    while i < end:
+        n = end - i
+        if n >= lanes(out):
+            total = load(partials, i)
+            for split in range(1, splits):
+                total = total + load(partials, split * size + i)
+            store(out, i, total)
+        else:
+            tail = load_tail(partials, i, n)
+            for split in range(1, splits):
+                tail = tail + load_tail(partials, split * size + i, n)
+            store_tail(out, i, tail, n)
+        i += lanes(out)
+
+
+def reduce_partials(partials: np.ndarray, out: np.ndarray, splits: int, dtype: str) -> None:
+    """Write the sum of `splits` partial results, added in their order, to `out`."""
+    launch(add_partials, -(-out.size // _REDUCE_CHUNK), (partials, out), (out.size, splits, _REDUCE_CHUNK), dtype)
+
+
+def split_count(weight_bytes: int, pixels: int) -> int:
+    """Return into how many partial results the pixels are split."""
+    return max(1, min(_TASKS, _SMALL_WEIGHT // max(1, weight_bytes), pixels // _CHUNK_PIXELS))
+
+
+def _as_rows(problem: ConvProblem) -> tuple[int, int, int, int, int]:
+    """Return (N, P, Q, H, W) with images and rows joined where that makes longer runs and changes nothing."""
+    p = problem
+    pointwise = p.r == p.s == 1 and p.stride == (1, 1) and p.pads == (0, 0, 0, 0)
+    if not pointwise:
+        return p.n, p.p, p.q, p.h, p.w
+    joined = max(f for f in range(1, p.h + 1) if p.h % f == 0 and (f == 1 or f * p.w <= _CHUNK_PIXELS))
+    return p.n, p.h // joined, p.w * joined, p.h // joined, p.w * joined
+
+
+@lru_cache(maxsize=1024)
+def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
+    """Return the taps, the number of tasks, the number of partial results and the integers of the launch."""
+    n, rows, q, h, w = _as_rows(p)
+    size = p.k * p.r * p.s * p.cg
+    weight_bytes = size * np.dtype(p.dtype).itemsize
+    splits = min(split_count(weight_bytes, n * rows * q), n * rows)
+    units = p.groups * p.r * p.s * -(-p.cg // (MAX_VECTORS * numpy_lanes(p.dtype)))
+    unit_tasks = min(units, -(-_TASKS // splits))
+    pixels = _CHUNK_PIXELS if splits > 1 else _LARGE_CHUNK_PIXELS
+    chunk = max(1, min(_RUNS, pixels // q))
+    taps = [
+        (r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)
+    ]
+    integers_ = (
+        rows, q, p.k, h, w, p.c, *p.stride,
+        n * rows, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size,
+    )  # fmt: skip
+    return np.array(taps, np.int64), splits * unit_tasks, splits, integers_
+
+
+def _run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    (x, grad), (out,) = inputs, outputs
+    if x.size == 0 or grad.size == 0:
+        out[...] = 0
+        return
+    taps, tasks, splits, integers_ = _plan(problem)
+    target = out if splits == 1 else memory.empty((splits * out.size,), problem.dtype)
+    launch(weight_gradient, tasks, (x, grad, taps, target), integers_, problem.dtype)
+    if splits > 1:
+        reduce_partials(target, out, splits, problem.dtype)
+
+
+def _cost(problem: ConvProblem) -> float:
+    size, rows = numpy_lanes(problem.dtype), host_isa().tile_rows[-1]
+    return problem.flops * (-(-problem.cg // size) * size / problem.cg) * (-(-problem.kg // rows) * rows / problem.kg)
+
+
+def _tolerance(problem: ConvProblem) -> float:
+    unit = 3e-6 if problem.dtype == "float32" else 6e-15
+    return unit * (problem.reduction / 1000 + 1) ** 0.5
+
+
+CANDIDATES: CandidateLists = {
+    ("conv2d", "backward_weight"): [Candidate("cpu.direct", _run, cost=_cost, tolerance=_tolerance)],
+}

@@ -1,0 +1,92 @@
+"""Packed weights: panels of a few vectors of columns, one row a (tap, channel), as register tiles read them.
+
+The panels of a group follow each other; all but the last are `MAX_VECTORS` vectors wide. Lanes beyond the last column
+hold zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet import memory
+from numbanet.cpu.compile import I64, Index, T, kernel
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, store
+from numbanet.cpu.tile import MAX_VECTORS, transpose_block
+
+
+@kernel
+def pack_columns(task: Index, ints: I64, weight: T, taps: I64, packed: T):
+    """Pack panels whose lanes are rows of the weight (K, all taps, C): what forward needs. One task a panel and tap."""
+    kg, c, all_taps, count, panels = integers(ints, 5)
+    panel, tap = task // count, task % count
+    group, first = panel // panels, (panel % panels) * MAX_VECTORS * lanes(weight)
+    width = min(MAX_VECTORS, (kg - first + lanes(weight) - 1) // lanes(weight))
+    padded = (kg + lanes(weight) - 1) // lanes(weight) * lanes(weight)
+    pitch = width * lanes(weight)
+    out = group * count * c * padded + first * count * c + tap * c * pitch
+    for j in range(width):
+        row = first + j * lanes(weight)
+        start = ((group * kg + row) * all_taps + taps[3 * tap + 2]) * c
+        for column in range(0, c, lanes(weight)):
+            transpose_block(
+                weight, start + column, all_taps * c, kg - row, c - column,
+                packed, out + column * pitch + j * lanes(weight), pitch,
+            )  # fmt: skip
+
+
+@kernel
+def pack_rows(task: Index, ints: I64, weight: T, taps: I64, packed: T):
+    """Pack panels whose lanes are columns of the weight (K, all taps, C): what backward_input needs."""
+    kg, c, all_taps, count, panels = integers(ints, 5)
+    panel, tap = task // count, task % count
+    group, first = panel // panels, (panel % panels) * MAX_VECTORS * lanes(weight)
+    width = min(MAX_VECTORS, (c - first + lanes(weight) - 1) // lanes(weight))
+    padded = (c + lanes(weight) - 1) // lanes(weight) * lanes(weight)
+    pitch = width * lanes(weight)
+    out = group * count * kg * padded + first * count * kg + tap * kg * pitch
+    for k in range(kg):
+        start = ((group * kg + k) * all_taps + taps[3 * tap + 2]) * c + first
+        for j in range(0, pitch, lanes(weight)):
+            store(packed, out + k * pitch + j, load_tail(weight, start + j, c - first - j))
+
+
+def panel_count(columns: int, dtype: str) -> int:
+    """Return the number of panels that hold so many columns."""
+    return -(-columns // (MAX_VECTORS * numpy_lanes(dtype)))
+
+
+def pack(
+    weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, transposed: bool, dtype: str
+) -> np.ndarray:
+    """Return the packed panels of a weight.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray
+        Shape (groups * K, all_taps, C) in memory.
+    taps : numpy.ndarray
+        Shape (count, 3), int64: the third number of each row is the tap's index in the weight.
+    groups, all_taps : int
+    transposed : bool
+        False: columns are the K of a group and the reduction runs over C; True: the other way round.
+    dtype : str
+
+    Returns
+    -------
+    numpy.ndarray
+        groups * count * reduction * (columns rounded up to whole vectors) numbers.
+    """
+    kg, c = weight.shape[0] // groups, weight.size // (weight.shape[0] * all_taps)
+    columns, reduction = (c, kg) if transposed else (kg, c)
+    size = numpy_lanes(dtype)
+    packed = memory.empty((groups * len(taps) * reduction * (-(-columns // size) * size),), dtype)
+    panels = panel_count(columns, dtype)
+    launch(
+        pack_rows if transposed else pack_columns,
+        groups * panels * len(taps),
+        (weight, taps, packed),
+        (kg, c, all_taps, len(taps), panels),
+        dtype,
+    )
+    return packed

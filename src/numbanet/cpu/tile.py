@@ -1,0 +1,461 @@
+"""Register tiles: the inner loops of every matrix product and convolution, as LLVM vector code.
+
+A tile is ``rows x vectors`` accumulators held in registers while the whole reduction runs. Two forms serve everything:
+
+``panel_tile``
+    out[i, :] (+)= sum over taps t and channels c of a[t][i][c] * panel[t][c][:]. The rows of `a` are given by their
+    addresses, one for each tap and row: so padding is the address of zeros, and stride, dilation and image borders
+    cost nothing inside. `panel` is packed: one row of ``vectors`` vectors a channel.
+``outer_tile``
+    out[i, :] (+)= sum over pixels of g[pixel][i] * x[pixel][:]: the product of two matrices that both run along the
+    reduction, as in gradients of weights. Pixels come as runs with constant steps.
+
+The number of vectors is a run-time choice among those that the host's registers allow (`numbanet.cpu.isa`), each with
+its own number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbanet.cpu.isa import host_isa
+from numbanet.cpu.simd import (
+    Vec,
+    ir_call,
+    ir_load,
+    ir_masked_load,
+    ir_masked_store,
+    ir_splat,
+    ir_store,
+    ir_tail_mask,
+    vector_of,
+)
+
+ACCUMULATE = 1  # flags of a tile's store: add what is there already,
+BIAS = 2  # add a number a column,
+RELU = 4  # clamp at zero; in this order
+
+MAX_ROWS = max(host_isa().tile_rows)
+MAX_VECTORS = host_isa().tile_vectors
+
+_I64 = ir.IntType(64)
+
+
+def _int(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
+
+
+class _Loop:
+    """A counted loop whose carried values are phi nodes: ``with`` its body, then read ``results``."""
+
+    def __init__(self, builder: ir.IRBuilder, count: ir.Value, initial: list[ir.Value], name: str):
+        self.builder, self.count = builder, count
+        self.before = builder.block
+        self.body = builder.append_basic_block(name)
+        self.after = builder.append_basic_block(name + ".end")
+        self.initial = initial
+
+    def __enter__(self) -> _Loop:
+        b = self.builder
+        b.cbranch(b.icmp_signed("<", _int(0), self.count), self.body, self.after)
+        b.position_at_end(self.body)
+        self.index = b.phi(_I64)
+        self.index.add_incoming(_int(0), self.before)
+        self.carried = [b.phi(v.type) for v in self.initial]
+        for phi, value in zip(self.carried, self.initial):
+            phi.add_incoming(value, self.before)
+        return self
+
+    def close(self, values: list[ir.Value]) -> list[ir.Value]:
+        """End the body with the next iteration's values; return the values after the loop."""
+        b = self.builder
+        following = b.add(self.index, _int(1))
+        self.index.add_incoming(following, b.block)
+        for phi, value in zip(self.carried, values):
+            phi.add_incoming(value, b.block)
+        last = b.block
+        b.cbranch(b.icmp_signed("<", following, self.count), self.body, self.after)
+        b.position_at_end(self.after)
+        results = []
+        for start, value in zip(self.initial, values):
+            phi = b.phi(value.type)
+            phi.add_incoming(start, self.before)
+            phi.add_incoming(value, last)
+            results.append(phi)
+        return results
+
+    def __exit__(self, *exception: object) -> None:
+        """The loop is ended by `close`."""
+
+
+def _grid(values: list[ir.Value], columns: int) -> list[list[ir.Value]]:
+    return [values[i : i + columns] for i in range(0, len(values), columns)]
+
+
+def _conditionally(builder: ir.IRBuilder, condition: ir.Value, values: list[ir.Value], change: Any) -> list[ir.Value]:
+    """Return ``change(values)`` where the condition holds, else the values."""
+    before = builder.block
+    then, after = builder.append_basic_block("then"), builder.append_basic_block("after")
+    builder.cbranch(condition, then, after)
+    builder.position_at_end(then)
+    changed = change(values)
+    last = builder.block
+    builder.branch(after)
+    builder.position_at_end(after)
+    merged = []
+    for old, new in zip(values, changed):
+        phi = builder.phi(old.type)
+        phi.add_incoming(old, before)
+        phi.add_incoming(new, last)
+        merged.append(phi)
+    return merged
+
+
+def _has(builder: ir.IRBuilder, flags: ir.Value, flag: int) -> ir.Value:
+    return builder.icmp_signed("!=", builder.and_(flags, _int(flag)), _int(0))
+
+
+def _by_width(builder: ir.IRBuilder, width: ir.Value, emit: Any) -> None:
+    """Emit ``emit(vectors, rows)`` for each tile width, chosen at run time by `width`."""
+    done = builder.append_basic_block("tile.done")
+    unknown = builder.append_basic_block("tile.unknown")
+    switch = builder.switch(width, unknown)
+    for vectors, rows in enumerate(host_isa().tile_rows, 1):
+        block = builder.append_basic_block(f"tile{rows}x{vectors}")
+        switch.add_case(_int(vectors), block)
+        builder.position_at_end(block)
+        emit(vectors, rows)
+        builder.branch(done)
+    builder.position_at_end(unknown)
+    builder.unreachable()
+    builder.position_at_end(done)
+
+
+@intrinsic
+def tile_rows(typingctx, width):
+    """Return the number of rows of the tile that is `width` vectors wide."""
+
+    def codegen(context, builder, sig, args):
+        rows = _int(1)
+        for vectors, count in enumerate(host_isa().tile_rows, 1):
+            rows = builder.select(builder.icmp_signed("==", args[0], _int(vectors)), _int(count), rows)
+        return rows
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def address(typingctx, p, i):
+    """Return the address of element i as an integer."""
+    return types.int64(p, types.int64), lambda context, builder, sig, args: builder.ptrtoint(
+        builder.gep(args[0], [args[1]]), _I64
+    )
+
+
+@intrinsic(prefer_literal=True)
+def stack_buffer(typingctx, p, count):
+    """Return a pointer to `count` (a literal) elements of `p`'s dtype on the stack, aligned to a cache line.
+
+    The buffer is made once a function, not once a pass of a loop.
+    """
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, sig, args):
+        with builder.goto_entry_block():
+            kind = context.get_data_type(p.dtype)
+            buffer = builder.alloca(kind, size=_int(count.literal_value))
+        buffer.align = 64
+        return buffer
+
+    return p(p, count), codegen
+
+
+def _panel_tile(
+    builder: ir.IRBuilder,
+    vec: Vec,
+    rows: int,
+    vectors: int,
+    sources: ir.Value,
+    source_step: ir.Value,
+    first_channel: ir.Value,
+    taps: ir.Value,
+    channels: ir.Value,
+    panel: ir.Value,
+    panel_step: ir.Value,
+    outs: ir.Value,
+    first_column: ir.Value,
+    valid: ir.Value,
+    flags: ir.Value,
+    bias: ir.Value,
+    last_lanes: ir.Value,
+) -> None:
+    scalar_pointer = panel.type
+    zero = ir.Constant(ir.VectorType(panel.type.pointee, vec.lanes), None)
+    with _Loop(builder, taps, [zero] * (rows * vectors), "taps") as tap:
+        table = builder.gep(sources, [builder.mul(tap.index, source_step)])
+        pointers = [
+            builder.gep(
+                builder.inttoptr(builder.load(builder.gep(table, [_int(i)])), scalar_pointer), [first_channel]
+            )
+            for i in range(rows)
+        ]
+        base = builder.gep(panel, [builder.mul(tap.index, panel_step)])
+        with _Loop(builder, channels, list(tap.carried), "channels") as channel:
+            row = builder.gep(base, [builder.mul(channel.index, _int(vectors * vec.lanes))])
+            weights = [ir_load(builder, builder.gep(row, [_int(j * vec.lanes)]), vec) for j in range(vectors)]
+            sums = []
+            for pointer, old in zip(pointers, _grid(channel.carried, vectors)):
+                value = ir_splat(builder, builder.load(builder.gep(pointer, [channel.index])), vec.lanes)
+                sums += [ir_call(builder, "llvm.fma", vec, value, w, a) for w, a in zip(weights, old)]
+            sums = channel.close(sums)
+        sums = tap.close(sums)
+
+    mask = ir_tail_mask(builder, last_lanes, vec.lanes)
+    out_pointers = [
+        builder.gep(builder.inttoptr(builder.load(builder.gep(outs, [_int(i)])), scalar_pointer), [first_column])
+        for i in range(rows)
+    ]
+
+    def read(base: ir.Value, j: int) -> ir.Value:
+        spot = builder.gep(base, [_int(j * vec.lanes)])
+        return ir_masked_load(builder, spot, vec, mask) if j == vectors - 1 else ir_load(builder, spot, vec)
+
+    def accumulate(values: list[ir.Value]) -> list[ir.Value]:
+        return [builder.fadd(v, read(out_pointers[at // vectors], at % vectors)) for at, v in enumerate(values)]
+
+    def add_bias(values: list[ir.Value]) -> list[ir.Value]:
+        loaded = [read(builder.gep(bias, [first_column]), j) for j in range(vectors)]
+        return [builder.fadd(value, loaded[at % vectors]) for at, value in enumerate(values)]
+
+    def relu(values: list[ir.Value]) -> list[ir.Value]:
+        return [builder.select(builder.fcmp_ordered("<=", v, zero), zero, v) for v in values]
+
+    sums = _conditionally(builder, _has(builder, flags, ACCUMULATE), sums, accumulate)
+    sums = _conditionally(builder, _has(builder, flags, BIAS), sums, add_bias)
+    sums = _conditionally(builder, _has(builder, flags, RELU), sums, relu)
+    for i in range(rows):
+        with builder.if_then(builder.icmp_signed("<", _int(i), valid)):
+            for j in range(vectors):
+                spot, value = builder.gep(out_pointers[i], [_int(j * vec.lanes)]), sums[i * vectors + j]
+                if j == vectors - 1:
+                    ir_masked_store(builder, value, spot, vec, mask)
+                else:
+                    ir_store(builder, value, spot, vec)
+
+
+@intrinsic
+def panel_tile(
+    typingctx, width, sources, source_step, first_channel, taps, channels, panel, panel_step, outs, first_column, valid,
+    flags, bias, last_lanes,
+):  # fmt: skip
+    """Compute one tile of ``tile_rows(width)`` rows and ``width`` vectors of columns, and store it.
+
+    Parameters
+    ----------
+    width : int
+        Number of vectors.
+    sources : pointer to int64
+        ``sources[t * source_step + i]`` is the address of row i for tap t.
+    source_step : int
+    first_channel : int
+        The reduction starts at this element of each row,
+    taps, channels : int
+        and runs over so many taps and channels.
+    panel : pointer
+        ``panel[t * panel_step + c * width * lanes + j]``.
+    panel_step : int
+    outs : pointer to int64
+        ``outs[i]`` is the address of row i of the whole result,
+    first_column : int
+        of which the tile stores the columns from this one on (and adds the bias of the same columns).
+    valid : int
+        Rows from this one on are computed but not stored; their addresses must be readable all the same.
+    flags : int
+        ACCUMULATE | BIAS | RELU.
+    bias : pointer
+        One number a column of the whole result.
+    last_lanes : int
+        How many lanes of the last vector of columns are stored.
+    """
+    vec = vector_of(panel.dtype)
+    i64 = types.int64
+    sig = types.void(i64, sources, i64, i64, i64, i64, panel, i64, outs, i64, i64, i64, bias, i64)
+
+    def codegen(context, builder, sig, args):
+        _by_width(builder, args[0], lambda vectors, rows: _panel_tile(builder, vec, rows, vectors, *args[1:]))
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _outer_tile(
+    builder: ir.IRBuilder,
+    vec: Vec,
+    rows: int,
+    vectors: int,
+    runs: ir.Value,
+    count: ir.Value,
+    g_step: ir.Value,
+    x_step: ir.Value,
+    g_offset: ir.Value,
+    x_offset: ir.Value,
+    out: ir.Value,
+    out_step: ir.Value,
+    accumulate: ir.Value,
+    valid: ir.Value,
+    last_lanes: ir.Value,
+    full: bool,
+) -> None:
+    mask = ir_tail_mask(builder, last_lanes, vec.lanes)
+    pointer_type = out.type
+    # Rows beyond the last valid one read it again: nothing outside the operand is touched.
+    last_row = builder.sub(valid, _int(1))
+    row_offsets = [
+        _int(i) if full else builder.select(builder.icmp_signed("<", _int(i), valid), _int(i), last_row)
+        for i in range(rows)
+    ]
+    zero = ir.Constant(ir.VectorType(out.type.pointee, vec.lanes), None)
+    with _Loop(builder, count, [zero] * (rows * vectors), "runs") as run:
+        entry = builder.gep(runs, [builder.mul(run.index, _int(3))])
+        g = builder.gep(builder.inttoptr(builder.load(entry), pointer_type), [g_offset])
+        x = builder.gep(builder.inttoptr(builder.load(builder.gep(entry, [_int(1)])), pointer_type), [x_offset])
+        pixels = builder.load(builder.gep(entry, [_int(2)]))
+        with _Loop(builder, pixels, [*run.carried, g, x], "pixels") as pixel:
+            *old, g_here, x_here = pixel.carried
+            columns = []
+            for j in range(vectors):
+                spot = builder.gep(x_here, [_int(j * vec.lanes)])
+                last = j == vectors - 1
+                columns.append(ir_masked_load(builder, spot, vec, mask) if last else ir_load(builder, spot, vec))
+            sums = []
+            for i, accumulators in enumerate(_grid(old, vectors)):
+                value = ir_splat(builder, builder.load(builder.gep(g_here, [row_offsets[i]])), vec.lanes)
+                sums += [ir_call(builder, "llvm.fma", vec, value, c, a) for c, a in zip(columns, accumulators)]
+            sums = pixel.close([*sums, builder.gep(g_here, [g_step]), builder.gep(x_here, [x_step])])[:-2]
+        sums = run.close(sums)
+
+    adding = builder.icmp_signed("!=", accumulate, _int(0))
+    for i in range(rows):
+        row = builder.gep(out, [builder.mul(_int(i), out_step)])
+        with builder.if_then(ir.Constant(ir.IntType(1), 1) if full else builder.icmp_signed("<", _int(i), valid)):
+            for j in range(vectors):
+                spot, last, value = builder.gep(row, [_int(j * vec.lanes)]), j == vectors - 1, sums[i * vectors + j]
+
+                def add(values: list[ir.Value], spot: ir.Value = spot, last: bool = last) -> list[ir.Value]:
+                    old = ir_masked_load(builder, spot, vec, mask) if last else ir_load(builder, spot, vec)
+                    return [builder.fadd(values[0], old)]
+
+                [value] = _conditionally(builder, adding, [value], add)
+                if last:
+                    ir_masked_store(builder, value, spot, vec, mask)
+                else:
+                    ir_store(builder, value, spot, vec)
+
+
+@intrinsic
+def outer_tile(
+    typingctx, width, runs, count, g_step, x_step, g_offset, x_offset, out, out_step, accumulate, valid, last_lanes
+):
+    """Compute one tile of ``tile_rows(width)`` rows and ``width`` vectors of columns of a sum of outer products.
+
+    Parameters
+    ----------
+    width : int
+        Number of vectors.
+    runs : pointer to int64
+        Three numbers a run of pixels: address of its first g, address of its first x, number of pixels.
+    count : int
+        Number of runs.
+    g_step, x_step : int
+        Elements from a pixel to the next.
+    g_offset, x_offset : int
+        Elements from a run's addresses to the tile's first row and column.
+    out : pointer
+    out_step : int
+        Elements from a row of the result to the next.
+    accumulate : int
+        Not 0: add to what is there.
+    valid : int
+        How many rows of the result are left, from the tile's first on; those beyond are neither read nor stored.
+    last_lanes : int
+        How many lanes of the last vector of columns exist.
+    """
+    vec = vector_of(out.dtype)
+    i64 = types.int64
+    sig = types.void(i64, runs, i64, i64, i64, i64, i64, out, i64, i64, i64, i64)
+
+    def codegen(context, builder, sig, args):
+        valid = args[-2]
+
+        def emit(vectors: int, rows: int) -> None:
+            with builder.if_else(builder.icmp_signed("<=", _int(rows), valid)) as (whole, tail):
+                with whole:
+                    _outer_tile(builder, vec, rows, vectors, *args[1:], full=True)
+                with tail:
+                    _outer_tile(builder, vec, rows, vectors, *args[1:], full=False)
+
+        _by_width(builder, args[0], emit)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def transpose_block(typingctx, source, i, step, rows, columns, destination, o, pitch):
+    """Write ``destination[o + c * pitch + r] = source[i + r * step + c]`` for a square block of lanes x lanes elements.
+
+    Only `rows` rows and `columns` columns are read, and `columns` rows written; rows beyond `rows` count as zero.
+    """
+    vec = vector_of(source.dtype)
+    i64 = types.int64
+    sig = types.void(source, i64, i64, i64, i64, destination, i64, i64)
+
+    def codegen(context, builder, sig, args):
+        source_pointer, start, step, rows, columns, destination_pointer, out, pitch = args
+        count = vec.lanes
+        every = ir_tail_mask(builder, columns, count)
+        none = ir.Constant(ir.VectorType(ir.IntType(1), count), None)
+        block = []
+        for r in range(count):
+            spot = builder.gep(source_pointer, [builder.add(start, builder.mul(step, _int(r)))])
+            mask = builder.select(builder.icmp_signed("<", _int(r), rows), every, none)
+            block.append(ir_masked_load(builder, spot, vec, mask))
+        # Eklundh's method: exchange the off-diagonal halves of ever smaller blocks.
+        half = count // 2
+        while half:
+            index = ir.VectorType(ir.IntType(32), count)
+            low = [j if not j & half else count + j - half for j in range(count)]
+            high = [j + half if not j & half else count + j for j in range(count)]
+            for r in range(count):
+                if not r & half:
+                    a, b = block[r], block[r + half]
+                    block[r] = builder.shuffle_vector(a, b, ir.Constant(index, low))
+                    block[r + half] = builder.shuffle_vector(a, b, ir.Constant(index, high))
+            half //= 2
+        for c in range(count):
+            spot = builder.gep(destination_pointer, [builder.add(out, builder.mul(pitch, _int(c)))])
+            with builder.if_then(builder.icmp_signed("<", _int(c), columns)):
+                ir_store(builder, block[c], spot, vec)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+__all__ = [
+    "ACCUMULATE",
+    "BIAS",
+    "MAX_ROWS",
+    "MAX_VECTORS",
+    "RELU",
+    "address",
+    "outer_tile",
+    "panel_tile",
+    "stack_buffer",
+    "tile_rows",
+    "transpose_block",
+]
