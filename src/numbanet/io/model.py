@@ -1,0 +1,37 @@
+"""The parameters and buffers of a model, to a file and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numbanet.io.checkpoint import load_with_metadata, save
+from numbanet.io.state import is_state, load_state
+
+
+def save_model(model: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Write `model.state_dict()` as a safetensors file, atomically; PyTorch's safetensors reader takes it too."""
+    save(path, model.state_dict(), metadata)
+
+
+def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) -> None:
+    """Load parameters and buffers into a model.
+
+    Parameters
+    ----------
+    model : numbanet.nn.Module
+    path : path
+        A file of `save_model`, a checkpoint of `numbanet.train.fit`, or any safetensors file with the model's keys.
+    strict : bool
+        Whether missing and unexpected keys are errors.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing or damaged; see `load`.
+    RuntimeError
+        If keys or shapes do not fit the model; see `Module.load_state_dict`.
+    """
+    tensors, metadata = load_with_metadata(path)
+    model.load_state_dict(load_state(path)["model"] if is_state(metadata) else tensors, strict=strict)

@@ -1,0 +1,98 @@
+"""Nested states (of optimizers, loaders, whole training runs) as one safetensors file.
+
+Arrays become tensors of the file; the dictionaries, lists and numbers around them become JSON in its metadata. Floats
+and integers of any size come back exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanet.io.checkpoint import load_with_metadata, save
+from numbanet.tensor import Tensor
+
+_KEY = "numbanet.state"
+
+
+def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write a nested state, atomically.
+
+    Parameters
+    ----------
+    path : path
+    state : dict
+        Holds dictionaries, lists, tuples, strings, numbers, bool, None, arrays and Tensors, nested in any way. An
+        array is named by the keys on the way to it, joined by dots.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else.
+    """
+    tensors: dict[str, NDArray] = {}
+    text = json.dumps(_pack(state, "", tensors))
+    save(path, tensors, {_KEY: text})
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_state` wrote; Tensors come back as arrays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or `save_state` did not write it; the message names it.
+    """
+    tensors, metadata = load_with_metadata(path)
+    if _KEY not in metadata:
+        raise ValueError(f"{os.fspath(path)}: holds tensors only, and no state of a training run")
+    return _unpack(json.loads(metadata[_KEY]), tensors)
+
+
+def is_state(metadata: dict[str, str]) -> bool:
+    """Return whether a file with this metadata was written by `save_state`."""
+    return _KEY in metadata
+
+
+def _pack(value: Any, name: str, tensors: dict[str, NDArray]) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return {key: _pack(item, _join(name, key), tensors) for key, item in value.items()}
+        return {"$items": [[key, _pack(item, _join(name, key), tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        items = [_pack(item, _join(name, index), tensors) for index, item in enumerate(value)]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if not isinstance(value, (np.ndarray, Tensor)):
+        raise TypeError(f"state: {name} is of type {type(value).__name__}, which can't be saved")
+    while name in tensors:  # {"a.b": x, "a": {"b": y}}
+        name += "_"
+    tensors[name] = value.data if isinstance(value, Tensor) else value
+    return {"$tensor": name}
+
+
+def _unpack(value: Any, tensors: dict[str, NDArray]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$tuple" in value:
+        return tuple(_unpack(item, tensors) for item in value["$tuple"])
+    if "$items" in value:
+        return {key: _unpack(item, tensors) for key, item in value["$items"]}
+    return {key: _unpack(item, tensors) for key, item in value.items()}
+
+
+def _join(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)

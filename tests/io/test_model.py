@@ -1,0 +1,44 @@
+"""Models to files and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numbanet import io
+
+
+class Fake:
+    """What load_model and save_model need of a Module."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {"0.weight": np.arange(4.0), "1.running_mean": np.zeros(2)}
+        self.strict: bool | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+        self.state, self.strict = state, strict
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_model_round_trip(tmp_path: Path, strict: bool) -> None:
+    saved, loaded = Fake(), Fake()
+    saved.state["0.weight"] += 1
+    io.save_model(saved, tmp_path / "m")
+    io.load_model(loaded, tmp_path / "m", strict=strict)
+    assert loaded.strict is strict
+    assert loaded.state.keys() == saved.state.keys()
+    np.testing.assert_array_equal(loaded.state["0.weight"], np.arange(1.0, 5.0))
+
+
+def test_model_of_a_training_checkpoint(tmp_path: Path) -> None:
+    model = Fake()
+    io.save_state(tmp_path / "c", {"model": {"0.weight": np.full(3, 7.0)}, "epoch": 3})
+    io.load_model(model, tmp_path / "c")
+    assert list(model.state) == ["0.weight"]
+    np.testing.assert_array_equal(model.state["0.weight"], np.full(3, 7.0))
