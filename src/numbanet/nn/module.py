@@ -1,0 +1,409 @@
+"""Module: the base of every layer and model, with the meaning of torch.nn.Module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from numbanet import settings
+from numbanet.nn.hooks import Hooks, RemovableHandle
+from numbanet.nn.parameter import Parameter
+from numbanet.nn.state import LoadResult, load_state
+from numbanet.problem.base import FLOATS
+from numbanet.tensor import Tensor
+
+Self = TypeVar("Self", bound="Module")
+
+
+class Module:
+    """A layer or a model: a function with parameters, buffers and child modules.
+
+    Subclasses call ``super().__init__()``, assign `Parameter` objects and modules to attributes, which registers them,
+    and define ``forward``. Buffers (state that is not trained, such as running statistics) are registered with
+    `register_buffer`.
+
+    Attributes
+    ----------
+    training : bool
+        Whether the module is in training mode; see `train`.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        # Straight into __dict__: __setattr__ needs the three tables first.
+        self.__dict__.update(
+            training=True, _parameters={}, _buffers={}, _non_persistent=set(), _modules={},
+            _forward_pre_hooks=Hooks(), _forward_hooks=Hooks(),
+        )  # fmt: skip
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the result; subclasses define it."""
+        raise NotImplementedError(f'{type(self).__name__} has no "forward" function')
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._forward_pre_hooks and not self._forward_hooks:
+            return self.forward(*args, **kwargs)
+        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
+            changed = hook(self, args, kwargs) if with_kwargs else hook(self, args)
+            if changed is not None and with_kwargs:
+                args, kwargs = changed
+            elif changed is not None:
+                args = changed if isinstance(changed, tuple) else (changed,)
+        result = self.forward(*args, **kwargs)
+        for hook, with_kwargs in list(self._forward_hooks.values()):
+            changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
+            if changed is not None:
+                result = changed
+        return result
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before each forward; what it returns, if not None, replaces the arguments.
+
+        With `with_kwargs` it is called as ``hook(module, args, kwargs)`` and may return both; `prepend` puts it before
+        the hooks that are there.
+        """
+        return self._forward_pre_hooks.add(hook, prepend, with_kwargs)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, result)`` after each forward; what it returns, if not None, replaces the result.
+
+        With `with_kwargs` it is called as ``hook(module, args, kwargs, result)``; `prepend` puts it before the hooks
+        that are there.
+        """
+        return self._forward_hooks.add(hook, prepend, with_kwargs)
+
+    # ------------------------------------------------------------------------------------------------ registration
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter under a name; None reserves the name.
+
+        Raises
+        ------
+        TypeError, KeyError
+            If the name is not a string, is empty, holds a dot or is taken, or `param` is not a Parameter.
+        ValueError
+            If `param` was computed by a recorded operation.
+        """
+        self._check_name("parameter", name, "_parameters")
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"parameter {name!r} must be a Parameter or None, got {type(param).__name__}")
+        if param is not None and not param.is_leaf:
+            raise ValueError(f"parameter {name!r} must be a leaf: compute what depends on other tensors in forward")
+        self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a buffer under a name; None reserves the name. Persistent buffers are part of `state_dict`.
+
+        Raises
+        ------
+        TypeError, KeyError
+            If the name is not a string, is empty, holds a dot or is taken, or `tensor` is not a Tensor.
+        """
+        self._check_name("buffer", name, "_buffers")
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"buffer {name!r} must be a Tensor or None, got {type(tensor).__name__}")
+        self._buffers[name] = tensor
+        (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a child module under a name; None reserves the name.
+
+        Raises
+        ------
+        TypeError, KeyError
+            If the name is not a string, is empty, holds a dot or is taken, or `module` is not a Module.
+        """
+        self._check_name("module", name, "_modules")
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"module {name!r} must be a Module or None, got {type(module).__name__}")
+        self._modules[name] = module
+
+    register_module = add_module
+
+    def _check_name(self, kind: str, name: Any, table: str) -> None:
+        if table not in self.__dict__:
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a {kind} must be a string, got {name!r}")
+        if "." in name or not name:
+            raise KeyError(f"the name of a {kind} must not be empty or hold a dot, got {name!r}")
+        if hasattr(self, name) and name not in self.__dict__[table]:
+            raise KeyError(f"attribute {name!r} already exists")
+
+    def __getattr__(self, name: str) -> Any:
+        for table in ("_parameters", "_buffers", "_modules"):
+            found = self.__dict__.get(table, {})
+            if name in found:
+                return found[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        for table, kind in (("_parameters", Parameter), ("_modules", Module)):
+            if isinstance(value, kind):
+                if table not in own:
+                    raise AttributeError(f"cannot assign a {kind.__name__} before Module.__init__() call")
+                self._forget(name, table)
+                self._register(table, name, value)
+                return
+            if name in own.get(table, ()):
+                self._register(table, name, value)
+                return
+        if name in own.get("_buffers", ()):
+            self.register_buffer(name, value, name not in self._non_persistent)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _register(self, table: str, name: str, value: Any) -> None:
+        (self.register_parameter if table == "_parameters" else self.add_module)(name, value)
+
+    def _forget(self, name: str, but: str = "") -> bool:
+        """Remove a name from every table but one; return whether it was found."""
+        tables = (t for key, t in self._tables().items() if key != but)
+        found = [table.pop(name) for table in tables if name in table]
+        if but != "_buffers":
+            self._non_persistent.discard(name)
+        return bool(found)
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        own = self.__dict__
+        return {"": own, **{key: own[key] for key in ("_parameters", "_buffers", "_modules")}}
+
+    def __delattr__(self, name: str) -> None:
+        if not self._forget(name):
+            object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
+
+    # ------------------------------------------------------------------------------------------------ traversal
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over the direct child modules and their names, each module once."""
+        seen: set[int] = set()
+        for name, module in self._modules.items():
+            if module is not None and id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """Iterate over the direct child modules."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """Iterate over this module and all below it, with dotted names; parents before children."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(memo, _join(prefix, name), remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """Iterate over this module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def _named_members(
+        self, table: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        found = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in found:
+            for name, value in module.__dict__[table].items():
+                if value is None or id(value) in seen:
+                    continue
+                if remove_duplicate:
+                    seen.add(id(value))
+                yield _join(path, name), value
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over the parameters with dotted names; a shared parameter comes once."""
+        return self._named_members("_parameters", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Iterate over the parameters, as an optimizer takes them."""
+        return (value for _, value in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over the buffers with dotted names."""
+        return self._named_members("_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Iterate over the buffers."""
+        return (value for _, value in self.named_buffers(recurse=recurse))
+
+    def apply(self: Self, fn: Callable[[Module], Any]) -> Self:
+        """Call `fn` on every module, children first, and return this module."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    # ------------------------------------------------------------------------------------------------ modes
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Set training mode (dropout drops, batch norm uses the batch's statistics) or evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            If `mode` is not a bool.
+        """
+        if not isinstance(mode, bool):
+            raise ValueError(f"mode must be a bool, got {mode!r}")
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
+        return self
+
+    def eval(self: Self) -> Self:
+        """Set evaluation mode."""
+        return self.train(False)
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Set whether gradients flow to the parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of the parameters, or fill them with zeros."""
+        for parameter in self.parameters():
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.data.fill(0)
+                parameter.grad.bump_version()
+
+    def to(self: Self, *args: Any, device: str | None = None, dtype: Any = None) -> Self:
+        """Convert the floating-point parameters and buffers in place: ``to("cpu")``, ``to(np.float64)``, or both.
+
+        Raises
+        ------
+        TypeError
+            If an argument is neither a device nor float32 or float64.
+        RuntimeError
+            If the device can't be used.
+        """
+        for target in args:
+            if isinstance(target, str) and target in settings.DEVICES:
+                device = target
+            else:
+                dtype = target
+        if device is not None:
+            settings.resolve_device(device)
+            for tensor in [*self.parameters(), *self.buffers()]:
+                tensor.to(device)
+        if dtype is not None:
+            self._convert(dtype)
+        return self
+
+    def _convert(self, dtype: Any) -> None:
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            name = repr(dtype)
+        if name not in FLOATS:
+            raise TypeError(f"dtype must be float32 or float64, got {name}")
+        for tensor in [*self.parameters(), *self.buffers()]:
+            if tensor.dtype.kind == "f" and tensor.dtype.name != name:
+                tensor.data = tensor.data.astype(name)
+                tensor.bump_version()
+                if tensor.grad is not None:
+                    tensor.grad.data = tensor.grad.data.astype(name)
+
+    def float(self: Self) -> Self:
+        """Convert the floating-point parameters and buffers to float32, in place."""
+        return self.to(np.float32)
+
+    def double(self: Self) -> Self:
+        """Convert the floating-point parameters and buffers to float64, in place."""
+        return self.to(np.float64)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def _state(self, prefix: str = "") -> dict[str, Tensor]:
+        """Return the parameters and persistent buffers by dotted name, in torch's order."""
+        found: dict[str, Tensor] = {}
+        for path, module in self.named_modules(prefix=prefix, remove_duplicate=False):
+            own = [*module._parameters.items()]
+            own += [(k, v) for k, v in module._buffers.items() if k not in module._non_persistent]
+            found.update((_join(path, name), value) for name, value in own if value is not None)
+        return found
+
+    def state_dict(self, *, prefix: str = "") -> dict[str, np.ndarray]:
+        """Return the parameters and persistent buffers.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            Dotted names and shapes as in PyTorch. The arrays are read-only views: they follow later changes of the
+            module, so copy what shall stay.
+        """
+        return {name: tensor.detach().numpy() for name, tensor in self._state(prefix).items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copy values into the parameters and persistent buffers, in place.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array or Tensor
+            As `state_dict` returns it, or read from a file. Values are converted to the dtype of the module's.
+        strict : bool
+            Whether missing and unexpected names are errors.
+
+        Returns
+        -------
+        LoadResult
+            ``missing_keys`` and ``unexpected_keys``.
+
+        Raises
+        ------
+        RuntimeError
+            If shapes do not match or, with `strict`, names are missing or unexpected. The message lists them all, and
+            nothing was copied.
+        TypeError
+            If `state_dict` is not a mapping.
+        """
+        return load_state(type(self).__name__, self._state(), state_dict, strict)
+
+    # ------------------------------------------------------------------------------------------------ text
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows between the parentheses; subclasses define it."""
+        return ""
+
+    def _child_lines(self) -> list[str]:
+        return [f"({name}): {_indented(repr(module))}" for name, module in self._modules.items()]
+
+    def __repr__(self) -> str:
+        extra, children = self.extra_repr(), self._child_lines()
+        name = type(self).__name__
+        if not children and "\n" not in extra:
+            return f"{name}({extra})"
+        lines = [*(extra.split("\n") if extra else []), *children]
+        return "\n  ".join([f"{name}(", *lines]) + "\n)"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")

@@ -1,0 +1,61 @@
+"""Copy a state dictionary into tensors: all faults are found first, and reported together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numbanet.tensor import Tensor
+
+
+class LoadResult(NamedTuple):
+    """What `Module.load_state_dict` did not find, and did not know."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        return "<All keys matched successfully>" if not any(self) else super().__repr__()
+
+    __str__ = __repr__
+
+
+def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, strict: bool) -> LoadResult:
+    """Copy values into tensors of the same names, in place; see `Module.load_state_dict`."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
+    missing = [name for name in targets if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in targets]
+    values, faults = _values(targets, state_dict)
+    if strict:
+        faults = [*_listed("missing", missing), *_listed("unexpected", unexpected), *faults]
+    if faults:
+        raise RuntimeError(f"state_dict does not fit {owner}, nothing was loaded:\n  " + "\n  ".join(faults))
+    for name, value in values.items():
+        targets[name].data[...] = value
+        targets[name].bump_version()
+    return LoadResult(missing, unexpected)
+
+
+def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+    values, faults = {}, []
+    for name, tensor in targets.items():
+        if name not in state_dict:
+            continue
+        value = state_dict[name]
+        array = np.asarray(value.data if isinstance(value, Tensor) else value)
+        if tensor.shape == () and array.shape == (1,):
+            array = array[0]  # files older than 0-dimensional tensors
+        if array.dtype.kind not in "biuf":
+            faults.append(f"{name}: holds {array.dtype}, expected numbers")
+        elif array.shape != tensor.shape:
+            faults.append(f"{name}: has shape {array.shape}, the model needs {tensor.shape}")
+        else:
+            values[name] = array
+    return values, faults
+
+
+def _listed(kind: str, names: list[str]) -> list[str]:
+    return [f"{kind}: {', '.join(map(str, names))}"] if names else []
