@@ -16,11 +16,6 @@ class LoadResult(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
 
-    def __repr__(self) -> str:
-        return "<All keys matched successfully>" if not any(self) else super().__repr__()
-
-    __str__ = __repr__
-
 
 def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, strict: bool) -> LoadResult:
     """Copy values into tensors of the same names, in place; see `Module.load_state_dict`."""
