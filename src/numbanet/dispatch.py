@@ -22,7 +22,7 @@ from numbanet.problem import Problem
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "conv2d": (("conv_direct", "conv_weight", "conv_patches", "conv_depthwise"), "conv"),
+    "conv2d": (("conv_direct", "conv_weight", "conv_band", "conv_depthwise"), "conv"),
     "matmul": (("matmul",), "matmul"),
     "max_pool2d": (("pool",), "pool"),
     "avg_pool2d": (("pool",), "pool"),
@@ -33,10 +33,13 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "cross_entropy": (("loss",), "loss"),
     "mse_loss": (("loss",), "loss"),
     "dropout": (("dropout",), "dropout"),
-    "binary": (("elementwise",), "elementwise"),
+    "elementwise": (("elementwise",), "elementwise"),
     "reduce": (("reduce",), "reduce"),
     "pad": (("shape",), "shape"),
     "cat": (("shape",), "shape"),
+    "optimizer_step": (("optim",), "optim"),
+    "vector_norm": (("optim",), "optim"),
+    "clip": (("optim",), "optim"),
 }
 
 _override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())

@@ -442,17 +442,20 @@ def _tree(builder: ir.IRBuilder, value: ir.Value, vec: Vec, operation: str) -> i
 
 @intrinsic(prefer_literal=True)
 def integers(typingctx, p, count):
-    """Return the first `count` (a literal) integers at `p` as a tuple."""
+    """Return the first `count` (a literal) numbers at `p` as a tuple."""
     if not isinstance(count, types.IntegerLiteral):
         return None
     number = count.literal_value
-    result = types.UniTuple(types.int64, number)
+    result = types.UniTuple(p.dtype, number)
 
     def codegen(context, builder, sig, args):
         values = [builder.load(builder.gep(args[0], [ir.Constant(_I64, j)])) for j in range(number)]
         return context.make_tuple(builder, result, values)
 
     return result(p, count), codegen
+
+
+floats = integers  # how it reads for the float parameters of a problem
 
 
 def numpy_lanes(dtype: str | np.dtype) -> int:
