@@ -223,10 +223,11 @@ def tolerance(problem: ConvProblem) -> float:
 
 
 def cost(problem: ConvProblem) -> float:
-    """Return the floating-point operations, counting whole vectors of columns."""
-    columns = problem.cg if problem.which == "backward_input" else problem.kg
+    """Return the floating-point operations, counting whole vectors of columns and what each tap costs beside them."""
+    forward = problem.which == "forward"
+    columns, reduction = (problem.kg, problem.cg) if forward else (problem.cg, problem.kg)
     size = numpy_lanes(problem.dtype)
-    return problem.flops * (-(-columns // size) * size) / columns
+    return problem.flops * (-(-columns // size) * size) / max(1, columns) * (1 + 8 / max(1, reduction))
 
 
 CANDIDATES: CandidateLists = {

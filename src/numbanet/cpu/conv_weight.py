@@ -17,10 +17,11 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, store, store_tail
-from numbanet.cpu.tile import MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
+from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
 _RUNS = 1024  # rows of a chunk at most (three numbers each on the stack)
@@ -52,9 +53,12 @@ def write_runs(runs, ints, x, g, first, count, dh, dw):
 def outer_tiles(width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate):
     """Run the register tiles of one panel of columns over all `rows` rows of the result."""
     step = tile_rows(width)
+    table = stack_buffer(runs, MAX_ROWS)
     for k in range(0, rows, step):
+        for i in range(step):
+            table[i] = min(i, rows - k - 1)  # rows beyond the last one read it again: nothing else is touched
         outer_tile(
-            width, runs, found, g_step, x_step, g_first + k, x_first,
+            width, runs, found, g_step, x_step, g_first + k, x_first, table, 1,
             offset(out, k * out_step), out_step, accumulate, rows - k, last,
         )  # fmt: skip
 
@@ -162,16 +166,12 @@ def _run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) 
         reduce_partials(target, out, splits, problem.dtype)
 
 
-def _cost(problem: ConvProblem) -> float:
-    size, rows = numpy_lanes(problem.dtype), host_isa().tile_rows[-1]
-    return problem.flops * (-(-problem.cg // size) * size / problem.cg) * (-(-problem.kg // rows) * rows / problem.kg)
-
-
-def _tolerance(problem: ConvProblem) -> float:
-    unit = 3e-6 if problem.dtype == "float32" else 6e-15
-    return unit * (problem.reduction / 1000 + 1) ** 0.5
+def _cost(p: ConvProblem) -> float:
+    lanes_, panels = numpy_lanes(p.dtype), -(-p.cg // numpy_lanes(p.dtype))
+    rows = host_isa().tile_rows[min(MAX_VECTORS, panels) - 1]
+    return p.flops * (panels * lanes_ / max(1, p.cg)) * (-(-p.kg // rows) * rows / max(1, p.kg))
 
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "backward_weight"): [Candidate("cpu.direct", _run, cost=_cost, tolerance=_tolerance)],
+    ("conv2d", "backward_weight"): [Candidate("cpu.direct", _run, cost=_cost, tolerance=tolerance)],
 }

@@ -300,30 +300,22 @@ def _outer_tile(
     vectors: int,
     runs: ir.Value,
     count: ir.Value,
-    g_step: ir.Value,
-    x_step: ir.Value,
-    g_offset: ir.Value,
-    x_offset: ir.Value,
+    steps: tuple[ir.Value, ir.Value],
+    offsets: tuple[ir.Value, ir.Value],
+    row_offsets: list[ir.Value],
     out: ir.Value,
     out_step: ir.Value,
     accumulate: ir.Value,
     valid: ir.Value,
     last_lanes: ir.Value,
-    full: bool,
 ) -> None:
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     pointer_type = out.type
-    # Rows beyond the last valid one read it again: nothing outside the operand is touched.
-    last_row = builder.sub(valid, _int(1))
-    row_offsets = [
-        _int(i) if full else builder.select(builder.icmp_signed("<", _int(i), valid), _int(i), last_row)
-        for i in range(rows)
-    ]
     zero = ir.Constant(ir.VectorType(out.type.pointee, vec.lanes), None)
     with _Loop(builder, count, [zero] * (rows * vectors), "runs") as run:
         entry = builder.gep(runs, [builder.mul(run.index, _int(3))])
-        g = builder.gep(builder.inttoptr(builder.load(entry), pointer_type), [g_offset])
-        x = builder.gep(builder.inttoptr(builder.load(builder.gep(entry, [_int(1)])), pointer_type), [x_offset])
+        g = builder.gep(builder.inttoptr(builder.load(entry), pointer_type), [offsets[0]])
+        x = builder.gep(builder.inttoptr(builder.load(builder.gep(entry, [_int(1)])), pointer_type), [offsets[1]])
         pixels = builder.load(builder.gep(entry, [_int(2)]))
         with _Loop(builder, pixels, [*run.carried, g, x], "pixels") as pixel:
             *old, g_here, x_here = pixel.carried
@@ -336,13 +328,13 @@ def _outer_tile(
             for i, accumulators in enumerate(_grid(old, vectors)):
                 value = ir_splat(builder, builder.load(builder.gep(g_here, [row_offsets[i]])), vec.lanes)
                 sums += [ir_call(builder, "llvm.fma", vec, value, c, a) for c, a in zip(columns, accumulators)]
-            sums = pixel.close([*sums, builder.gep(g_here, [g_step]), builder.gep(x_here, [x_step])])[:-2]
+            sums = pixel.close([*sums, builder.gep(g_here, [steps[0]]), builder.gep(x_here, [steps[1]])])[:-2]
         sums = run.close(sums)
 
     adding = builder.icmp_signed("!=", accumulate, _int(0))
     for i in range(rows):
         row = builder.gep(out, [builder.mul(_int(i), out_step)])
-        with builder.if_then(ir.Constant(ir.IntType(1), 1) if full else builder.icmp_signed("<", _int(i), valid)):
+        with builder.if_then(builder.icmp_signed("<", _int(i), valid)):
             for j in range(vectors):
                 spot, last, value = builder.gep(row, [_int(j * vec.lanes)]), j == vectors - 1, sums[i * vectors + j]
 
@@ -359,8 +351,9 @@ def _outer_tile(
 
 @intrinsic
 def outer_tile(
-    typingctx, width, runs, count, g_step, x_step, g_offset, x_offset, out, out_step, accumulate, valid, last_lanes
-):
+    typingctx, width, runs, count, g_step, x_step, g_offset, x_offset, row_offsets, contiguous,
+    out, out_step, accumulate, valid, last_lanes,
+):  # fmt: skip
     """Compute one tile of ``tile_rows(width)`` rows and ``width`` vectors of columns of a sum of outer products.
 
     Parameters
@@ -375,31 +368,39 @@ def outer_tile(
         Elements from a pixel to the next.
     g_offset, x_offset : int
         Elements from a run's addresses to the tile's first row and column.
+    row_offsets : pointer to int64
+        Elements from there to each row's g: ``tile_rows(width)`` numbers, all of them readable,
+    contiguous : int
+        unless this is not 0 and the tile is whole: then row i is i elements behind the first.
     out : pointer
     out_step : int
         Elements from a row of the result to the next.
     accumulate : int
         Not 0: add to what is there.
     valid : int
-        How many rows of the result are left, from the tile's first on; those beyond are neither read nor stored.
+        How many rows of the result are left, from the tile's first on; those beyond are not stored.
     last_lanes : int
         How many lanes of the last vector of columns exist.
     """
     vec = vector_of(out.dtype)
     i64 = types.int64
-    sig = types.void(i64, runs, i64, i64, i64, i64, i64, out, i64, i64, i64, i64)
+    sig = types.void(i64, runs, i64, i64, i64, i64, i64, row_offsets, i64, out, i64, i64, i64, i64)
 
     def codegen(context, builder, sig, args):
-        valid = args[-2]
+        width, runs, count, g_step, x_step, g_offset, x_offset, table, contiguous, *rest = args
 
         def emit(vectors: int, rows: int) -> None:
-            with builder.if_else(builder.icmp_signed("<=", _int(rows), valid)) as (whole, tail):
-                with whole:
-                    _outer_tile(builder, vec, rows, vectors, *args[1:], full=True)
-                with tail:
-                    _outer_tile(builder, vec, rows, vectors, *args[1:], full=False)
+            common = (builder, vec, rows, vectors, runs, count, (g_step, x_step), (g_offset, x_offset))
+            whole = builder.icmp_signed("<=", _int(rows), rest[3])
+            plain = builder.and_(whole, builder.icmp_signed("!=", contiguous, _int(0)))
+            with builder.if_else(plain) as (then, otherwise):
+                with then:
+                    _outer_tile(*common, [_int(i) for i in range(rows)], *rest)
+                with otherwise:
+                    loaded = [builder.load(builder.gep(table, [_int(i)])) for i in range(rows)]
+                    _outer_tile(*common, loaded, *rest)
 
-        _by_width(builder, args[0], emit)
+        _by_width(builder, width, emit)
         return context.get_dummy_value()
 
     return sig, codegen
