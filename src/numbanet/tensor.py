@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import settings
+from numbanet import ops, settings
 from numbanet.tape import Node, run_backward
 
 
@@ -174,7 +174,7 @@ class Tensor:
             # A gradient may be shared between parents, or be a broadcast or read-only view.
             self.grad = Tensor(np.array(gradient, self.dtype, order="K"))
         else:
-            self.grad.data = np.add(self.grad.data, gradient)
+            self.grad.data = ops.add(self.grad.data, gradient)
             self.grad._version += 1
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:

@@ -1,0 +1,210 @@
+"""Differentiable arithmetic with broadcasting, named and behaving as in torch.
+
+Operands are Tensors, arrays or numbers. A gradient is summed over the dimensions in which its operand was broadcast.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.ops.elementwise import elementwise_backward
+from numbanet.tape import Backward, record
+from numbanet.tensor import Tensor
+
+
+def _data(value: Any) -> Any:
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _needs(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _fit(grad: np.ndarray, operand: Any) -> np.ndarray:
+    """Return the gradient of a broadcast operand: summed to its shape, in its dtype."""
+    shape, dtype = operand.data.shape, operand.data.dtype
+    extra = grad.ndim - len(shape)
+    if grad.shape != shape:
+        dims = [d for d in range(grad.ndim) if d < extra or (shape[d - extra] == 1 and grad.shape[d] != 1)]
+        grad = ops.sum(grad, dims, keepdim=True).reshape(shape) if dims else grad.reshape(shape)
+    return grad if grad.dtype == dtype else grad.astype(dtype)
+
+
+def _record(data: np.ndarray, a: Any, b: Any, to_a: Any, to_b: Any) -> Tensor:
+    """Record a function of two operands; ``to_a(grad)`` gives the gradient of `a` before it is summed to its shape."""
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        return (
+            _fit(to_a(grad), a) if _needs(a) else None,
+            _fit(to_b(grad), b) if _needs(b) else None,
+        )
+
+    return record(data, (a if isinstance(a, Tensor) else None, b if isinstance(b, Tensor) else None), backward)
+
+
+def _record_one(data: np.ndarray, x: Tensor, backward: Any) -> Tensor:
+    one: Backward = lambda grad: (_fit(backward(grad), x),)  # noqa: E731
+    return record(data, (x,), one)
+
+
+def _same(grad: np.ndarray) -> np.ndarray:
+    return grad
+
+
+def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    """Return input + alpha * other.
+
+    Parameters
+    ----------
+    input, other : Tensor, numpy.ndarray or number
+        Shapes must broadcast; mixed dtypes give the wider one, where Python numbers do not widen a Tensor's.
+    alpha : float
+        Factor of `other`.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape, in the memory order of the first operand of that shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand holds no real numbers.
+    """
+    if alpha != 1:
+        other = mul(other, alpha)
+    return _record(ops.add(_data(input), _data(other)), input, other, _same, _same)
+
+
+def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    """Return input - alpha * other; operands, result and errors as for `add`."""
+    if alpha != 1:
+        other = mul(other, alpha)
+    return _record(ops.sub(_data(input), _data(other)), input, other, _same, ops.neg)
+
+
+def mul(input: Any, other: Any) -> Tensor:
+    """Return input * other; operands, result and errors as for `add`."""
+    a, b = _data(input), _data(other)
+    return _record(ops.mul(a, b), input, other, lambda grad: ops.mul(grad, b), lambda grad: ops.mul(grad, a))
+
+
+def div(input: Any, other: Any) -> Tensor:
+    """Return input / other; integers give float32; operands, result and errors as for `add`."""
+    a, b = _data(input), _data(other)
+    return _record(
+        ops.div(a, b),
+        input,
+        other,
+        lambda grad: ops.div(grad, b),
+        lambda grad: elementwise_backward("div_backward_divisor", grad, a, b),
+    )
+
+
+def pow(input: Any, exponent: Any) -> Tensor:
+    """Return input to the power exponent; operands, result and errors as for `add`.
+
+    The gradient of the base is 0 where the exponent is 0, that of the exponent is 0 where the base is 0 and the
+    exponent is not negative.
+    """
+    a, b = _data(input), _data(exponent)
+
+    def to_base(grad: np.ndarray) -> np.ndarray:
+        if isinstance(b, (int, float)) and b == 2:
+            return ops.mul(grad, ops.mul(a, 2))
+        return elementwise_backward("pow_backward_base", grad, a, b)
+
+    def to_exponent(grad: np.ndarray) -> np.ndarray:
+        return elementwise_backward("pow_backward_exponent", grad, a, b)
+
+    return _record(ops.pow(a, b), input, exponent, to_base, to_exponent)
+
+
+def maximum(input: Any, other: Any) -> Tensor:
+    """Return the larger of each pair, NaN where either is NaN; equal operands share the gradient."""
+    a, b = _data(input), _data(other)
+    return _record(
+        ops.maximum(a, b),
+        input,
+        other,
+        lambda grad: elementwise_backward("maximum_backward", grad, a, b),
+        lambda grad: elementwise_backward("maximum_backward", grad, b, a),
+    )
+
+
+def minimum(input: Any, other: Any) -> Tensor:
+    """Return the smaller of each pair, NaN where either is NaN; equal operands share the gradient."""
+    a, b = _data(input), _data(other)
+    return _record(
+        ops.minimum(a, b),
+        input,
+        other,
+        lambda grad: elementwise_backward("minimum_backward", grad, a, b),
+        lambda grad: elementwise_backward("minimum_backward", grad, b, a),
+    )
+
+
+def where(condition: Any, input: Any, other: Any) -> Tensor:
+    """Return input where the condition (booleans) holds, else other; all three broadcast."""
+    mask = _data(condition)
+    return _record(
+        ops.where(mask, _data(input), _data(other)),
+        input,
+        other,
+        lambda grad: ops.where(mask, grad, 0),
+        lambda grad: ops.where(mask, 0, grad),
+    )
+
+
+def neg(input: Tensor) -> Tensor:
+    """Return -input."""
+    return _record_one(ops.neg(input.data), input, ops.neg)
+
+
+def exp(input: Tensor) -> Tensor:
+    """Return e to the power input."""
+    y = ops.exp(input.data)
+    return _record_one(y, input, lambda grad: ops.mul(grad, y))
+
+
+def log(input: Tensor) -> Tensor:
+    """Return the natural logarithm: -inf of 0, NaN of negative numbers."""
+    x = input.data
+    return _record_one(ops.log(x), input, lambda grad: ops.div(grad, x))
+
+
+def sqrt(input: Tensor) -> Tensor:
+    """Return the square root, NaN of negative numbers."""
+    y = ops.sqrt(input.data)
+    return _record_one(y, input, lambda grad: elementwise_backward("sqrt_backward", grad, y))
+
+
+def abs(input: Tensor) -> Tensor:
+    """Return the absolute value; its gradient at 0 is 0."""
+    x = input.data
+    return _record_one(ops.abs(x), input, lambda grad: elementwise_backward("abs_backward", grad, x))
+
+
+def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """Return min(max(input, `min`), `max`); the gradient passes where the input lies within the bounds.
+
+    Raises
+    ------
+    ValueError
+        If neither bound is given.
+    """
+    x = input.data
+
+    def backward(grad: np.ndarray) -> np.ndarray:
+        if min is not None:
+            grad = elementwise_backward("at_least_backward", grad, x, min)
+        if max is not None:
+            grad = elementwise_backward("at_most_backward", grad, x, max)
+        return grad
+
+    return _record_one(ops.clamp(x, min, max), input, backward)

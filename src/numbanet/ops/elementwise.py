@@ -1,0 +1,236 @@
+"""Arithmetic, comparison and simple functions on arrays, element by element, with broadcasting.
+
+Operands are arrays of any strides, or Python numbers; mixed dtypes follow `numbanet.problem.promotion`. The result has
+the memory order of the first operand of its shape. Integers and booleans are computed by their definition in NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import FLOATS
+from numbanet.problem.elementwise import elementwise_plan
+from numbanet.problem.promotion import Operand, operand, result_dtype
+
+_BOOL = np.dtype(bool)
+_FLOAT32 = np.dtype(np.float32)
+_MAX_DIMS = 4  # strided dimensions that one launch walks
+
+
+def _run(
+    function: str, dtype: np.dtype, operands: tuple[np.ndarray, ...], result: np.dtype | None = None
+) -> np.ndarray:
+    """Compute in `dtype`; the operands have it already (the condition of "where" is of bytes)."""
+    plan = elementwise_plan(function, dtype.name, *[(x.shape, x.strides, x.itemsize) for x in operands])
+    out = memory.empty(plan.memory_shape, result or dtype).transpose(plan.axes)
+    if len(plan.problem.sizes) > _MAX_DIMS:
+        # Copies in the result's own layout have a single dimension to walk.
+        operands = tuple(memory.like_layout(np.broadcast_to(x, plan.shape), out) for x in operands)
+        plan = elementwise_plan(function, dtype.name, *[(x.shape, x.strides, x.itemsize) for x in operands])
+    dispatch.run(plan.problem, operands, (out,))
+    return out
+
+
+def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value if value.dtype == dtype else value.astype(dtype)
+    with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
+        return np.array(value, dtype)
+
+
+def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarray:
+    from numbanet.reference.elementwise import FUNCTIONS
+
+    return np.asarray(FUNCTIONS[function](*operands))
+
+
+def _arithmetic(function: str, a: Any, b: Any, *, floating: bool = False, result: np.dtype | None = None) -> np.ndarray:
+    """Compute a function of two operands in their common dtype (`floating`: in float32 if that has no fractions)."""
+    simple = type(a) is np.ndarray and type(b) is np.ndarray and a.dtype is b.dtype and a.dtype.name in FLOATS
+    if simple and a.dtype.isnative:
+        return _run(function, a.dtype, (a, b), result)
+    a, b = operand("input", a), operand("other", b)
+    dtype = result_dtype(a, b)
+    if floating and dtype.kind != "f":
+        dtype = _FLOAT32
+    operands = (_as(a, dtype), _as(b, dtype))
+    return _run(function, dtype, operands, result) if dtype.kind == "f" else _by_definition(function, operands)
+
+
+def _unary(function: str, x: Any, *, floating: bool = True) -> np.ndarray:
+    x = operand("input", x)
+    dtype = result_dtype(x)
+    if floating and dtype.kind != "f":
+        dtype = _FLOAT32
+    x = _as(x, dtype)
+    return _run(function, dtype, (x,)) if dtype.kind == "f" else _by_definition(function, (x,))
+
+
+def add(input: Any, other: Any) -> np.ndarray:
+    """Return input + other.
+
+    Parameters
+    ----------
+    input, other : numpy.ndarray or number
+        Shapes must broadcast.
+
+    Returns
+    -------
+    numpy.ndarray
+        The broadcast shape, the common dtype.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand holds no real numbers.
+    """
+    return _arithmetic("add", input, other)
+
+
+def sub(input: Any, other: Any) -> np.ndarray:
+    """Return input - other; operands, result and errors as for `add`."""
+    return _arithmetic("sub", input, other)
+
+
+def mul(input: Any, other: Any) -> np.ndarray:
+    """Return input * other; operands, result and errors as for `add`."""
+    return _arithmetic("mul", input, other)
+
+
+def div(input: Any, other: Any) -> np.ndarray:
+    """Return input / other (integers give float32); operands, result and errors as for `add`."""
+    return _arithmetic("div", input, other, floating=True)
+
+
+def pow(input: Any, exponent: Any) -> np.ndarray:
+    """Return input to the power exponent; operands, result and errors as for `add`."""
+    if isinstance(exponent, (int, float)) and isinstance(input, np.ndarray) and input.dtype.kind == "f":
+        if exponent == 2:
+            return mul(input, input)
+        if exponent == 0.5:
+            return sqrt(input)
+    return _arithmetic("pow", input, exponent)
+
+
+def maximum(input: Any, other: Any) -> np.ndarray:
+    """Return the larger of each pair, NaN where either is NaN; operands, result and errors as for `add`."""
+    return _arithmetic("maximum", input, other)
+
+
+def minimum(input: Any, other: Any) -> np.ndarray:
+    """Return the smaller of each pair, NaN where either is NaN; operands, result and errors as for `add`."""
+    return _arithmetic("minimum", input, other)
+
+
+def eq(input: Any, other: Any) -> np.ndarray:
+    """Return where input == other, as booleans; operands and errors as for `add`."""
+    return _arithmetic("eq", input, other, result=_BOOL)
+
+
+def ne(input: Any, other: Any) -> np.ndarray:
+    """Return where input != other, as booleans; operands and errors as for `add`."""
+    return _arithmetic("ne", input, other, result=_BOOL)
+
+
+def lt(input: Any, other: Any) -> np.ndarray:
+    """Return where input < other, as booleans; operands and errors as for `add`."""
+    return _arithmetic("lt", input, other, result=_BOOL)
+
+
+def le(input: Any, other: Any) -> np.ndarray:
+    """Return where input <= other, as booleans; operands and errors as for `add`."""
+    return _arithmetic("le", input, other, result=_BOOL)
+
+
+def gt(input: Any, other: Any) -> np.ndarray:
+    """Return where input > other, as booleans; operands and errors as for `add`."""
+    return _arithmetic("gt", input, other, result=_BOOL)
+
+
+def ge(input: Any, other: Any) -> np.ndarray:
+    """Return where input >= other, as booleans; operands and errors as for `add`."""
+    return _arithmetic("ge", input, other, result=_BOOL)
+
+
+def neg(input: Any) -> np.ndarray:
+    """Return -input, in its dtype and memory order."""
+    return _unary("neg", input, floating=False)
+
+
+def abs(input: Any) -> np.ndarray:
+    """Return the absolute values, in the input's dtype and memory order."""
+    return _unary("abs", input, floating=False)
+
+
+def exp(input: Any) -> np.ndarray:
+    """Return e to the power input (integers give float32)."""
+    return _unary("exp", input)
+
+
+def log(input: Any) -> np.ndarray:
+    """Return the natural logarithm: -inf of 0, NaN of negative numbers (integers give float32)."""
+    return _unary("log", input)
+
+
+def sqrt(input: Any) -> np.ndarray:
+    """Return the square root, NaN of negative numbers (integers give float32)."""
+    return _unary("sqrt", input)
+
+
+def clamp(input: Any, min: float | None = None, max: float | None = None) -> np.ndarray:
+    """Return min(max(input, `min`), `max`) for numbers as bounds; NaN stays NaN.
+
+    Raises
+    ------
+    ValueError
+        If neither bound is given.
+    """
+    if min is None and max is None:
+        raise ValueError("min and max are both None: at least one must be a number")
+    if min is None:
+        return minimum(input, max)
+    if max is None:
+        return maximum(input, min)
+    values, low, high = operand("input", input), operand("min", min), operand("max", max)
+    dtype = result_dtype(values, low, high)
+    operands = (_as(values, dtype), _as(low, dtype), _as(high, dtype))
+    return _run("clamp", dtype, operands) if dtype.kind == "f" else _by_definition("clamp", operands)
+
+
+def where(condition: Any, input: Any, other: Any) -> np.ndarray:
+    """Return input where the condition holds, else other; all three broadcast.
+
+    Raises
+    ------
+    TypeError
+        If the condition does not hold booleans, or an operand holds no real numbers.
+    ValueError
+        If the shapes do not broadcast.
+    """
+    condition = np.asarray(condition)
+    if condition.dtype != _BOOL:
+        raise TypeError(f"condition must hold booleans, got {condition.dtype}")
+    a, b = operand("input", input), operand("other", other)
+    dtype = result_dtype(a, b)
+    operands = (_as(a, dtype), _as(b, dtype), condition)
+    return _run("where", dtype, operands) if dtype.kind == "f" else _by_definition("where", operands)
+
+
+def elementwise_backward(function: str, *operands: np.ndarray | float) -> np.ndarray:
+    """Return a derivative times a gradient, such as ``"maximum_backward"`` (see `numbanet.reference.elementwise`).
+
+    Parameters
+    ----------
+    function : str
+    *operands : numpy.ndarray or number
+        The gradient first; all are taken to its dtype and broadcast.
+    """
+    grad = operands[0]
+    if not isinstance(grad, np.ndarray):
+        raise TypeError(f"operands[0] must be the gradient as an array, got {type(grad).__name__}")
+    return _run(function, grad.dtype, tuple(_as(x, grad.dtype) for x in operands))

@@ -1,0 +1,66 @@
+"""Which dtype an operation on mixed operands computes in: PyTorch's rules, as far as real numbers go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.problem.base import FLOATS
+
+Operand = np.ndarray | bool | int | float
+_BOOL, _INT64, _FLOAT32 = np.dtype(bool), np.dtype(np.int64), np.dtype(np.float32)
+
+
+def operand(name: str, value: Any) -> Operand:
+    """Return an array, or a Python number for a number; refuse what has no arithmetic here.
+
+    Raises
+    ------
+    TypeError
+        If it holds neither booleans, nor integers, nor float32 or float64.
+    """
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+        if isinstance(value, (bool, int, float)):
+            return value
+    array = np.asarray(value)
+    if array.dtype.name not in FLOATS and array.dtype.kind not in "biu":
+        raise TypeError(f"{name} must be a number or an array of real numbers (float32 or float64), got {array.dtype}")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def promote(a: np.dtype, b: np.dtype) -> np.dtype:
+    """Return the dtype that holds both; a float with an integer gives the float's dtype."""
+    if (a.kind == "f") != (b.kind == "f"):
+        return a if a.kind == "f" else b
+    return np.promote_types(a, b)
+
+
+def _combine(strong: np.dtype | None, weak: np.dtype | None) -> np.dtype | None:
+    """Weak operands change a strong dtype only where they are of a higher kind: bool < integer < float."""
+    if strong is None or weak is None:
+        return strong or weak
+    rises = (weak.kind == "f" and strong.kind != "f") or strong.kind == "b"
+    return promote(strong, weak) if rises else strong
+
+
+def result_dtype(*operands: Operand) -> np.dtype:
+    """Return the dtype of an operation on arrays and Python numbers.
+
+    Arrays with dimensions count most, then arrays of no dimension, then numbers; a weaker group matters only where its
+    kind is higher. So ``float32 array * 2.5`` stays float32, and ``int64 array * 2.5`` is float32 (the default dtype).
+    """
+    groups: list[np.dtype | None] = [None, None, None]
+    for value in operands:
+        if isinstance(value, np.ndarray):
+            level, dtype = (0 if value.ndim else 1), value.dtype
+        else:
+            level, dtype = 2, _BOOL if isinstance(value, bool) else _INT64 if isinstance(value, int) else _FLOAT32
+        known = groups[level]
+        groups[level] = dtype if known is None else promote(known, dtype)
+    found = _combine(groups[0], _combine(groups[1], groups[2]))
+    assert found is not None, "an operation has at least one operand"
+    return found

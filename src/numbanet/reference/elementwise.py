@@ -1,0 +1,77 @@
+"""Definitions of the elementwise functions; those named ``..._backward`` give the gradient of an operand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+
+
+def maximum_backward(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The gradient of maximum with respect to `a`: equal operands share it."""
+    return np.where(a == b, grad / 2, np.where(a < b, 0, grad))
+
+
+def minimum_backward(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The gradient of minimum with respect to `a`: equal operands share it."""
+    return np.where(a == b, grad / 2, np.where(a > b, 0, grad))
+
+
+def pow_backward_base(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """d(a^b)/da = b a^(b-1); 0 where b is 0, even at a = 0."""
+    return np.where(b == 0, 0, grad * (b * np.power(a, b - 1)))
+
+
+def pow_backward_exponent(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """d(a^b)/db = a^b log(a); 0 where a is 0 and b is not negative."""
+    return np.where((a == 0) & (b >= 0), 0, grad * (np.power(a, b) * np.log(a)))
+
+
+def clamp(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """min(max(x, low), high); NaN stays NaN, and `high` wins where the bounds cross."""
+    return np.minimum(np.maximum(x, low), high)
+
+
+FUNCTIONS: dict[str, Any] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "pow": np.power,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "neg": np.negative,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "abs": np.absolute,
+    "clamp": clamp,
+    "where": lambda a, b, condition: np.where(condition, a, b),
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "div_backward_divisor": lambda grad, a, b: -grad * (a / b / b),
+    "pow_backward_base": pow_backward_base,
+    "pow_backward_exponent": pow_backward_exponent,
+    "maximum_backward": maximum_backward,
+    "minimum_backward": minimum_backward,
+    "sqrt_backward": lambda grad, y: grad / (2 * y),
+    "abs_backward": lambda grad, x: grad * np.sign(x),
+    "at_least_backward": lambda grad, x, low: np.where(x >= low, grad, 0),
+    "at_most_backward": lambda grad, x, high: np.where(x <= high, grad, 0),
+}
+
+
+def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    with np.errstate(all="ignore"):
+        outputs[0][...] = FUNCTIONS[problem.function](*inputs)
+
+
+CANDIDATES: CandidateLists = {
+    ("elementwise", "forward"): [Candidate("reference", _forward, cost=lambda p: float("inf"))],
+}
