@@ -115,7 +115,13 @@ def log(message: str) -> None:
 
 
 def cache_root() -> Path:
-    """Return the folder for compiled kernels: ``NUMBANET_CACHE_DIR``, else the user's cache folder."""
+    """Return the folder for compiled kernels: ``NUMBANET_CACHE_DIR``, else the user's cache folder.
+
+    Raises
+    ------
+    RuntimeError
+        If the user has no home.
+    """
     chosen = os.environ.get("NUMBANET_CACHE_DIR")
     if chosen:
         return Path(chosen)
@@ -127,5 +133,11 @@ def cache_root() -> Path:
 
 
 def cache_enabled() -> bool:
-    """Return whether compiled kernels are kept on disk (``NUMBANET_CACHE=0`` turns it off)."""
-    return os.environ.get("NUMBANET_CACHE", "1") != "0"
+    """Return whether compiled kernels are kept on disk: ``NUMBANET_CACHE=0`` turns it off, and so does having no home."""
+    if os.environ.get("NUMBANET_CACHE", "1") == "0":
+        return False
+    try:
+        cache_root()
+    except RuntimeError:
+        return False
+    return True

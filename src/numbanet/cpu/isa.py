@@ -39,19 +39,19 @@ SSE2 = Isa("sse2", 16, (8, 4))
 NEON = Isa("neon", 16, (14, 12, 8, 6))
 
 
-def _target() -> tuple[str, frozenset[str]]:
-    """Return the target triple and the enabled features that Numba compiles for."""
+def target() -> tuple[str, str, frozenset[str]]:
+    """Return what Numba compiles for: the target triple, LLVM's name of the CPU, and the enabled features."""
     from numba.core.registry import cpu_target
 
     codegen = cpu_target.target_context.codegen()
-    triple, _, features = codegen.magic_tuple()
-    return triple, frozenset(word[1:] for word in features.split(",") if word.startswith("+"))
+    triple, cpu, features = codegen.magic_tuple()
+    return triple, cpu, frozenset(word[1:] for word in features.split(",") if word.startswith("+"))
 
 
 @lru_cache(maxsize=1)
 def host_isa() -> Isa:
     """Return the widest instruction set that Numba's CPU target allows."""
-    triple, features = _target()
+    triple, _, features = target()
     if triple.startswith(("aarch64", "arm64")):
         return NEON
     if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= features:

@@ -139,10 +139,10 @@ def _load_tbb() -> None:
 def default_threads() -> int:
     """Return the number of threads to start with: the smaller of the affinity mask and the cgroup's CPU quota."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, _cgroup_quota() or available))
+    return max(1, min(available, cgroup_quota() or available))
 
 
-def _cgroup_quota() -> int | None:
+def cgroup_quota() -> int | None:
     """Return the whole CPUs that the cgroup (version 2 or 1) grants, or None where there is no limit."""
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as stream:
