@@ -1,8 +1,13 @@
 """numbanet: convolutional networks whose every kernel is Python, compiled by Numba."""
 
+import importlib as _importlib
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
 from numbanet import functional as functional
 from numbanet import ops as ops
 from numbanet.dispatch import use as use
+from numbanet.info import info as info
 from numbanet.settings import get_device as get_device
 from numbanet.settings import get_precision as get_precision
 from numbanet.settings import precision as precision
@@ -15,3 +20,27 @@ from numbanet.tensor import Tensor as Tensor
 from numbanet.tensor import tensor as tensor
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from numbanet import data as data
+    from numbanet import io as io
+    from numbanet import train as train
+    from numbanet import viz as viz
+    from numbanet.cpu.parallel import get_num_threads as get_num_threads
+    from numbanet.cpu.parallel import set_num_threads as set_num_threads
+
+# What `import numbanet` does not wait for: it is imported when it is first used.
+_LAZY_MODULES = ("data", "io", "train", "viz")
+_LAZY_NAMES = {"get_num_threads": "numbanet.cpu.parallel", "set_num_threads": "numbanet.cpu.parallel"}
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY_MODULES:
+        return _importlib.import_module(f"numbanet.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(_importlib.import_module(_LAZY_NAMES[name]), name)
+    raise AttributeError(f"module 'numbanet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
