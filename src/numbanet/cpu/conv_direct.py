@@ -197,7 +197,11 @@ def zeros(count: int, dtype: str) -> np.ndarray:
     return np.zeros(count, dtype)
 
 
-def _run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+def run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+    """Convolve forward (`source` is x, `out` is y) or backward (`source` is the gradient of y, `out` that of x)."""
+    if weight.size == 0:  # a sum of nothing
+        out[...] = 0 if bias is None else np.maximum(bias, 0) if p.epilogue.relu else bias
+        return
     padding = zeros(max(source.shape[3], 1), p.dtype)
     for grid, tasks, integers_ in _plan(p):
         if len(grid.taps) == 0:  # stride > filter: no output position reads these pixels
@@ -209,11 +213,11 @@ def _run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarra
 
 
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _run(problem, *inputs, outputs[0])
+    run(problem, *inputs, outputs[0])
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _run(problem, *inputs, None, outputs[0])
+    run(problem, *inputs, None, outputs[0])
 
 
 def tolerance(problem: ConvProblem) -> float:

@@ -154,8 +154,8 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     return np.array(taps, np.int64), splits * unit_tasks, splits, integers_
 
 
-def _run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (x, grad), (out,) = inputs, outputs
+def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of the weight to `out`."""
     if x.size == 0 or grad.size == 0:
         out[...] = 0
         return
@@ -164,6 +164,10 @@ def _run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) 
     launch(weight_gradient, tasks, (x, grad, taps, target), integers_, problem.dtype)
     if splits > 1:
         reduce_partials(target, out, splits, problem.dtype)
+
+
+def _run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    run(problem, *inputs, outputs[0])
 
 
 def _cost(p: ConvProblem) -> float:

@@ -16,3 +16,5 @@ from numbanet.functional.elementwise import pow as pow
 from numbanet.functional.elementwise import sqrt as sqrt
 from numbanet.functional.elementwise import sub as sub
 from numbanet.functional.elementwise import where as where
+from numbanet.functional.matmul import linear as linear
+from numbanet.functional.matmul import matmul as matmul

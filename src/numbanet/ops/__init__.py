@@ -25,6 +25,8 @@ from numbanet.ops.elementwise import pow as pow
 from numbanet.ops.elementwise import sqrt as sqrt
 from numbanet.ops.elementwise import sub as sub
 from numbanet.ops.elementwise import where as where
+from numbanet.ops.matmul import linear as linear
+from numbanet.ops.matmul import matmul as matmul
 from numbanet.ops.optim import adadelta_step as adadelta_step
 from numbanet.ops.optim import adagrad_step as adagrad_step
 from numbanet.ops.optim import adam_step as adam_step

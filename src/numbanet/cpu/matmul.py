@@ -1,0 +1,74 @@
+"""Matrix products on the convolution's kernels: a product is a convolution with a 1 x 1 filter over one row of pixels.
+
+=================  =================  ==========================================================
+a in memory        b in memory        is the convolution's
+=================  =================  ==========================================================
+(m, k)             (n, k)             forward: m pixels of k channels, n filters
+(m, k)             (k, n)             backward_input: m gradient pixels of k channels, k filters
+(k, m)             (k, n)             backward_weight: k pixels, gradients of m channels
+(k, m)             (n, k)             the first, after a is copied row by row
+=================  =================  ==========================================================
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu import conv_direct, conv_weight
+from numbanet.problem.conv import ConvProblem, Epilogue
+from numbanet.problem.matmul import MatmulProblem
+
+
+@lru_cache(maxsize=4096)
+def _as_convolution(p: MatmulProblem) -> ConvProblem:
+    which = "forward" if not p.b_rows else "backward_input" if p.a_rows else "backward_weight"
+    pixels, channels, filters = {
+        "forward": (p.m, p.k, p.n),
+        "backward_input": (p.m, p.n, p.k),
+        "backward_weight": (p.k, p.n, p.m),
+    }[which]
+    return ConvProblem(
+        which, p.dtype, 1, channels, 1, pixels, filters, 1, 1, (1, 1), (0, 0, 0, 0), (1, 1), 1, Epilogue(bias=p.bias)
+    )
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """Return a copy of the transpose."""
+    copy = memory.empty(a.shape[::-1], a.dtype)
+    copy[...] = a.T
+    return copy
+
+
+def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    (a, b, bias), (out,) = inputs, outputs
+    problem = _as_convolution(p)
+    if problem.which == "forward":
+        left = a if p.a_rows else _rows(a)
+        conv_direct.run(problem, left.reshape(1, 1, p.m, p.k), b.reshape(p.n, 1, 1, p.k), bias, out)
+    elif problem.which == "backward_input":
+        conv_direct.run(problem, a.reshape(1, 1, p.m, p.k), b.reshape(p.k, 1, 1, p.n), bias, out)
+    else:
+        conv_weight.run(problem, b.reshape(1, 1, p.k, p.n), a.reshape(1, 1, p.k, p.m), out)
+
+
+def _supports(p: MatmulProblem) -> str | None:
+    if p.bias and p.b_rows and not p.a_rows:
+        return "a bias on the product of two matrices that lie along the reduction"
+    return None
+
+
+def _tolerance(p: MatmulProblem) -> float:
+    unit = 3e-6 if p.dtype == "float32" else 6e-15
+    return unit * (p.k / 1000 + 1) ** 0.5
+
+
+CANDIDATES: CandidateLists = {
+    ("matmul", "forward"): [
+        Candidate("cpu.panel", _run, _supports, lambda problem: float(problem.flops), tolerance=_tolerance)
+    ],
+}

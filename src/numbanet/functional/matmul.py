@@ -1,0 +1,72 @@
+"""Differentiable matrix products, as torch.matmul and torch.nn.functional.linear."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.tape import record
+from numbanet.tensor import Tensor
+
+
+def _reduced(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum a gradient over the leading dimensions that its operand was broadcast over."""
+    extra = grad.ndim - len(shape)
+    dims = (*range(extra), *(d + extra for d, n in enumerate(shape) if n == 1 and grad.shape[d + extra] != 1))
+    return (ops.sum(grad, dims, True) if dims else grad).reshape(shape)
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """Return the matrix product; see `numbanet.ops.matmul` for shapes and errors."""
+    a, b = input.data, other.data
+    y = ops.matmul(a, b)
+    need_a, need_b = input.requires_grad, other.requires_grad
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        # As matrices: a row for a one-dimensional a, a column for a one-dimensional b.
+        left = a[None] if a.ndim == 1 else a
+        right = b[:, None] if b.ndim == 1 else b
+        full = grad[..., None] if b.ndim == 1 else grad
+        full = full[..., None, :] if a.ndim == 1 else full
+        da = _reduced(ops.matmul(full, right.swapaxes(-1, -2)), left.shape).reshape(a.shape) if need_a else None
+        if not need_b:
+            return da, None
+        if right.ndim == 2:  # one tall product does the sum over the leading dimensions too
+            rows, columns = left.reshape(-1, left.shape[-1]), full.reshape(-1, full.shape[-1])
+            return da, ops.matmul(rows.T, columns).reshape(b.shape)
+        return da, _reduced(ops.matmul(left.swapaxes(-1, -2), full), right.shape).reshape(b.shape)
+
+    return record(y, (input, other), backward)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``input @ weight.T + bias``.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (..., in_features).
+    weight : Tensor
+        Shape (out_features, in_features), or (in_features,).
+    bias : Tensor, optional
+        Shape (out_features,), or () for a one-dimensional weight.
+
+    Returns
+    -------
+    Tensor
+        Shape (..., out_features).
+    """
+    x, w = input.data, weight.data
+    y = ops.linear(x, w, None if bias is None else bias.data)
+    need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        matrix = w[None] if w.ndim == 1 else w
+        rows = grad.reshape(-1, len(matrix))
+        return (
+            ops.matmul(rows, matrix).reshape(x.shape) if need_x else None,
+            ops.matmul(rows.T, x.reshape(-1, x.shape[-1])).reshape(w.shape) if need_w else None,
+            ops.sum(rows, (0,)).reshape(bias.shape) if need_b and bias is not None else None,
+        )
+
+    return record(y, (input, weight, bias), backward)

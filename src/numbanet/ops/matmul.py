@@ -1,0 +1,121 @@
+"""Matrix products on arrays."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.matmul import MatmulProblem
+
+
+def _matrix(x: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return a matrix as a C-contiguous array, and whether that holds its rows (else its columns)."""
+    if x.flags.c_contiguous:
+        return x, True
+    if x.T.flags.c_contiguous:
+        return x.T, False
+    copy = memory.empty(x.shape, x.dtype)
+    copy[...] = x
+    return copy, True
+
+
+def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+    """Write the product of two matrices, plus a row, to `out`."""
+    (m, k), n = a.shape, b.shape[1]
+    if out.size == 0:
+        return
+    a, a_rows = _matrix(a)
+    b, b_rows = _matrix(b)
+    problem = MatmulProblem("forward", a.dtype.name, m, n, k, a_rows, b_rows, bias is not None)
+    dispatch.run(problem, (a, b, bias), (out,))
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the matrix product, with the rules of numpy.matmul and torch.matmul.
+
+    Parameters
+    ----------
+    a, b : numpy.ndarray
+        Shapes (..., m, k) and (..., k, n), the leading dimensions broadcast; a one-dimensional `a` is a row, a
+        one-dimensional `b` a column, and the result lacks that dimension. float32 or float64, both the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (..., m, n).
+
+    Raises
+    ------
+    TypeError
+        If the dtypes differ or are no floats.
+    ValueError
+        If an operand has no dimension or the shapes do not fit.
+    """
+    a, b = float_array("a", a), float_array("b", b)
+    dtype = same_dtype(a=a, b=b)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"a and b must have at least one dimension, got shapes {a.shape} and {b.shape}")
+    left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+    if left.shape[-1] != right.shape[-2]:
+        raise ValueError(f"the last dimension of a and the last but one of b must be equal, got {a.shape}, {b.shape}")
+    try:
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    except ValueError:
+        raise ValueError(f"the leading dimensions of a and b do not broadcast, got {a.shape} and {b.shape}") from None
+    m, n = left.shape[-2], right.shape[-1]
+    out = memory.empty((*batch, m, n), dtype)
+    if right.ndim == 2 and left.ndim > 2:  # one matrix for all: a single tall product
+        rows = math.prod(left.shape[:-1])
+        _product(left.reshape(rows, left.shape[-1]), right, None, out.reshape(rows, n))
+    else:
+        lefts = np.broadcast_to(left, (*batch, *left.shape[-2:]))
+        rights = np.broadcast_to(right, (*batch, *right.shape[-2:]))
+        for index in np.ndindex(*batch):
+            _product(lefts[index], rights[index], None, out[index])
+    if b.ndim == 1:
+        out = out[..., 0]
+    return out[..., 0, :] if a.ndim == 1 and b.ndim > 1 else out[..., 0] if a.ndim == 1 else out
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """Return ``x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Shape (..., in_features).
+    weight : numpy.ndarray
+        Shape (out_features, in_features), or (in_features,).
+    bias : numpy.ndarray, optional
+        Shape (out_features,), or () for a one-dimensional weight.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (..., out_features), or (...) for a one-dimensional weight.
+
+    Raises
+    ------
+    TypeError
+        If the dtypes differ or are no floats.
+    ValueError
+        If the shapes do not fit.
+    """
+    x, weight = float_array("input", x), float_array("weight", weight)
+    bias = None if bias is None else np.ascontiguousarray(float_array("bias", bias))
+    dtype = same_dtype(input=x, weight=weight, bias=bias)
+    if weight.ndim not in (1, 2):
+        raise ValueError(f"weight must have shape (out_features, in_features), got {weight.shape}")
+    matrix = weight[None] if weight.ndim == 1 else weight
+    if x.ndim == 0 or x.shape[-1] != matrix.shape[1]:
+        raise ValueError(f"input must have shape (..., {matrix.shape[1]}) for weight {weight.shape}, got {x.shape}")
+    if bias is not None and bias.shape not in {weight.shape[:-1], matrix.shape[:1]}:
+        raise ValueError(f"bias must have shape {weight.shape[:-1]}, got {bias.shape}")
+    rows = math.prod(x.shape[:-1])
+    out = memory.empty((*x.shape[:-1], len(matrix)), dtype)
+    row = None if bias is None else bias.reshape(-1)
+    _product(x.reshape(rows, x.shape[-1]), matrix.T, row, out.reshape(rows, len(matrix)))
+    return out[..., 0] if weight.ndim == 1 else out

@@ -1,0 +1,36 @@
+"""Products of two matrices in all four combinations of memory orders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from numbanet.problem.base import Problem
+
+
+@dataclass(frozen=True)
+class MatmulProblem(Problem):
+    """out (m, n) = a (m, k) times b (k, n), plus a row of n numbers where `bias` is set.
+
+    Attributes
+    ----------
+    m, n, k : int
+    a_rows : bool
+        Whether a lies in memory row by row, as (m, k), or column by column, as (k, m).
+    b_rows : bool
+        Whether b lies in memory row by row, as (k, n), or column by column, as (n, k).
+    bias : bool
+    """
+
+    operation: ClassVar[str] = "matmul"
+    m: int
+    n: int
+    k: int
+    a_rows: bool
+    b_rows: bool
+    bias: bool = False
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations."""
+        return 2 * self.m * self.n * self.k

@@ -1,0 +1,19 @@
+"""The product of two matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.problem.matmul import MatmulProblem
+
+
+def _run(problem: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    a, b, bias = inputs
+    product = (a if problem.a_rows else a.T) @ (b if problem.b_rows else b.T)
+    outputs[0][...] = product + bias if problem.bias else product
+
+
+CANDIDATES: CandidateLists = {
+    ("matmul", "forward"): [Candidate("reference", _run, cost=lambda problem: float("inf"))],
+}
