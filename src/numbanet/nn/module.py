@@ -9,9 +9,8 @@ import numpy as np
 
 from numbanet import settings
 from numbanet.nn.hooks import Hooks, RemovableHandle
-from numbanet.nn.parameter import Parameter
+from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.nn.state import LoadResult, load_state
-from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
@@ -315,12 +314,7 @@ class Module:
         return self
 
     def _convert(self, dtype: Any) -> None:
-        try:
-            name = np.dtype(dtype).name
-        except TypeError:
-            name = repr(dtype)
-        if name not in FLOATS:
-            raise TypeError(f"dtype must be float32 or float64, got {name}")
+        name = float_dtype(dtype).name
         for tensor in [*self.parameters(), *self.buffers()]:
             if tensor.dtype.kind == "f" and tensor.dtype.name != name:
                 tensor.data = tensor.data.astype(name)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import settings
+from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor, tensor
 
 
@@ -37,3 +39,23 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+def float_dtype(dtype: Any = None, device: str | None = None) -> np.dtype:
+    """Return the dtype of a new parameter: float32 if None; check that it can live on the device.
+
+    Raises
+    ------
+    TypeError
+        If it is not float32 or float64.
+    RuntimeError
+        If the device can't be used.
+    """
+    settings.resolve_device(device)
+    try:
+        chosen = np.dtype(np.float32 if dtype is None else dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+    if chosen.name not in FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, got {chosen}")
+    return chosen

@@ -1,0 +1,123 @@
+"""The convolution layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet import functional as F
+from numbanet.nn import init
+from numbanet.nn.module import Module
+from numbanet.nn.parameter import Parameter, float_dtype
+from numbanet.problem.base import choice, integer, pair
+from numbanet.problem.conv import resolve_padding
+from numbanet.tensor import Tensor
+
+_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class Conv2d(Module):
+    """Convolve (cross-correlate) images with learned filters, as torch.nn.Conv2d.
+
+    Input (N, C, H, W) or (C, H, W); output (N, K, P, Q) or (K, P, Q); see `numbanet.ops.conv2d` for their sizes.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and K.
+    kernel_size, stride, dilation : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+        One number, (height, width), ((top, bottom), (left, right)), or a word: ``"same"`` as in torch (stride 1 only),
+        ``"same_upper"`` as in Keras and ONNX.
+    groups : int
+        Divides C and K.
+    bias : bool
+        Whether to add a learned number to each out-channel.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    device : {"auto", "cpu", "cuda"}, optional
+    dtype : dtype, optional
+        float32 (default) or float64.
+    generator : numpy.random.Generator, optional
+        Draws the first values; the package's own if None.
+
+    Attributes
+    ----------
+    weight : Parameter
+        Shape (K, C/groups, R, S); its memory is in the order (K, R, S, C/groups).
+    bias : Parameter or None
+        Shape (K,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: Any = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: str | None = None,
+        dtype: Any = None,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.groups = integer("groups", groups, 1)
+        self.in_channels = _channels("in_channels", in_channels, groups)
+        self.out_channels = _channels("out_channels", out_channels, groups)
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        self.stride = pair("stride", stride, 1)
+        self.dilation = pair("dilation", dilation, 1)
+        self.padding_mode = choice("padding_mode", padding_mode, _MODES)
+        top, bottom, left, right = self._pads(padding, (1, 1))  # checks the padding at once
+        if isinstance(padding, str):
+            self.padding: Any = padding
+        else:
+            self.padding = (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
+        (r, s), cg = self.kernel_size, self.in_channels // self.groups
+        dtype = float_dtype(dtype, device)
+        self.weight = Parameter(np.empty((self.out_channels, r, s, cg), dtype).transpose(0, 3, 1, 2))
+        self.bias = Parameter(np.empty(self.out_channels, dtype)) if bias else None
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: np.random.Generator | None = None) -> None:
+        """Draw new weights and biases: uniform in +-1 / sqrt(C/groups * R * S), as torch."""
+        init.default_(self.weight, self.bias, generator)
+
+    def _pads(self, padding: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return top, bottom, left and right pads for images of one size."""
+        spans = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
+        return resolve_padding(padding, size, (spans[0], spans[1]), self.stride)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of a batch of images, or of one."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            top, bottom, left, right = self._pads(padding, input.shape[-2:])
+            input, padding = F.pad(input, (left, right, top, bottom), self.padding_mode), 0
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        """Return channels, window, and what differs from the defaults."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        others = (
+            ("padding", self.padding, (0, 0)), ("dilation", self.dilation, (1, 1)), ("groups", self.groups, 1),
+            ("bias", self.bias is not None, True), ("padding_mode", self.padding_mode, "zeros"),
+        )  # fmt: skip
+        return text + "".join(f", {name}={value}" for name, value, default in others if value != default)
+
+
+def _channels(name: str, value: Any, groups: int) -> int:
+    count = integer(name, value, 1)
+    if count % groups:
+        raise ValueError(f"{name} must be a multiple of groups={groups}, got {count}")
+    return count

@@ -1,0 +1,200 @@
+"""Fill tensors with first values: the functions of torch.nn.init.
+
+Each takes ``generator``, a numpy.random.Generator; without one the package's own draws (`numbanet.random.manual_seed`). Numbers
+are drawn in row-major order of the shape, so they do not depend on the order of the tensor's memory.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from numbanet.problem.base import choice
+from numbanet.random import numpy_generator
+from numbanet.tensor import Tensor
+
+_GAINS = {
+    "linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "conv3d": 1.0, "sigmoid": 1.0,
+    "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4,
+}  # fmt: skip
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """Return the factor by which a nonlinearity's weights are widened, as torch recommends it.
+
+    Parameters
+    ----------
+    nonlinearity : str
+        ``"linear"``, ``"conv1d"`` to ``"conv3d"`` and ``"sigmoid"``: 1; ``"tanh"``: 5/3; ``"relu"``: sqrt(2);
+        ``"leaky_relu"``: sqrt(2 / (1 + slope^2)); ``"selu"``: 3/4.
+    param : float, optional
+        Slope of the leaky ReLU, 0.01 if None.
+
+    Raises
+    ------
+    ValueError
+        If `nonlinearity` is none of these, or the slope is not a number.
+    """
+    if nonlinearity != "leaky_relu":
+        return _GAINS[choice("nonlinearity", nonlinearity, (*_GAINS, "leaky_relu"))]
+    slope = 0.01 if param is None else param
+    if isinstance(slope, bool) or not isinstance(slope, (int, float)):
+        raise ValueError(f"param must be the slope of the leaky ReLU, got {param!r}")
+    return math.sqrt(2 / (1 + slope**2))
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """Return the number of inputs of one output of a weight, and of outputs of one input.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Shape (out, in) or (out, in, height, width).
+
+    Raises
+    ------
+    ValueError
+        If it has fewer than two dimensions.
+    """
+    if tensor.ndim < 2:
+        raise ValueError(f"tensor must have at least 2 dimensions, got shape {tensor.shape}")
+    window = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * window, tensor.shape[0] * window
+
+
+def _fill(tensor: Tensor, values: Any) -> Tensor:
+    tensor.data[...] = values
+    tensor.bump_version()
+    return tensor
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
+    """Fill with numbers of the uniform distribution over [a, b), and return the tensor."""
+    return _fill(tensor, _chosen(generator).uniform(a, b, tensor.shape))
+
+
+def normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: np.random.Generator | None = None
+) -> Tensor:
+    """Fill with numbers of the normal distribution, and return the tensor."""
+    return _fill(tensor, _chosen(generator).normal(mean, std, tensor.shape))
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Fill with numbers of the normal distribution cut off at `a` and `b`, and return the tensor.
+
+    Raises
+    ------
+    ValueError
+        If `a` is above `b`, or `std` is not positive.
+    """
+    if a > b or not std > 0:
+        raise ValueError(f"a must not be above b and std must be positive, got a={a}, b={b}, std={std}")
+    # The inverse of the distribution function maps a uniform number between its values at a and b.
+    normal = NormalDist(mean, std)
+    uniform = _chosen(generator).uniform(normal.cdf(a), normal.cdf(b), tensor.shape)
+    inside = np.clip(uniform, np.nextafter(0, 1), np.nextafter(1, 0))
+    values = np.asarray(np.frompyfunc(normal.inv_cdf, 1, 1)(inside), np.float64)
+    return _fill(tensor, np.clip(values, a, b))
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fill with one number, and return the tensor."""
+    return _fill(tensor, val)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill with ones, and return the tensor."""
+    return _fill(tensor, 1)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill with zeros, and return the tensor."""
+    return _fill(tensor, 0)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
+    """Fill with uniform numbers in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
+    bound = math.sqrt(3.0) * _xavier_std(tensor, gain)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
+    """Fill with normal numbers of deviation gain * sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
+    return normal_(tensor, 0.0, _xavier_std(tensor, gain), generator)
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Fill with uniform numbers in +-gain * sqrt(3 / fan) (He et al., 2015, "Delving deep into rectifiers").
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A weight of at least two dimensions.
+    a : float
+        Slope of the leaky ReLU behind the layer.
+    mode : {"fan_in", "fan_out"}
+        Keep the variance of the activations, or that of the gradients.
+    nonlinearity : str
+        See `calculate_gain`.
+    generator : numpy.random.Generator, optional
+
+    Raises
+    ------
+    ValueError
+        If a word is unknown, or the tensor has fewer than two dimensions.
+    """
+    bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Fill with normal numbers of deviation gain / sqrt(fan); parameters and errors as for `kaiming_uniform_`."""
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
+
+
+def default_(weight: Tensor, bias: Tensor | None, generator: np.random.Generator | None = None) -> None:
+    """Fill weight and bias as torch's Conv2d and Linear do: uniform in +-1 / sqrt(fan_in), the weight first."""
+    kaiming_uniform_(weight, math.sqrt(5), generator=generator)
+    if bias is not None:
+        bound = 1 / math.sqrt(max(fans(weight)[0], 1))
+        uniform_(bias, -bound, bound, generator)
+
+
+def _chosen(generator: np.random.Generator | None) -> np.random.Generator:
+    if isinstance(generator, np.random.Generator):
+        return generator
+    if generator is not None:
+        raise TypeError(f"generator must be a numpy.random.Generator, got {type(generator).__name__}")
+    return numpy_generator()
+
+
+def _xavier_std(tensor: Tensor, gain: float) -> float:
+    return gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1))
+
+
+def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    fan = fans(tensor)[("fan_in", "fan_out").index(choice("mode", mode, ("fan_in", "fan_out")))]
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))

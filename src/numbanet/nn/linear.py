@@ -1,0 +1,73 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet import functional as F
+from numbanet.nn import init
+from numbanet.nn.module import Module
+from numbanet.nn.parameter import Parameter, float_dtype
+from numbanet.problem.base import integer
+from numbanet.tensor import Tensor
+
+
+class Linear(Module):
+    """Return ``input @ weight.T + bias``, as torch.nn.Linear.
+
+    Input (..., in_features); output (..., out_features).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether to add a learned number to each output.
+    device : {"auto", "cpu", "cuda"}, optional
+    dtype : dtype, optional
+        float32 (default) or float64.
+    generator : numpy.random.Generator, optional
+        Draws the first values; the package's own if None.
+
+    Attributes
+    ----------
+    weight : Parameter
+        Shape (out_features, in_features).
+    bias : Parameter or None
+        Shape (out_features,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not an integer, or negative.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: str | None = None,
+        dtype: Any = None,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = integer("in_features", in_features, 0)
+        self.out_features = integer("out_features", out_features, 0)
+        dtype = float_dtype(dtype, device)
+        self.weight = Parameter(np.empty((self.out_features, self.in_features), dtype))
+        self.bias = Parameter(np.empty(self.out_features, dtype)) if bias else None
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: np.random.Generator | None = None) -> None:
+        """Draw new weights and biases: uniform in +-1 / sqrt(in_features), as torch."""
+        init.default_(self.weight, self.bias, generator)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the products with the rows of the weight, plus the bias."""
+        return F.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
