@@ -18,3 +18,6 @@ from numbanet.functional.elementwise import sub as sub
 from numbanet.functional.elementwise import where as where
 from numbanet.functional.matmul import linear as linear
 from numbanet.functional.matmul import matmul as matmul
+from numbanet.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+from numbanet.functional.pool import avg_pool2d as avg_pool2d
+from numbanet.functional.pool import max_pool2d as max_pool2d

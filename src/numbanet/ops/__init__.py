@@ -35,3 +35,9 @@ from numbanet.ops.optim import rmsprop_step as rmsprop_step
 from numbanet.ops.optim import scale_ as scale_
 from numbanet.ops.optim import sgd_step as sgd_step
 from numbanet.ops.optim import vector_norm as vector_norm
+from numbanet.ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+from numbanet.ops.pool import adaptive_avg_pool2d_backward as adaptive_avg_pool2d_backward
+from numbanet.ops.pool import avg_pool2d as avg_pool2d
+from numbanet.ops.pool import avg_pool2d_backward as avg_pool2d_backward
+from numbanet.ops.pool import max_pool2d as max_pool2d
+from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward

@@ -1,0 +1,137 @@
+"""Average and adaptive average pooling and their gradient: means over rectangles, each given by two tables."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.pool_windows import adaptive_windows, inverse, windows
+from numbanet.cpu.simd import integers, lanes, load, load_tail, splat, store, store_tail
+from numbanet.problem.pool import AdaptiveAvgPoolProblem, AvgPoolProblem
+
+_FEW_ROWS = 64  # with fewer output rows in all, the channels of a row are shared out too
+_CHANNELS = 256
+
+
+@device
+def _rectangle(x, at, down, right, tall, wide, n, full):
+    """Return the sum of tall x wide vectors: row by row, so that rounding errors grow with the sides."""
+    total = splat(x, 0.0)
+    for r in range(tall):
+        line = splat(x, 0.0)
+        for s in range(wide):
+            i = at + r * down + s * right
+            line = line + (load(x, i) if full else load_tail(x, i, n))
+        total = total + line
+    return total
+
+
+@kernel
+def average(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, widths: F64, x: T, y: T):
+    """One task an output row and block of channels; a window's divisor is heights[p] * widths[q]."""
+    c, h, w, p, q, block, blocks = integers(ints, 7)
+    line, first = task // blocks, (task % blocks) * block
+    image, row = line // p, line % p
+    top = (image * h + rows[3 * row]) * w * c
+    end = min(c, first + block)
+    whole = end - (end - first) % lanes(x)
+    for j in range(q):
+        at = top + columns[3 * j] * c
+        out = (line * q + j) * c
+        tall, wide = rows[3 * row + 1], columns[3 * j + 1]
+        divisor = splat(x, heights[row] * widths[j])
+        for i in range(first, whole, lanes(x)):
+            store(y, out + i, _rectangle(x, at + i, w * c, c, tall, wide, c, True) / divisor)
+        if whole < end:
+            total = _rectangle(x, at + whole, w * c, c, tall, wide, end - whole, False)
+            store_tail(y, out + whole, total / divisor, end - whole)
+
+
+@device
+def _shares(grad, at, down, right, tall, wide, heights, p, widths, q, n, full):
+    """Return the sum of the gradients of tall x wide windows, each divided by its divisor."""
+    total = splat(grad, 0.0)
+    for a in range(tall):
+        for b in range(wide):
+            i = at + a * down + b * right
+            g = load(grad, i) if full else load_tail(grad, i, n)
+            total = total + g / splat(grad, heights[p + a] * widths[q + b])
+    return total
+
+
+@kernel
+def average_backward(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, widths: F64, grad: T, dx: T):
+    """One task a row of the input: each element gathers from the windows that see it, in their order."""
+    c, h, w, p, q = integers(ints, 5)
+    image, row = task // h, 3 * (task % h)
+    top = (image * p + rows[row]) * q * c
+    tall = rows[row + 1]
+    whole = c - c % lanes(grad)
+    for j in range(w):
+        first, wide = columns[3 * j], columns[3 * j + 1]
+        at = top + first * c
+        out = (task * w + j) * c
+        for i in range(0, whole, lanes(grad)):
+            total = _shares(grad, at + i, q * c, c, tall, wide, heights, rows[row], widths, first, c, True)
+            store(dx, out + i, total)
+        if whole < c:
+            n = c - whole
+            total = _shares(grad, at + whole, q * c, c, tall, wide, heights, rows[row], widths, first, n, False)
+            store_tail(dx, out + whole, total, n)
+
+
+Tables = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _avg_tables(problem: AvgPoolProblem) -> Tables:
+    """Return the windows of the rows and of the columns, and the two factors of their divisors."""
+    tables, factors = [], []
+    sides = zip((problem.h, problem.w), (problem.p, problem.q), problem.kernel, problem.stride, problem.padding)
+    for size, count, kernel, stride, padding in sides:
+        table = windows(size, count, kernel, stride, padding, 1)
+        starts = np.arange(count) * stride - padding
+        spans = np.minimum(starts + kernel, size + padding) - starts
+        tables.append(table)
+        factors.append((spans if problem.count_include_pad else table[:, 1]).astype(np.float64))
+    if problem.divisor_override is not None:
+        factors = [np.full(problem.p, float(problem.divisor_override)), np.ones(problem.q)]
+    return tables[0], tables[1], factors[0], factors[1]
+
+
+def _adaptive_tables(problem: AdaptiveAvgPoolProblem) -> Tables:
+    rows, columns = adaptive_windows(problem.h, problem.p), adaptive_windows(problem.w, problem.q)
+    return rows, columns, rows[:, 1].astype(np.float64), columns[:, 1].astype(np.float64)
+
+
+@lru_cache(maxsize=1024)
+def _tables(problem: Any) -> Tables:
+    adaptive = isinstance(problem, AdaptiveAvgPoolProblem)
+    rows, columns, *factors = _adaptive_tables(problem) if adaptive else _avg_tables(problem)
+    if problem.which == "backward_input":
+        rows, columns = inverse(rows, problem.h, 1), inverse(columns, problem.w, 1)
+    return rows, columns, factors[0], factors[1]
+
+
+def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    lines = problem.n * problem.p
+    block = _CHANNELS if lines < _FEW_ROWS else problem.c
+    blocks = -(-problem.c // block)
+    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, block, blocks)
+    launch(average, lines * blocks, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
+
+
+def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    ints = (problem.c, problem.h, problem.w, problem.p, problem.q)
+    launch(average_backward, problem.n * problem.h, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
+
+
+CANDIDATES: CandidateLists = {
+    (operation, which): [Candidate("cpu.vector", run)]
+    for operation in ("avg_pool2d", "adaptive_avg_pool2d")
+    for which, run in (("forward", _forward), ("backward_input", _backward))
+}

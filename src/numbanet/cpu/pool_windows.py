@@ -1,0 +1,42 @@
+"""Windows along an axis as tables of integers, so that pooling kernels neither divide nor test borders.
+
+A table has a row ``(first, count, tap)`` for each position: the window covers `count` positions of the other side from
+`first` on, in constant steps, and meets the first of them with its tap number `tap`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def windows(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:
+    """Return the table of the inputs that each of `count` outputs sees: steps of `dilation`, taps ascending."""
+    table = np.zeros((count, 3), np.int64)
+    for i in range(count):
+        start = i * stride - padding
+        taps = [r for r in range(kernel) if 0 <= start + r * dilation < size]
+        if taps:
+            table[i] = start + taps[0] * dilation, len(taps), taps[0]
+    return table
+
+
+def adaptive_windows(size: int, count: int) -> np.ndarray:
+    """Return the table of the inputs whose mean is each of `count` outputs: floor(i*size/count) and so on."""
+    starts = [i * size // count for i in range(count)]
+    ends = [-(-(i + 1) * size // count) for i in range(count)]
+    return np.array([(a, b - a, 0) for a, b in zip(starts, ends)], np.int64).reshape(count, 3)
+
+
+def inverse(table: np.ndarray, size: int, step: int) -> np.ndarray:
+    """Return the table of the outputs that see each of `size` inputs, given that of the inputs that outputs see.
+
+    The outputs of one input ascend in constant steps, and their taps descend in constant steps.
+    """
+    found = np.zeros((size, 3), np.int64)
+    for i, (first, count, tap) in enumerate(table.tolist()):
+        for k in range(count):
+            row = found[first + k * step]
+            if not row[1]:
+                row[0], row[2] = i, tap + k
+            row[1] += 1
+    return found

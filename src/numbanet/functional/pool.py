@@ -1,0 +1,101 @@
+"""Differentiable pooling, as in torch.nn.functional."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.ops.pool import max_pool2d_indices, max_pool2d_offsets
+from numbanet.tape import needs_grad, record
+from numbanet.tensor import Tensor
+
+Size = int | Sequence[int]
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Return the largest element of each window; see `numbanet.ops.max_pool2d` for shapes and errors.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, H, W) or (C, H, W).
+    kernel_size, stride, padding, dilation : int or (int, int)
+    ceil_mode, return_indices : bool
+
+    Returns
+    -------
+    Tensor, or (Tensor, Tensor) with `return_indices`
+        The maxima, of shape (N, C, P, Q) or (C, P, Q), and their positions ``row * W + column`` (int64).
+    """
+    x = input.data
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    if not (return_indices or needs_grad(input)):
+        return Tensor(ops.max_pool2d(x, *window))
+    data, offsets = max_pool2d_offsets(x, *window)
+    shape = x.shape
+    y = record(data, (input,), lambda grad: (ops.max_pool2d_backward(grad, offsets, shape, *window),))
+    return (y, Tensor(max_pool2d_indices(offsets, shape, *window))) if return_indices else y
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Return the mean of each window; see `numbanet.ops.avg_pool2d` for shapes and errors.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, H, W) or (C, H, W).
+    kernel_size, stride, padding : int or (int, int)
+    ceil_mode, count_include_pad : bool
+    divisor_override : int, optional
+
+    Returns
+    -------
+    Tensor
+        Shape (N, C, P, Q) or (C, P, Q).
+    """
+    options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    shape = input.data.shape
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        return (ops.avg_pool2d_backward(grad, shape, *options),)
+
+    return record(ops.avg_pool2d(input.data, *options), (input,), backward)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
+    """Return the means of P x Q rectangles that cover the image; see `numbanet.ops.adaptive_avg_pool2d`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, H, W) or (C, H, W).
+    output_size : int or (int or None, int or None)
+        (P, Q); None for the size of the input.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, C, P, Q) or (C, P, Q).
+    """
+    shape = input.data.shape
+    y = ops.adaptive_avg_pool2d(input.data, output_size)
+    return record(y, (input,), lambda grad: (ops.adaptive_avg_pool2d_backward(grad, shape),))

@@ -1,0 +1,257 @@
+"""Two-dimensional pooling: shape arithmetic and argument checks of maximum, average and adaptive average pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from numbanet.problem.base import Problem, choice, integer, pair
+
+PASSES = ("forward", "backward_input")
+_BYTE_OFFSETS = 256  # windows of at most so many elements have offsets of one byte
+
+
+@dataclass(frozen=True)
+class PoolProblem(Problem):
+    """Pooling of x (N, C, H, W) to y (N, C, P, Q).
+
+    Arrays come to the kernels in their memory order: x as (N, H, W, C), y as (N, P, Q, C), both C-contiguous.
+    """
+
+    n: int
+    c: int
+    h: int
+    w: int
+    p: int
+    q: int
+
+
+@dataclass(frozen=True)
+class MaxPoolProblem(PoolProblem):
+    """``y[n,c,p,q] = max over r,s of x[n, c, p*stride_h + r*dilation_h - pad_h, ...]``, r < R and s < S inside x.
+
+    Attributes
+    ----------
+    offsets : str
+        The dtype of the maxima's offsets ``r * S + s`` that the forward pass writes beside y, and that the passes
+        ``backward_input`` and ``indices`` read: ``"uint8"``, ``"int32"``, or ``""`` for none.
+    """
+
+    operation: ClassVar[str] = "max_pool2d"
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    offsets: str
+
+
+@dataclass(frozen=True)
+class AvgPoolProblem(PoolProblem):
+    """``y[n,c,p,q] = sum of x over the window / divisor``.
+
+    The divisor is `divisor_override` if given; else the number of elements of the window, which ends at the border of
+    the padded input, or with ``count_include_pad=False`` of those inside the input.
+    """
+
+    operation: ClassVar[str] = "avg_pool2d"
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    count_include_pad: bool
+    divisor_override: int | None
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPoolProblem(PoolProblem):
+    """``y[n,c,p,q]`` = mean of x over the rows floor(p*H/P) to ceil((p+1)*H/P) - 1, and the columns likewise."""
+
+    operation: ClassVar[str] = "adaptive_avg_pool2d"
+
+
+def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """Return the number of windows along one axis: PyTorch's rule.
+
+    ``floor((size + 2*padding - dilation*(kernel - 1) - 1) / stride) + 1``; with `ceil_mode` the quotient is rounded up,
+    but a last window that would start beyond the input and its left padding does not count.
+    """
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    count = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1
+    return count
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def _image(x_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    if len(x_shape) != 4:
+        raise ValueError(f"input must have shape (N, C, H, W) or (C, H, W), got {x_shape}")
+    n, c, h, w = x_shape
+    return n, c, h, w
+
+
+def _window(
+    x_shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
+) -> dict[str, Any]:
+    """Check what maximum and average pooling share; return the fields of their problems."""
+    n, c, h, w = _image(x_shape)
+    if c < 1 or h < 1 or w < 1:
+        raise ValueError(f"input must have at least one channel and one pixel (the batch may be empty), got {x_shape}")
+    kernel = pair("kernel_size", kernel_size, 1)
+    steps = kernel if stride is None or stride == () else pair("stride", stride, 1)
+    pads, gaps = pair("padding", padding, 0), pair("dilation", dilation, 1)
+    ceil = _flag("ceil_mode", ceil_mode)
+    if any(2 * pad > size for pad, size in zip(pads, kernel)):
+        raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {pads}")
+    p, q = (pooled_size(*axis, ceil) for axis in zip((h, w), kernel, steps, pads, gaps))
+    if p < 1 or q < 1:
+        raise ValueError(
+            f"kernel_size {kernel} with dilation {gaps} spans more than the input of {h} x {w} with padding {pads}"
+        )
+    return {"n": n, "c": c, "h": h, "w": w, "p": p, "q": q, "kernel": kernel, "stride": steps, "padding": pads}
+
+
+def max_pool2d_problem(
+    which: str,
+    x_shape: Sequence[int],
+    dtype: str,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    offsets: bool = True,
+) -> MaxPoolProblem:
+    """Check the arguments of a maximum pooling and return its problem.
+
+    Parameters
+    ----------
+    which : {"forward", "backward_input", "indices"}
+    x_shape : (N, C, H, W)
+    dtype : {"float32", "float64"}
+    kernel_size, stride, padding, dilation : int or (int, int)
+        `stride` None is `kernel_size`.
+    ceil_mode : bool
+        See `pooled_size`.
+    offsets : bool
+        Whether the forward pass writes the offsets of the maxima.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+    """
+    return _max_pool2d_problem(
+        which, tuple(x_shape), dtype, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation),
+        ceil_mode, offsets,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _max_pool2d_problem(
+    which: str, x_shape: tuple[int, ...], dtype: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+    ceil_mode: Any, offsets: bool,
+) -> MaxPoolProblem:  # fmt: skip
+    choice("which", which, (*PASSES, "indices"))
+    fields = _window(x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+    taps = fields["kernel"][0] * fields["kernel"][1]
+    kind = ("uint8" if taps <= _BYTE_OFFSETS else "int32") if offsets else ""
+    return MaxPoolProblem(which, dtype, **fields, dilation=pair("dilation", dilation), offsets=kind)
+
+
+def avg_pool2d_problem(
+    which: str,
+    x_shape: Sequence[int],
+    dtype: str,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> AvgPoolProblem:
+    """Check the arguments of an average pooling and return its problem.
+
+    Parameters
+    ----------
+    which : {"forward", "backward_input"}
+    x_shape : (N, C, H, W)
+    dtype : {"float32", "float64"}
+    kernel_size, stride, padding : int or (int, int)
+        `stride` None is `kernel_size`.
+    ceil_mode : bool
+        See `pooled_size`.
+    count_include_pad : bool
+        Whether the zeros of the padding count.
+    divisor_override : int, optional
+        Divide by it instead of the number of elements; not zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+    """
+    return _avg_pool2d_problem(
+        which, tuple(x_shape), dtype, _frozen(kernel_size), _frozen(stride), _frozen(padding), ceil_mode,
+        count_include_pad, divisor_override,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _avg_pool2d_problem(
+    which: str, x_shape: tuple[int, ...], dtype: str, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any,
+    count_include_pad: Any, divisor_override: Any,
+) -> AvgPoolProblem:  # fmt: skip
+    choice("which", which, PASSES)
+    fields = _window(x_shape, kernel_size, stride, padding, 1, ceil_mode)
+    divisor = None if divisor_override is None else integer("divisor_override", divisor_override)
+    if divisor == 0:
+        raise ValueError("divisor_override must not be zero")
+    include = _flag("count_include_pad", count_include_pad)
+    return AvgPoolProblem(which, dtype, **fields, count_include_pad=include, divisor_override=divisor)
+
+
+def adaptive_avg_pool2d_problem(
+    which: str, x_shape: Sequence[int], dtype: str, output_size: Any
+) -> AdaptiveAvgPoolProblem:
+    """Check the arguments of an adaptive average pooling and return its problem.
+
+    Parameters
+    ----------
+    which : {"forward", "backward_input"}
+    x_shape : (N, C, H, W)
+    dtype : {"float32", "float64"}
+    output_size : int or (int or None, int or None)
+        (P, Q); None stands for the size of the input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+    """
+    return _adaptive_avg_pool2d_problem(which, tuple(x_shape), dtype, _frozen(output_size))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _adaptive_avg_pool2d_problem(
+    which: str, x_shape: tuple[int, ...], dtype: str, output_size: Any
+) -> AdaptiveAvgPoolProblem:
+    choice("which", which, PASSES)
+    n, c, h, w = _image(x_shape)
+    if h < 1 or w < 1:
+        raise ValueError(f"input must have at least one pixel, got {x_shape}")
+    if isinstance(output_size, tuple) and len(output_size) != 2:
+        raise ValueError(f"output_size must be an integer or a pair of integers or None, got {output_size!r}")
+    sizes = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    p, q = (size if wanted is None else integer("output_size", wanted, 0) for wanted, size in zip(sizes, (h, w)))
+    return AdaptiveAvgPoolProblem(which, dtype, n, c, h, w, p, q)
