@@ -1,0 +1,69 @@
+"""explain() answers for every operation of the dispatcher, and says what it wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import numbanet as nnet
+from numbanet import dispatch
+
+CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("conv2d", ((2, 16, 9, 9), (32, 16, 3, 3)), {"stride": 2, "padding": 1}),
+    ("conv2d", ((16, 9, 9), (32, 8, 3, 3), 1, "same", 1, 2), {"bias": True, "relu": True}),
+    ("max_pool2d", ((2, 16, 9, 9), 3), {"stride": 2, "ceil_mode": True}),
+    ("avg_pool2d", ((2, 16, 9, 9), 2), {"count_include_pad": False}),
+    ("adaptive_avg_pool2d", ((2, 16, 9, 9), 1), {}),
+    ("matmul", ((5, 7), (7, 3)), {"bias": True}),
+    ("activation", ("relu", (2, 16, 9, 9)), {}),
+    ("elementwise", ("add", (2, 16, 9, 9), (16, 1, 1)), {}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("operation", "args", "options"), CASES)
+def test_one_kernel_is_chosen(operation: str, args: Any, options: Any, dtype: str) -> None:
+    lines = nnet.explain(operation, *args, dtype=dtype, **options).splitlines()
+    assert lines[0].startswith(f"{operation} forward on cpu: ")
+    assert dtype in lines[0]
+    assert sum(line.startswith("-> ") for line in lines) == 1
+    assert any("reference" in line for line in lines[1:])
+
+
+def test_every_operation_lists_its_arguments_or_answers() -> None:
+    for operation in dispatch.operations():
+        if operation in {case[0] for case in CASES}:
+            continue
+        with pytest.raises(TypeError, match=f"explain\\('{operation}'\\) takes "):
+            nnet.explain(operation, which=dispatch.passes(operation)[0])
+
+
+def test_the_fields_of_a_problem_by_name() -> None:
+    text = nnet.explain("vector_norm", size=1000, ord=2.0, chunk=512)
+    assert "-> " in text
+
+
+def test_the_answer_follows_the_problem() -> None:
+    shapes = (2, 16, 9, 9), (32, 16, 3, 3)
+    assert "conv2d backward_weight on cpu" in nnet.explain("conv2d", *shapes, which="backward_weight")
+    with dispatch.use("reference"):
+        assert "-> reference" in nnet.explain("conv2d", *shapes)
+    assert "-> reference" not in nnet.explain("conv2d", *shapes)
+
+
+def test_faulty_questions() -> None:
+    with pytest.raises(ValueError, match=r"operation must be one of 'conv2d', .*, got 'conv3d'"):
+        nnet.explain("conv3d", (1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"which must be one of 'forward', .*, got 'sideways'"):
+        nnet.explain("conv2d", (1, 2, 3, 4), (2, 2, 1, 1), which="sideways")
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        nnet.explain("conv2d", (1, 2, 3, 4), (2, 2, 1, 1), dtype="int8")
+    with pytest.raises(ValueError, match="input must have 3 channels"):
+        nnet.explain("conv2d", (1, 2, 3, 4), (2, 3, 1, 1))
+    with pytest.raises(ValueError, match=r"shapes must be \(M, K\) and \(K, N\)"):
+        nnet.explain("matmul", (5, 7), (6, 3))
+    with pytest.raises(TypeError, match="needs the shape of each operand"):
+        nnet.explain("elementwise", "add")
+    with pytest.raises(RuntimeError, match="device 'cuda' can't be used"):
+        nnet.explain("conv2d", (1, 2, 3, 4), (2, 2, 1, 1), device="cuda")
