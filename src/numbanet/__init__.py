@@ -6,9 +6,11 @@ from typing import Any as _Any
 
 from numbanet import functional as functional
 from numbanet import ops as ops
+from numbanet import random as random
 from numbanet.dispatch import use as use
 from numbanet.explain import explain as explain
 from numbanet.info import info as info
+from numbanet.random import manual_seed as manual_seed
 from numbanet.settings import get_device as get_device
 from numbanet.settings import get_precision as get_precision
 from numbanet.settings import precision as precision

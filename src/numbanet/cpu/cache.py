@@ -48,12 +48,14 @@ class KernelCache:
     Parameters
     ----------
     function : callable
-        The Python function; its qualified name and bytecode are part of the key.
+        The Python function; its qualified name, bytecode, names and constants are part of the key.
     """
 
     def __init__(self, function: Callable):
         self._name = f"{function.__module__}.{function.__qualname__}"
-        self._code = hashlib.sha256(function.__code__.co_code).hexdigest()
+        code = function.__code__
+        # Names and constants too: the bytecode alone is the same for two kernels that differ in what they call.
+        self._code = hashlib.sha256(code.co_code + repr((code.co_names, code.co_consts)).encode()).hexdigest()
 
     def _path(self, signature: Any, target_context: Any) -> Path:
         key = repr((self._name, self._code, str(signature), target_context.codegen().magic_tuple()))
