@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.parallel import launch
@@ -206,13 +205,15 @@ def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     tasks, numbers = _cut(problem)
     buffers = [_raw(_span(x)) for x in inputs]
     buffers += buffers[:1] * (3 - len(buffers))
-    launch(_KERNELS[problem.function], tasks, (*buffers, _raw(memory.flat(outputs[0]))), numbers, problem.dtype)
+    launch(_KERNELS[problem.function], tasks, (*buffers, _raw(_span(outputs[0]))), numbers, problem.dtype)
 
 
 def _span(x: np.ndarray) -> np.ndarray:
     """Return the memory from the lowest to the highest element of x as one dimension, gaps included."""
     if x.flags.c_contiguous:
         return x
+    if x.ndim == 4 and (moved := x.transpose(0, 2, 3, 1)).flags.c_contiguous:
+        return moved
     forwards = x[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)]
     extent = 1 + sum(stride // x.itemsize * (size - 1) for stride, size in zip(forwards.strides, x.shape))
     return np.lib.stride_tricks.as_strided(forwards, (extent if x.size else 0,), (x.itemsize,))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import FLOATS
+from numbanet.problem.base import float_name
 from numbanet.problem.elementwise import elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
 
@@ -24,12 +24,13 @@ def _run(
     function: str, dtype: np.dtype, operands: tuple[np.ndarray, ...], result: np.dtype | None = None
 ) -> np.ndarray:
     """Compute in `dtype`; the operands have it already (the condition of "where" is of bytes)."""
-    plan = elementwise_plan(function, dtype.name, *[(x.shape, x.strides, x.itemsize) for x in operands])
+    name = float_name(dtype) or dtype.name
+    plan = elementwise_plan(function, name, *[(x.shape, x.strides, x.itemsize) for x in operands])
     out = memory.empty(plan.memory_shape, result or dtype).transpose(plan.axes)
     if len(plan.problem.sizes) > _MAX_DIMS:
         # Copies in the result's own layout have a single dimension to walk.
         operands = tuple(memory.like_layout(np.broadcast_to(x, plan.shape), out) for x in operands)
-        plan = elementwise_plan(function, dtype.name, *[(x.shape, x.strides, x.itemsize) for x in operands])
+        plan = elementwise_plan(function, name, *[(x.shape, x.strides, x.itemsize) for x in operands])
     dispatch.run(plan.problem, operands, (out,))
     return out
 
@@ -49,8 +50,7 @@ def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarra
 
 def _arithmetic(function: str, a: Any, b: Any, *, floating: bool = False, result: np.dtype | None = None) -> np.ndarray:
     """Compute a function of two operands in their common dtype (`floating`: in float32 if that has no fractions)."""
-    simple = type(a) is np.ndarray and type(b) is np.ndarray and a.dtype is b.dtype and a.dtype.name in FLOATS
-    if simple and a.dtype.isnative:
+    if type(a) is np.ndarray and type(b) is np.ndarray and a.dtype == b.dtype and float_name(a.dtype):
         return _run(function, a.dtype, (a, b), result)
     a, b = operand("input", a), operand("other", b)
     dtype = result_dtype(a, b)
