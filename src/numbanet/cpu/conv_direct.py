@@ -158,18 +158,22 @@ def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtyp
 
 
 @lru_cache(maxsize=1024)
+def grids(p: ConvProblem) -> tuple[Grid, ...]:
+    """Return the grids of positions that make up a pass; the taps of backward_weight are those of forward."""
+    return tuple(_backward_grids(p)) if p.which == "backward_input" else (_forward_grid(p),)
+
+
+@lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
     """Return, for each grid, the grid, the number of tasks and the integers of its launch."""
     forward = p.which == "forward"
     if forward:
-        grids, source, out = [_forward_grid(p)], (p.h, p.w, p.c), (p.p, p.q, p.k)
-        reduction, columns = p.cg, p.kg
+        source, out, reduction, columns = (p.h, p.w, p.c), (p.p, p.q, p.k), p.cg, p.kg
     else:
-        grids, source, out = _backward_grids(p), (p.p, p.q, p.k), (p.h, p.w, p.c)
-        reduction, columns = p.kg, p.cg
+        source, out, reduction, columns = (p.p, p.q, p.k), (p.h, p.w, p.c), p.kg, p.cg
     itemsize = np.dtype(p.dtype).itemsize
     launches = []
-    for grid in grids:
+    for grid in grids(p):
         taps = len(grid.taps)
         tap_block = max(1, min(taps, _REDUCTION // max(1, reduction), TABLE // (4 * MAX_ROWS)))
         channel_block = -(-reduction // max(1, -(-reduction // _REDUCTION)))
