@@ -78,10 +78,9 @@ class Conv2d(Module):
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
         self.padding_mode = choice("padding_mode", padding_mode, _MODES)
-        top, bottom, left, right = self._pads(padding, (1, 1))  # checks the padding at once
-        if isinstance(padding, str):
-            self.padding: Any = padding
-        else:
+        self.padding = padding
+        top, bottom, left, right = self.pads((1, 1))  # checks the padding at once
+        if not isinstance(padding, str):
             self.padding = (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
         (r, s), cg = self.kernel_size, self.in_channels // self.groups
         dtype = float_dtype(dtype, device)
@@ -93,16 +92,16 @@ class Conv2d(Module):
         """Draw new weights and biases: uniform in +-1 / sqrt(C/groups * R * S), as torch."""
         init.default_(self.weight, self.bias, generator)
 
-    def _pads(self, padding: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Return top, bottom, left and right pads for images of one size."""
-        spans = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
-        return resolve_padding(padding, size, (spans[0], spans[1]), self.stride)
+    def pads(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return the top, bottom, left and right pads of images of one height and width."""
+        rows, columns = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
+        return resolve_padding(self.padding, (size[0], size[1]), (rows, columns), self.stride)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of a batch of images, or of one."""
         padding = self.padding
         if self.padding_mode != "zeros":
-            top, bottom, left, right = self._pads(padding, input.shape[-2:])
+            top, bottom, left, right = self.pads(input.shape[-2:])
             input, padding = F.pad(input, (left, right, top, bottom), self.padding_mode), 0
         return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 

@@ -1,7 +1,7 @@
 """Fill tensors with first values: the functions of torch.nn.init.
 
-Each takes ``generator``, a numpy.random.Generator; without one the package's own draws (`numbanet.random.manual_seed`). Numbers
-are drawn in row-major order of the shape, so they do not depend on the order of the tensor's memory.
+Each takes ``generator``, a numpy.random.Generator; without one the package's own draws (`numbanet.random.manual_seed`).
+Numbers are drawn in row-major order of the shape, so they do not depend on the order of the tensor's memory.
 """
 
 from __future__ import annotations
