@@ -23,6 +23,7 @@ from numbanet.cpu.tile import stack_buffer
 from numbanet.problem.conv import ConvProblem
 
 _TAPS = 1024  # filter positions at most: a row's table of them is on the stack
+_PAIRS = 2 * _TAPS
 _ROWS = 4  # rows of positions a task
 _SHARES = 16  # partial results of a gradient of the weight
 
@@ -77,8 +78,8 @@ def depthwise_gather(task: Index, ints: I64, x: T, weight: T, taps: I64, start: 
     (
         h, w, c, stride_h, stride_w, grid_h, grid_w, base, step_n, step_i, step_j, count, rows, all_rows,
     ) = integers(ints, 14)  # fmt: skip
-    present = stack_buffer(ints, 2 * _TAPS)  # pairs of source and weight offset: the taps whose source row exists,
-    inside = stack_buffer(ints, 2 * _TAPS)  # and those of them whose source column exists for one position
+    present = stack_buffer(ints, _PAIRS)  # pairs of source and weight offset: the taps whose source row exists,
+    inside = stack_buffer(ints, _PAIRS)  # and those of them whose source column exists for one position
     columns = stack_buffer(ints, _TAPS)
     for row in range(task * rows, min(all_rows, (task + 1) * rows)):
         n, i = row // grid_h, row % grid_h
