@@ -1,0 +1,238 @@
+"""What is timed: one case is one pass of one operation, built for any backend from the same numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import backends, layers
+from benchmarks.backends import TORCH_FORMATS, Backend
+from benchmarks.layers import ConvLayer
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the comparison.
+
+    Attributes
+    ----------
+    section, name, which : str
+        Table or group, layer, pass.
+    build : callable
+        ``build(backend)`` returns the function to time. Equal inputs for every backend; the first call of that
+        function gives equal results.
+    tolerance : float
+        The largest relative difference between two right results.
+    kernel : callable
+        Returns the name of the kernel that numbanet chooses, or an empty string.
+    formats : tuple of str
+        The PyTorch backends that differ for this case.
+    flops, bytes : int
+        Work by the direct method, and least memory traffic; 0 where the number means nothing.
+    wide3x3 : bool
+        Whether it is a 3x3 convolution with stride 1 and at least 32 channels in and out, Winograd's home ground.
+    """
+
+    section: str
+    name: str
+    which: str
+    build: Callable[[str], Call]
+    tolerance: float = 1e-4
+    kernel: Callable[[], str] = str
+    formats: tuple[str, ...] = TORCH_FORMATS
+    flops: int = 0
+    bytes: int = 0
+    wide3x3: bool = False
+
+
+def _random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------- convolution
+
+
+def is_wide3x3(layer: ConvLayer) -> bool:
+    """Return whether a layer is 3x3 with stride 1, dense, and has at least 32 channels in and out."""
+    plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+    return plain and (layer.r, layer.s) == (3, 3) and min(layer.c, layer.k) >= 32
+
+
+def conv_kernel(layer: ConvLayer, which: str) -> str:
+    """Return the name of the kernel that numbanet chooses for a layer."""
+    from numbanet import dispatch
+    from numbanet.problem.conv import conv2d_problem
+
+    problem = conv2d_problem(
+        which, layer.x_shape, layer.weight_shape, "float32", layer.stride, layer.pad, layer.dilation, layer.groups
+    )
+    return dispatch.choose(problem).name
+
+
+def conv_operands(layer: ConvLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, weight and the gradient of y, in the memory order that their shapes say."""
+    return _random(*layer.x_shape), _random(*layer.weight_shape), _random(*layer.y_shape)
+
+
+def conv_call(layer: ConvLayer, which: str, backend: str) -> Call:
+    """Return the function that runs one pass of a layer."""
+    x, weight, grad = conv_operands(layer)
+    geometry = (layer.stride, layer.pad, layer.dilation, layer.groups)
+    if backend == "numbanet":
+        from numbanet import ops
+
+        x, weight, grad = map(backends.channels_last, (x, weight, grad))
+        if which == "forward":
+            return partial(ops.conv2d, x, weight, None, *geometry)
+        if which == "backward_input":
+            return partial(ops.conv2d_backward_input, grad, weight, layer.x_shape, *geometry)
+        return partial(ops.conv2d_backward_weight, x, grad, layer.weight_shape, *geometry)
+    import torch
+
+    x, weight, grad = map(backends.get(backend).tensor, (x, weight, grad))
+    if which == "forward":
+        return partial(torch.nn.functional.conv2d, x, weight, None, *geometry)
+    mask = [which == "backward_input", which == "backward_weight", False]
+    arguments = (grad, x, weight, None, *geometry[:3], False, [0, 0], layer.groups, mask)
+    return lambda: torch.ops.aten.convolution_backward(*arguments)[mask.index(True)]
+
+
+def conv_case(section: str, layer: ConvLayer, which: str) -> Case:
+    """Return the case of one pass of a layer."""
+    return Case(
+        section, layer.name, which,
+        build=partial(conv_call, layer, which),
+        kernel=partial(conv_kernel, layer, which),
+        flops=layer.flops(which), bytes=layer.bytes(which), wide3x3=is_wide3x3(layer),
+    )  # fmt: skip
+
+
+def conv_cases(table: str, passes: tuple[str, ...] = layers.PASSES, batch: int | None = None) -> list[Case]:
+    """Return the cases of a table of `layers.TABLES`, pass by pass; `batch` None keeps the table's batch size."""
+    chosen = [layer if batch is None else layer.batch(batch) for layer in layers.TABLES[table]]
+    return [conv_case(table, layer, which) for which in passes for layer in chosen]
+
+
+# -------------------------------------------------------------------------------------------------- other operations
+
+Operation = Callable[[Backend, Any], Any]
+
+
+def _pool(layer: layers.PoolLayer) -> Operation:
+    if layer.kind == "max":
+        return lambda b, x: b.functional.max_pool2d(x, layer.size, layer.stride, layer.pad)
+    return lambda b, x: b.functional.avg_pool2d(x, layer.size, layer.stride, layer.pad)
+
+
+def _linear(layer: layers.LinearLayer) -> Operation:
+    weight, bias = _random(layer.out_features, layer.in_features), _random(layer.out_features)
+
+    def run(b: Backend, x: Any) -> Any:
+        w = b.tensor(weight, True), b.tensor(bias, True)
+        return lambda x: b.functional.linear(x, *w)
+
+    return _prepared(run)
+
+
+def _batch_norm(channels: int, training: bool) -> Operation:
+    mean, variance = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    weight, bias = _random(channels), np.linspace(-1, 1, channels, dtype=np.float32)
+
+    def prepare(b: Backend, x: Any) -> Any:
+        running = b.tensor(mean.copy()), b.tensor(variance.copy())
+        affine = b.tensor(weight, True), b.tensor(bias, True)
+        return lambda x: b.functional.batch_norm(x, *running, *affine, training)
+
+    return _prepared(prepare)
+
+
+def _cross_entropy(n: int, classes: int) -> Operation:
+    target = np.arange(n, dtype=np.int64) * 7 % classes
+
+    def prepare(b: Backend, x: Any) -> Any:
+        wanted = b.tensor(target)
+        return lambda x: b.functional.cross_entropy(x, wanted)
+
+    return _prepared(prepare)
+
+
+def _prepared(prepare: Callable[[Backend, Any], Callable[[Any], Any]]) -> Operation:
+    """Make an operation of a function that prepares its other operands once for a backend."""
+    made: dict[str, Callable[[Any], Any]] = {}
+
+    def run(b: Backend, x: Any) -> Any:
+        if b.name not in made:
+            made[b.name] = prepare(b, x)
+        return made[b.name](x)
+
+    return run
+
+
+def _operations() -> Iterator[tuple[str, str, tuple[int, ...], Operation]]:
+    """Yield section, name, shape of the input, function."""
+    for pool in layers.POOLS:
+        yield "pool", pool.name, pool.x_shape, _pool(pool)
+    for name, shape in layers.ACTIVATIONS.items():
+        yield "batch_norm", name, shape, _batch_norm(shape[1], True)
+        yield "batch_norm", f"{name} inference", shape, _batch_norm(shape[1], False)
+        yield "relu", name, shape, lambda b, x: b.functional.relu(x)
+        yield "gelu", name, shape, lambda b, x: b.functional.gelu(x)
+    for name, scores in layers.SCORES.items():
+        yield "softmax", name, scores, lambda b, x: b.functional.softmax(x, 1)
+        yield "log_softmax", name, scores, lambda b, x: b.functional.log_softmax(x, 1)
+        yield "cross_entropy", name, scores, _cross_entropy(*scores)
+    for table, linears in layers.LINEARS.items():
+        for linear in linears:
+            yield "linear", f"{table} {linear.name}", (linear.n, linear.in_features), _linear(linear)
+
+
+def _forward_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
+    b = backends.get(backend)
+    x = b.tensor(_random(*shape))
+
+    def run() -> Any:
+        with b.no_grad():
+            return operation(b, x)
+
+    return run
+
+
+def _training_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
+    b = backends.get(backend)
+    x = b.tensor(_random(*shape), True)
+    y = operation(b, x)
+    grad = b.tensor(_random(*y.shape))
+
+    def run() -> Any:
+        x.grad = None
+        operation(b, x).backward(grad)
+        return x.grad
+
+    return run
+
+
+def operation_cases(sections: tuple[str, ...] | None = None) -> list[Case]:
+    """Return the cases of pooling, batch norm, activations, softmax, losses and linear.
+
+    The pass is ``"forward"``, or ``"training"``: forward and backward in one, as autograd runs them.
+    """
+    cases = []
+    for section, name, shape, operation in _operations():
+        if sections is not None and section not in sections:
+            continue
+        formats = TORCH_FORMATS if len(shape) == 4 else TORCH_FORMATS[:1]
+        for which, call in (("forward", _forward_call), ("training", _training_call)):
+            if which == "training" and name.endswith("inference"):
+                continue
+            cases.append(Case(section, name, which, partial(call, shape, operation), formats=formats))
+    return cases
+
+
+OPERATIONS = tuple(dict.fromkeys(section for section, *_ in _operations()))

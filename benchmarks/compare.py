@@ -1,0 +1,238 @@
+"""Time numbanet and PyTorch side by side, in one process, in turn, and print the table.
+
+::
+
+    python -m benchmarks.compare                                   # every layer table, 1 thread and all threads
+    python -m benchmarks.compare --table resnet50,cifar --passes forward --threads 1,2
+    python -m benchmarks.compare --sections layers,operations,training,inference --json all.json --plot all.png
+    python -m benchmarks.compare --quick                           # under a minute
+
+Ratios are PyTorch's time over ours, PyTorch in its better memory format, float32 on both sides, best of several
+samples. GFLOP/s count the flops of the direct method whatever the algorithm. PyTorch is also timed against itself:
+where that control is not 1.00 +- 0.03 the row is marked with a tilde and is noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import backends, cases, layers, nets, peak, report, steps, timing
+from benchmarks.cases import Case
+from benchmarks.report import Row
+
+SECTIONS = ("layers", "operations", "training", "inference")
+CONTROL = "control"
+QUICK_NETS = ("lenet5", "convnetjs", "resnet20")
+
+
+class WrongResult(Exception):
+    """The two libraries disagree: there is nothing to time."""
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """Return max|ours - theirs| / max|theirs|."""
+    a, b = np.float64(backends.to_numpy(ours)), np.float64(backends.to_numpy(theirs))
+    if a.shape != b.shape:
+        return math.inf
+    gap = float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))
+    return math.inf if math.isnan(gap) else gap
+
+
+def _steady(first: str, samples: Mapping[str, list[float]]) -> bool:
+    return abs(min(samples[CONTROL]) / min(samples[first]) - 1) <= report.NOISE
+
+
+def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
+    """Time one case for every installed backend.
+
+    Parameters
+    ----------
+    case : Case
+    seconds : float
+        Time box; up to four times as much while PyTorch differs from itself.
+    rounds : int
+        Samples of each backend, at least.
+
+    Returns
+    -------
+    dict
+        ``seconds``, ``torch_seconds``, ``torch_format``, ``control`` and ``error`` of a `Row`.
+
+    Raises
+    ------
+    WrongResult
+        If the results differ by more than the case allows.
+    """
+    formats = [name for name in case.formats if backends.available(name)]
+    calls = {name: case.build(name) for name in ("numbanet", *formats)}
+    results = {name: call() for name, call in calls.items()}  # compiles, warms up, and is what gets compared
+    if not formats:
+        samples = timing.interleave(calls, seconds, rounds)
+        nothing = {"torch_seconds": math.nan, "torch_format": "", "control": math.nan, "error": math.nan}
+        return {"seconds": min(samples["numbanet"]), **nothing}
+    error = difference(results["numbanet"], results[formats[0]])
+    if error > case.tolerance:
+        raise WrongResult(f"results differ by {error:.1e}, more than {case.tolerance:.0e}")
+    del results
+    first = min(formats, key=lambda name: timing.sample(calls[name], 1))
+    calls[CONTROL] = calls[first]
+    samples = timing.interleave(calls, seconds, rounds, steady=lambda s: _steady(first, s))
+    best = {name: min(values) for name, values in samples.items()}
+    better = min(formats, key=best.__getitem__)
+    return {
+        "seconds": best["numbanet"],
+        "torch_seconds": best[better],
+        "torch_format": ("nhwc" if better.endswith("channels_last") else "nchw") if len(formats) > 1 else "",
+        "control": best[CONTROL] / best[first],
+        "error": error,
+    }
+
+
+def compare(case: Case, threads: int, ceilings: tuple[float, float], seconds: float, rounds: int) -> Row:
+    """Return the row of one case; `ceilings` are the machine's GFLOP/s and GB/s. Errors as for `measure`."""
+    timed = measure(case, seconds, rounds)
+    nanoseconds = timed["seconds"] * 1e9
+    return Row(
+        case.section, case.name, case.which, threads, case.kernel(), **timed,
+        gflops=case.flops / nanoseconds if case.flops else math.nan,
+        gbytes=case.bytes / nanoseconds if case.bytes else math.nan,
+        peak_gflops=ceilings[0], peak_gbytes=ceilings[1], wide3x3=case.wide3x3,
+    )  # fmt: skip
+
+
+def choose_cases(options: argparse.Namespace) -> list[Case]:
+    """Return the cases that the command line asks for; a quick run takes a part of them, with small batches."""
+    chosen: list[Case] = []
+    quick, batch = options.quick, options.batch
+    if "training" in options.sections:
+        chosen += steps.training_cases(options.nets, batch or (16 if quick else None))
+    if "inference" in options.sections:
+        chosen += steps.inference_cases(options.nets, (batch,) if batch else (1,) if quick else (1, 16))
+    if "layers" in options.sections:
+        for table in options.table:
+            small = max(1, layers.TABLES[table][0].n // 8) if quick else None
+            chosen += cases.conv_cases(table, options.passes, batch or small)[:: 3 if quick else 1]
+    if "operations" in options.sections:
+        chosen += cases.operation_cases()[:: 3 if quick else 1]
+    return chosen
+
+
+def run(options: argparse.Namespace) -> tuple[list[Row], int]:
+    """Time what the command line asks for, printing each row as it comes.
+
+    Returns
+    -------
+    rows : list of Row
+    failures : int
+        Cases with a wrong result or without a kernel.
+    """
+    rows: list[Row] = []
+    failures = 0
+    chosen, deadline = choose_cases(options), time.perf_counter() + options.limit
+    for threads in options.threads:
+        backends.set_num_threads(threads)
+        ceilings = peak.flops_per_second() / 1e9, peak.bytes_per_second() / 1e9
+        print(f"\n{threads} thread(s): peak {ceilings[0]:.0f} GFLOP/s, copy {ceilings[1]:.0f} GB/s (measured)")
+        section = ""
+        for done, case in enumerate(chosen):
+            if time.perf_counter() > deadline:
+                print(f"\ntime limit of {options.limit:.0f} s: {len(chosen) - done} rows left out")
+                break
+            if case.section != section:
+                section = case.section
+                print(f"\n{section}\n\n{report.header(report.ROW_TITLES)}")
+            try:
+                if case.kernel() == "reference":
+                    raise WrongResult("no kernel, only the reference in NumPy")
+                rows.append(compare(case, threads, ceilings, options.seconds, options.rounds))
+            except WrongResult as error:
+                failures += 1
+                print(f"| {case.name} | {case.which} | {threads} | NOT TIMED: {error}", flush=True)
+            else:
+                print(report.row_line(rows[-1]), flush=True)
+    return rows, failures
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def _words(name: str, allowed: Sequence[str]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(text.split(","))
+        unknown = [word for word in words if word not in allowed]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; known: {', '.join(allowed)}")
+        return words
+
+    return parse
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    from numbanet.cpu.parallel import default_threads
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--table", type=_words("table", tuple(layers.TABLES)), help=f"layer tables: {','.join(layers.TABLES)}")
+    add("--sections", type=_words("section", SECTIONS), help=f"of {','.join(SECTIONS)} (default: layers)")
+    add("--passes", type=_words("pass", layers.PASSES), default=layers.PASSES, help=",".join(layers.PASSES))
+    add("--nets", type=_words("net", tuple(nets.NETS)), help=f"networks to train and run: {','.join(nets.NETS)}")
+    add("--threads", type=_numbers, help="numbers of threads, such as 1,2 (default: 1 and all)")
+    add("--batch", type=int, help="batch size, in place of the tables' own")
+    add("--seconds", type=float, help="time box of a row (default 0.3)")
+    add("--rounds", type=int, help="samples of each library in a row, at least (default 5)")
+    add("--limit", type=float, help="seconds after which the remaining rows are left out (default: none; quick: 45)")
+    add("--quick", action="store_true", help="a sample of everything in under a minute: small batches, few rounds")
+    add("--json", type=Path, metavar="FILE", help="write rows, means and ceilings")
+    add("--plot", type=Path, metavar="FILE", help="draw a bar a layer (needs matplotlib)")
+    options = parser.parse_args(arguments)
+    everything, quick = default_threads(), options.quick
+    defaults = {
+        "table": ("resnet50", "cifar") if quick else tuple(layers.TABLES),
+        "sections": SECTIONS if quick else ("layers",),
+        "nets": QUICK_NETS if quick else tuple(nets.NETS),
+        "threads": (everything,) if quick else tuple(sorted({1, everything})),
+        "seconds": 0.02 if quick else 0.3,
+        "rounds": 3 if quick else 5,
+        "limit": 45.0 if quick else math.inf,
+    }
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; return 1 if a result was wrong or had no kernel, else 0."""
+    options, start = parse(arguments), time.perf_counter()
+    machine = list(report.machine())
+    print("\n".join(machine))
+    rows, failures = run(options)
+    found = report.means(rows)
+    if found:
+        print(f"\ngeometric means of PyTorch's time over ours\n\n{report.header(report.MEAN_TITLES)}")
+        print("\n".join(map(report.mean_line, found)))
+    print(f"\n{report.verdict(rows)}\n{len(rows)} rows, {failures} failures, {time.perf_counter() - start:.0f} s")
+    if options.json:
+        table = [asdict(row) | {"ratio": row.ratio} for row in rows]
+        content = {"machine": machine, "rows": table, "means": [asdict(mean) for mean in found]}
+        options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    if options.plot:
+        from benchmarks.plot import draw
+
+        draw(rows, options.plot, machine[0])
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

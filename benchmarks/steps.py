@@ -1,0 +1,69 @@
+"""Cases of whole networks: a training step and an inference."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import backends, nets
+from benchmarks.cases import Call, Case
+from benchmarks.nets import NETS
+
+
+def images(name: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a batch of random images and labels for a network."""
+    net, rng = NETS[name], np.random.default_rng(0)
+    return rng.standard_normal((batch, *net.image), np.float32), rng.integers(net.classes, size=batch)
+
+
+def training_call(name: str, batch: int, backend: str) -> Call:
+    """Return the function that makes one step of SGD with momentum; it returns the loss before the step."""
+    b, model = backends.get(backend), nets.model(name, backend)
+    model.train()
+    optimizer = b.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    x, labels = map(b.tensor, images(name, batch))
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = b.functional.cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        b.synchronize()
+        return loss
+
+    return step
+
+
+def inference_call(name: str, batch: int, backend: str) -> Call:
+    """Return the function that computes the scores of a batch."""
+    b, model = backends.get(backend), nets.model(name, backend)
+    model.eval()
+    x = b.tensor(images(name, batch)[0])
+
+    def infer() -> Any:
+        with b.no_grad():
+            scores = model(x)
+        b.synchronize()
+        return scores
+
+    return infer
+
+
+def training_cases(names: tuple[str, ...] = tuple(NETS), batch: int | None = None) -> list[Case]:
+    """Return a training step of each network; `batch` None takes the network's own batch size."""
+    return [
+        Case("training", f"{name} batch {size}", "training", partial(training_call, name, size), tolerance=0.05)
+        for name in names
+        for size in (batch or NETS[name].batch,)
+    ]
+
+
+def inference_cases(names: tuple[str, ...] = tuple(NETS), batches: tuple[int, ...] = (1, 16)) -> list[Case]:
+    """Return an inference of each network for each batch size."""
+    return [
+        Case("inference", f"{name} batch {size}", "forward", partial(inference_call, name, size), tolerance=1e-3)
+        for name in names
+        for size in batches
+    ]

@@ -1,0 +1,77 @@
+"""Time several functions in turn, so that whatever else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+_SAMPLE = 0.01  # seconds that one sample lasts at least
+_PAUSE = 0.005  # seconds before each sample: the workers of the other library stop spinning and leave the cores
+
+
+def once(call: Callable[[], Any]) -> float:
+    """Return the seconds that one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def sample(call: Callable[[], Any], loops: int) -> float:
+    """Return the mean seconds of `loops` calls, after a pause and one call that is not counted."""
+    time.sleep(_PAUSE)
+    call()
+    start = time.perf_counter()
+    for _ in range(loops):
+        call()
+    return (time.perf_counter() - start) / loops
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    rounds: int = 5,
+    steady: Callable[[Mapping[str, list[float]]], bool] = lambda samples: True,
+) -> dict[str, list[float]]:
+    """Time functions in rounds: each round takes one sample of each, in a new order.
+
+    Parameters
+    ----------
+    calls : mapping of str to callable
+        The functions; each was called before, so that nothing is compiled now.
+    seconds : float
+        Time box. At least `rounds` rounds are made, whatever they take.
+    rounds : int
+    steady : callable
+        While ``steady(samples)`` is false, rounds go on for up to four times the time box.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds a call, one number a round.
+    """
+    loops = {name: math.ceil(_SAMPLE / max(once(call), 1e-7)) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    order, shuffle = list(calls), random.Random(0).shuffle
+    start = time.perf_counter()
+    while True:
+        shuffle(order)
+        for name in order:
+            samples[name].append(sample(calls[name], loops[name]))
+        elapsed, made = time.perf_counter() - start, len(samples[order[0]])
+        if made >= rounds and elapsed >= seconds and (steady(samples) or elapsed >= 4 * seconds):
+            return samples
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Return the geometric mean of positive numbers; NaN of none.
+
+    Raises
+    ------
+    ValueError
+        If a number is not positive.
+    """
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
