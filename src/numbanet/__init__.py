@@ -27,13 +27,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from numbanet import data as data
     from numbanet import io as io
+    from numbanet import optim as optim
     from numbanet import train as train
     from numbanet import viz as viz
     from numbanet.cpu.parallel import get_num_threads as get_num_threads
     from numbanet.cpu.parallel import set_num_threads as set_num_threads
 
 # What `import numbanet` does not wait for: it is imported when it is first used.
-_LAZY_MODULES = ("data", "io", "train", "viz")
+_LAZY_MODULES = ("data", "io", "optim", "train", "viz")
 _LAZY_NAMES = {"get_num_threads": "numbanet.cpu.parallel", "set_num_threads": "numbanet.cpu.parallel"}
 
 

@@ -49,10 +49,10 @@ class OptimizerProblem(Problem):
 
 @dataclass(frozen=True)
 class VectorNormProblem(Problem):
-    """(sum of |x|^ord)^(1/ord) over all elements; the largest |x| for inf, the least for -inf, the count of x != 0 for 0.
+    """Parts of a norm: of each chunk of the input the sum of |x|^ord, in float64.
 
-    The output is one float64 number a chunk of the input (`chunk` elements each, the last may be shorter): the chunk's
-    sum, extremum or count.
+    For ord = inf and -inf it is the largest and the least |x|, for 0 the number of elements that are not zero. The last
+    chunk may be shorter.
     """
 
     operation: ClassVar[str] = "vector_norm"

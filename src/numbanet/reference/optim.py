@@ -116,8 +116,8 @@ def _step(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None
 def _partial_norm(x: np.ndarray, order: float) -> float:
     x = np.abs(x.astype(np.float64))
     if order in (np.inf, -np.inf):
-        return x.max() if order > 0 else x.min()
-    return np.count_nonzero(x) if order == 0 else (x**order).sum()
+        return float(x.max() if order > 0 else x.min())
+    return float(np.count_nonzero(x) if order == 0 else (x**order).sum())
 
 
 def _norm(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -1,0 +1,64 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.optim.optimizer import Optimizer, Parameters, State, full, not_negative
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi, Hazan and Singer, 2011): p -= lr * g / (sqrt(s) + eps), s the sum of g^2 over all steps.
+
+    Parameters
+    ----------
+    params : iterable
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    lr_decay : float
+        Step t uses lr / (1 + (t - 1) * lr_decay).
+    weight_decay : float
+        L2 penalty.
+    initial_accumulator_value : float
+        Where s starts.
+    eps : float
+        Added to the denominator.
+    maximize : bool
+        Climb instead of descend.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        *,
+        maximize: bool = False,
+    ):
+        defaults = {
+            "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value, "maximize": maximize,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def _check(self, group: dict[str, Any]) -> None:
+        for name in ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"):
+            not_negative(name, group[name])
+
+    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+        if not state:
+            state["step"] = 0
+            state["sum"] = full(parameter, group["initial_accumulator_value"])
+        state["step"] += 1
+        lr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
+        ops.adagrad_step(
+            parameter, grad, state["sum"], lr=lr, eps=group["eps"], weight_decay=group["weight_decay"],
+            maximize=group["maximize"],
+        )  # fmt: skip

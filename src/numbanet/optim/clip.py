@@ -1,0 +1,78 @@
+"""Clipping of gradients, as in torch.nn.utils."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.tensor import Tensor
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return [p.grad for p in tensors if p.grad is not None]
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """Scale the gradients in place so that the norm of all of them together is at most `max_norm`.
+
+    The norm is added up in float64 in a fixed order: it does not depend on the number of threads.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        Those without a gradient are left out.
+    max_norm : float
+    norm_type : float
+        The p of the p-norm; may be inf.
+    error_if_nonfinite : bool
+        Raise if the norm is NaN or inf; else the gradients are scaled by it all the same.
+
+    Returns
+    -------
+    Tensor
+        The norm before clipping, without dimensions.
+
+    Raises
+    ------
+    RuntimeError
+        If the norm is not finite and `error_if_nonfinite`.
+    """
+    gradients = _gradients(parameters)
+    if not gradients:
+        return Tensor(np.zeros((), np.float32))
+    norms = np.array([ops.vector_norm(g.data, norm_type) for g in gradients])
+    total = ops.vector_norm(norms, norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise RuntimeError(
+            f"the norm of order {norm_type} of the gradients is {total}, so they can't be clipped; with "
+            "error_if_nonfinite=False they are scaled by it all the same"
+        )
+    factor = max_norm / (total + 1e-6)
+    if not factor >= 1:  # NaN scales, too
+        for gradient in gradients:
+            ops.scale_(gradient.data, factor)
+            gradient.bump_version()
+    return Tensor(np.asarray(total, np.result_type(*(g.dtype for g in gradients))))
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Limit every element of the gradients to [-clip_value, clip_value], in place.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        Those without a gradient are left out.
+    clip_value : float
+    """
+    for gradient in _gradients(parameters):
+        ops.clamp_(gradient.data, -float(clip_value), float(clip_value))
+        gradient.bump_version()

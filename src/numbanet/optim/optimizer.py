@@ -1,0 +1,237 @@
+"""The base of every optimizer: parameter groups, state, and the loop over parameters."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory
+from numbanet.tape import enable_grad
+from numbanet.tensor import Tensor
+
+Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+State = dict[str, Any]
+
+
+def not_negative(name: str, value: float) -> None:
+    """Raise ValueError unless the option is a number that is not negative."""
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def below_one(name: str, value: float) -> None:
+    """Raise ValueError unless the option lies in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+
+
+class Optimizer(ABC):
+    """Updates parameters from their gradients.
+
+    Parameters
+    ----------
+    params : iterable
+        Tensors, (name, Tensor) pairs, or dictionaries: one a parameter group, with the key ``"params"`` and options
+        that differ from the defaults.
+    defaults : dict
+        The options of groups that don't set them.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The options of each group, with its tensors under ``"params"``. They may be changed between steps.
+    state : dict
+        For each parameter that was updated, its step count and state arrays.
+
+    Raises
+    ------
+    TypeError
+        If `params` is a Tensor or holds something else than Tensors.
+    ValueError
+        If there is no parameter, one is not a leaf or stands in two groups, or an option is out of its range.
+    """
+
+    def __init__(self, params: Parameters, defaults: dict[str, Any]):
+        if isinstance(params, Tensor):
+            raise TypeError("params must be an iterable of Tensors or dictionaries, got a Tensor")
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, State] = {}
+        self.step_count = 0
+        groups: list[Any] = list(params)
+        if not groups:
+            raise ValueError("params must hold at least one parameter, got none")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, such as layers that shall be trained from now on.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``"params"`` (a Tensor, Tensors or (name, Tensor) pairs) and the options that differ from the defaults.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `Optimizer`.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
+        group = {**self.defaults, **param_group}
+        names, tensors = _split_names(group.get("params"))
+        group["params"] = tensors
+        if names:
+            group["param_names"] = names
+        if any(("param_names" in group) != ("param_names" in other) for other in self.param_groups):
+            raise ValueError("params: either all groups have names or none has")
+        if len({id(p) for p in tensors}) != len(tensors):
+            warnings.warn("a parameter stands twice in a group and is updated twice a step", stacklevel=3)
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        if any(id(p) in known for p in tensors):
+            raise ValueError("params: a parameter stands in more than one group")
+        self._check(group)
+        self.param_groups.append(group)
+
+    @abstractmethod
+    def _check(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for an option that is out of its range."""
+
+    @abstractmethod
+    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+        """Update one parameter; `state` is empty at its first step."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss anew and calls ``backward``; it runs first, and what it returns is returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient does not fit its parameter, or the parameter's values are read-only.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
+                    p.bump_version()
+        self.step_count += 1
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or set them to zero.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            Set ``grad`` to None: a parameter without a gradient is then left alone by `step`, while one with a zero
+            gradient still decays and moves on.
+        """
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad = None if set_to_none else Tensor(full(p.data, 0.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return options and state as dictionaries of numbers and arrays.
+
+        Returns
+        -------
+        dict
+            ``{"state": {index: {"step": 3, "exp_avg": array, ...}}, "param_groups": [{"lr": 0.1, ..., "params":
+            [index, ...]}]}``, as in PyTorch, where index counts the parameters over all groups. It holds dictionaries,
+            lists, tuples, strings, numbers, None and NumPy arrays only. The arrays are those that the next step
+            updates: copy what shall be kept.
+        """
+        index = {id(p): number for number, p in enumerate(self._parameters())}
+        groups = [{**g, "params": [index[id(p)] for p in g["params"]]} for g in self.param_groups]
+        state = {index[id(p)]: dict(values) for p, values in self.state.items()}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over options and state that `state_dict` returned; the arrays are copied.
+
+        Raises
+        ------
+        ValueError
+            If the groups are others, or an array has another shape than its parameter. Nothing is changed then.
+        """
+        saved = copy.deepcopy(state_dict["param_groups"])
+        found, expected = ([len(g["params"]) for g in groups] for groups in (saved, self.param_groups))
+        if found != expected:
+            raise ValueError(f"state_dict has parameter groups of sizes {found}, the optimizer of sizes {expected}")
+        keys = dict.fromkeys(key for group in saved for key in group["params"])
+        by_key = dict(zip(keys, self._parameters()))
+        unknown = [key for key in state_dict["state"] if key not in by_key]
+        if unknown:
+            raise ValueError(f"state_dict has a state for the parameters {unknown}, which no group holds")
+        state = {by_key[key]: _fitted(key, by_key[key], values) for key, values in state_dict["state"].items()}
+        groups = [{**old, **new, "params": old["params"]} for old, new in zip(self.param_groups, saved)]
+        self.param_groups, self.state = groups, state
+
+    def _parameters(self) -> list[Tensor]:
+        return list({id(p): p for group in self.param_groups for p in group["params"]}.values())
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
+        return "\n".join([*lines, ")"])
+
+
+def _split_names(params: Any) -> tuple[list[str], list[Tensor]]:
+    if params is None or isinstance(params, (set, frozenset)):
+        raise TypeError(f"params must be an ordered collection of Tensors, got {type(params).__name__}")
+    entries = [params] if isinstance(params, Tensor) else list(params)
+    pairs = [entry if isinstance(entry, tuple) else (None, entry) for entry in entries]
+    names, tensors = [name for name, _ in pairs if name is not None], [p for _, p in pairs]
+    if names and len(names) != len(tensors):
+        raise ValueError("params: either all parameters have names or none has")
+    for p in tensors:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"params must hold Tensors, got {type(p).__name__}")
+        if not p.is_leaf:
+            raise ValueError("params must hold leaves, got the result of an operation")
+    return names, tensors
+
+
+def _fitted(key: Any, parameter: Tensor, values: dict[str, Any]) -> State:
+    """Return a copy of a parameter's state in its dtype and memory order; one-element "step" arrays become numbers."""
+    state: State = {}
+    for name, value in values.items():
+        if name == "step":
+            state[name] = int(value)
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            state[name] = value
+        else:
+            array = np.asarray(value)
+            if array.shape != parameter.shape:
+                raise ValueError(f"state_dict: {name} of parameter {key} must have shape {parameter.shape}, "
+                                 f"got {array.shape}")  # fmt: skip
+            state[name] = memory.empty_like(parameter.data)
+            state[name][...] = array
+    return state
+
+
+def full(model: np.ndarray, value: float) -> np.ndarray:
+    """Return an array like `model`, in its memory order, with one value everywhere."""
+    array = memory.empty_like(model)
+    array.fill(value)
+    return array

@@ -1,0 +1,69 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory, ops
+from numbanet.optim.optimizer import Optimizer, Parameters, State, not_negative
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum and Nesterov's form of it.
+
+    g = grad + weight_decay * p; b = momentum * b + (1 - dampening) * g (the first time b = g); the step is
+    p -= lr * b, or lr * (g + momentum * b) with Nesterov (Sutskever et al., 2013, in PyTorch's form).
+
+    Parameters
+    ----------
+    params : iterable
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    momentum, dampening : float
+    weight_decay : float
+        L2 penalty.
+    nesterov : bool
+        Needs a momentum and no dampening.
+    maximize : bool
+        Climb instead of descend.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        defaults = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+            "nesterov": nesterov, "maximize": maximize,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def _check(self, group: dict[str, Any]) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            not_negative(name, group[name])
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError("nesterov needs a momentum above 0 and a dampening of 0, got "
+                             f"momentum={group['momentum']}, dampening={group['dampening']}")  # fmt: skip
+
+    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+        buffer, first = None, False
+        if group["momentum"] != 0:
+            buffer = state.get("momentum_buffer")
+            first = buffer is None
+            if buffer is None:
+                buffer = state["momentum_buffer"] = memory.empty_like(parameter)
+        ops.sgd_step(
+            parameter, grad, buffer, lr=group["lr"], momentum=group["momentum"], dampening=group["dampening"],
+            weight_decay=group["weight_decay"], nesterov=group["nesterov"] and buffer is not None,
+            maximize=group["maximize"], first=first,
+        )  # fmt: skip
