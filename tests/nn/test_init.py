@@ -1,0 +1,130 @@
+"""Initial values: distributions, bounds, fans, gains, generators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import nn, random
+from numbanet.nn import init
+
+
+def blank(*shape: int) -> nnet.Tensor:
+    return nnet.tensor(np.full(shape, np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "param", "gain"),
+    [
+        ("linear", None, 1), ("conv2d", None, 1), ("sigmoid", None, 1), ("tanh", None, 5 / 3),
+        ("relu", None, math.sqrt(2)), ("leaky_relu", None, math.sqrt(2 / 1.0001)), ("leaky_relu", 0.5, math.sqrt(1.6)),
+        ("leaky_relu", 0, math.sqrt(2)), ("selu", None, 0.75),
+    ],
+)  # fmt: skip
+def test_calculate_gain(nonlinearity: str, param: float | None, gain: float) -> None:
+    assert init.calculate_gain(nonlinearity, param) == pytest.approx(gain, rel=1e-15)
+
+
+def test_calculate_gain_errors() -> None:
+    with pytest.raises(ValueError, match="nonlinearity must be one of .*, got 'swish'"):
+        init.calculate_gain("swish")
+    with pytest.raises(ValueError, match="param must be the slope"):
+        init.calculate_gain("leaky_relu", True)
+
+
+def test_fans() -> None:
+    assert init.fans(blank(7, 3)) == (3, 7)
+    assert init.fans(blank(7, 3, 5, 2)) == (30, 70)
+    with pytest.raises(ValueError, match=r"at least 2 dimensions, got shape \(7,\)"):
+        init.fans(blank(7))
+
+
+# (function, mean, deviation, largest |value|) for a tensor of shape (200, 50, 3, 3): fan_in 450, fan_out 1800
+FAMILIES: list[tuple[Callable[..., Any], float, float, float]] = [
+    (lambda t, g: init.uniform_(t, -1, 3, g), 1, 4 / math.sqrt(12), 3),
+    (lambda t, g: init.normal_(t, 2, 0.5, g), 2, 0.5, np.inf),
+    (lambda t, g: init.xavier_uniform_(t, 2, g), 0, 2 * math.sqrt(2 / 2250), 2 * math.sqrt(6 / 2250)),
+    (lambda t, g: init.xavier_normal_(t, 2, g), 0, 2 * math.sqrt(2 / 2250), np.inf),
+    (lambda t, g: init.kaiming_uniform_(t, generator=g), 0, math.sqrt(2 / 450), math.sqrt(6 / 450)),
+    (lambda t, g: init.kaiming_uniform_(t, 1, "fan_out", generator=g), 0, math.sqrt(1 / 1800), math.sqrt(3 / 1800)),
+    (lambda t, g: init.kaiming_normal_(t, 0, "fan_out", "relu", g), 0, math.sqrt(2 / 1800), np.inf),
+    # A normal distribution cut off at two deviations has the deviation 0.8796.
+    (lambda t, g: init.trunc_normal_(t, generator=g), 0, 0.87962566, 2),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_distributions(family: tuple[Callable[..., Any], float, float, float], rng: np.random.Generator) -> None:
+    fill, mean, deviation, bound = family
+    tensor = blank(200, 50, 3, 3)
+    assert fill(tensor, rng) is tensor and tensor._version == 1
+    count = tensor.numel()
+    assert tensor.data.mean(dtype=np.float64) == pytest.approx(mean, abs=5 * deviation / math.sqrt(count))
+    assert tensor.data.std(dtype=np.float64) == pytest.approx(deviation, rel=0.01)
+    assert np.abs(tensor.data).max() <= bound * (1 + 1e-6)
+    if np.isfinite(bound) and mean == 0:
+        assert np.abs(tensor.data).max() >= 0.999 * bound
+
+
+def test_truncated_normal_reaches_far_tails(rng: np.random.Generator) -> None:
+    for a, b in ((6.0, 7.0), (-9.5, -9.0), (40.0, 41.0), (0.5, 0.5)):
+        values = init.trunc_normal_(nnet.tensor(np.zeros(50)), a=a, b=b, generator=rng).data
+        assert values.min() >= a and values.max() <= b
+    with pytest.raises(ValueError, match="got a=1, b=0, std=1.0"):
+        init.trunc_normal_(blank(2), a=1, b=0)
+    with pytest.raises(ValueError, match="std=0"):
+        init.trunc_normal_(blank(2), std=0)
+
+
+def test_constants() -> None:
+    assert init.zeros_(blank(2)).data.tolist() == [0, 0]
+    assert init.ones_(blank(2)).data.tolist() == [1, 1]
+    assert init.constant_(blank(2), 3.5).data.tolist() == [3.5, 3.5]
+
+
+def test_numbers_come_from_the_generator_given() -> None:
+    def draw(generator: np.random.Generator | None) -> list[float]:
+        return init.uniform_(blank(4), generator=generator).data.tolist()
+
+    assert draw(np.random.default_rng(3)) == draw(np.random.default_rng(3)) != draw(np.random.default_rng(4))
+    state = random.get_state()
+    draw(np.random.default_rng(3))
+    assert np.array_equal(random.get_state(), state)
+    try:
+        random.manual_seed(5)
+        first, second = draw(None), draw(None)
+        random.manual_seed(5)
+        assert draw(None) == first != second
+    finally:
+        random.set_state(state)
+    with pytest.raises(TypeError, match="generator must be a numpy.random.Generator, got int"):
+        init.uniform_(blank(1), generator=3)  # type: ignore[arg-type]
+
+
+def test_values_do_not_depend_on_the_order_of_memory() -> None:
+    plain, moved = blank(4, 3, 2, 2), nnet.Tensor(np.empty((4, 2, 2, 3), np.float32).transpose(0, 3, 1, 2))
+    for tensor in (plain, moved):
+        init.kaiming_normal_(tensor, generator=np.random.default_rng(0))
+    assert np.array_equal(plain.data, moved.data)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(64, 200, 3, groups=2), nn.Linear(288, 200)])
+def test_default_of_layers(layer: Any) -> None:
+    """Uniform in +-1/sqrt(fan_in), weights and biases."""
+    layer.reset_parameters(np.random.default_rng(0))
+    bound = 1 / math.sqrt(288)
+    for values, least in ((layer.weight.data, 0.999), (layer.bias.data, 0.9)):
+        assert least * bound <= np.abs(values).max() <= bound * (1 + 1e-6)
+    assert layer.weight.data.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_mode_errors() -> None:
+    with pytest.raises(ValueError, match="mode must be one of 'fan_in', 'fan_out', got 'fan'"):
+        init.kaiming_uniform_(blank(2, 2), mode="fan")
+    with pytest.raises(ValueError, match="at least 2 dimensions"):
+        init.xavier_normal_(blank(2))
