@@ -83,7 +83,7 @@ def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
     if error > case.tolerance:
         raise WrongResult(f"results differ by {error:.1e}, more than {case.tolerance:.0e}")
     del results
-    first = min(formats, key=lambda name: timing.sample(calls[name], 1))
+    first = min(formats, key=lambda name: timing.sample(calls[name]))
     calls[CONTROL] = calls[first]
     samples = timing.interleave(calls, seconds, rounds, steady=lambda s: _steady(first, s))
     best = {name: min(values) for name, values in samples.items()}

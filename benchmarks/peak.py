@@ -64,5 +64,5 @@ def bytes_per_second(seconds: float = 0.3, dtype: str = "float32") -> float:
 
 def _best(run: Callable[[], None], seconds: float) -> float:
     run()
-    first = sample(run, 1)
-    return min([first, *(sample(run, 1) for _ in range(max(3, int(seconds / first))))])
+    first = sample(run)
+    return min([first, *(sample(run) for _ in range(max(3, int(seconds / first))))])

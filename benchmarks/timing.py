@@ -9,24 +9,28 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _SAMPLE = 0.01  # seconds that one sample lasts at least
+_BATCH = 1e-4  # seconds that a batch of calls lasts at least: the clock costs nothing beside it
 _PAUSE = 0.005  # seconds before each sample: the workers of the other library stop spinning and leave the cores
 
 
-def once(call: Callable[[], Any]) -> float:
-    """Return the seconds that one call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def sample(call: Callable[[], Any], loops: int) -> float:
-    """Return the mean seconds of `loops` calls, after a pause and one call that is not counted."""
-    time.sleep(_PAUSE)
-    call()
+def once(call: Callable[[], Any], loops: int = 1) -> float:
+    """Return the mean seconds of `loops` calls in a row."""
     start = time.perf_counter()
     for _ in range(loops):
         call()
     return (time.perf_counter() - start) / loops
+
+
+def sample(call: Callable[[], Any]) -> float:
+    """Return the seconds that a call takes: the best batch of several, after a pause and one call that is not counted.
+
+    The best, not the mean: what else runs on the machine can only add time. Batches are as short as the clock allows,
+    so on a busy machine some of them run undisturbed.
+    """
+    time.sleep(_PAUSE)
+    estimate = max(once(call), 1e-7)
+    loops = math.ceil(_BATCH / estimate)
+    return min(once(call, loops) for _ in range(math.ceil(_SAMPLE / (loops * estimate))))
 
 
 def interleave(
@@ -52,14 +56,13 @@ def interleave(
     dict of str to list of float
         Seconds a call, one number a round.
     """
-    loops = {name: math.ceil(_SAMPLE / max(once(call), 1e-7)) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
     start = time.perf_counter()
     while True:
         shuffle(order)
         for name in order:
-            samples[name].append(sample(calls[name], loops[name]))
+            samples[name].append(sample(calls[name]))
         elapsed, made = time.perf_counter() - start, len(samples[order[0]])
         if made >= rounds and elapsed >= seconds and (steady(samples) or elapsed >= 4 * seconds):
             return samples
