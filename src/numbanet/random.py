@@ -1,8 +1,8 @@
 """Random numbers: a generator whose whole state is a seed and a counter, and the generator that layers use by default.
 
-Nothing here touches NumPy's global state. Every draw takes the next number of the counter; what is drawn is a function of
-the seed, that number and the element's index (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), so
-it does not depend on the number of threads, and a saved state continues bit for bit.
+Nothing here touches NumPy's global state. Every draw takes the next number of the counter; what is drawn is a function
+of the seed, that number and the element's index (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+2011), so it does not depend on the number of threads, and a saved state continues bit for bit.
 """
 
 from __future__ import annotations

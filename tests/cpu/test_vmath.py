@@ -117,7 +117,7 @@ def test_accuracy(name, dtype, rng):
     assert error[worst] <= (single if dtype == "float32" else double), f"{error[worst]} ulps at {x[worst]!r}"
 
 
-# x, distribution function, density: rounded from 40 digits. (The C library's erfc(x / sqrt(2)) is no judge of the tail.)
+# x, distribution function, density, rounded from 40 digits: the C library's erfc(x / sqrt(2)) is no judge of the tail.
 NORMAL = [
     (-37.0, 5.725571222524577e-300, 2.1200065515246056e-298),
     (-30.5, 1.3029379131780763e-204, 3.97822342728212e-203),

@@ -1,9 +1,9 @@
 """Exponential, logarithm and their relatives on vectors.
 
-Numba calls no vector math library, so each function is a reduction of its argument and a polynomial. The polynomials are
-minimax in relative error (Remez exchange in 60 digits), with one list of coefficients, highest power first, for each
-dtype. Errors stay within 2 units in the last place (float32) or 3 (float64) where the result is a normal number; a
-denormal result may be zero. NaN gives NaN, and infinities give the limits.
+Numba calls no vector math library, so each function is a reduction of its argument and a polynomial. The polynomials
+are minimax in relative error (Remez exchange in 60 digits), with one list of coefficients, highest power first, for each
+dtype. Errors stay within about 2 units in the last place (`normal`: 9) where the result is a normal number; a denormal
+result may be zero. NaN gives NaN, and infinities give the limits.
 """
 
 from __future__ import annotations
@@ -177,6 +177,15 @@ def sigmoid(x):
 
 
 @device
+def logistic(x):
+    """Return s = sigmoid(x) and its derivative s (1 - s), both with small relative errors."""
+    one = pick(x, 1.0, 1.0)
+    e = exp(-absolute(x))
+    r = one / (one + e)
+    return select(x < pick(x, 0.0, 0.0), e * r, r), e * r * r
+
+
+@device
 def tanh(x):
     """Return the hyperbolic tangent."""
     one, two = pick(x, 1.0, 1.0), pick(x, 2.0, 2.0)
@@ -191,8 +200,8 @@ def tanh(x):
 def normal(x):
     """Return the distribution function and the density of the standard normal distribution at x.
 
-    The lower tail keeps its relative accuracy (``1 + erf`` would lose it): the distribution function at -a is the density
-    times Mills' ratio, which is smooth enough for one polynomial in (a - 5) / (a + 5).
+    The lower tail keeps its relative accuracy (``1 + erf`` would lose it): the distribution function at -a is the
+    density times Mills' ratio, which is smooth enough for one polynomial in (a - 5) / (a + 5).
     """
     one, half = pick(x, 1.0, 1.0), pick(x, -0.5, -0.5)
     a = minimum(absolute(x), pick(x, 14.0, 39.0))  # beyond, the tail is zero

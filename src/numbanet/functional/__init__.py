@@ -1,6 +1,11 @@
 """Differentiable functions of Tensors, named and behaving as torch.nn.functional."""
 
+from numbanet.functional.activation import gelu as gelu
+from numbanet.functional.activation import leaky_relu as leaky_relu
 from numbanet.functional.activation import relu as relu
+from numbanet.functional.activation import sigmoid as sigmoid
+from numbanet.functional.activation import silu as silu
+from numbanet.functional.activation import tanh as tanh
 from numbanet.functional.conv import conv2d as conv2d
 from numbanet.functional.elementwise import abs as abs
 from numbanet.functional.elementwise import add as add
@@ -21,3 +26,5 @@ from numbanet.functional.matmul import matmul as matmul
 from numbanet.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d
+from numbanet.functional.reduce import mean as mean
+from numbanet.functional.reduce import sum as sum

@@ -1,7 +1,17 @@
 """Operations on arrays, without gradients: NumPy arrays in, NumPy arrays out."""
 
+from numbanet.ops.activation import gelu as gelu
+from numbanet.ops.activation import gelu_backward as gelu_backward
+from numbanet.ops.activation import leaky_relu as leaky_relu
+from numbanet.ops.activation import leaky_relu_backward as leaky_relu_backward
 from numbanet.ops.activation import relu as relu
 from numbanet.ops.activation import relu_backward as relu_backward
+from numbanet.ops.activation import sigmoid as sigmoid
+from numbanet.ops.activation import sigmoid_backward as sigmoid_backward
+from numbanet.ops.activation import silu as silu
+from numbanet.ops.activation import silu_backward as silu_backward
+from numbanet.ops.activation import tanh as tanh
+from numbanet.ops.activation import tanh_backward as tanh_backward
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
 from numbanet.ops.conv import conv2d_backward_weight as conv2d_backward_weight
@@ -41,3 +51,5 @@ from numbanet.ops.pool import avg_pool2d as avg_pool2d
 from numbanet.ops.pool import avg_pool2d_backward as avg_pool2d_backward
 from numbanet.ops.pool import max_pool2d as max_pool2d
 from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward
+from numbanet.ops.reduce import mean as mean
+from numbanet.ops.reduce import sum as sum

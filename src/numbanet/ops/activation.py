@@ -1,39 +1,103 @@
-"""Elementwise activation functions on arrays."""
+"""Elementwise activation functions on arrays.
+
+Every function takes any shape, float32 or float64, and returns the same shape, dtype and memory order. The backward
+functions take the gradient of the result and what the docstring names: the result, or the input.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.activation import ActivationProblem
+from numbanet.problem.activation import ActivationProblem, gelu_form
 from numbanet.problem.base import float_array, same_dtype
 
 
-def relu(x: np.ndarray) -> np.ndarray:
-    """Return max(x, 0); NaN stays NaN.
-
-    Parameters
-    ----------
-    x : numpy.ndarray
-        Any shape; float32 or float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Same shape, dtype and memory order as `x`.
-    """
+def _forward(function: str, x: np.ndarray, parameter: float = 0.0) -> np.ndarray:
     x = memory.dense(float_array("x", x))
     y = memory.empty_like(x)
-    problem = ActivationProblem("forward", x.dtype.name, "relu", x.size)
+    problem = ActivationProblem("forward", x.dtype.name, function, x.size, parameter)
     dispatch.run(problem, (memory.flat(x),), (memory.flat(y),))
     return y
 
 
+def _backward(function: str, grad: np.ndarray, saved: np.ndarray, parameter: float = 0.0) -> np.ndarray:
+    saved, grad = float_array("saved", saved), float_array("grad", grad)
+    if grad.shape != saved.shape:
+        raise ValueError(f"grad must have the shape {saved.shape} of the result, got {grad.shape}")
+    saved = memory.dense(saved)
+    grad = memory.like_layout(grad, saved)
+    dx = memory.empty_like(saved)
+    problem = ActivationProblem("backward_input", same_dtype(grad=grad, saved=saved), function, dx.size, parameter)
+    dispatch.run(problem, (memory.flat(grad), memory.flat(saved)), (memory.flat(dx),))
+    return dx
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """Return max(x, 0); NaN stays NaN."""
+    return _forward("relu", x)
+
+
 def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the gradient of `relu` with respect to its input, from the gradient and the value of its result."""
-    y = memory.dense(float_array("y", y))
-    grad = memory.like_layout(float_array("grad", grad), y)
-    dx = memory.empty_like(y)
-    problem = ActivationProblem("backward_input", same_dtype(grad=grad, y=y), "relu", y.size)
-    dispatch.run(problem, (memory.flat(grad), memory.flat(y)), (memory.flat(dx),))
-    return dx
+    return _backward("relu", grad, y)
+
+
+def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
+    """Return x where it is positive, else ``negative_slope * x``."""
+    return _forward("leaky_relu", x, float(negative_slope))
+
+
+def leaky_relu_backward(grad: np.ndarray, x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
+    """Return the gradient of `leaky_relu` with respect to its input x.
+
+    The result may stand for `x` where the slope is not negative: it is positive where the input is.
+    """
+    return _backward("leaky_relu", grad, x, float(negative_slope))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x))."""
+    return _forward("sigmoid", x)
+
+
+def sigmoid_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the gradient of `sigmoid` with respect to its input, from the value y of its result."""
+    return _backward("sigmoid", grad, y)
+
+
+def tanh(x: np.ndarray) -> np.ndarray:
+    """Return the hyperbolic tangent of x."""
+    return _forward("tanh", x)
+
+
+def tanh_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the gradient of `tanh` with respect to its input, from the value y of its result."""
+    return _backward("tanh", grad, y)
+
+
+def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
+    """Return x times the standard normal distribution function at x.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+    approximate : {"none", "tanh"}
+        ``"tanh"``: the approximation x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    """
+    return _forward(gelu_form(approximate), x)
+
+
+def gelu_backward(grad: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.ndarray:
+    """Return the gradient of `gelu` with respect to its input x."""
+    return _backward(gelu_form(approximate), grad, x)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """Return x / (1 + exp(-x))."""
+    return _forward("silu", x)
+
+
+def silu_backward(grad: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the gradient of `silu` with respect to its input x."""
+    return _backward("silu", grad, x)
