@@ -24,7 +24,7 @@ from numbanet.problem import Problem
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "conv2d": (("conv_direct", "conv_weight", "conv_band", "conv_depthwise"), "conv"),
     "matmul": (("matmul",), "matmul"),
-    "max_pool2d": (("pool_max",), "pool"),
+    "max_pool2d": (("pool_max", "pool_max_backward"), "pool"),
     "avg_pool2d": (("pool_average",), "pool"),
     "adaptive_avg_pool2d": (("pool_average",), "pool"),
     "batch_norm": (("norm",), "norm"),

@@ -1,8 +1,7 @@
-"""Maximum pooling: forward with or without the offsets of the maxima, its gradient, and the indices PyTorch returns."""
+"""Maximum pooling: forward, with or without the offsets of the maxima, and the indices that PyTorch returns."""
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, U8, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.pool_windows import inverse, windows
+from numbanet.cpu.pool_windows import windows
 from numbanet.cpu.simd import (
-    convert, integers, lanes, load, load_as, load_as_tail, load_tail, maximum, select, splat, splat_as, store,
-    store_tail,
+    convert, integers, lanes, load, load_tail, maximum, select, splat, splat_as, store, store_tail,
 )  # fmt: skip
 from numbanet.problem.pool import MaxPoolProblem
 
@@ -99,53 +97,6 @@ def max_pool2d_words(task: Index, ints: I64, rows: I64, columns: I64, x: T, y: T
 
 
 @device
-def _arrived(grad, offsets, at, down, right, tall, wide, code, back_h, back_w, n, full):
-    """Return the sum of those gradients, of tall x wide windows, whose offset says that this element was the maximum."""
-    zero = splat(grad, 0.0)
-    total = zero
-    for a in range(tall):
-        for b in range(wide):
-            i = at + a * down + b * right
-            g = load(grad, i) if full else load_tail(grad, i, n)
-            where = load_as(offsets, i, g) if full else load_as_tail(offsets, i, g, n)
-            total = total + select(where == splat_as(where, code - a * back_h - b * back_w), g, zero)
-    return total
-
-
-@device
-def _max_backward_row(task, ints, rows, columns, grad, offsets, dx):
-    c, h, w, p, q, step_h, step_w, back_h, back_w, pitch = integers(ints, 10)
-    image, row = task // h, 3 * (task % h)
-    top = (image * p + rows[row]) * q * c
-    down, right = step_h * q * c, step_w * c
-    whole = c - c % lanes(grad)
-    for j in range(w):
-        at = top + columns[3 * j] * c
-        out = (task * w + j) * c
-        tall, wide = rows[row + 1], columns[3 * j + 1]
-        code = rows[row + 2] * pitch + columns[3 * j + 2]
-        for i in range(0, whole, lanes(grad)):
-            total = _arrived(grad, offsets, at + i, down, right, tall, wide, code, back_h, back_w, c, True)
-            store(dx, out + i, total)
-        if whole < c:
-            n = c - whole
-            total = _arrived(grad, offsets, at + whole, down, right, tall, wide, code, back_h, back_w, n, False)
-            store_tail(dx, out + whole, total, n)
-
-
-@kernel
-def max_pool2d_backward_bytes(task: Index, ints: I64, rows: I64, columns: I64, grad: T, offsets: U8, dx: T):
-    """One task a row of the input: each element gathers from the windows that see it, in their order."""
-    _max_backward_row(task, ints, rows, columns, grad, offsets, dx)
-
-
-@kernel
-def max_pool2d_backward_words(task: Index, ints: I64, rows: I64, columns: I64, grad: T, offsets: I32, dx: T):
-    """One task a row of the input: each element gathers from the windows that see it, in their order."""
-    _max_backward_row(task, ints, rows, columns, grad, offsets, dx)
-
-
-@device
 def _indices_row(task, ints, steps, offsets, indices):
     c, w, p, q, stride_h, stride_w, padding_h, padding_w = integers(ints, 8)
     for j in range(q):
@@ -168,36 +119,23 @@ def max_pool2d_indices_words(task: Index, ints: I64, steps: I64, offsets: I32, i
 
 
 _FORWARD = {"": max_pool2d, "uint8": max_pool2d_bytes, "int32": max_pool2d_words}
-_BACKWARD = {"uint8": max_pool2d_backward_bytes, "int32": max_pool2d_backward_words}
 _INDICES = {"uint8": max_pool2d_indices_bytes, "int32": max_pool2d_indices_words}
 
 
 @lru_cache(maxsize=1024)
-def _tables(problem: MaxPoolProblem) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tables of the rows and of the columns: of the windows, or in the backward pass of their inverse."""
+def max_windows(problem: MaxPoolProblem) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of the windows, along the rows and along the columns."""
     kernel, stride, padding, dilation = problem.kernel, problem.stride, problem.padding, problem.dilation
-    rows = windows(problem.h, problem.p, kernel[0], stride[0], padding[0], dilation[0])
-    columns = windows(problem.w, problem.q, kernel[1], stride[1], padding[1], dilation[1])
-    if problem.which == "backward_input":
-        return inverse(rows, problem.h, dilation[0]), inverse(columns, problem.w, dilation[1])
-    return rows, columns
+    return (
+        windows(problem.h, problem.p, kernel[0], stride[0], padding[0], dilation[0]),
+        windows(problem.w, problem.q, kernel[1], stride[1], padding[1], dilation[1]),
+    )
 
 
 def _forward(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     ints = (problem.c, problem.h, problem.w, problem.p, problem.q, problem.kernel[1], *problem.dilation)
-    arrays = (*_tables(problem), inputs[0], *outputs)
+    arrays = (*max_windows(problem), inputs[0], *outputs)
     launch(_FORWARD[problem.offsets], problem.n * problem.p, arrays, ints, problem.dtype)
-
-
-def _backward(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    # An input is seen again after dilation / gcd(stride, dilation) outputs, stride / gcd taps earlier.
-    common = [math.gcd(s, d) for s, d in zip(problem.stride, problem.dilation)]
-    steps = [d // g for d, g in zip(problem.dilation, common)]
-    back = [s // g for s, g in zip(problem.stride, common)]
-    pitch = problem.kernel[1]
-    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, *steps, back[0] * pitch, back[1], pitch)
-    arrays = (*_tables(problem), *inputs, *outputs)
-    launch(_BACKWARD[problem.offsets], problem.n * problem.h, arrays, ints, problem.dtype)
 
 
 def _indices(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -210,6 +148,5 @@ def _indices(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace
 
 CANDIDATES: CandidateLists = {
     ("max_pool2d", "forward"): [Candidate("cpu.vector", _forward)],
-    ("max_pool2d", "backward_input"): [Candidate("cpu.vector", _backward)],
     ("max_pool2d", "indices"): [Candidate("cpu.vector", _indices)],
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array
+from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.pool import (
     MaxPoolProblem, PoolProblem, adaptive_avg_pool2d_problem, avg_pool2d_problem, max_pool2d_problem,
 )  # fmt: skip
@@ -99,7 +99,7 @@ def max_pool2d(
         return y, max_pool2d_indices(offsets, np.shape(x), *window)
     x = float_array("input", x)
     shape = _batched("input", x).shape
-    return _pool(x, max_pool2d_problem("forward", shape, x.dtype.name, *window, offsets=False))
+    return _pool(x, max_pool2d_problem("forward", shape, same_dtype(input=x), *window, offsets=False))
 
 
 def max_pool2d_offsets(
@@ -117,7 +117,7 @@ def max_pool2d_offsets(
     x = float_array("input", x)
     images = _batched("input", x)
     problem = max_pool2d_problem(
-        "forward", images.shape, x.dtype.name, kernel_size, stride, padding, dilation, ceil_mode
+        "forward", images.shape, same_dtype(input=x), kernel_size, stride, padding, dilation, ceil_mode
     )  # fmt: skip
     shape = (problem.n, problem.p, problem.q, problem.c)
     y, offsets = memory.empty(shape, problem.dtype), memory.empty(shape, problem.offsets)
@@ -187,7 +187,7 @@ def max_pool2d_backward(
     """
     grad = float_array("grad", grad)
     problem = max_pool2d_problem(
-        "backward_input", _batched_shape(input_shape), grad.dtype.name, kernel_size, stride, padding, dilation,
+        "backward_input", _batched_shape(input_shape), same_dtype(grad=grad), kernel_size, stride, padding, dilation,
         ceil_mode,
     )  # fmt: skip
     dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype)
@@ -236,7 +236,7 @@ def avg_pool2d(
     x = float_array("input", x)
     shape = _batched("input", x).shape
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _pool(x, avg_pool2d_problem("forward", shape, x.dtype.name, *options))
+    return _pool(x, avg_pool2d_problem("forward", shape, same_dtype(input=x), *options))
 
 
 def avg_pool2d_backward(
@@ -272,7 +272,7 @@ def avg_pool2d_backward(
     """
     grad = float_array("grad", grad)
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    problem = avg_pool2d_problem("backward_input", _batched_shape(input_shape), grad.dtype.name, *options)
+    problem = avg_pool2d_problem("backward_input", _batched_shape(input_shape), same_dtype(grad=grad), *options)
     return _pool_backward(grad, problem, len(input_shape))
 
 
@@ -300,7 +300,7 @@ def adaptive_avg_pool2d(x: np.ndarray, output_size: Any) -> np.ndarray:
     """
     x = float_array("input", x)
     shape = _batched("input", x).shape
-    return _pool(x, adaptive_avg_pool2d_problem("forward", shape, x.dtype.name, output_size))
+    return _pool(x, adaptive_avg_pool2d_problem("forward", shape, same_dtype(input=x), output_size))
 
 
 def adaptive_avg_pool2d_backward(grad: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
@@ -325,5 +325,5 @@ def adaptive_avg_pool2d_backward(grad: np.ndarray, input_shape: Sequence[int]) -
     """
     grad = float_array("grad", grad)
     size = tuple(_batched("grad", grad).shape[2:])
-    problem = adaptive_avg_pool2d_problem("backward_input", _batched_shape(input_shape), grad.dtype.name, size)
+    problem = adaptive_avg_pool2d_problem("backward_input", _batched_shape(input_shape), same_dtype(grad=grad), size)
     return _pool_backward(grad, problem, len(input_shape))
