@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from numbanet import ops
@@ -14,6 +16,11 @@ def _reduced(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     extra = grad.ndim - len(shape)
     dims = (*range(extra), *(d + extra for d, n in enumerate(shape) if n == 1 and grad.shape[d + extra] != 1))
     return (ops.sum(grad, dims, True) if dims else grad).reshape(shape)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    """Return x with all but the last dimension made one (reshape can't find that size where there is nothing)."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -32,8 +39,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         if not need_b:
             return da, None
         if right.ndim == 2:  # one tall product does the sum over the leading dimensions too
-            rows, columns = left.reshape(-1, left.shape[-1]), full.reshape(-1, full.shape[-1])
-            return da, ops.matmul(rows.T, columns).reshape(b.shape)
+            return da, ops.matmul(_rows(left).T, _rows(full)).reshape(b.shape)
         return da, _reduced(ops.matmul(left.swapaxes(-1, -2), full), right.shape).reshape(b.shape)
 
     return record(y, (input, other), backward)
@@ -62,10 +68,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
         matrix = w[None] if w.ndim == 1 else w
-        rows = grad.reshape(-1, len(matrix))
+        rows = _rows(grad[..., None] if w.ndim == 1 else grad)
         return (
             ops.matmul(rows, matrix).reshape(x.shape) if need_x else None,
-            ops.matmul(rows.T, x.reshape(-1, x.shape[-1])).reshape(w.shape) if need_w else None,
+            ops.matmul(rows.T, _rows(x)).reshape(w.shape) if need_w else None,
             ops.sum(rows, (0,)).reshape(bias.shape) if need_b and bias is not None else None,
         )
 

@@ -1,0 +1,217 @@
+"""Convolution on arrays: every kernel, every pass, every case of the table, against the definition in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import dispatch, memory
+from numbanet.cpu import parallel
+from numbanet.problem.conv import conv2d_problem
+from tests.cases import CONV_CASES, ConvCase, operands
+
+PASSES = ("forward", "backward_input", "backward_weight")
+KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise")
+
+
+def compute(which: str, case: ConvCase, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, grad: np.ndarray):
+    """Run one pass."""
+    if which == "forward":
+        return nnet.ops.conv2d(x, weight, bias, **case.options)
+    if which == "backward_input":
+        return nnet.ops.conv2d_backward_input(grad, weight, x.shape, **case.options)
+    return nnet.ops.conv2d_backward_weight(x, grad, weight.shape, **case.options)
+
+
+def expected(case: ConvCase, rng: np.random.Generator):
+    """Return the operands and the results of all passes in float64."""
+    x, weight, bias = operands(case, rng)
+    with nnet.use("reference"):
+        y = compute("forward", case, x, weight, bias, x)
+        grad = rng.standard_normal(y.shape)
+        return (x, weight, bias, grad), {w: compute(w, case, x, weight, bias, grad) for w in PASSES}
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Fill every array that the package allocates with NaN: what a kernel forgets to write shows."""
+    real = memory.empty
+
+    def empty(shape, dtype):
+        out = real(shape, dtype)
+        out.view(np.uint8).fill(255)
+        return out
+
+    monkeypatch.setattr(memory, "empty", empty)
+
+
+@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kernel(case, dtype, rng, poisoned):
+    arrays, results = expected(case, rng)
+    tried = 0
+    for which in PASSES:
+        problem = conv2d_problem(which, case.x_shape, case.weight_shape, dtype, **case.options)
+        for candidate, refusal in dispatch.verdicts(problem, "cpu"):
+            if refusal is not None or candidate.name == "reference":
+                continue
+            with nnet.use(candidate.name):
+                out = compute(which, case, *(a.astype(dtype) for a in arrays))
+            reference = results[which]
+            assert out.dtype == dtype and out.shape == reference.shape
+            error = np.abs(out - reference).max() / np.abs(reference).max()
+            assert error <= candidate.tolerance(problem), f"{candidate.name} {which}: relative error {error:.1e}"
+            tried += 1
+    assert tried >= 3
+
+
+def test_the_table_reaches_every_kernel():
+    reached = set()
+    for case, which in itertools.product(CONV_CASES, PASSES):
+        problem = conv2d_problem(which, case.x_shape, case.weight_shape, "float32", **case.options)
+        reached.add((dispatch.choose(problem).name, which))
+    assert {name for name, _ in reached} == set(KERNELS)
+    assert "reference" not in {name for name, _ in reached}
+
+
+@pytest.mark.parametrize("case", CONV_CASES[3:40:6], ids=str)
+def test_threads_do_not_change_a_bit(case, rng):
+    x, weight, bias = (a.astype(np.float32) for a in operands(case, rng))
+    grad = rng.standard_normal(nnet.ops.conv2d(x, weight, bias, **case.options).shape).astype(np.float32)
+    before, results = parallel.get_num_threads(), []
+    try:
+        for threads in {1, before}:
+            parallel.set_num_threads(threads)
+            results.append([compute(which, case, x, weight, bias, grad) for which in PASSES])
+    finally:
+        parallel.set_num_threads(before)
+    for first, last in zip(results[0], results[-1]):
+        np.testing.assert_array_equal(first, last)
+
+
+def layouts(x: np.ndarray):
+    """Yield arrays equal to x with other strides."""
+    yield np.ascontiguousarray(x)
+    yield np.asfortranarray(x)
+    yield np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    yield np.ascontiguousarray(x[..., ::-1])[..., ::-1]
+    yield np.repeat(x, 2, axis=1)[:, ::2]
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    yield frozen
+    yield x.astype(x.dtype.newbyteorder())
+
+
+def test_any_strides(rng):
+    case = ConvCase("strides", 2, 18, 7, 6, 20, 3, 3, padding=1)
+    (x, weight, bias, grad), results = expected(case, rng)
+    for xs, ws, gs in zip(layouts(x), layouts(weight), layouts(grad)):
+        for which in PASSES:
+            np.testing.assert_allclose(compute(which, case, xs, ws, bias, gs), results[which], rtol=0, atol=1e-11)
+
+
+def test_results_are_channels_last(rng):
+    case = CONV_CASES[3]
+    (x, weight, bias, grad), _ = expected(case, rng)
+    for which in PASSES:
+        assert compute(which, case, x, weight, bias, grad).transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_unbatched(rng):
+    case = ConvCase("unbatched", 1, 6, 7, 6, 5, 3, 3, padding=1)
+    (x, weight, bias, grad), results = expected(case, rng)
+    for which in PASSES:
+        out = compute(which, case, x[0], weight, bias, grad[0])
+        np.testing.assert_allclose(out, results[which] if which == "backward_weight" else results[which][0], atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_empty_batch(groups):
+    x, weight = np.zeros((0, 4, 5, 5), np.float32), np.ones((8, 4 // groups, 3, 3), np.float32)
+    y = nnet.ops.conv2d(x, weight, np.ones(8, np.float32), padding=1, groups=groups)
+    assert y.shape == (0, 8, 5, 5)
+    assert nnet.ops.conv2d_backward_input(y, weight, x.shape, padding=1, groups=groups).shape == x.shape
+    dw = nnet.ops.conv2d_backward_weight(x, y, weight.shape, padding=1, groups=groups)
+    np.testing.assert_array_equal(dw, np.zeros_like(weight))
+
+
+def test_no_channels_leave_the_bias():
+    y = nnet.ops.conv2d(np.zeros((2, 0, 4, 4)), np.zeros((3, 0, 2, 2)), np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(y, np.broadcast_to(np.array([1.0, 2, 3])[:, None, None], (2, 3, 3, 3)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9, 9), (2, 20, 9, 9)])
+def test_fused_relu(shape, rng):
+    x, weight, bias = rng.standard_normal(shape), rng.standard_normal((18, shape[1], 3, 3)), rng.standard_normal(18)
+    y = nnet.ops.conv2d(x, weight, bias)
+    np.testing.assert_allclose(nnet.ops.conv2d(x, weight, bias, relu=True), np.maximum(y, 0), atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_values_reach_their_outputs_only(channels, value, rng):
+    x, weight = rng.standard_normal((1, channels, 9, 9)), rng.standard_normal((4, channels, 3, 3))
+    clean = nnet.ops.conv2d(x, weight, padding=1)
+    x[0, 1, 4, 4] = value
+    y = nnet.ops.conv2d(x, weight, padding=1)
+    hit = np.zeros(y.shape, bool)
+    hit[:, :, 3:6, 3:6] = True
+    assert not np.isfinite(y[hit]).any()
+    np.testing.assert_array_equal(y[~hit], clean[~hit])
+
+
+def test_guard_bytes_around_the_result(rng, monkeypatch):
+    real, guards = memory.empty, []
+
+    def empty(shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        block = np.full(size + 512, 171, np.uint8)
+        guards.append((block[:256], block[256 + size :]))
+        return block[256 : 256 + size].view(dtype).reshape(shape)
+
+    for case in CONV_CASES:
+        x, weight, bias = (a.astype(np.float32) for a in operands(case, rng))
+        y = nnet.ops.conv2d(x, weight, bias, **case.options)
+        monkeypatch.setattr(memory, "empty", empty)
+        for which in PASSES:
+            compute(which, case, x, weight, bias, np.ones_like(y))
+        monkeypatch.setattr(memory, "empty", real)
+    assert guards and all((g == 171).all() for pair in guards for g in pair)
+
+
+X, W = np.zeros((2, 4, 8, 8), np.float32), np.zeros((6, 4, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "arguments"),
+    [
+        (ValueError, "input must have shape", {"x": np.zeros((4, 8), np.float32)}),
+        (ValueError, "weight must have shape", {"weight": np.zeros((6, 4, 3), np.float32)}),
+        (ValueError, "input must have 4 channels", {"x": np.zeros((2, 5, 8, 8), np.float32)}),
+        (ValueError, "bias must have shape", {"bias": np.zeros(5, np.float32)}),
+        (ValueError, "stride must be at least 1, got 0", {"stride": 0}),
+        (ValueError, "stride must be", {"stride": (1, 2, 3)}),
+        (TypeError, "stride must be an integer, got 1.5", {"stride": 1.5}),
+        (ValueError, "padding must be at least 0, got -1", {"padding": -1}),
+        (ValueError, "padding must be one of", {"padding": "full"}),
+        (ValueError, "padding='same' needs stride 1", {"padding": "same", "stride": 2}),
+        (ValueError, "dilation must be at least 1", {"dilation": 0}),
+        (ValueError, "groups must be at least 1", {"groups": 0}),
+        (ValueError, "groups must divide", {"groups": 4, "weight": np.zeros((6, 1, 3, 3), np.float32)}),
+        (ValueError, "weight spans 17 x 17 pixels", {"dilation": 8}),
+        (TypeError, "dtypes must be equal", {"weight": W.astype(np.float64)}),
+        (TypeError, "input must have dtype", {"x": X.astype(np.int64)}),
+        (TypeError, "weight must have dtype", {"weight": W.astype(complex)}),
+    ],
+)
+def test_bad_arguments_are_named(error, words, arguments):
+    with pytest.raises(error, match=words):
+        nnet.ops.conv2d(**{"x": X, "weight": W, **arguments})
+
+
+def test_a_gradient_of_the_wrong_shape():
+    with pytest.raises(ValueError, match=r"grad must have the result's shape \(2, 6, 6, 6\)"):
+        nnet.ops.conv2d_backward_input(np.zeros((2, 6, 8, 8), np.float32), W, X.shape)

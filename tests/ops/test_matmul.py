@@ -1,0 +1,113 @@
+"""Matrix products on arrays, in all memory orders, against NumPy in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet.cpu import parallel
+
+SIZES = [(1, 1, 1), (3, 5, 7), (15, 33, 17), (64, 70, 300), (14, 16, 1), (1, 100, 40), (100, 1, 1100), (193, 65, 513)]
+
+
+def stored(shape: tuple[int, int], by_rows: bool, dtype: str, rng: np.random.Generator) -> np.ndarray:
+    x = rng.standard_normal(shape).astype(dtype)
+    return x if by_rows else np.asfortranarray(x)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_transpositions(size, dtype, rng):
+    m, n, k = size
+    for a_rows, b_rows in itertools.product([True, False], repeat=2):
+        a, b = stored((m, k), a_rows, dtype, rng), stored((k, n), b_rows, dtype, rng)
+        expected = a.astype(np.float64) @ b.astype(np.float64)
+        out = nnet.ops.matmul(a, b)
+        unit = 3e-6 if dtype == "float32" else 6e-15
+        assert out.dtype == dtype
+        assert np.abs(out - expected).max() <= unit * (k / 1000 + 1) ** 0.5 * np.abs(expected).max()
+
+
+SHAPES = [
+    ((7,), (7,)),
+    ((7,), (7, 3)),
+    ((5, 7), (7,)),
+    ((2, 5, 7), (7, 9)),
+    ((2, 5, 7), (7,)),
+    ((7,), (3, 7, 2)),
+    ((3, 1, 5, 7), (4, 7, 9)),
+    ((0, 3), (3, 4)),
+    ((3, 0), (0, 4)),
+    ((0, 3, 4), (4, 2)),
+    ((2, 3, 4), (2, 4, 0)),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), SHAPES)
+def test_dimensions(a, b, rng):
+    x, y = rng.standard_normal(a), rng.standard_normal(b)
+    expected = x @ y
+    out = nnet.ops.matmul(x, y)
+    assert out.shape == expected.shape
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+
+
+def test_any_strides(rng):
+    x, y = rng.standard_normal((9, 8))[::2, ::-1], np.broadcast_to(rng.standard_normal((8, 1)), (8, 6))
+    np.testing.assert_allclose(nnet.ops.matmul(x, y), x @ y, atol=1e-12)
+
+
+def test_linear(rng):
+    x, weight, bias = rng.standard_normal((2, 3, 7)), rng.standard_normal((5, 7)), rng.standard_normal(5)
+    np.testing.assert_allclose(nnet.ops.linear(x, weight, bias), x @ weight.T + bias, atol=1e-12)
+    np.testing.assert_allclose(nnet.ops.linear(x, weight), x @ weight.T, atol=1e-12)
+    np.testing.assert_allclose(nnet.ops.linear(x, weight[0]), x @ weight[0], atol=1e-12)
+    np.testing.assert_allclose(nnet.ops.linear(x[..., :0], weight[:, :0], bias), np.broadcast_to(bias, (2, 3, 5)))
+
+
+def test_threads_do_not_change_a_bit(rng):
+    a, b = rng.standard_normal((200, 90)).astype(np.float32), rng.standard_normal((90, 70)).astype(np.float32)
+    before = parallel.get_num_threads()
+    try:
+        results = []
+        for threads in (1, before):
+            parallel.set_num_threads(threads)
+            results.append((nnet.ops.matmul(a, b), nnet.ops.matmul(b.T, a.T), nnet.ops.matmul(a.T, a)))
+    finally:
+        parallel.set_num_threads(before)
+    for first, last in zip(*results):
+        np.testing.assert_array_equal(first, last)
+
+
+F32 = np.zeros((3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "a", "b"),
+    [
+        (ValueError, "the last dimension of a", F32, F32),
+        (ValueError, "at least one dimension", F32, np.float32(1)),
+        (ValueError, "do not broadcast", np.zeros((2, 3, 4)), np.zeros((3, 4, 5))),
+        (TypeError, "dtypes must be equal", F32, np.zeros((4, 2))),
+        (TypeError, "b must have dtype", F32, np.zeros((4, 2), int)),
+    ],
+)
+def test_bad_arguments_are_named(error, words, a, b):
+    with pytest.raises(error, match=words):
+        nnet.ops.matmul(a, b)
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("input must have shape", (np.zeros((2, 3)), np.zeros((4, 5)), None)),
+        ("weight must have shape", (np.zeros((2, 3)), np.zeros((4, 5, 3)), None)),
+        ("bias must have shape", (np.zeros((2, 3)), np.zeros((4, 3)), np.zeros(3))),
+    ],
+)
+def test_bad_linear_arguments_are_named(words, arguments):
+    with pytest.raises(ValueError, match=words):
+        nnet.ops.linear(*arguments)
