@@ -1,4 +1,4 @@
-"""Arrays for results and scratch: large blocks are recycled, since fresh pages cost more than the kernels that fill them.
+"""Arrays for results and scratch. Large blocks are recycled: fresh pages cost more than the kernels that fill them.
 
 A fresh 64 MB buffer takes 7.6 ms of page faults; one that was used before takes 2.3 ms to fill. A block goes back to
 the pool when the last array that views it is gone.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -102,18 +103,39 @@ def channels_last(x: np.ndarray) -> np.ndarray:
     return out
 
 
+class _Layout(NamedTuple):
+    """How an array lies in memory."""
+
+    order: tuple[int, ...]
+    inverse: tuple[int, ...]
+    dense: bool
+
+
+@lru_cache(maxsize=4096)
+def _layout_of(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> _Layout:
+    # Axes of size 1 have arbitrary strides: sort them outermost, where they change nothing.
+    keys = [(-abs(s) if n > 1 else -math.inf, axis) for axis, (s, n) in enumerate(zip(strides, shape))]
+    order = tuple(axis for _, axis in sorted(keys))
+    inverse = tuple(order.index(axis) for axis in range(len(shape)))
+    expected, gaps = itemsize, False
+    for axis in reversed(order):
+        gaps |= shape[axis] > 1 and strides[axis] != expected
+        expected *= shape[axis]
+    return _Layout(order, inverse, not gaps or 0 in shape)
+
+
+def _layout(x: np.ndarray) -> _Layout:
+    return _layout_of(x.shape, x.strides, x.itemsize)
+
+
 def memory_order(x: np.ndarray) -> tuple[int, ...]:
     """Return the order of axes, outermost first, in which x lies in memory."""
-    # Axes of size 1 have arbitrary strides: sort them outermost, where they change nothing.
-    keys = [(-abs(s) if n > 1 else -math.inf, axis) for axis, (s, n) in enumerate(zip(x.strides, x.shape))]
-    return tuple(axis for _, axis in sorted(keys))
+    return _layout(x).order
 
 
 def dense(x: np.ndarray) -> np.ndarray:
     """Return x, or a copy of it, whose elements fill a block of memory without gaps, in the same order of axes."""
-    order = memory_order(x)
-    moved = x.transpose(order)
-    if moved.flags.c_contiguous:
+    if x.flags.c_contiguous or _layout(x).dense:
         return x
     out = empty_like(x)
     out[...] = x
@@ -122,22 +144,22 @@ def dense(x: np.ndarray) -> np.ndarray:
 
 def flat(x: np.ndarray) -> np.ndarray:
     """Return the elements of a dense array as one dimension, in the order of memory, without a copy."""
-    return x.transpose(memory_order(x)).reshape(-1)
+    return x.ravel("K")
 
 
 def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
     """Return an uninitialised dense array with the shape and the order of axes of x."""
-    order = memory_order(x)
-    out = empty(tuple(x.shape[axis] for axis in order), x.dtype if dtype is None else dtype)
-    inverse = [0] * x.ndim
-    for position, axis in enumerate(order):
-        inverse[axis] = position
-    return out.transpose(inverse)
+    dtype = x.dtype if dtype is None else dtype
+    if x.flags.c_contiguous:
+        return empty(x.shape, dtype)
+    order, inverse, _ = _layout(x)
+    return empty(tuple(x.shape[axis] for axis in order), dtype).transpose(inverse)
 
 
 def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """Return x, copied if need be, with its axes in memory in the same order as those of the dense array `model`."""
-    if x.strides == model.strides:
+    """Return x, copied if need be, dense and with its axes in memory in the same order as those of `model`."""
+    ours, wanted = _layout(x), _layout(model)
+    if ours.dense and ours.order == wanted.order:
         return x
     out = empty_like(model, x.dtype)
     out[...] = x

@@ -33,11 +33,14 @@ from numbanet.cpu.compile import Kernel
 MAX_POINTERS = 10
 _I64 = ir.IntType(64)
 _FLUSH_DENORMALS = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
+# NumPy's array object starts with the head of every object, then the pointer to its data. Kernels get that pointer from
+# there: the ways to it in Python, such as array.ctypes.data, take longer than a small kernel runs.
+_DATA_OFFSET = object.__basicsize__
 
 
 @intrinsic
 def _call_task(typingctx, address, count, block, task):
-    """Call kernel machine code: ``kernel(task, &block[count], block[0], ..., block[count - 1])``."""
+    """Call kernel machine code: ``kernel(task, &block[count], data of the array block[0], ..., block[count - 1])``."""
 
     def codegen(context, builder, sig, args):
         address, count, block, task = args
@@ -50,7 +53,9 @@ def _call_task(typingctx, address, count, block, task):
             here = builder.append_basic_block(f"pointers{number}")
             cases.add_case(ir.Constant(_I64, number), here)
             builder.position_at_end(here)
-            pointers = [builder.load(builder.gep(data, [ir.Constant(_I64, j)])) for j in range(number)]
+            arrays = [builder.load(builder.gep(data, [ir.Constant(_I64, j)])) for j in range(number)]
+            fields = [builder.add(array, ir.Constant(_I64, _DATA_OFFSET)) for array in arrays]
+            pointers = [builder.load(builder.inttoptr(field, _I64.as_pointer())) for field in fields]
             kind = ir.FunctionType(ir.VoidType(), [_I64, integers.type] + [_I64] * number)
             builder.call(builder.inttoptr(address, kind.as_pointer()), [task, integers, *pointers])
             builder.branch(done)
@@ -262,27 +267,25 @@ def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: S
     if not _state.ready:
         _prepare()
     address, expected = kernel.entry(dtype)
-    count = len(arrays)
-    if count != len(expected):
-        raise TypeError(f"kernel {kernel.name} takes {len(expected)} buffers, got {count}")
-    block = []
-    for position, array in enumerate(arrays):
-        if array.dtype is not expected[position] or not array.flags.c_contiguous:
-            _refuse(kernel, position, array, expected[position])
-        block.append(array.__array_interface__["data"][0])
-    block.extend(integers)
-    packed = np.array(block, np.int64)
+    if len(arrays) != len(expected):
+        raise TypeError(f"kernel {kernel.name} takes {len(expected)} buffers, got {len(arrays)}")
+    for array, wanted in zip(arrays, expected):
+        if type(array) is not np.ndarray or array.dtype is not wanted or not array.flags.c_contiguous:
+            _check(kernel, array, wanted)
+    block = np.array([*map(id, arrays), *integers], np.int64)
     if tasks <= 1 or _state.serial_only or numba.get_num_threads() == 1:
-        _state.serial(address, count, packed, tasks)
+        _state.serial(address, len(expected), block, tasks)
         return
     with _state.guard:
-        _state.parallel(address, count, packed, tasks)
+        _state.parallel(address, len(expected), block, tasks)
 
 
-def _refuse(kernel: Kernel, position: int, array: np.ndarray, wanted: np.dtype) -> None:
-    # Equal dtypes are usually one object; an equal one that is not (unpickled, say) is fine too.
+def _check(kernel: Kernel, array: Any, wanted: np.dtype) -> None:
+    # Equal dtypes are usually one object; an equal one that is not (unpickled, say) is fine too, and so is a subclass.
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"kernel {kernel.name} takes arrays, got {type(array).__name__}")
     if array.dtype != wanted or not array.flags.c_contiguous:
         raise TypeError(
-            f"kernel {kernel.name}: buffer {position} must be C-contiguous {wanted}, "
+            f"kernel {kernel.name}: a buffer must be C-contiguous {wanted}, "
             f"got {array.dtype} with shape {array.shape} and strides {array.strides}"
         )

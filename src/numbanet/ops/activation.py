@@ -10,13 +10,13 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.problem.activation import ActivationProblem, gelu_form
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import dtype_name, float_array, same_dtype
 
 
 def _forward(function: str, x: np.ndarray, parameter: float = 0.0) -> np.ndarray:
     x = memory.dense(float_array("x", x))
     y = memory.empty_like(x)
-    problem = ActivationProblem("forward", x.dtype.name, function, x.size, parameter)
+    problem = ActivationProblem("forward", dtype_name(x.dtype), function, x.size, parameter)
     dispatch.run(problem, (memory.flat(x),), (memory.flat(y),))
     return y
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import dtype_name, float_array, same_dtype
 from numbanet.problem.matmul import MatmulProblem
 
 
@@ -29,7 +29,7 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, out: np.ndar
         return
     a, a_rows = _matrix(a)
     b, b_rows = _matrix(b)
-    problem = MatmulProblem("forward", a.dtype.name, m, n, k, a_rows, b_rows, bias is not None)
+    problem = MatmulProblem("forward", dtype_name(a.dtype), m, n, k, a_rows, b_rows, bias is not None)
     dispatch.run(problem, (a, b, bias), (out,))
 
 

@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array
+from numbanet.problem.base import dtype_name, float_array
 from numbanet.problem.optim import (
     ClipProblem,
     VectorNormProblem,
@@ -40,7 +40,7 @@ def _step(
         check_match(name, check_in_place(name, state[name]), parameter)
     target = memory.dense(parameter)
     arrays = [None if array is None else memory.like_layout(array, target) for array in state.values()]
-    problem = optimizer_problem(rule, target.dtype.name, target.size, used, options)
+    problem = optimizer_problem(rule, dtype_name(target.dtype), target.size, used, options)
     inputs = memory.flat(memory.like_layout(grad, target)), np.array(coefficients, np.float64)
     dispatch.run(problem, inputs, tuple(None if a is None else memory.flat(a) for a in (target, *arrays)))
     for original, result in zip((parameter, *state.values()), (target, *arrays)):
@@ -244,7 +244,7 @@ def vector_norm(x: np.ndarray, ord: float = 2) -> float:
     if x.size == 0:
         return math.inf if ord < 0 else 0.0
     partial = np.empty(-(-x.size // _CHUNK))
-    dispatch.run(VectorNormProblem("forward", x.dtype.name, x.size, ord, _CHUNK), (memory.flat(x),), (partial,))
+    dispatch.run(VectorNormProblem("forward", dtype_name(x.dtype), x.size, ord, _CHUNK), (memory.flat(x),), (partial,))
     if ord in (math.inf, -math.inf):
         return float(partial.max() if ord > 0 else partial.min())
     total = reduce(operator.add, partial.tolist())
@@ -254,7 +254,7 @@ def vector_norm(x: np.ndarray, ord: float = 2) -> float:
 
 def _clip(function: str, x: np.ndarray, coefficients: tuple[float, float]) -> None:
     target = memory.dense(check_in_place("x", x))
-    problem = ClipProblem("forward", x.dtype.name, function, x.size)
+    problem = ClipProblem("forward", dtype_name(x.dtype), function, x.size)
     dispatch.run(problem, (np.array(coefficients, np.float64),), (memory.flat(target),))
     if target is not x:
         x[...] = target
