@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from numbanet import memory, settings
@@ -63,7 +63,7 @@ def _list(device: str, operation: str, which: str) -> list[Candidate]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def candidates(device: str, operation: str, which: str) -> tuple[Candidate, ...]:
     """Return the candidates of an operation's pass on a device, in their order."""
     return tuple(_list(device, operation, which))
@@ -76,7 +76,8 @@ def operations() -> tuple[str, ...]:
 
 def check_names(names: tuple[str, ...]) -> None:
     """Raise ValueError for a candidate name that no list has."""
-    missing, known = set(names), set()
+    missing = set(names)
+    known: set[str] = set()
     for device in ("cpu", "cuda"):
         for operation in _FAMILIES:
             if not missing:

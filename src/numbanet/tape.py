@@ -129,7 +129,7 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
                 "or compute the result again"
             )
         if any(p._version != v for p, v in zip(node.parents, node.versions)):
-            raise RuntimeError("a tensor that this backward needs was changed in place after the operation that used it")
+            raise RuntimeError("a tensor that this backward needs was changed in place after it was used")
         gradients = node.backward(pending.pop(number))
         for parent, gradient in zip(node.parents, gradients):
             if gradient is None or not parent.requires_grad:

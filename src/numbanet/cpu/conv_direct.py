@@ -18,6 +18,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import out_addresses, source_addresses
 from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
@@ -32,7 +33,6 @@ from numbanet.cpu.tile import (
     stack_buffer,
     tile_rows,
 )
-from numbanet.cpu.isa import host_isa
 from numbanet.problem.conv import ConvProblem
 
 TABLE = 4096  # entries of a task's address table (on the stack)

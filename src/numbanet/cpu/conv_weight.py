@@ -144,9 +144,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     unit_tasks = min(units, -(-_TASKS // splits))
     pixels = _CHUNK_PIXELS if splits > 1 else _LARGE_CHUNK_PIXELS
     chunk = max(1, min(_RUNS, pixels // q))
-    taps = [
-        (r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)
-    ]
+    taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     integers_ = (
         rows, q, p.k, h, w, p.c, *p.stride,
         n * rows, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size,

@@ -56,9 +56,7 @@ def panel_count(columns: int, dtype: str) -> int:
     return -(-columns // (MAX_VECTORS * numpy_lanes(dtype)))
 
 
-def pack(
-    weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, transposed: bool, dtype: str
-) -> np.ndarray:
+def pack(weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, transposed: bool, dtype: str) -> np.ndarray:
     """Return the packed panels of a weight.
 
     Parameters

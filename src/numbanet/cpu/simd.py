@@ -98,16 +98,17 @@ def ir_tail_mask(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> ir.Value
     return builder.icmp_signed("<", iota, ir_splat(builder, count, lanes))
 
 
-def ir_masked_load(builder: ir.IRBuilder, pointer: ir.Value, vec: Vec, mask: ir.Value) -> ir.Value:
-    """Load the lanes of `mask`; the others are zero and their memory is not touched."""
+def ir_masked_load(
+    builder: ir.IRBuilder, pointer: ir.Value, vec: Vec, mask: ir.Value, others: ir.Value | None = None
+) -> ir.Value:
+    """Load the lanes of `mask`; the lanes beside are those of `others` (or zero), and their memory is not touched."""
     vector = ir_vector(vec)
     address = builder.bitcast(pointer, vector.as_pointer())
     kind = ir.FunctionType(vector, [address.type, _I32, mask.type, vector])
     name = f"llvm.masked.load.{_mangle(vec)}.p0"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(
-        function, [address, ir.Constant(_I32, vec.dtype.bitwidth // 8), mask, ir.Constant(vector, None)]
-    )
+    others = ir.Constant(vector, None) if others is None else others
+    return builder.call(function, [address, ir.Constant(_I32, vec.dtype.bitwidth // 8), mask, others])
 
 
 def ir_masked_store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, vec: Vec, mask: ir.Value) -> None:
@@ -255,7 +256,11 @@ def splat_as(typingctx, v, x):
 def load(typingctx, p, i):
     """Return the vector that starts at element i."""
     vec = _vec_of_pointer(p)
-    return vec(p, types.int64), lambda context, builder, sig, args: ir_load(builder, builder.gep(args[0], [args[1]]), vec)
+
+    def codegen(context, builder, sig, args):
+        return ir_load(builder, builder.gep(args[0], [args[1]]), vec)
+
+    return vec(p, types.int64), codegen
 
 
 @intrinsic
@@ -268,6 +273,18 @@ def load_tail(typingctx, p, i, n):
         return ir_masked_load(builder, builder.gep(args[0], [args[1]]), vec, mask)
 
     return vec(p, types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_tail_or(typingctx, p, i, n, v):
+    """Return the vector of the n elements from element i on; the lanes beyond are those of v."""
+    vec = _vec_of_pointer(p)
+
+    def codegen(context, builder, sig, args):
+        mask = ir_tail_mask(builder, args[2], vec.lanes)
+        return ir_masked_load(builder, builder.gep(args[0], [args[1]]), vec, mask, args[3])
+
+    return vec(p, types.int64, types.int64, vec), codegen
 
 
 @intrinsic

@@ -199,9 +199,7 @@ def _panel_tile(
     with _Loop(builder, taps, [zero] * (rows * vectors), "taps") as tap:
         table = builder.gep(sources, [builder.mul(tap.index, source_step)])
         pointers = [
-            builder.gep(
-                builder.inttoptr(builder.load(builder.gep(table, [_int(i)])), scalar_pointer), [first_channel]
-            )
+            builder.gep(builder.inttoptr(builder.load(builder.gep(table, [_int(i)])), scalar_pointer), [first_channel])
             for i in range(rows)
         ]
         base = builder.gep(panel, [builder.mul(tap.index, panel_step)])

@@ -12,7 +12,7 @@ from numbanet.problem.conv import ConvProblem
 
 
 def _taps(problem: ConvProblem, padded: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield (r, s, view) where the view (N, P, Q, groups, C/groups) holds the pixels that weight[:, r, s] multiplies."""
+    """Yield (r, s, view): the view (N, P, Q, groups, C/groups) holds the pixels that weight[:, r, s] multiplies."""
     (sh, sw), (dh, dw) = problem.stride, problem.dilation
     grouped = padded.reshape(*padded.shape[:3], problem.groups, problem.cg)
     for r in range(problem.r):
