@@ -28,3 +28,5 @@ from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d
 from numbanet.functional.reduce import mean as mean
 from numbanet.functional.reduce import sum as sum
+from numbanet.functional.softmax import log_softmax as log_softmax
+from numbanet.functional.softmax import softmax as softmax

@@ -53,3 +53,7 @@ from numbanet.ops.pool import max_pool2d as max_pool2d
 from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward
 from numbanet.ops.reduce import mean as mean
 from numbanet.ops.reduce import sum as sum
+from numbanet.ops.softmax import log_softmax as log_softmax
+from numbanet.ops.softmax import log_softmax_backward as log_softmax_backward
+from numbanet.ops.softmax import softmax as softmax
+from numbanet.ops.softmax import softmax_backward as softmax_backward

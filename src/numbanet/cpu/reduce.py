@@ -1,0 +1,198 @@
+"""Sums over one dimension of dense memory, at the speed of memory.
+
+Few numbers a sum are added at once, in float64 registers. Many are cut into blocks, each of which adds its rows, in the
+order of memory, to a row of partial sums; then the partial sums are added. Narrow rows are taken several at a time as
+one row that fills eight registers, whose columns the second step adds up.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import F64, I64, Index, T, kernel
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import (
+    convert,
+    integers,
+    lanes,
+    load,
+    load_tail,
+    numpy_lanes,
+    reduce_add,
+    splat,
+    splat_as,
+    store,
+    store_tail,
+)
+
+_TILE = 2048  # columns of a block at most
+_BLOCK = 1 << 15  # elements of a block
+_DIRECT = 128  # rows that are added without blocks
+
+
+@kernel
+def rows(task: Index, ints: I64, x: T, scale: F64, out: T):
+    """out[a] = scale * sum of x[a, :]."""
+    outer, reduced, chunk = integers(ints, 3)
+    a, last = task * chunk, min(outer, (task + 1) * chunk)
+    width = lanes(x)
+    while a < last:
+        i, end = a * reduced, (a + 1) * reduced
+        total = convert(splat(x, 0.0), scale)
+        while i + width <= end:
+            total = total + convert(load(x, i), scale)
+            i += width
+        if i < end:
+            total = total + convert(load_tail(x, i, end - i), scale)
+        out[a] = reduce_add(total) * scale[0]
+        a += 1
+
+
+@kernel
+def columns(task: Index, ints: I64, x: T, scale: F64, out: T):
+    """out[a, b] = scale * sum over r of x[a, r, b], for two vectors of b."""
+    reduced, inner, strips = integers(ints, 3)
+    width = lanes(x)
+    a, b = task // strips, task % strips * 2 * width
+    p, q = a * reduced * inner + b, a * inner + b
+    left = min(width, inner - b)
+    right = min(width, inner - b - left)
+    first = convert(splat(x, 0.0), scale)
+    second = first
+    r = 0
+    if right == width:
+        while r < reduced:
+            first = first + convert(load(x, p), scale)
+            second = second + convert(load(x, p + width), scale)
+            p += inner
+            r += 1
+    else:
+        while r < reduced:
+            first = first + convert(load_tail(x, p, left), scale)
+            second = second + convert(load_tail(x, p + left, right), scale)
+            p += inner
+            r += 1
+    factor = splat_as(first, scale[0])
+    store_tail(out, q, convert(first * factor, out), left)
+    store_tail(out, q + left, convert(second * factor, out), right)
+
+
+@kernel
+def narrow_blocks(task: Index, ints: I64, x: T, partial: T):
+    """partial[a, t, :] = the sum of block t of the rows of x[a]; a row of `wide` columns fits eight registers."""
+    elements, wide, block_rows, count = integers(ints, 4)
+    a, t = task // count, task % count
+    first = t * block_rows * wide
+    last = min(elements, first + block_rows * wide)
+    p, end, out = a * elements + first, a * elements + last, task * wide
+    w = lanes(x)
+    v0 = splat(x, 0.0)
+    v1, v2, v3, v4, v5, v6, v7 = v0, v0, v0, v0, v0, v0, v0
+    if wide == 8 * w:
+        while p + wide <= end:
+            v0, v1 = v0 + load(x, p), v1 + load(x, p + w)
+            v2, v3 = v2 + load(x, p + 2 * w), v3 + load(x, p + 3 * w)
+            v4, v5 = v4 + load(x, p + 4 * w), v5 + load(x, p + 5 * w)
+            v6, v7 = v6 + load(x, p + 6 * w), v7 + load(x, p + 7 * w)
+            p += wide
+    while p < end:
+        n = min(wide, end - p)  # the last row may be cut short
+        v0, v1 = v0 + load_tail(x, p, n), v1 + load_tail(x, p + w, n - w)
+        v2, v3 = v2 + load_tail(x, p + 2 * w, n - 2 * w), v3 + load_tail(x, p + 3 * w, n - 3 * w)
+        v4, v5 = v4 + load_tail(x, p + 4 * w, n - 4 * w), v5 + load_tail(x, p + 5 * w, n - 5 * w)
+        v6, v7 = v6 + load_tail(x, p + 6 * w, n - 6 * w), v7 + load_tail(x, p + 7 * w, n - 7 * w)
+        p += wide
+    store_tail(partial, out, v0, wide)
+    store_tail(partial, out + w, v1, wide - w)
+    store_tail(partial, out + 2 * w, v2, wide - 2 * w)
+    store_tail(partial, out + 3 * w, v3, wide - 3 * w)
+    store_tail(partial, out + 4 * w, v4, wide - 4 * w)
+    store_tail(partial, out + 5 * w, v5, wide - 5 * w)
+    store_tail(partial, out + 6 * w, v6, wide - 6 * w)
+    store_tail(partial, out + 7 * w, v7, wide - 7 * w)
+
+
+@kernel
+def wide_blocks(task: Index, ints: I64, x: T, partial: T):
+    """partial[a, t, :] = the sum of block t of the rows of x[a], for a tile of the columns.
+
+    A row is walked to its end before the next: a walk in several rows at once would lose the prefetcher.
+    """
+    elements, wide, block_rows, count, tile, tiles = integers(ints, 6)
+    a, t, column = task // (tiles * count), task // tiles % count, task % tiles * tile
+    end = min(wide, column + tile)
+    out = (a * count + t) * wide
+    row, last = t * block_rows, min(elements // wide, (t + 1) * block_rows)
+    w = lanes(x)
+    zero = splat(x, 0.0)
+    j = column
+    while j < end:
+        store_tail(partial, out + j, zero, end - j)
+        j += w
+    while row < last:
+        p = a * elements + row * wide
+        j = column
+        while j + w <= end:
+            store(partial, out + j, load(partial, out + j) + load(x, p + j))
+            j += w
+        if j < end:
+            n = end - j
+            store_tail(partial, out + j, load_tail(partial, out + j, n) + load_tail(x, p + j, n), n)
+        row += 1
+
+
+@lru_cache(maxsize=4096)
+def _scale(value: float) -> np.ndarray:
+    return np.array([value])
+
+
+def _direct(x: np.ndarray, outer: int, reduced: int, inner: int, scale: float, out: np.ndarray, dtype: str) -> None:
+    if inner == 1:
+        chunk = max(1, _BLOCK // max(reduced, 1))
+        launch(rows, -(-outer // chunk), (x, _scale(scale), out), (outer, reduced, chunk), dtype)
+    else:
+        strips = -(-inner // (2 * numpy_lanes(dtype)))
+        launch(columns, outer * strips, (x, _scale(scale), out), (reduced, inner, strips), dtype)
+
+
+def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    x, out = inputs[0], outputs[0]
+    outer, reduced, inner = problem.outer, problem.reduced, problem.inner
+    if workspace is not None:
+        partial = workspace.view(problem.dtype)
+        wide, tile, block_rows, count = _cut(reduced, inner, numpy_lanes(problem.dtype))
+        numbers = (reduced * inner, wide, block_rows, count)
+        if tile == 0:
+            launch(narrow_blocks, outer * count, (x, partial), numbers, problem.dtype)
+        else:
+            tiles = -(-wide // tile)
+            launch(wide_blocks, outer * count * tiles, (x, partial), (*numbers, tile, tiles), problem.dtype)
+        x, reduced = partial, count * (wide // inner)
+    _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
+
+
+@lru_cache(maxsize=4096)
+def _cut(reduced: int, inner: int, vector: int) -> tuple[int, int, int, int]:
+    """Return the columns of a widened row, the columns (0: all) and rows of a block, and the number of blocks."""
+    narrow = inner <= 8 * vector
+    wide = inner * (8 * vector // inner) if narrow else inner
+    tile = 0 if narrow else min(wide, _TILE)
+    block_rows = _BLOCK // (tile or wide)
+    return wide, tile, block_rows, -(-reduced * inner // (wide * block_rows))
+
+
+def _workspace_bytes(problem: Any) -> int:
+    limit = _BLOCK if problem.inner == 1 else _DIRECT
+    if problem.reduced <= limit or not problem.outer * problem.inner:
+        return 0
+    wide, _, _, count = _cut(problem.reduced, problem.inner, numpy_lanes(problem.dtype))
+    return problem.outer * wide * count * np.dtype(problem.dtype).itemsize
+
+
+CANDIDATES: CandidateLists = {
+    ("reduce", "forward"): [Candidate("cpu.vector", _run, workspace_bytes=_workspace_bytes)],
+}

@@ -1,0 +1,67 @@
+"""Sums and means of arrays over any dimensions.
+
+A sum is taken block by block in the input's dtype, and the blocks are added in float64: ten million float32 numbers
+keep their digits. The order of additions depends on the shape and the memory order of the input, never on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import float_array, float_name
+from numbanet.problem.promotion import operand
+from numbanet.problem.reduce import reduce_plan, reduced_dims
+
+
+def _reduce(x: np.ndarray, dim: Any, keepdim: bool, mean: bool) -> np.ndarray:
+    dims = reduced_dims(dim, x.ndim)
+    x = memory.dense(x)
+    plan = reduce_plan(float_name(x.dtype) or x.dtype.name, x.shape, memory.memory_order(x), dims, bool(keepdim), mean)
+    values = memory.flat(x)
+    for step in plan.steps:
+        result = memory.empty((step.outer * step.inner,), x.dtype)
+        dispatch.run(step, (values,), (result,))
+        values = result
+    return values.reshape(plan.memory_shape).transpose(plan.axes).reshape(plan.shape)
+
+
+def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> np.ndarray:
+    """Return the sum over some dimensions.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Any shape and strides. Integers and booleans give int64.
+    dim : int or sequence of int, optional
+        What to sum over; negative numbers count from the end. None, or an empty sequence: all dimensions.
+    keepdim : bool
+        Keep the summed dimensions, with size 1.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError
+        If `x` holds no real numbers, or `dim` no integers.
+    ValueError
+        If a dimension does not exist or is given twice.
+    """
+    values = np.asarray(operand("x", x))
+    if values.dtype.kind != "f":
+        dims = reduced_dims(dim, values.ndim) if values.ndim else None
+        return np.asarray(np.sum(values, axis=dims, dtype=np.int64, keepdims=keepdim))
+    return _reduce(values, dim, keepdim, mean=False)
+
+
+def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> np.ndarray:
+    """Return the mean over some dimensions; NaN where there is nothing to average.
+
+    Arguments, result and errors as for `sum`, but integers are refused with a TypeError, as in PyTorch.
+    """
+    return _reduce(float_array("x", x), dim, keepdim, mean=True)
