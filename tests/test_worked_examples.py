@@ -96,8 +96,8 @@ def test_fully_connected_layer_is_a_convolution_with_a_full_size_filter(rng: np.
 
 def test_the_page_shows_what_happens() -> None:
     page = Path(__file__).parents[1] / "docs" / "worked-examples.md"
-    blocks = re.findall(r"```pycon\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, page.name, str(page), 0)
+    text = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
     assert len(examples.examples) > 25
     report: list[str] = []
     doctest.DocTestRunner().run(examples, out=report.append)

@@ -1,0 +1,92 @@
+"""The models against twins in torch that hold the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn as tnn
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import models, nn
+
+
+class Block(tnn.Module):
+    """The block of a residual network for CIFAR; option A pads with zeros, option B projects."""
+
+    def __init__(self, c: int, k: int, stride: int, shortcut: str) -> None:
+        super().__init__()
+        self.conv1 = tnn.Conv2d(c, k, 3, stride, 1, bias=False)
+        self.bn1 = tnn.BatchNorm2d(k)
+        self.conv2 = tnn.Conv2d(k, k, 3, 1, 1, bias=False)
+        self.bn2 = tnn.BatchNorm2d(k)
+        self.grow = k - c
+        if stride != 1 and shortcut == "B":
+            self.downsample = tnn.Sequential(tnn.Conv2d(c, k, 1, stride, bias=False), tnn.BatchNorm2d(k))
+
+    def forward(self, x: Any) -> Any:
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if hasattr(self, "downsample"):
+            x = self.downsample(x)
+        elif self.grow:
+            x = tnn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.grow))
+        return torch.relu(y + x)
+
+
+class ResNet20(tnn.Module):
+    def __init__(self, shortcut: str) -> None:
+        super().__init__()
+        self.conv1 = tnn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = tnn.BatchNorm2d(16)
+        sizes = [(16, 16, 1), (16, 32, 2), (32, 64, 2)]
+        for number, (c, k, stride) in enumerate(sizes, 1):
+            blocks = [Block(c, k, stride, shortcut), Block(k, k, 1, shortcut), Block(k, k, 1, shortcut)]
+            setattr(self, f"layer{number}", tnn.Sequential(*blocks))
+        self.fc = tnn.Linear(64, 10)
+
+    def forward(self, x: Any) -> Any:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.fc(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+
+
+def twin(model: nn.Sequential) -> tnn.Sequential:
+    """The same layers, read from their text, which is torch's."""
+    return tnn.Sequential(*(eval(f"tnn.{layer!r}") for layer in model))
+
+
+CASES = {
+    "resnet20": (lambda: models.resnet20(), lambda m: ResNet20("A"), (3, 32, 32)),
+    "resnet20-B": (lambda: models.resnet20(shortcut="B"), lambda m: ResNet20("B"), (3, 32, 32)),
+    "lenet5": (models.lenet5, twin, (1, 28, 28)),
+    "convnetjs": (models.convnetjs, twin, (3, 32, 32)),
+    "digits": (models.digits, twin, (1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scores_gradients_and_statistics(name: str) -> None:
+    make, make_twin, shape = CASES[name]
+    ours = make().double()
+    theirs = make_twin(ours).double()
+    state = theirs.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    ours.load_state_dict(state)
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((4, *shape)), rng.integers(0, 10, 4)
+    loss = F.cross_entropy(ours(nnet.tensor(x)), nnet.tensor(labels))
+    expected = tnn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(labels))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
+    loss.backward()
+    expected.backward()
+    for (key, parameter), (_, other) in zip(ours.named_parameters(), theirs.named_parameters()):
+        scale = other.grad.abs().max().item()
+        np.testing.assert_allclose(parameter.grad.data, other.grad.numpy(), rtol=0, atol=1e-8 * scale, err_msg=key)
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[key], value.numpy(), rtol=1e-10, atol=1e-12, err_msg=key)
+    ours.eval(), theirs.eval()
+    with nnet.no_grad(), torch.no_grad():
+        scores, other = ours(nnet.tensor(x)).data, theirs(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(scores, other, rtol=1e-8, atol=1e-10)
