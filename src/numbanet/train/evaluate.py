@@ -1,0 +1,99 @@
+"""Loss and accuracy of a model: over a test set, and summed up batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanet import functional as F
+from numbanet.tape import no_grad
+from numbanet.tensor import Tensor, tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Meter:
+    """Sums over the images seen so far, from which their mean loss and accuracy follow."""
+
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+
+    def add(self, images: int, loss: float, correct: int, seconds: float = 0.0) -> None:
+        """Count a batch with its mean loss."""
+        self.images += images
+        self.loss_sum += loss * images
+        self.correct += correct
+        self.seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of an image (nan before the first)."""
+        return self.loss_sum / self.images if self.images else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that were classified correctly, in [0, 1] (nan before the first)."""
+        return self.correct / self.images if self.images else float("nan")
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second of training."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sums as a plain dictionary: the arguments of `Meter`."""
+        return asdict(self)
+
+
+def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int:
+    """Return how many rows of `logits` (N, classes) have their largest value at the label."""
+    return int(np.count_nonzero(logits.data.argmax(axis=1) == labels))
+
+
+def evaluate(
+    model: Any,
+    loader: Any,
+    loss: Loss | None = None,
+    on_batch: Callable[[Meter], None] | None = None,
+) -> Meter:
+    """Return the loss and accuracy of a model over a data set.
+
+    The model is put into evaluation mode, nothing is recorded, and the former mode is restored.
+
+    Parameters
+    ----------
+    model : numbanet.nn.Module
+        Maps images (N, C, H, W) to logits (N, classes).
+    loader : numbanet.data.DataLoader
+        Yields arrays: images and integer labels (N,).
+    loss : callable, optional
+        ``loss(logits, labels)``, a mean over the batch; `numbanet.functional.cross_entropy` if None.
+    on_batch : callable, optional
+        Called with the running sums after each batch.
+
+    Returns
+    -------
+    Meter
+        Its `loss` and `accuracy`.
+    """
+    loss = loss or F.cross_entropy
+    meter = Meter()
+    training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            for images, labels in loader:
+                logits = model(tensor(images))
+                meter.add(len(labels), loss(logits, tensor(labels)).item(), count_correct(logits, labels))
+                if on_batch is not None:
+                    on_batch(meter)
+    finally:
+        model.train(training)
+    return meter

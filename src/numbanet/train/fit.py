@@ -1,0 +1,203 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+from numbanet import functional as F
+from numbanet import optim
+from numbanet.tensor import tensor
+from numbanet.train.evaluate import Loss, Meter, count_correct, evaluate
+from numbanet.train.history import EpochRecord, History
+from numbanet.train.interrupt import Interrupted, StopRequest
+from numbanet.train.progress import Silent, Style, make_progress
+from numbanet.train.run import BEST_NAME, Run
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss was nan or infinite: the training can't go on."""
+
+
+def fit(
+    model: Any,
+    optimizer: Any,
+    train_loader: Any,
+    test_loader: Any = None,
+    *,
+    epochs: int,
+    loss: Loss | None = None,
+    schedule: Any = None,
+    schedule_each: Literal["epoch", "step"] = "epoch",
+    clip_norm: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callable[[EpochRecord, Any], object]] = (),
+    progress: Style = "auto",
+    metadata: dict[str, Any] | None = None,
+) -> History:
+    """Train a classifier.
+
+    Each batch: ``loss(model(images), labels).backward()`` and a step of the optimizer. After each epoch the model is
+    evaluated, checkpoints and logs are written, and the callbacks are called. Ctrl-C ends the training after the batch
+    at hand, with a checkpoint from which ``resume=True`` goes on to the same weights, bit for bit, as if nothing had
+    happened; a second Ctrl-C ends it at once.
+
+    Parameters
+    ----------
+    model : numbanet.nn.Module
+        Maps images (N, C, H, W) to logits (N, classes).
+    optimizer : numbanet.optim.Optimizer
+        Made for the model's parameters.
+    train_loader, test_loader : numbanet.data.DataLoader
+        Yield images and integer labels (N,). Without a test loader nothing is evaluated.
+    epochs : int
+        Epochs in all, also when resuming.
+    loss : callable, optional
+        ``loss(logits, labels)``, a mean over the batch; `numbanet.functional.cross_entropy` if None.
+    schedule : learning-rate schedule, optional
+        Made for the optimizer.
+    schedule_each : {"epoch", "step"}
+        When the schedule advances.
+    clip_norm : float, optional
+        Scale gradients down to this norm over all parameters.
+    out : path, optional
+        Folder for ``last.safetensors``, ``best.safetensors`` (of the epoch with the highest accuracy), ``log.csv`` and
+        ``log.jsonl``. Without it nothing is written.
+    resume : bool
+        Go on from ``last.safetensors``. Arguments must be made as they were for the first part.
+    callbacks : iterable of callable
+        Each is called as ``callback(record, model)`` after each epoch, once its checkpoint is written.
+    progress : {"auto", "bar", "lines", "off"}
+        ``"auto"`` shows a bar on a terminal, else one line an epoch.
+    metadata : dict, optional
+        Strings, numbers, lists and dictionaries to keep in the checkpoints.
+
+    Returns
+    -------
+    History
+        One record an epoch; the accuracy to report is that of the last.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense, or the checkpoint to resume is damaged or does not fit.
+    FileNotFoundError
+        If there is no checkpoint to resume.
+    NonFiniteLoss
+        If a loss is nan or infinite; the message tells epoch and step. The weights are those before that step.
+    Interrupted
+        On Ctrl-C, a kind of KeyboardInterrupt; the message tells where the checkpoint is.
+    """
+    if epochs < 0:
+        raise ValueError(f"epochs must be at least 0, got {epochs}")
+    if schedule_each not in ("epoch", "step"):
+        raise ValueError(f"schedule_each must be 'epoch' or 'step', got {schedule_each!r}")
+    if resume and out is None:
+        raise ValueError("resume=True needs out, the folder of the training to resume")
+    if epochs and not len(train_loader):
+        raise ValueError("train_loader has no batch")
+    run = Run(
+        model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {}
+    )  # fmt: skip
+    if resume:
+        run.load()
+    images = len(train_loader.dataset)
+    shown = make_progress(progress, epochs, images, (run.epoch - 1) * images + run.meter.images)
+    each_step = schedule if schedule_each == "step" else None
+    with StopRequest() as stop, closing(shown):
+        while run.epoch <= epochs:
+            # A training that was interrupted while it was tested has no batches left.
+            if run.batch < len(train_loader):
+                _train_epoch(run, loss or F.cross_entropy, each_step, clip_norm, shown, stop)
+            test = _test(run, test_loader, loss, shown, stop)
+            record = _finish_epoch(run, test, schedule if schedule_each == "epoch" else None)
+            shown.epoch(record)
+            for callback in callbacks:
+                callback(record, model)
+            if stop.requested and run.epoch <= epochs:
+                _interrupt(run)
+    return run.history
+
+
+def _train_epoch(
+    run: Run, loss: Loss, schedule: Any, clip_norm: float | None, shown: Silent, stop: StopRequest
+) -> None:
+    run.model.train()
+    began = time.perf_counter()
+    for images, labels in run.loader:
+        logits = run.model(tensor(images))
+        value = loss(logits, tensor(labels))
+        _check_finite(value.item(), f"loss in epoch {run.epoch}, step {run.batch + 1}", run)
+        run.optimizer.zero_grad()
+        value.backward()
+        if clip_norm is not None:
+            optim.clip_grad_norm_(run.model.parameters(), clip_norm)
+        run.optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        now = time.perf_counter()
+        run.meter.add(len(labels), value.item(), count_correct(logits, labels), now - began)
+        began = now
+        run.batch += 1
+        run.step += 1
+        shown.batch(run.epoch, run.meter, len(labels))
+        # After the last batch the loader must come to its end, for its own state: the test is interrupted instead.
+        if stop.requested and run.batch < len(run.loader):
+            _interrupt(run)
+
+
+def _test(run: Run, loader: Any, loss: Loss | None, shown: Silent, stop: StopRequest) -> Meter | None:
+    if loader is None:
+        return None
+
+    def on_batch(meter: Meter) -> None:
+        shown.testing(run.epoch, meter)
+        if stop.requested:
+            _interrupt(run)
+
+    meter = evaluate(run.model, loader, loss, on_batch)
+    _check_finite(meter.loss, f"test loss after epoch {run.epoch}", run)
+    return meter
+
+
+def _finish_epoch(run: Run, test: Meter | None, schedule: Any) -> EpochRecord:
+    """Record the epoch, move on to the next, and write the checkpoints."""
+    meter, former = run.meter, run.history.best
+    record = EpochRecord(
+        epoch=run.epoch,
+        step=run.step,
+        lr=run.lr,
+        train_loss=meter.loss,
+        train_accuracy=meter.accuracy,
+        test_loss=None if test is None else test.loss,
+        test_accuracy=None if test is None else test.accuracy,
+        seconds=meter.seconds,
+        images_per_second=meter.images_per_second,
+    )
+    run.history.records.append(record)
+    run.batch, run.meter = 0, Meter()
+    if schedule is not None:
+        schedule.step()
+    if former is None or record.score > former.score:
+        run.save(BEST_NAME)
+    run.save()
+    return record
+
+
+def _check_finite(value: float, what: str, run: Run) -> None:
+    if math.isfinite(value):
+        return
+    kept = f"; the checkpoint of the last whole epoch is in {run.out}" if run.out and len(run.history) else ""
+    raise NonFiniteLoss(f"{what} is {value} at learning rate {run.lr:g}: try a lower one, or clip gradients{kept}")
+
+
+def _interrupt(run: Run) -> None:
+    path = run.save()
+    where = f"interrupted in epoch {run.epoch} of {run.epochs}, after {run.batch} of {len(run.loader)} batches"
+    raise Interrupted(f"{where}; " + (f"saved to {path}: resume goes on from there" if path else "nothing was saved"))

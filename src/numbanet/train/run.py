@@ -1,0 +1,131 @@
+"""Everything that a training consists of, and its state: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numbanet import random
+from numbanet.io import load_state, save_state
+from numbanet.train.evaluate import Meter
+from numbanet.train.history import History
+
+LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
+
+
+@dataclass
+class Run:
+    """A training and where it stands.
+
+    Attributes
+    ----------
+    model, optimizer, schedule, loader
+        What has a state of its own; `schedule` may be None.
+    out : Path or None
+        Folder of the checkpoints and logs.
+    metadata : dict
+        What the caller wants to find in the checkpoint.
+    epochs : int
+        Epochs in all.
+    batch : int
+        Batches of the current epoch that are done.
+    step : int
+        Optimizer steps since the start.
+    meter : Meter
+        Sums over the current epoch's batches.
+    history : History
+        The epochs that are over.
+    """
+
+    model: Any
+    optimizer: Any
+    schedule: Any
+    loader: Any
+    epochs: int
+    out: Path | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    batch: int = 0
+    step: int = 0
+    meter: Meter = field(default_factory=Meter)
+    history: History = field(default_factory=History)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 1."""
+        return len(self.history) + 1
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on."""
+        best = self.history.best
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "loader": self.loader.state_dict(),
+            "random": random.get_state(),
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "step": self.step,
+            "meter": self.meter.to_dict(),
+            "history": self.history.to_list(),
+            "best_accuracy": None if best is None else best.score,
+            "metadata": self.metadata,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken.
+
+        Raises
+        ------
+        ValueError
+            If it is the state of a training with another length, or with a schedule where this one has none.
+        """
+        if state["epochs"] != self.epochs:
+            raise ValueError(f"epochs: the training to resume has {state['epochs']}, got {self.epochs}")
+        if (state["schedule"] is None) != (self.schedule is None):
+            raise ValueError("schedule: the training to resume and this one must both have one, or neither")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.loader.load_state_dict(state["loader"])
+        random.set_state(state["random"])
+        self.batch, self.step = state["batch"], state["step"]
+        self.meter = Meter(**state["meter"])
+        self.history = History.from_list(state["history"])
+        self.metadata = state["metadata"]
+
+    def save(self, name: str = LAST_NAME) -> Path | None:
+        """Write the checkpoint and the logs, if there is a folder for them; return the checkpoint's path."""
+        if self.out is None:
+            return None
+        save_state(self.out / name, self.state_dict())
+        self.history.write(self.out)
+        return self.out / name
+
+    def load(self) -> None:
+        """Go to where the folder's last checkpoint stands, and make the logs agree with it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If it is damaged, or of another kind of training; the message names it.
+        """
+        assert self.out is not None
+        path = self.out / LAST_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file: there is no training to resume in {self.out}")
+        state = load_state(path)
+        try:
+            self.load_state_dict(state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: does not fit this training: {error}") from error
+        self.history.write(self.out)

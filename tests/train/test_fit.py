@@ -1,0 +1,142 @@
+"""The training loop: it learns, records, keeps the best, and stops where it must."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numbanet import functional as F
+from numbanet import io, optim, train
+from numbanet.tape import is_grad_enabled
+from numbanet.tensor import tensor
+
+
+def test_it_learns_and_reports_the_last_epoch(tiny: Any) -> None:
+    history = tiny.fit(None, epochs=12, schedule=None)
+    assert [record.epoch for record in history] == list(range(1, 13))
+    assert [record.step for record in history] == list(range(4, 49, 4))
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].score == history[-1].test_accuracy
+    assert history[-1].test_accuracy == train.evaluate(tiny.model, tiny.test).accuracy
+    assert history[-1].test_accuracy > 0.6  # chance gives a third
+    assert all(record.seconds > 0 and record.images_per_second > 0 for record in history)
+
+
+def test_evaluate_is_the_definition(tiny: Any) -> None:
+    tiny.fit(None, epochs=1)
+    tiny.model.train()
+    meter = train.evaluate(tiny.model, tiny.test)
+    assert tiny.model.training
+    tiny.model.eval()
+    images, labels = (np.concatenate(parts) for parts in zip(*tiny.test, strict=True))
+    logits = tiny.model(tensor(images)).detach().numpy().astype(np.float64)
+    shifted = logits - logits.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+    assert meter.images == len(labels) == 20
+    assert meter.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert meter.accuracy == np.mean(logits.argmax(1) == labels)
+
+
+def test_evaluate_records_nothing_and_restores_the_mode_after_an_error(tiny: Any) -> None:
+    def loss(logits: Any, labels: Any) -> Any:
+        assert not is_grad_enabled() and not tiny.model.training
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train.evaluate(tiny.model, tiny.test, loss)
+    assert tiny.model.training and is_grad_enabled()
+
+
+def test_best_and_last_checkpoint(tiny: Any, tmp_path: Path) -> None:
+    history = tiny.fit(tmp_path, epochs=6, schedule=None, metadata={"note": [1, "two"]})
+    best, last = (io.load_state(tmp_path / f"{name}.safetensors") for name in ("best", "last"))
+    scores = [record.score for record in history]
+    assert len(best["history"]) == scores.index(max(scores)) + 1
+    assert len(last["history"]) == 6
+    assert best["best_accuracy"] == last["best_accuracy"] == max(scores) == history.best.score
+    assert last["metadata"] == {"note": [1, "two"]}
+    io.load_model(tiny.model, tmp_path / "best.safetensors")
+    assert train.evaluate(tiny.model, tiny.test).accuracy == max(scores)
+
+
+def test_callbacks_come_after_the_checkpoint(tiny: Any, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def callback(record: train.EpochRecord, model: Any) -> None:
+        assert model is tiny.model
+        seen.append((record.epoch, len(io.load_state(tmp_path / "last.safetensors")["history"])))
+
+    tiny.fit(tmp_path, callbacks=[callback])
+    assert seen == [(1, 1), (2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tiny: Any, tmp_path: Path, bad: float) -> None:
+    calls = iter(range(1, 100))
+
+    def loss(logits: Any, labels: Any) -> Any:
+        value = F.cross_entropy(logits, labels)
+        return value * bad if next(calls) == 10 else value  # the third batch of the second epoch
+
+    place = rf"loss in epoch 2, step 3 is {bad} at learning rate .*; the checkpoint of the last whole epoch is in"
+    with pytest.raises(train.NonFiniteLoss, match=place):
+        tiny.fit(tmp_path, loss=loss)
+    assert all(np.isfinite(p.data).all() for p in tiny.model.parameters())
+    assert len(io.load_state(tmp_path / "last.safetensors")["history"]) == 1
+
+
+def test_a_test_loss_that_is_not_finite(tiny: Any) -> None:
+    def loss(logits: Any, labels: Any) -> Any:
+        return F.cross_entropy(logits, labels) * (1.0 if tiny.model.training else float("nan"))
+
+    with pytest.raises(train.NonFiniteLoss, match="test loss after epoch 1 is nan"):
+        tiny.fit(None, loss=loss)
+
+
+def test_schedules_advance_with_epochs_or_steps(remake: Any) -> None:
+    for each, expected in (("epoch", [0.5, 0.05, 0.005]), ("step", [0.5e-4, 0.5e-8, 0.5e-12])):
+        tiny = remake()
+        optimizer = optim.SGD(tiny.model.parameters(), 0.5)
+        schedule = optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+        tiny.optimizer = optimizer
+        history = tiny.fit(None, schedule=schedule, schedule_each=each)
+        assert [record.lr for record in history] == pytest.approx(expected)
+
+
+def test_clip_norm_bounds_the_step(remake: Any) -> None:
+    tiny = remake()
+    tiny.optimizer = optim.SGD(tiny.model.parameters(), 1.0)
+    before = [p.data.copy() for p in tiny.model.parameters()]
+    tiny.loader.drop_last = True
+    tiny.loader.batch_size = 30  # one step
+    tiny.fit(None, epochs=1, schedule=None, clip_norm=1e-3)
+    moved = np.sqrt(sum(((p.data - b) ** 2).sum() for p, b in zip(tiny.model.parameters(), before, strict=True)))
+    assert moved == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_without_a_test_set_the_training_accuracy_decides(tiny: Any, tmp_path: Path) -> None:
+    tiny.test = None
+    history = tiny.fit(tmp_path)
+    assert history[-1].test_loss is None and history[-1].test_accuracy is None
+    assert history[-1].score == history[-1].train_accuracy
+    assert train.History.read(tmp_path).to_list() == history.to_list()
+
+
+def test_faulty_arguments(tiny: Any) -> None:
+    with pytest.raises(ValueError, match="epochs must be at least 0, got -1"):
+        tiny.fit(None, epochs=-1)
+    with pytest.raises(ValueError, match="schedule_each must be 'epoch' or 'step', got 'day'"):
+        tiny.fit(None, schedule_each="day")
+    with pytest.raises(ValueError, match="progress must be 'auto'.*got 'loud'"):
+        tiny.fit(None, progress="loud")
+    tiny.loader.drop_last, tiny.loader.batch_size = True, 31
+    with pytest.raises(ValueError, match="train_loader has no batch"):
+        tiny.fit(None)
+
+
+def test_no_epochs(tiny: Any, tmp_path: Path) -> None:
+    assert len(tiny.fit(tmp_path / "new", epochs=0)) == 0
+    assert not (tmp_path / "new").exists()
