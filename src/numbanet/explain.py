@@ -65,8 +65,8 @@ def explain(
 def _conv2d(operation: str, which: str, dtype: str, x_shape: Any, weight_shape: Any, *args: Any, **options: Any) -> Any:
     from numbanet.problem.conv import Epilogue, conv2d_problem
 
-    epilogue = Epilogue(bool(options.pop("bias", False)), bool(options.pop("relu", False)))
-    return conv2d_problem(which, _batched(x_shape), weight_shape, dtype, *args, **options, epilogue=epilogue)
+    options["epilogue"] = Epilogue(bool(options.pop("bias", False)), bool(options.pop("relu", False)))
+    return conv2d_problem(which, _batched(x_shape), weight_shape, dtype, *args, **options)
 
 
 def _pool(operation: str, which: str, dtype: str, x_shape: Any, *args: Any, **options: Any) -> Any:

@@ -1,0 +1,56 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return an argparse type: an integer not below `minimum`."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {value}")
+        return value
+
+    parse.__name__ = "integer"  # argparse names the type in its message
+    return parse
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above zero."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
+
+
+positive_float.__name__ = "number"
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Declare --device and --threads."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to compute (default: auto)")
+    parser.add_argument("--threads", type=at_least(1), help="CPU threads (default: all that this process may use)")
+
+
+def apply_engine_options(args: argparse.Namespace) -> None:
+    """Set the device and the threads.
+
+    Raises
+    ------
+    RuntimeError
+        If the device is ``"cuda"`` and no GPU can be used.
+    ValueError
+        If there are fewer threads.
+    """
+    from numbanet import set_num_threads
+    from numbanet.settings import set_device
+
+    if args.device is not None:
+        set_device(args.device)
+    if args.threads is not None:
+        set_num_threads(args.threads)

@@ -1,0 +1,125 @@
+"""``numbanet train``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numbanet.cli.options import add_engine_options, apply_engine_options, at_least, positive_float
+from numbanet.cli.task import DATASETS, DEFAULT_FOLDER, Task, prepare, read_checkpoint
+from numbanet.train.progress import clock
+from numbanet.train.recipes import MODELS, OPTIMIZERS, recipe
+from numbanet.train.run import LAST_NAME
+
+HELP = "train a network; with --data digits nothing need be downloaded"
+_RECIPE_OPTIONS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay")
+_RUNS = Path("runs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from numbanet import models
+
+    add = parser.add_argument
+    add("--data", choices=DATASETS, help="data set (default: digits, which is part of the package)")
+    add("--data-dir", metavar="DIR", help=f"folder of the data set's official files (default: {DEFAULT_FOLDER})")
+    add("--download", action="store_true", help="fetch the files that are missing from --data-dir")
+    add("--model", choices=models.names(), help="network (default: the data set's own)")
+    add("--epochs", type=at_least(1), help="default of this and the next: the recipe for data set and model")
+    add("--batch-size", type=at_least(1))
+    add("--optimizer", choices=OPTIMIZERS)
+    add("--lr", type=positive_float, help="highest learning rate of the one-cycle schedule")
+    add("--weight-decay", type=float)
+    add("--seed", type=at_least(0), help="of weights, order and augmentation (default: 0)")
+    add("--out", metavar="DIR", help="folder for checkpoints and logs (default: a new one, runs/DATA-MODEL)")
+    add("--resume", action="store_true", help="go on with an interrupted training: that in --out, else the latest")
+    add("--progress", choices=("auto", "bar", "lines", "off"), default="auto")
+    add_engine_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the last epoch's test accuracy."""
+    apply_engine_options(args)
+    folder = _folder(args)
+    if args.resume:
+        task, facts = _resumed_task(folder, args)
+    else:
+        task, facts = _new_task(args), None
+    setup = prepare(task, args.download)
+    if facts is not None and facts["classes"] != setup.facts["classes"]:
+        raise ValueError(f"{folder}: the training had the classes {facts['classes']}, the data have others")
+    _introduce(task, setup, folder)
+    from numbanet import train
+
+    began = time.perf_counter()
+    history = train.fit(
+        setup.model, setup.optimizer, setup.train_loader, setup.test_loader, epochs=task.recipe.epochs,
+        schedule=setup.schedule, schedule_each="step", out=folder, resume=args.resume, progress=args.progress,
+        metadata={"facts": setup.facts, "task": task.to_dict()},
+    )  # fmt: skip
+    last, best = history[-1], history.best
+    assert best is not None
+    took = clock(time.perf_counter() - began)
+    print(f"done in {took}: test accuracy after epoch {last.epoch}: {last.score:.2%}", end=" ")
+    print(f"(best: {best.score:.2%} after epoch {best.epoch})")
+    print(f"checkpoints and logs: {folder}")
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """Return the folder of the training; a training that is there already is never overwritten."""
+    if args.out is not None:
+        folder = Path(args.out)
+        if not args.resume and (folder / LAST_NAME).exists():
+            raise ValueError(
+                f"{folder} holds a training: add --resume to go on with it, or name another folder (--out)"
+            )
+        return folder
+    dataset = args.data or "digits"
+    name = f"{dataset}-{args.model or MODELS[dataset]}"
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = [pattern.fullmatch(path.name) for path in _RUNS.iterdir()] if _RUNS.is_dir() else []
+    latest = max((int(match[1] or 1) for match in found if match), default=0)
+    number = max(1, latest) if args.resume else latest + 1
+    return _RUNS / (name if number == 1 else f"{name}-{number}")
+
+
+def _new_task(args: argparse.Namespace) -> Task:
+    dataset = args.data or "digits"
+    model = args.model or MODELS[dataset]
+    given = {name: getattr(args, name) for name in _RECIPE_OPTIONS if getattr(args, name) is not None}
+    return Task(
+        dataset, args.data_dir or DEFAULT_FOLDER, model, args.seed or 0, replace(recipe(dataset, model), **given)
+    )
+
+
+def _resumed_task(folder: Path, args: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
+    """Return the settings that the training was begun with; options that contradict them are an error."""
+    path = folder / LAST_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no training to resume in {folder}")
+    metadata = read_checkpoint(path)["metadata"]
+    task = Task.from_dict(metadata["task"])
+    for name in ("data", "model", "seed", *_RECIPE_OPTIONS):
+        given, known = getattr(args, name), task.to_dict()[name]
+        if given is not None and given != known:
+            raise ValueError(f"--{name.replace('_', '-')} {given}: the training in {folder} was begun with {known}")
+    return (task if args.data_dir is None else replace(task, data_dir=args.data_dir)), metadata["facts"]
+
+
+def _introduce(task: Task, setup: Any, folder: Path) -> None:
+    parameters = sum(p.numel() for p in setup.model.parameters())
+    counts = len(setup.train_loader.dataset), len(setup.test_loader.dataset)
+    chosen = task.recipe
+    print(
+        f"{task.data}: {counts[0]:,} images to train on, {counts[1]:,} to test, {len(setup.facts['classes'])} classes"
+    )
+    print(
+        f"{task.model}: {parameters:,} parameters; {chosen.epochs} epochs, batches of {chosen.batch_size}, "
+        f"{chosen.optimizer}, learning rates up to {chosen.lr:g}; Ctrl-C saves to {folder}",
+        flush=True,
+    )
