@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -132,65 +132,61 @@ def _pool(layer: layers.PoolLayer) -> Operation:
 
 
 def _linear(layer: layers.LinearLayer) -> Operation:
-    weight, bias = _random(layer.out_features, layer.in_features), _random(layer.out_features)
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        weight = b.tensor(_random(layer.out_features, layer.in_features), True)
+        bias = b.tensor(_random(layer.out_features), True)
+        return lambda x: b.functional.linear(x, weight, bias)
 
-    def run(b: Backend, x: Any) -> Any:
-        w = b.tensor(weight, True), b.tensor(bias, True)
-        return lambda x: b.functional.linear(x, *w)
-
-    return _prepared(run)
+    return _prepared(prepare)
 
 
 def _batch_norm(channels: int, training: bool) -> Operation:
-    mean, variance = np.zeros(channels, np.float32), np.ones(channels, np.float32)
-    weight, bias = _random(channels), np.linspace(-1, 1, channels, dtype=np.float32)
-
-    def prepare(b: Backend, x: Any) -> Any:
-        running = b.tensor(mean.copy()), b.tensor(variance.copy())
-        affine = b.tensor(weight, True), b.tensor(bias, True)
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        running = b.tensor(np.zeros(channels, np.float32)), b.tensor(np.ones(channels, np.float32))
+        affine = b.tensor(_random(channels), True), b.tensor(_random(channels), True)
         return lambda x: b.functional.batch_norm(x, *running, *affine, training)
 
     return _prepared(prepare)
 
 
 def _cross_entropy(n: int, classes: int) -> Operation:
-    target = np.arange(n, dtype=np.int64) * 7 % classes
-
-    def prepare(b: Backend, x: Any) -> Any:
-        wanted = b.tensor(target)
-        return lambda x: b.functional.cross_entropy(x, wanted)
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        target = b.tensor(np.arange(n, dtype=np.int64) * 7 % classes)
+        return lambda x: b.functional.cross_entropy(x, target)
 
     return _prepared(prepare)
 
 
-def _prepared(prepare: Callable[[Backend, Any], Callable[[Any], Any]]) -> Operation:
-    """Make an operation of a function that prepares its other operands once for a backend."""
+def _prepared(prepare: Callable[[Backend], Callable[[Any], Any]]) -> Operation:
+    """Make an operation of a function that prepares its other operands, once a backend."""
     made: dict[str, Callable[[Any], Any]] = {}
 
     def run(b: Backend, x: Any) -> Any:
         if b.name not in made:
-            made[b.name] = prepare(b, x)
+            made[b.name] = prepare(b)
         return made[b.name](x)
 
     return run
 
 
-def _operations() -> Iterator[tuple[str, str, tuple[int, ...], Operation]]:
-    """Yield section, name, shape of the input, function."""
+def _operations() -> Iterator[tuple[str, str, tuple[int, ...], int, Operation]]:
+    """Yield section, name, shape of the input, elements of the result (0: no matter), function."""
     for pool in layers.POOLS:
-        yield "pool", pool.name, pool.x_shape, _pool(pool)
+        yield "pool", pool.name, pool.x_shape, math.prod(pool.y_shape), _pool(pool)
     for name, shape in layers.ACTIVATIONS.items():
-        yield "batch_norm", name, shape, _batch_norm(shape[1], True)
-        yield "batch_norm", f"{name} inference", shape, _batch_norm(shape[1], False)
-        yield "relu", name, shape, lambda b, x: b.functional.relu(x)
-        yield "gelu", name, shape, lambda b, x: b.functional.gelu(x)
+        size = math.prod(shape)
+        yield "batch_norm", name, shape, size, _batch_norm(shape[1], True)
+        yield "batch_norm", f"{name} inference", shape, size, _batch_norm(shape[1], False)
+        yield "relu", name, shape, size, lambda b, x: b.functional.relu(x)
+        yield "gelu", name, shape, size, lambda b, x: b.functional.gelu(x)
     for name, scores in layers.SCORES.items():
-        yield "softmax", name, scores, lambda b, x: b.functional.softmax(x, 1)
-        yield "log_softmax", name, scores, lambda b, x: b.functional.log_softmax(x, 1)
-        yield "cross_entropy", name, scores, _cross_entropy(*scores)
+        size = math.prod(scores)
+        yield "softmax", name, scores, size, lambda b, x: b.functional.softmax(x, 1)
+        yield "log_softmax", name, scores, size, lambda b, x: b.functional.log_softmax(x, 1)
+        yield "cross_entropy", name, scores, 0, _cross_entropy(*scores)
     for table, linears in layers.LINEARS.items():
         for linear in linears:
-            yield "linear", f"{table} {linear.name}", (linear.n, linear.in_features), _linear(linear)
+            yield "linear", f"{table} {linear.name}", (linear.n, linear.in_features), 0, _linear(linear)
 
 
 def _forward_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
@@ -199,7 +195,9 @@ def _forward_call(shape: tuple[int, ...], operation: Operation, backend: str) ->
 
     def run() -> Any:
         with b.no_grad():
-            return operation(b, x)
+            y = operation(b, x)
+        b.synchronize()
+        return y
 
     return run
 
@@ -213,26 +211,26 @@ def _training_call(shape: tuple[int, ...], operation: Operation, backend: str) -
     def run() -> Any:
         x.grad = None
         operation(b, x).backward(grad)
+        b.synchronize()
         return x.grad
 
     return run
 
 
-def operation_cases(sections: tuple[str, ...] | None = None) -> list[Case]:
+def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
     """Return the cases of pooling, batch norm, activations, softmax, losses and linear.
 
     The pass is ``"forward"``, or ``"training"``: forward and backward in one, as autograd runs them.
     """
     cases = []
-    for section, name, shape, operation in _operations():
+    for section, name, shape, result_size, operation in _operations():
         if sections is not None and section not in sections:
             continue
         formats = TORCH_FORMATS if len(shape) == 4 else TORCH_FORMATS[:1]
-        for which, call in (("forward", _forward_call), ("training", _training_call)):
-            if which == "training" and name.endswith("inference"):
-                continue
-            cases.append(Case(section, name, which, partial(call, shape, operation), formats=formats))
+        traffic = 4 * (math.prod(shape) + result_size) if result_size else 0
+        cases.append(
+            Case(section, name, "forward", partial(_forward_call, shape, operation), formats=formats, bytes=traffic)
+        )
+        if not name.endswith("inference"):
+            cases.append(Case(section, name, "training", partial(_training_call, shape, operation), formats=formats))
     return cases
-
-
-OPERATIONS = tuple(dict.fromkeys(section for section, *_ in _operations()))

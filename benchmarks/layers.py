@@ -140,6 +140,12 @@ class PoolLayer:
         """Shape of the input."""
         return self.n, self.c, self.h, self.w
 
+    @property
+    def y_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the output."""
+        p, q = ((size + 2 * self.pad - self.size) // self.stride + 1 for size in (self.h, self.w))
+        return self.n, self.c, p, q
+
 
 def _check_pass(which: str) -> None:
     if which not in PASSES:

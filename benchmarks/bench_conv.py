@@ -1,0 +1,80 @@
+"""Convolution: every pass of every layer of the tables."""
+
+from __future__ import annotations
+
+from benchmarks import backends, cases, layers, timing
+from benchmarks.common import BACKENDS, Suite, require, warm
+
+_LAYERS = {f"{table}: {layer.name}": layer for table, chosen in layers.TABLES.items() for layer in chosen}
+
+
+class Conv(Suite):
+    """Seconds of one pass."""
+
+    params = (BACKENDS, layers.PASSES, tuple(_LAYERS))
+    param_names = ("backend", "which", "layer")
+
+    def setup(self, backend: str, which: str, layer: str) -> None:
+        require(backend)
+        self.call = warm(cases.conv_call, _LAYERS[layer], which, backend)
+
+    def time_pass(self, backend: str, which: str, layer: str) -> None:
+        self.call()
+
+
+class Table:
+    """Speed over all convolutions of a network, each as often as the network has it."""
+
+    timeout = 300
+    params = (tuple(layers.TABLES), layers.PASSES)
+    param_names = ("table", "which")
+
+    def track_gflops(self, table: str, which: str) -> float:
+        """GFLOP/s of the direct method, whatever the algorithm."""
+        return _gflops(table, which)
+
+    def track_fraction_of_peak(self, table: str, which: str) -> float:
+        """The same over the multiply-adds that this machine reaches now."""
+        from benchmarks import peak
+
+        return _gflops(table, which) * 1e9 / peak.flops_per_second()
+
+    track_gflops.unit = "GFLOP/s"
+    track_fraction_of_peak.unit = "of peak"
+
+
+class TableAgainstTorch:
+    """PyTorch's time over ours, PyTorch in its better memory format: geometric mean over a table."""
+
+    timeout = 300
+    params = Table.params
+    param_names = Table.param_names
+
+    def setup(self, table: str, which: str) -> None:
+        require("torch")
+
+    def track_ratio(self, table: str, which: str) -> float:
+        return timing.geometric_mean(_ratio(layer, which) for layer in layers.TABLES[table])
+
+    track_ratio.unit = "torch time / numbanet time"
+
+
+def _gflops(table: str, which: str) -> float:
+    flops = seconds = 0.0
+    for layer in layers.TABLES[table]:
+        flops += layer.count * layer.flops(which)
+        seconds += layer.count * _best(layer, which, ("numbanet",))["numbanet"]
+    return flops / seconds / 1e9
+
+
+def _ratio(layer: layers.ConvLayer, which: str) -> float:
+    best = _best(layer, which, backends.BACKENDS)
+    return min(best[name] for name in backends.TORCH_FORMATS) / best["numbanet"]
+
+
+def _best(layer: layers.ConvLayer, which: str, names: tuple[str, ...]) -> dict[str, float]:
+    calls = {name: cases.conv_call(layer, which, name) for name in names}
+    for call in calls.values():
+        call()
+    samples = timing.interleave(calls, seconds=0.05, rounds=3)
+    return {name: min(values) for name, values in samples.items()}

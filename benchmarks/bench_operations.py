@@ -1,0 +1,40 @@
+"""Pooling, batch norm, activations, softmax, losses and linear: forward, and forward with backward."""
+
+from __future__ import annotations
+
+from benchmarks import cases
+from benchmarks.common import BACKENDS, Suite, require, warm
+
+_CASES = {f"{case.section} {case.name} {case.which}": case for case in cases.operation_cases()}
+
+
+class Operation(Suite):
+    """Seconds of one call."""
+
+    params = (BACKENDS, tuple(_CASES))
+    param_names = ("backend", "operation")
+
+    def setup(self, backend: str, operation: str) -> None:
+        require(backend)
+        self.call = warm(_CASES[operation].build, backend)
+
+    def time_call(self, backend: str, operation: str) -> None:
+        self.call()
+
+
+class Bandwidth:
+    """Memory traffic of the forward pass over that of a plain copy: 1 is all that the memory gives."""
+
+    timeout = 300
+    params = tuple(name for name, case in _CASES.items() if case.bytes)
+    param_names = ("operation",)
+
+    def track_fraction_of_copy(self, operation: str) -> float:
+        from benchmarks import peak, timing
+
+        case = _CASES[operation]
+        call = warm(case.build, "numbanet")
+        seconds = min(timing.interleave({"numbanet": call}, seconds=0.2)["numbanet"])
+        return case.bytes / seconds / peak.bytes_per_second()
+
+    track_fraction_of_copy.unit = "of copy bandwidth"

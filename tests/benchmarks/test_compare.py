@@ -1,0 +1,186 @@
+"""The statistics of the comparison, and that it notices noise and wrong results."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import backends, cases, compare, layers, report, timing
+from benchmarks.report import Row
+
+
+def _row(**changes: object) -> Row:
+    fields: dict[str, object] = {
+        "section": "resnet50", "name": "1x1 64-64 @56", "which": "forward", "threads": 1, "kernel": "cpu.direct",
+        "seconds": 1e-3, "torch_seconds": 2e-3, "torch_format": "nhwc", "control": 1.0, "error": 1e-6, "gflops": 50.0,
+        "gbytes": 5.0, "peak_gflops": 100.0, "peak_gbytes": 20.0, "wide3x3": False,
+    }  # fmt: skip
+    return Row(**(fields | changes))
+
+
+def test_geometric_mean():
+    assert timing.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+    assert timing.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+    assert math.isnan(timing.geometric_mean([]))
+    with pytest.raises(ValueError):
+        timing.geometric_mean([1.0, -1.0])
+
+
+def test_sample_times_one_call():
+    assert 1e-3 <= timing.sample(lambda: time.sleep(1e-3)) < 0.1
+    assert timing.sample(lambda: None) < 1e-4
+
+
+def test_interleave_is_fair():
+    calls: list[str] = []
+    names = ("a", "b", "c")
+    samples = timing.interleave({name: lambda name=name: calls.append(name) for name in names}, seconds=0, rounds=4)
+    assert {name: len(values) for name, values in samples.items()} == {"a": 4, "b": 4, "c": 4}
+    order = [name for name, before in zip(calls, [None, *calls]) if name != before]
+    assert len({tuple(order[j : j + 3]) for j in range(0, 12, 3)}) > 1  # the order changes from round to round
+
+
+def test_interleave_goes_on_while_unsteady():
+    asked = []
+
+    def steady(samples):
+        asked.append(len(samples["a"]))
+        return len(samples["a"]) >= 4
+
+    assert len(timing.interleave({"a": lambda: None}, seconds=0.05, rounds=1, steady=steady)["a"]) >= 4
+    assert asked == sorted(asked)
+    # ... but not for ever.
+    start = time.perf_counter()
+    timing.interleave({"a": lambda: None}, seconds=0.05, rounds=1, steady=lambda samples: False)
+    assert time.perf_counter() - start < 5
+
+
+def test_row_ratio_and_noise():
+    assert _row().ratio == 2.0
+    assert not _row(control=1.02).noisy
+    assert _row(control=0.9).noisy
+    assert "2.00" in report.row_line(_row())
+    assert "50%" in report.row_line(_row())
+    assert "~" in report.row_line(_row(control=1.2))
+
+
+def test_rows_without_torch_have_blanks():
+    row = _row(torch_seconds=math.nan, control=math.nan, error=math.nan, torch_format="")
+    assert "nan" not in report.row_line(row)
+    assert report.means([row]) == []
+    assert "not installed" in report.verdict([row])
+
+
+def test_memory_bound_rows_show_bandwidth():
+    assert "5.0 GB/s" in report.row_line(_row(gflops=math.nan))
+    assert "25%" in report.row_line(_row(gflops=math.nan))
+
+
+def test_means_group_and_split():
+    rows = [
+        _row(torch_seconds=2e-3, wide3x3=True),
+        _row(torch_seconds=8e-3, wide3x3=True),
+        _row(torch_seconds=5e-4),
+        _row(torch_seconds=3e-3, threads=2),
+    ]
+    one, two = report.means(rows)
+    assert (one.threads, two.threads) == (1, 2)
+    assert one.wide3x3 == pytest.approx(4.0)
+    assert one.others == one.lowest == pytest.approx(0.5)
+    assert one.ratio == pytest.approx(2.0)
+    assert two.ratio == pytest.approx(3.0) and math.isnan(two.wide3x3)
+    assert "nan" not in report.mean_line(two)
+
+
+def test_verdict_marks_noise():
+    assert not report.verdict([_row()] * 3).startswith("NOISE")
+    assert report.verdict([_row(control=1.2)] * 3).startswith("NOISE")
+    # One quiet section does not hide a noisy one.
+    assert report.verdict([_row()] * 20 + [_row(section="cifar", control=1.1)]).startswith("NOISE")
+
+
+def test_tables_line_up():
+    lines = [*report.header(report.ROW_TITLES).split("\n"), report.row_line(_row())]
+    assert len({line.count("|") for line in lines}) == 1
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_difference():
+    a = np.array([1.0, -4.0])
+    assert compare.difference(a, a) == 0
+    assert compare.difference(a + [0, 0.4], a) == pytest.approx(0.1)
+    assert compare.difference(a, a[:1]) == math.inf
+    assert compare.difference(np.array([1.0, np.nan]), a) == math.inf
+
+
+def test_wrong_result_is_not_timed(monkeypatch):
+    monkeypatch.setattr(backends, "available", lambda name: True)
+    values = {"numbanet": 1.0, "torch": 1.1, "torch:channels_last": 1.1}
+    case = cases.Case("s", "n", "forward", build=lambda backend: lambda: np.array(values[backend]))
+    with pytest.raises(compare.WrongResult, match="differ by 9.1e-02"):
+        compare.measure(case, seconds=0, rounds=1)
+
+
+def test_measure_takes_torch_in_its_better_format(monkeypatch):
+    calls = {name: lambda: np.zeros(1) for name in backends.BACKENDS}
+    seconds = dict(zip(calls.values(), (1.0, 4.0, 2.0)))
+    monkeypatch.setattr(backends, "available", lambda name: True)
+    monkeypatch.setattr(timing, "sample", seconds.__getitem__)
+    timed = compare.measure(cases.Case("s", "n", "forward", calls.__getitem__), seconds=0, rounds=3)
+    assert timed == {
+        "seconds": 1.0, "torch_seconds": 2.0, "torch_format": "nhwc", "control": 1.0, "error": 0.0
+    }  # fmt: skip
+
+
+def test_control_is_a_second_measurement(monkeypatch):
+    samples = {"numbanet": [2.0, 1.0], "torch": [3.0, 3.0], "torch:channels_last": [9.0, 9.0], "control": [4.0, 3.3]}
+    monkeypatch.setattr(backends, "available", lambda name: True)
+    monkeypatch.setattr(timing, "sample", lambda call: 1.0)
+    monkeypatch.setattr(timing, "interleave", lambda calls, seconds, rounds, steady: samples)
+    timed = compare.measure(cases.Case("s", "n", "forward", lambda name: lambda: np.zeros(1)), seconds=0, rounds=2)
+    assert timed["control"] == pytest.approx(1.1)
+    assert (timed["seconds"], timed["torch_seconds"], timed["torch_format"]) == (1.0, 3.0, "nchw")
+
+
+def test_measure_without_torch(monkeypatch):
+    monkeypatch.setattr(backends, "available", lambda name: name == "numbanet")
+    case = cases.Case("s", "n", "forward", build=lambda backend: lambda: np.zeros(1))
+    timed = compare.measure(case, seconds=0, rounds=1)
+    assert timed["seconds"] > 0
+    assert math.isnan(timed["torch_seconds"])
+
+
+@pytest.mark.parametrize("which", layers.PASSES)
+def test_convolution_case_runs_the_pass(which, monkeypatch):
+    layer = layers.conv(3, 5, 6, 3, stride=2)
+    result = backends.to_numpy(cases.conv_call(layer, which, "numbanet")())
+    assert result.shape == {
+        "forward": layer.y_shape, "backward_input": layer.x_shape, "backward_weight": layer.weight_shape
+    }[which]  # fmt: skip
+    assert cases.conv_kernel(layer, which).startswith("cpu.")
+
+
+def test_wide3x3_is_winograds_home():
+    assert cases.is_wide3x3(layers.conv(32, 64, 14, 3))
+    for other in (
+        layers.conv(16, 64, 14, 3), layers.conv(32, 64, 14, 3, stride=2), layers.conv(64, 64, 14, 3, groups=64),
+        layers.conv(64, 64, 14, 3, dilation=2), layers.conv(64, 64, 14, 5),
+    ):  # fmt: skip
+        assert not cases.is_wide3x3(other)
+
+
+def test_command_line_refuses_unknown_words(capsys):
+    with pytest.raises(SystemExit):
+        compare.parse(["--table", "resnet51"])
+    assert "unknown table 'resnet51'; known: resnet50" in capsys.readouterr().err
+
+
+def test_quick_run_is_small():
+    full, quick = compare.parse([]), compare.parse(["--quick"])
+    assert quick.limit < 60 and math.isinf(full.limit)
+    assert len(quick.threads) == 1
+    assert {case.section for case in compare.choose_cases(quick)} >= {"resnet50", "cifar", "training", "inference"}
+    assert compare.parse(["--quick", "--table", "vgg16"]).table == ("vgg16",)
