@@ -3,9 +3,11 @@
 from numbanet.nn import init as init
 from numbanet.nn.activation import GELU as GELU
 from numbanet.nn.activation import LeakyReLU as LeakyReLU
+from numbanet.nn.activation import LogSoftmax as LogSoftmax
 from numbanet.nn.activation import ReLU as ReLU
-from numbanet.nn.activation import SiLU as SiLU
 from numbanet.nn.activation import Sigmoid as Sigmoid
+from numbanet.nn.activation import SiLU as SiLU
+from numbanet.nn.activation import Softmax as Softmax
 from numbanet.nn.activation import Tanh as Tanh
 from numbanet.nn.container import Identity as Identity
 from numbanet.nn.container import ModuleList as ModuleList
