@@ -7,6 +7,7 @@ the pool when the last array that views it is gone.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,8 +19,17 @@ _ALIGNMENT = 64
 _LIMIT = 1 << 30  # bytes that lie idle in the pool at most
 
 _lock = threading.Lock()
-_idle: dict[int, list[np.ndarray]] = {}
+_idle: dict[int, list[np.ndarray]] = {}  # by size; the size that was used last stands last
 _idle_bytes = 0
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the parent's may have been held by a thread that the child does not have
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Lease:
@@ -32,25 +42,36 @@ class _Lease:
         self.__array_interface__ = block.__array_interface__
 
     def __del__(self) -> None:
-        global _idle_bytes
-        block = self._block
         # A finaliser may run in the middle of `empty` on the same thread: it must not wait for the lock.
         if _lock.acquire(blocking=False):
             try:
-                if _idle_bytes + block.nbytes <= _LIMIT:
-                    _idle.setdefault(block.nbytes, []).append(block)
-                    _idle_bytes += block.nbytes
+                _keep(self._block)
             finally:
                 _lock.release()
+
+
+def _keep(block: np.ndarray) -> None:
+    """Take a block into the pool; where that holds too much, let those go whose size was not used for longest."""
+    global _idle_bytes
+    if block.nbytes > _LIMIT:
+        return
+    while _idle_bytes + block.nbytes > _LIMIT:
+        size = next(iter(_idle))
+        _idle_bytes -= size * len(_idle.pop(size))
+    _idle[block.nbytes] = [*_idle.pop(block.nbytes, ()), block]
+    _idle_bytes += block.nbytes
 
 
 def _block(size: int) -> np.ndarray:
     global _idle_bytes
     with _lock:
-        blocks = _idle.get(size)
+        blocks = _idle.pop(size, None)
         if blocks:
             _idle_bytes -= size
-            return blocks.pop()
+            found = blocks.pop()
+            if blocks:
+                _idle[size] = blocks
+            return found
     return np.empty(size, np.uint8)
 
 

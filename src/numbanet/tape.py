@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -47,23 +47,39 @@ def is_grad_enabled() -> bool:
     return _enabled.get()
 
 
-@contextmanager
-def _set_enabled(value: bool) -> Iterator[None]:
-    token = _enabled.set(value)
-    try:
-        yield
-    finally:
-        _enabled.reset(token)
+class _GradMode(ContextDecorator):
+    """Sets whether operations are recorded: a context manager, and a decorator with or without parentheses."""
+
+    _value: bool
+
+    def __new__(cls, function: Callable | None = None) -> Any:
+        mode = super().__new__(cls)
+        return mode if function is None else mode(function)
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_enabled.get())
+        _enabled.set(self._value)
+
+    def __exit__(self, *exception: object) -> None:
+        _enabled.set(self._before.pop())
+
+    def _recreate_cm(self) -> _GradMode:
+        return type(self)()  # a decorated function may run in several threads at once
 
 
-def no_grad() -> Any:
-    """Return a context manager (and decorator) within which nothing is recorded."""
-    return _set_enabled(False)
+class no_grad(_GradMode):  # noqa: N801 - torch's name
+    """Within a ``with no_grad():`` block, and in functions that it decorates, nothing is recorded."""
+
+    _value = False
 
 
-def enable_grad() -> Any:
-    """Return a context manager (and decorator) within which operations are recorded, even inside `no_grad`."""
-    return _set_enabled(True)
+class enable_grad(_GradMode):  # noqa: N801 - torch's name
+    """The contrary of `no_grad`, and inside it."""
+
+    _value = True
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
@@ -114,8 +130,9 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
     RuntimeError
         If the tape was freed by an earlier backward, or an operand was changed in place since it was recorded.
     """
-    if root._node is None:
+    if root._node is None or root._retains_grad:
         root._accumulate(grad)
+    if root._node is None:
         return
     pending: dict[int, np.ndarray] = {root._node.number: grad}
     nodes = {root._node.number: root._node}

@@ -15,8 +15,9 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import llvmlite
@@ -42,20 +43,43 @@ def cache_dir() -> Path:
     return settings.cache_root() / f"kernels-{source_hash()}"
 
 
+@cache
+def _read_hash(file: str) -> str:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:  # typed at a prompt
+        return ""
+
+
+def _file_hash(function: Callable) -> str:
+    """Return the hash of the file that defines a kernel: one outside the package may have helpers of its own."""
+    return _read_hash(function.__code__.co_filename)
+
+
+def _fingerprint(value: Any) -> Any:
+    """Return what tells a function from others, or a value that it closes over, without addresses."""
+    value = getattr(value, "py_func", value)
+    code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
+    if code is None:
+        return repr(value)
+    # The bytecode alone is the same for two kernels that differ in what they call.
+    constants = [_fingerprint(constant) for constant in code.co_consts]
+    cells = [_fingerprint(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+    return code.co_code.hex(), code.co_names, constants, getattr(value, "__qualname__", ""), cells
+
+
 class KernelCache:
     """The disk cache of one kernel, with the interface that Numba's compilers call.
 
     Parameters
     ----------
     function : callable
-        The Python function; its qualified name, bytecode, names and constants are part of the key.
+        The Python function; its qualified name, its code, what it closes over, and its file are part of the key.
     """
 
     def __init__(self, function: Callable):
         self._name = f"{function.__module__}.{function.__qualname__}"
-        code = function.__code__
-        # Names and constants too: the bytecode alone is the same for two kernels that differ in what they call.
-        self._code = hashlib.sha256(code.co_code + repr((code.co_names, code.co_consts)).encode()).hexdigest()
+        self._code = hashlib.sha256(repr((_fingerprint(function), _file_hash(function))).encode()).hexdigest()
 
     def _path(self, signature: Any, target_context: Any) -> Path:
         key = repr((self._name, self._code, str(signature), target_context.codegen().magic_tuple()))

@@ -29,6 +29,9 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
+from numbanet.cpu.limits import cgroup_quota as cgroup_quota
+from numbanet.cpu.limits import default_threads as default_threads
+from numbanet.problem.base import integer
 
 MAX_POINTERS = 10
 _I64 = ir.IntType(64)
@@ -141,32 +144,11 @@ def _load_tbb() -> None:
                 return  # Numba then takes its next threading layer, and numbanet.info() shows which
 
 
-def default_threads() -> int:
-    """Return the number of threads to start with: the smaller of the affinity mask and the cgroup's CPU quota."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, cgroup_quota() or available))
-
-
-def cgroup_quota() -> int | None:
-    """Return the whole CPUs that the cgroup (version 2 or 1) grants, or None where there is no limit."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as stream:
-            quota, period = stream.read().split()
-    except (OSError, ValueError):
-        try:
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as stream:
-                quota = stream.read().strip()
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as stream:
-                period = stream.read().strip()
-        except OSError:
-            return None
-    if quota in ("max", "-1"):
-        return None
-    return max(1, int(quota) // int(period))
-
-
 class _State:
     """What the first launch sets up: the drivers, the lock that the workqueue layer needs, and the forked mark."""
+
+    # Which Python threads have been given the default number of kernel threads: Numba keeps a number for each.
+    seen = threading.local()
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -195,25 +177,35 @@ def _prepare() -> None:
         _load_tbb()
         _state.serial = _driver(_drive_serial)
         _state.parallel = _driver(_drive_parallel, parallel=True)
-        if "NUMBA_NUM_THREADS" not in os.environ and numba.get_num_threads() > default_threads():
-            numba.set_num_threads(default_threads())
         # The first parallel call picks Numba's threading layer.
         _state.parallel(0, 0, np.zeros(1, np.int64), 0)
         layer = numba.threading_layer()
         if layer == "workqueue":
             _state.guard = threading.RLock()  # two Python threads in it at once would abort the process
-        if layer == "omp" and hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_mark_forked)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
         _state.ready = True
 
 
-def _mark_forked() -> None:
-    # GNU OpenMP ends a forked child at its first parallel region: such a child runs its kernels serially.
-    _state.serial_only = True
+def _after_fork() -> None:
+    layer = numba.threading_layer()
+    if layer == "workqueue":
+        _state.guard = threading.RLock()  # the parent's may have been held by a thread that the child does not have
+    if layer == "omp":
+        _state.serial_only = True  # GNU OpenMP ends a forked child at its first parallel region
+
+
+def _thread_count() -> int:
+    """Return the number of kernel threads of this Python thread; Numba's default does not know the cgroup quota."""
+    if not hasattr(_state.seen, "default"):
+        _state.seen.default = default_threads()
+        if "NUMBA_NUM_THREADS" not in os.environ and numba.get_num_threads() > _state.seen.default:
+            numba.set_num_threads(_state.seen.default)
+    return numba.get_num_threads()
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads kernels use: the same setting as ``numba.set_num_threads``.
+    """Set how many threads the kernels that this Python thread starts use: the same as ``numba.set_num_threads``.
 
     Parameters
     ----------
@@ -222,19 +214,22 @@ def set_num_threads(count: int) -> None:
 
     Raises
     ------
+    TypeError
+        If `count` is not an integer.
     ValueError
         If `count` is out of that range.
     """
-    _prepare()
-    if not 1 <= count <= numba.config.NUMBA_NUM_THREADS:
-        raise ValueError(f"count must be between 1 and {numba.config.NUMBA_NUM_THREADS}, got {count}")
-    numba.set_num_threads(count)
+    get_num_threads()
+    most = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= integer("count", count) <= most:
+        raise ValueError(f"count must be between 1 and {most}, got {count}")
+    numba.set_num_threads(int(count))
 
 
 def get_num_threads() -> int:
-    """Return how many threads kernels use."""
+    """Return how many threads the kernels that this Python thread starts use."""
     _prepare()
-    return numba.get_num_threads()
+    return _thread_count()
 
 
 @lru_cache(maxsize=1)
@@ -273,7 +268,7 @@ def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: S
         if type(array) is not np.ndarray or array.dtype is not wanted or not array.flags.c_contiguous:
             _check(kernel, array, wanted)
     block = np.array([*map(id, arrays), *integers], np.int64)
-    if tasks <= 1 or _state.serial_only or numba.get_num_threads() == 1:
+    if tasks <= 1 or _state.serial_only or _thread_count() == 1:
         _state.serial(address, len(expected), block, tasks)
         return
     with _state.guard:
