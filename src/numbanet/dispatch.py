@@ -22,12 +22,12 @@ from numbanet.problem import Problem
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "conv2d": (("conv_direct", "conv_weight", "conv_band", "conv_depthwise"), "conv"),
+    "conv2d": (("conv_winograd", "conv_direct", "conv_weight", "conv_band", "conv_depthwise"), "conv"),
     "matmul": (("matmul",), "matmul"),
     "max_pool2d": (("pool_max", "pool_max_backward"), "pool"),
     "avg_pool2d": (("pool_average",), "pool"),
     "adaptive_avg_pool2d": (("pool_average",), "pool"),
-    "batch_norm": (("norm",), "norm"),
+    "batch_norm": (("norm", "norm_backward"), "norm"),
     "activation": (("activation",), "activation"),
     "softmax": (("softmax",), "softmax"),
     "cross_entropy": (("loss",), "loss"),
@@ -35,8 +35,10 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "dropout": (("dropout",), "dropout"),
     "elementwise": (("elementwise",), "elementwise"),
     "reduce": (("reduce",), "reduce"),
-    "pad": (("shape",), "shape"),
-    "cat": (("shape",), "shape"),
+    "copy": (("copy",), "shape"),
+    "convert": (("copy",), "shape"),
+    "pad": (("pad",), "shape"),
+    "index_add": (("index",), "shape"),
     "optimizer_step": (("optim",), "optim"),
     "vector_norm": (("optim",), "optim"),
     "clip": (("optim",), "optim"),

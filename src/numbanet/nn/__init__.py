@@ -17,6 +17,8 @@ from numbanet.nn.flatten import Flatten as Flatten
 from numbanet.nn.flatten import Unflatten as Unflatten
 from numbanet.nn.linear import Linear as Linear
 from numbanet.nn.module import Module as Module
+from numbanet.nn.norm import BatchNorm1d as BatchNorm1d
+from numbanet.nn.norm import BatchNorm2d as BatchNorm2d
 from numbanet.nn.parameter import Parameter as Parameter
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d

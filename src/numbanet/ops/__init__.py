@@ -37,6 +37,9 @@ from numbanet.ops.elementwise import sub as sub
 from numbanet.ops.elementwise import where as where
 from numbanet.ops.matmul import linear as linear
 from numbanet.ops.matmul import matmul as matmul
+from numbanet.ops.norm import batch_norm as batch_norm
+from numbanet.ops.norm import batch_norm_backward as batch_norm_backward
+from numbanet.ops.norm import batch_norm_forward as batch_norm_forward
 from numbanet.ops.optim import adadelta_step as adadelta_step
 from numbanet.ops.optim import adagrad_step as adagrad_step
 from numbanet.ops.optim import adam_step as adam_step
@@ -53,6 +56,13 @@ from numbanet.ops.pool import max_pool2d as max_pool2d
 from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward
 from numbanet.ops.reduce import mean as mean
 from numbanet.ops.reduce import sum as sum
+from numbanet.ops.shape import cat as cat
+from numbanet.ops.shape import clone as clone
+from numbanet.ops.shape import contiguous as contiguous
+from numbanet.ops.shape import pad as pad
+from numbanet.ops.shape import pad_backward as pad_backward
+from numbanet.ops.shape import reshape as reshape
+from numbanet.ops.shape import to_dtype as to_dtype
 from numbanet.ops.softmax import log_softmax as log_softmax
 from numbanet.ops.softmax import log_softmax_backward as log_softmax_backward
 from numbanet.ops.softmax import softmax as softmax

@@ -1,0 +1,73 @@
+"""Differentiable normalisation, as in torch.nn.functional."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.tape import record
+from numbanet.tensor import Tensor
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return (input - mean) / sqrt(var + eps) * weight + bias, channel by channel.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C), (N, C, L), (N, C, H, W) or with more dimensions.
+    running_mean, running_var : Tensor or None
+        Shape (C,). Where `training` is False they are the statistics; else they are updated in place:
+        ``running = (1 - momentum) * running + momentum * batch``, with the unbiased variance.
+    weight, bias : Tensor, optional
+        Shape (C,); 1 and 0 if None.
+    training : bool
+        Whether the statistics are those of the batch (the biased variance).
+    momentum, eps : float
+
+    Returns
+    -------
+    Tensor
+        Shape of the input; channels lie side by side in memory.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, `training` has a single value per channel, or running statistics are missing.
+    TypeError
+        If dtypes differ or are not float32 or float64.
+
+    References
+    ----------
+    Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
+    2015.
+    """
+    x, scale = input.data, None if weight is None else weight.data
+    y, mean, inverse = ops.batch_norm_forward(
+        x,
+        None if running_mean is None else running_mean.data,
+        None if running_var is None else running_var.data,
+        scale,
+        None if bias is None else bias.data,
+        training,
+        momentum,
+        eps,
+    )
+    if training:
+        for statistic in (running_mean, running_var):
+            if statistic is not None:
+                statistic.bump_version()
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return ops.batch_norm_backward(grad, x, scale, mean, inverse, training)
+
+    return record(y, (input, weight, bias), backward)
