@@ -12,7 +12,17 @@ from numbanet.cpu.compile import I32, I64, U8, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.pool_windows import windows
 from numbanet.cpu.simd import (
-    convert, integers, lanes, load, load_tail, maximum, select, splat, splat_as, store, store_tail,
+    convert,
+    integers,
+    lanes,
+    load,
+    load_tail,
+    maximum,
+    select,
+    splat,
+    splat_as,
+    store,
+    store_tail,
 )  # fmt: skip
 from numbanet.problem.pool import MaxPoolProblem
 

@@ -1,8 +1,8 @@
 """The gradient of maximum pooling: each element of the result hands its gradient to the one that was the maximum.
 
 Two ways, both free of races and of a fixed order of additions: *gather*, where each input reads from the windows that
-see it, and *scatter*, where a task owns the inputs of its windows. Scatter touches each gradient once, but where windows
-overlap a task must own a whole image.
+see it, and *scatter*, where a task owns the inputs of its windows. Scatter touches each gradient once, but where
+windows overlap a task must own a whole image.
 """
 
 from __future__ import annotations
@@ -19,14 +19,25 @@ from numbanet.cpu.parallel import launch
 from numbanet.cpu.pool_max import max_windows
 from numbanet.cpu.pool_windows import inverse
 from numbanet.cpu.simd import (
-    integers, lanes, load, load_as, load_as_tail, load_tail, numpy_lanes, select, splat, splat_as, store, store_tail,
+    integers,
+    lanes,
+    load,
+    load_as,
+    load_as_tail,
+    load_tail,
+    numpy_lanes,
+    select,
+    splat,
+    splat_as,
+    store,
+    store_tail,
 )  # fmt: skip
 from numbanet.problem.pool import MaxPoolProblem
 
 
 @device
 def _arrived(grad, offsets, at, down, right, tall, wide, code, back_h, back_w, n, full):
-    """Return the sum of those gradients, of tall x wide windows, whose offset says that this element was the maximum."""
+    """Return the sum of those gradients of tall x wide windows whose offset says that this element was the maximum."""
     zero = splat(grad, 0.0)
     total = zero
     for a in range(tall):

@@ -10,7 +10,11 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.pool import (
-    MaxPoolProblem, PoolProblem, adaptive_avg_pool2d_problem, avg_pool2d_problem, max_pool2d_problem,
+    MaxPoolProblem,
+    PoolProblem,
+    adaptive_avg_pool2d_problem,
+    avg_pool2d_problem,
+    max_pool2d_problem,
 )  # fmt: skip
 
 Size = int | Sequence[int]
@@ -141,7 +145,7 @@ def max_pool2d_indices(
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> np.ndarray:
-    """Return int64 positions ``row * W + column`` for the offsets of `max_pool2d_offsets`, given its other arguments."""
+    """Return the positions ``row * W + column`` (int64) that the offsets of `max_pool2d_offsets` stand for."""
     problem = max_pool2d_problem(
         "indices", _batched_shape(input_shape), "float32", kernel_size, stride, padding, dilation, ceil_mode
     )  # fmt: skip

@@ -1,0 +1,172 @@
+"""Copies between memory orders, and conversion between the floating dtypes: at the speed of memory.
+
+Axes that lie alike in both arrays become one. What is left is a pair of axes for the inner loops, and outer axes. If
+both arrays are contiguous along the innermost axis, lines are copied; if each is contiguous along another axis (from
+channels-last to row-major order, say), square blocks are transposed in registers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import F32, F64, I64, Index, Kernel, T, device, kernel
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, store, store_tail
+from numbanet.cpu.transpose import transpose_tile
+from numbanet.problem.shape import CopyProblem
+
+_CHUNK = 1 << 14  # elements a task
+_BLOCK = 64  # of a transposed plane, a task takes a multiple of so many lines
+
+
+@device
+def copy_run(x, i, y, o, count):
+    """Copy `count` elements that follow each other."""
+    end = i + count
+    while end - i >= lanes(x):
+        store(y, o, load(x, i))
+        i += lanes(x)
+        o += lanes(x)
+    if i < end:
+        store_tail(y, o, load_tail(x, i, end - i), end - i)
+
+
+@device
+def _place(task, ints, axes):
+    """Return where a task begins in x and y, its first position on both inner axes, and how many it has there.
+
+    `axes` holds (size, stride in x, stride in y) of each outer axis.
+    """
+    outer, a_size, b_size, a_chunk, b_chunk, ax, ay, bx, by = integers(ints, 9)
+    b_chunks, a_chunks = (b_size + b_chunk - 1) // b_chunk, (a_size + a_chunk - 1) // a_chunk
+    b, rest = (task % b_chunks) * b_chunk, task // b_chunks
+    a, rest = (rest % a_chunks) * a_chunk, rest // a_chunks
+    i, o = a * ax + b * bx, a * ay + b * by
+    for axis in range(outer - 1, -1, -1):
+        at = rest % axes[3 * axis]
+        rest //= axes[3 * axis]
+        i += at * axes[3 * axis + 1]
+        o += at * axes[3 * axis + 2]
+    return i, o, min(a_chunk, a_size - a), min(b_chunk, b_size - b)
+
+
+@kernel
+def copy_lines(task: Index, ints: I64, axes: I64, x: T, y: T):
+    """Both arrays are contiguous along b."""
+    i, o, a_count, b_count = _place(task, ints, axes)
+    ax, ay = ints[5], ints[6]
+    for a in range(a_count):
+        copy_run(x, i + a * ax, y, o + a * ay, b_count)
+
+
+@kernel
+def copy_transposed(task: Index, ints: I64, axes: I64, x: T, y: T):
+    """x is contiguous along a, y along b."""
+    i, o, a_count, b_count = _place(task, ints, axes)
+    ay, bx = ints[6], ints[7]
+    side = lanes(x)
+    for a in range(0, a_count, side):
+        for b in range(0, b_count, side):
+            columns, rows = a_count - a, b_count - b
+            source, destination = i + a + b * bx, o + a * ay + b
+            if columns >= side and rows >= side:
+                transpose_tile(x, source, bx, side, side, y, destination, ay)
+            else:
+                transpose_tile(x, source, bx, min(rows, side), min(columns, side), y, destination, ay)
+
+
+@kernel
+def copy_strided(task: Index, ints: I64, axes: I64, x: T, y: T):
+    """Any strides along both axes."""
+    i, o, a_count, b_count = _place(task, ints, axes)
+    ax, ay, bx, by = ints[5], ints[6], ints[7], ints[8]
+    for a in range(a_count):
+        for b in range(b_count):
+            y[o + a * ay + b * by] = x[i + a * ax + b * bx]
+
+
+Axis = tuple[int, int, int]  # size, stride in x, stride in y
+
+
+def merged(problem: CopyProblem) -> list[Axis]:
+    """Return the axes in the order of y's memory, those that lie alike in both arrays made one."""
+    axes: list[Axis] = []
+    given = zip(problem.shape, problem.x_strides, problem.y_strides)
+    for size, x_stride, y_stride in sorted((a for a in given if a[0] != 1), key=lambda axis: -abs(axis[2])):
+        if axes and axes[-1][1] == size * x_stride and axes[-1][2] == size * y_stride:
+            axes[-1] = (axes[-1][0] * size, x_stride, y_stride)
+        else:
+            axes.append((size, x_stride, y_stride))
+    return axes
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    kernel: Kernel
+    tasks: int
+    integers: tuple[int, ...]
+    axes: np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _plan(problem: CopyProblem) -> _Plan:
+    """Choose the kernel and the inner axes a and b of a copy."""
+    axes = merged(problem)
+    b = axes.pop() if axes else (1, 1, 1)
+    along = [position for position, axis in enumerate(axes) if axis[1] == 1]
+    chosen = copy_lines if b[1] == b[2] == 1 else copy_transposed if along and b[2] == 1 else copy_strided
+    a = axes.pop(along[-1] if chosen is copy_transposed else -1) if axes else (1, 0, 0)
+    if chosen is copy_transposed:
+        b_chunk = min(b[0], _CHUNK // _BLOCK)
+        a_chunk = min(a[0], _CHUNK // b_chunk // _BLOCK * _BLOCK)
+    else:
+        b_chunk = min(b[0], _CHUNK)
+        a_chunk = min(a[0], max(1, _CHUNK // b_chunk))
+    tasks = math.prod(axis[0] for axis in axes) * -(-a[0] // a_chunk) * -(-b[0] // b_chunk)
+    table = np.array([*axes, (1, 0, 0)], np.int64)
+    return _Plan(chosen, tasks, (len(axes), a[0], b[0], a_chunk, b_chunk, *a[1:], *b[1:]), table)
+
+
+def _copy(problem: CopyProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    plan = _plan(problem)
+    launch(plan.kernel, plan.tasks, (plan.axes, *inputs, *outputs), plan.integers, problem.dtype)
+
+
+@device
+def _convert_run(task, ints, x, y):
+    size, chunk = integers(ints, 2)
+    i, end = task * chunk, min(size, (task + 1) * chunk)
+    while end - i >= lanes(x):
+        store(y, i, convert(load(x, i), y))
+        i += lanes(x)
+    if i < end:
+        store_tail(y, i, convert(load_tail(x, i, end - i), y), end - i)
+
+
+@kernel
+def widen(task: Index, ints: I64, x: F32, y: F64):
+    """float32 to float64."""
+    _convert_run(task, ints, x, y)
+
+
+@kernel
+def narrow(task: Index, ints: I64, x: F64, y: F32):
+    """float64 to float32, rounded to the nearest."""
+    _convert_run(task, ints, x, y)
+
+
+def _convert(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    chosen = widen if problem.dtype == "float32" else narrow
+    launch(chosen, -(-problem.size // _CHUNK), (*inputs, *outputs), (problem.size, _CHUNK), problem.dtype)
+
+
+CANDIDATES: CandidateLists = {
+    ("copy", "forward"): [Candidate("cpu.vector", _copy)],
+    ("convert", "forward"): [Candidate("cpu.vector", _convert)],
+}

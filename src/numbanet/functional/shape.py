@@ -1,0 +1,232 @@
+"""Differentiable functions that change shapes, as in torch; views cost nothing where NumPy gives a view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet.ops import shape as ops
+from numbanet.problem.base import integer
+from numbanet.problem.shape import dimension, dimensions, reshaped
+from numbanet.tape import record
+from numbanet.tensor import Tensor
+
+
+def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the same elements, in row-major order of the shape, with another shape (one size may be -1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the sizes are not integers, or do not fit the number of elements.
+    """
+    x = input.data
+    y = ops.reshape(x, shape)
+    # The gradient returns in the memory order of x, for that is what the operation before wants.
+    return record(y, (input,), lambda grad: (ops.copy_like(ops.reshape(grad, x.shape), x),))
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Return the tensor with the dimensions from `start_dim` to `end_dim` made one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no such dimensions, or they come in the wrong order.
+    """
+    shape = input.shape
+    start, end = dimension("start_dim", start_dim, len(shape)), dimension("end_dim", end_dim, len(shape))
+    if start > end:
+        raise ValueError(f"start_dim must not come after end_dim, got {start_dim} and {end_dim} for shape {shape}")
+    if not shape:
+        return reshape(input, (1,))
+    if start == end:
+        return input
+    return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Return the tensor with dimension `dim` split into several (one of `sizes` may be -1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such dimension, or the sizes do not fit it.
+    """
+    axis = dimension("dim", dim, input.ndim)
+    split = reshaped((input.shape[axis],), sizes, "sizes")
+    return reshape(input, (*input.shape[:axis], *split, *input.shape[axis + 1 :]))
+
+
+def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
+    """Return a view with the dimensions in another order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `dims` does not name each dimension once.
+    """
+    order = dimensions("dims", dims, input.ndim)
+    if len(order) != input.ndim:
+        raise ValueError(f"dims must name each of {input.ndim} dimensions once, got {tuple(dims)}")
+    inverse = tuple(order.index(axis) for axis in range(len(order)))
+    return record(input.data.transpose(order), (input,), lambda grad: (grad.transpose(inverse),))
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Return a view with two dimensions swapped.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no such dimensions.
+    """
+    a, b = dimension("dim0", dim0, input.ndim), dimension("dim1", dim1, input.ndim)
+    if not input.ndim:
+        return input
+    return record(input.data.swapaxes(a, b), (input,), lambda grad: (grad.swapaxes(a, b),))
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Return a view without the dimensions of size 1, or without those of `dim` that have size 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no such dimensions.
+    """
+    shape = input.shape
+    named = range(len(shape)) if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
+    gone = tuple(axis for axis in dimensions("dim", named, len(shape)) if shape and shape[axis] == 1)
+    return record(input.data.squeeze(gone), (input,), lambda grad: (np.expand_dims(grad, gone),))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Return a view with a new dimension of size 1 at `dim`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `dim` is out of range.
+    """
+    axis = dimension("dim", dim, input.ndim + 1)
+    return record(np.expand_dims(input.data, axis), (input,), lambda grad: (grad.squeeze(axis),))
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors along a dimension; tensors of shape (0,) are skipped.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no tensors, or their shapes differ elsewhere than in `dim`.
+    """
+    if isinstance(tensors, Tensor):
+        raise TypeError("tensors must be a sequence of tensors, got one tensor")
+    arrays = [tensor.data for tensor in tensors]
+    y = ops.cat(arrays, dim)
+    axis = dimension("dim", dim, y.ndim)
+
+    def backward(grad: np.ndarray) -> list[np.ndarray | None]:
+        found, start = [], 0
+        for tensor, array in zip(tensors, arrays):
+            stop = start if array.shape == (0,) != grad.shape else start + array.shape[axis]
+            part = grad[(slice(None),) * axis + (slice(start, stop),)]
+            found.append(ops.to_dtype(part, array.dtype).reshape(array.shape) if tensor.requires_grad else None)
+            start = stop
+        return found
+
+    return record(y, tuple(tensors), backward)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors of one shape along a new dimension.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no tensors, or their shapes differ.
+    """
+    shapes = [tensor.shape for tensor in tensors]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"tensors must have equal shapes, got {', '.join(map(str, shapes))}")
+    return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Add elements at the ends of dimensions; see `numbanet.ops.pad` for the modes and errors.
+
+    Parameters
+    ----------
+    input : Tensor
+    pad : sequence of int
+        (before, after) of the last dimension, then of the one before it, and so on; negative numbers take away.
+    mode : {"constant", "reflect", "replicate", "circular"}
+    value : float, optional
+        What to add with ``mode="constant"``; zero if None.
+    """
+    shape, widths = input.shape, tuple(pad) if isinstance(pad, list) else pad
+    y = ops.pad(input.data, widths, mode, value)
+    return record(y, (input,), lambda grad: (ops.pad_backward(grad, shape, widths, mode),))
+
+
+def clone(input: Tensor) -> Tensor:
+    """Return a copy; gradients flow through it."""
+    return record(ops.clone(input.data), (input,), lambda grad: (grad,))
+
+
+def to_dtype(input: Tensor, dtype: Any) -> Tensor:
+    """Return the tensor in another dtype, itself where that is its own; gradients flow between floating dtypes.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is not that of booleans, integers, float32 or float64.
+    """
+    source = input.data.dtype
+    y = ops.to_dtype(input.data, dtype)
+    if y is input.data:
+        return input
+    if y.dtype.kind != "f":
+        return Tensor(y)
+    return record(y, (input,), lambda grad: (ops.to_dtype(grad, source),))
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """Return ``input[index]``: a view for integers, slices, None and Ellipsis, a copy for arrays of indices or masks.
+
+    Parameters
+    ----------
+    input : Tensor
+    index : object
+        As PyTorch takes it; a list counts as an array.
+
+    Raises
+    ------
+    IndexError
+        If an index is out of range, or of a dtype that is neither boolean nor integer (uint8 is refused: it is a mask
+        to PyTorch and an index to NumPy).
+    """
+    x = input.data
+    plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
+    # An Ellipsis at the end changes nothing, but makes a single element an array and not a number.
+    y = x[plain if any(part is Ellipsis for part in plain) else (*plain, ...)]
+    return record(y, (input,), lambda grad: (ops.getitem_backward(grad, plain, x.shape, x.dtype),))
+
+
+def _plain(part: Any) -> Any:
+    """Return one part of an index with tensors and lists as arrays, and their integers as numbers."""
+    if isinstance(part, Tensor):
+        part = part.data
+    if part is None or part is Ellipsis or isinstance(part, (slice, bool)):
+        return part
+    if isinstance(part, (list, tuple, range)):
+        part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
+    if isinstance(part, np.ndarray) and (part.ndim or part.dtype == bool):
+        if part.dtype == np.uint8:
+            raise IndexError("index must not have dtype uint8: convert it to int64 (positions) or bool (a mask)")
+        return part
+    return bool(part) if isinstance(part, np.bool_) else integer("index", part)

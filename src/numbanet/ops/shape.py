@@ -1,0 +1,293 @@
+"""Operations that move elements, on arrays: copies between memory orders, joining, padding, conversion, indexing.
+
+What NumPy can do with a view (permute, slices, new axes) needs no function here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.promotion import promote
+from numbanet.problem.shape import (
+    ConvertProblem,
+    CopyProblem,
+    IndexAddProblem,
+    PadProblem,
+    dimension,
+    pad_problem,
+    reshaped,
+    viewable,
+)
+from numbanet.reference import shape as definition
+
+_STAND_INS: dict[int, Any] = {4: np.float32, 8: np.float64}  # a copy moves bits: any dtype of these sizes will do
+
+
+def copy_into(y: np.ndarray, x: np.ndarray) -> None:
+    """Copy x to y, an array of the same shape and dtype but of any strides, not overlapping with it."""
+    stand_in = _STAND_INS.get(x.itemsize)
+    if stand_in is None or not x.dtype.isnative:
+        y[...] = x
+        return
+    if not x.size:
+        return
+    size = x.itemsize
+    problem = CopyProblem(
+        "forward",
+        "float32" if size == 4 else "float64",
+        x.shape,
+        tuple(s // size for s in x.strides),
+        tuple(s // size for s in y.strides),
+    )
+    dispatch.run(problem, (_first(x).view(stand_in),), (_first(y).view(stand_in),))
+
+
+def _first(x: np.ndarray) -> np.ndarray:
+    """Return the one element at which all indices are zero, as a contiguous array: where kernels start to count."""
+    return x[(slice(0, 1),) * x.ndim].reshape(1)
+
+
+def clone(x: np.ndarray) -> np.ndarray:
+    """Return a copy that lies without gaps in memory, its axes in the same order as those of x."""
+    y = memory.empty_like(x)
+    copy_into(y, x)
+    return y
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """Return x in row-major order, copied only if it must be."""
+    if x.flags.c_contiguous:
+        return x
+    y = memory.empty(x.shape, x.dtype)
+    copy_into(y, x)
+    return y
+
+
+def copy_like(x: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Return x, copied if need be, with its axes in memory in the order of those of `model`, which has its shape."""
+    if x.strides == model.strides:
+        return x
+    y = memory.empty_like(model, x.dtype)
+    copy_into(y, x)
+    return y
+
+
+def reshape(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the elements of x, in row-major order of its shape, in another shape.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Any dtype, any strides.
+    shape : sequence of int
+        One size may be -1: it is what makes the number of elements fit.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view where the memory of x allows one, else a copy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the sizes do not fit.
+    """
+    target = reshaped(x.shape, shape)
+    if viewable(x.shape, x.strides, target):
+        return x.reshape(target)
+    return contiguous(x).reshape(target)
+
+
+def cat(arrays: Sequence[np.ndarray], dim: int = 0) -> np.ndarray:
+    """Join arrays along a dimension.
+
+    Parameters
+    ----------
+    arrays : sequence of numpy.ndarray
+        Equal shapes but for `dim`; arrays of shape (0,) are skipped, as in PyTorch.
+    dim : int
+
+    Returns
+    -------
+    numpy.ndarray
+        In the dtype that holds all of theirs, its axes in memory in the order of those of the first array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no arrays, or their shapes do not fit.
+    """
+    if isinstance(arrays, np.ndarray) or not len(arrays):
+        raise ValueError("tensors must be a sequence of at least one tensor")
+    dtype = arrays[0].dtype
+    for array in arrays[1:]:
+        dtype = promote(dtype, array.dtype)
+    parts = [a for a in arrays if a.shape != (0,)] or [arrays[0]]
+    first = parts[0]
+    if first.ndim == 0:
+        raise ValueError("tensors must have at least one dimension to be joined, got a 0-dimensional one")
+    axis = dimension("dim", dim, first.ndim)
+    rest = first.shape[:axis] + first.shape[axis + 1 :]
+    for array in parts:
+        if array.ndim != first.ndim or array.shape[:axis] + array.shape[axis + 1 :] != rest:
+            raise ValueError(
+                f"tensors must have equal shapes but for dimension {axis}, got {first.shape} and {array.shape}"
+            )
+    total = sum(array.shape[axis] for array in parts)
+    order = memory.memory_order(first)
+    shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
+    y = memory.empty(tuple(shape[a] for a in order), dtype).transpose(np.argsort(order))
+    start = 0
+    for array in parts:
+        stop = start + array.shape[axis]
+        copy_into(y[(slice(None),) * axis + (slice(start, stop),)], to_dtype(array, dtype))
+        start = stop
+    return y
+
+
+def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return x in another dtype; x itself where that is its own.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is not that of booleans, integers, float32 or float64.
+    """
+    target = np.dtype(dtype)
+    if target.kind not in "biu" and target not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {target}")
+    if x.dtype == target:
+        return x
+    if x.dtype.kind != "f" or target.kind != "f":
+        return x.astype(target)
+    x = memory.dense(float_array("input", x))
+    y = memory.empty_like(x, target)
+    if x.size:
+        problem = ConvertProblem("forward", same_dtype(input=x), x.size)
+        dispatch.run(problem, (memory.flat(x),), (memory.flat(y),))
+    return y
+
+
+@lru_cache(maxsize=1024)
+def _reordered(problem: PadProblem, order: tuple[int, ...]) -> PadProblem:
+    shape = tuple(problem.shape[axis] for axis in order)
+    return replace(problem, shape=shape, widths=tuple(problem.widths[axis] for axis in order))
+
+
+def _padded(x: np.ndarray, problem: PadProblem, value: float) -> np.ndarray:
+    """Pad in the order of memory, whatever it is."""
+    order = memory.memory_order(x)
+    y = memory.empty(tuple(problem.padded_shape[axis] for axis in order), x.dtype)
+    if y.size:
+        dispatch.run(_reordered(problem, order), (contiguous(x.transpose(order)), np.array([float(value)])), (y,))
+    return y.transpose(np.argsort(order))
+
+
+def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> np.ndarray:
+    """Add elements at the ends of axes.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Any strides.
+    pad : sequence of int
+        (before, after) of the last axis, then of the one before it, and so on. Negative numbers take elements away.
+    mode : {"constant", "reflect", "replicate", "circular"}
+        What the new elements show: `value`; the inner elements mirrored, without those at the border; the elements at
+        the border; or those at the other end. All but ``"constant"`` take 2 numbers for a 2-D or 3-D array, 4 for 3-D
+        or 4-D, 6 for 4-D or 5-D.
+    value : float, optional
+        Zero if None; only with ``mode="constant"``.
+
+    Returns
+    -------
+    numpy.ndarray
+        A new array, its axes in memory in the order of those of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+    """
+    if value and mode != "constant":
+        raise ValueError(f"value must be None with mode={mode!r}, got {value!r}")
+    if x.dtype.kind != "f":
+        return definition.pad(x, pad_problem("forward", x.shape, "float64", pad, mode), value or 0)
+    x = float_array("input", x)
+    problem = pad_problem("forward", x.shape, same_dtype(input=x), pad, mode)
+    return _padded(x, problem, value or 0.0) if x.ndim else x.copy()
+
+
+def pad_backward(
+    grad: np.ndarray, input_shape: Sequence[int], pad: Sequence[int], mode: str = "constant"
+) -> np.ndarray:
+    """Return the gradient of `pad` with respect to its input, of shape `input_shape`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not fit each other.
+    """
+    grad = float_array("grad", grad)
+    problem = pad_problem("backward_input", tuple(input_shape), same_dtype(grad=grad), pad, mode)
+    if grad.shape != problem.padded_shape:
+        raise ValueError(f"grad must have the result's shape {problem.padded_shape}, got {grad.shape}")
+    if mode == "constant":
+        back = pad_problem("forward", grad.shape, problem.dtype, [-width for width in pad])
+        return _padded(grad, back, 0.0) if grad.ndim else grad.copy()
+    order = memory.memory_order(grad)
+    dx = memory.empty(tuple(problem.shape[axis] for axis in order), grad.dtype)
+    if dx.size:
+        dispatch.run(_reordered(problem, order), (contiguous(grad.transpose(order)),), (dx,))
+    return dx.transpose(np.argsort(order))
+
+
+def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Return the gradient of ``x[index]`` with respect to x: each element's goes, added up, to where it was read.
+
+    Parameters
+    ----------
+    grad : numpy.ndarray
+        Gradient of the result.
+    index : object
+        As NumPy takes it: integers, slices, None, Ellipsis, booleans, integer or boolean arrays, or a tuple of these.
+    input_shape : sequence of int
+    dtype : dtype
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape `input_shape`, row-major.
+    """
+    shape = tuple(input_shape)
+    parts = index if isinstance(index, tuple) else (index,)
+    if not any(isinstance(part, (np.ndarray, bool)) for part in parts):
+        dx = memory.empty(shape, dtype)
+        dx.fill(0)
+        copy_into(dx[(*parts, ...) if Ellipsis not in parts else parts], grad)
+        return dx
+    # Dimensions that the index leaves alone at the end move along as rows.
+    taken = len(shape) if Ellipsis in parts else sum(_consumed(part) for part in parts)
+    places = np.arange(math.prod(shape[:taken])).reshape(shape[:taken])[index]
+    inner = math.prod(shape[taken:])
+    dx = memory.empty((math.prod(shape[:taken]), inner), dtype)
+    if dx.size:
+        problem = IndexAddProblem("forward", same_dtype(grad=grad), len(dx), places.size, inner)
+        rows = contiguous(grad).reshape(places.size, inner)
+        dispatch.run(problem, (rows, np.ascontiguousarray(places.reshape(-1), np.int64)), (dx,))
+    return dx.reshape(shape)
+
+
+def _consumed(part: Any) -> int:
+    """Return how many dimensions of an array one part of an index is about."""
+    if part is None or isinstance(part, bool):
+        return 0
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else 1
