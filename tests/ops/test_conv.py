@@ -14,7 +14,7 @@ from numbanet.problem.conv import conv2d_problem
 from tests.cases import CONV_CASES, ConvCase, operands
 
 PASSES = ("forward", "backward_input", "backward_weight")
-KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise")
+KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.winograd")
 
 
 def compute(which: str, case: ConvCase, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, grad: np.ndarray):
@@ -215,3 +215,34 @@ def test_bad_arguments_are_named(error, words, arguments):
 def test_a_gradient_of_the_wrong_shape():
     with pytest.raises(ValueError, match=r"grad must have the result's shape \(2, 6, 6, 6\)"):
         nnet.ops.conv2d_backward_input(np.zeros((2, 6, 8, 8), np.float32), W, X.shape)
+
+
+def test_strict_precision_excludes_winograd(rng):
+    problem = conv2d_problem("forward", (2, 64, 16, 16), (64, 64, 3, 3), "float32", padding=1)
+    assert dispatch.choose(problem).name == "cpu.winograd"
+    with nnet.precision("strict"):
+        assert dispatch.choose(problem).name == "cpu.direct"
+        assert (
+            dict((c.name, r) for c, r in dispatch.verdicts(problem, "cpu"))["cpu.winograd"]
+            == "the precision is 'strict'"
+        )
+    assert dispatch.choose(problem).name == "cpu.winograd"
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_winograd_error_on_activations(channels, rng):
+    """Rectified activations and weights of a trained size: design bound 3e-5, both passes."""
+    x = np.maximum(rng.standard_normal((1, channels, 14, 14)), 0)
+    weight = rng.standard_normal((32, channels, 3, 3)) / np.sqrt(9 * channels)
+    grad = rng.standard_normal((1, 32, 14, 14))
+    single = [a.astype(np.float32) for a in (x, weight, grad)]
+    for out, reference in [
+        (lambda a, w, g: nnet.ops.conv2d(a, w, padding=1), nnet.ops.conv2d(x, weight, padding=1)),
+        (
+            lambda a, w, g: nnet.ops.conv2d_backward_input(g, w, a.shape, padding=1),
+            nnet.ops.conv2d_backward_input(grad, weight, x.shape, padding=1),
+        ),
+    ]:
+        with nnet.use("cpu.winograd"):
+            result = out(*single)
+        assert np.abs(result - reference).max() <= 3e-5 * np.abs(reference).max()

@@ -217,7 +217,7 @@ def _copy_cost(p: ConvProblem) -> float:
 def _forward_cost(p: ConvProblem) -> float:
     run = p.s * p.c if p.dilation[1] == 1 else p.c
     products = 2.0 * p.n * p.p * p.q * p.r * p.s * p.c * _rounded(p.k, numpy_lanes(p.dtype))
-    return products * (1 + 8 / run) + _copy_cost(p)
+    return products * (1 + 4 / run) + _copy_cost(p)
 
 
 def _weight_cost(p: ConvProblem) -> float:
