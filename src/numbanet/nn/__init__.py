@@ -23,3 +23,4 @@ from numbanet.nn.parameter import Parameter as Parameter
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d
 from numbanet.nn.pool import MaxPool2d as MaxPool2d
+from numbanet.nn.summary import summary as summary
