@@ -27,6 +27,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from numbanet import data as data
     from numbanet import io as io
+    from numbanet import models as models
+    from numbanet import nn as nn
     from numbanet import optim as optim
     from numbanet import train as train
     from numbanet import viz as viz
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from numbanet.cpu.parallel import set_num_threads as set_num_threads
 
 # What `import numbanet` does not wait for: it is imported when it is first used.
-_LAZY_MODULES = ("data", "io", "optim", "train", "viz")
+_LAZY_MODULES = ("data", "io", "models", "nn", "optim", "train", "viz")
 _LAZY_NAMES = {"get_num_threads": "numbanet.cpu.parallel", "set_num_threads": "numbanet.cpu.parallel"}
 
 
