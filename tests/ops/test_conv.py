@@ -217,6 +217,10 @@ def test_a_gradient_of_the_wrong_shape():
         nnet.ops.conv2d_backward_input(np.zeros((2, 6, 8, 8), np.float32), W, X.shape)
 
 
+def refusals(problem):
+    return [(candidate.name, reason) for candidate, reason in dispatch.verdicts(problem, "cpu")]
+
+
 def test_strict_precision_excludes_winograd(rng):
     problem = conv2d_problem("forward", (2, 64, 16, 16), (64, 64, 3, 3), "float32", padding=1)
     assert dispatch.choose(problem).name == "cpu.winograd"

@@ -217,13 +217,13 @@ def _copy_cost(p: ConvProblem) -> float:
 def _forward_cost(p: ConvProblem) -> float:
     run = p.s * p.c if p.dilation[1] == 1 else p.c
     products = 2.0 * p.n * p.p * p.q * p.r * p.s * p.c * _rounded(p.k, numpy_lanes(p.dtype))
-    return products * (1 + 4 / run) + _copy_cost(p)
+    return 1.1 * products * (1 + 4 / run) + _copy_cost(p)
 
 
 def _weight_cost(p: ConvProblem) -> float:
     rows = host_isa().tile_rows[min(MAX_VECTORS, -(-p.k // numpy_lanes(p.dtype))) - 1]
     elements = _rounded(p.r * p.s * p.c, rows)
-    return 2.0 * p.n * p.p * p.q * elements * _rounded(p.k, numpy_lanes(p.dtype)) * 1.1 + _copy_cost(p)
+    return 2.0 * p.n * p.p * p.q * elements * _rounded(p.k, numpy_lanes(p.dtype)) * 1.2 + _copy_cost(p)
 
 
 CANDIDATES: CandidateLists = {

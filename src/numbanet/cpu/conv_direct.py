@@ -235,7 +235,7 @@ def cost(problem: ConvProblem) -> float:
     forward = problem.which == "forward"
     columns, reduction = (problem.kg, problem.cg) if forward else (problem.cg, problem.kg)
     size = numpy_lanes(problem.dtype)
-    return problem.flops * (-(-columns // size) * size) / max(1, columns) * (1 + 8 / max(1, reduction))
+    return problem.flops * (-(-columns // size) * size) / max(1, columns) * (1 + 3 / max(1, reduction))
 
 
 CANDIDATES: CandidateLists = {
