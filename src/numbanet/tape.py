@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar
@@ -26,20 +27,57 @@ _numbers = itertools.count()
 
 
 class Node:
-    """One recorded operation: its parents, their versions at the time, and its backward function."""
+    """One recorded operation.
 
-    __slots__ = ("backward", "number", "parents", "versions")
+    It refers to the nodes of its parents, and to the parents themselves only where they are leaves: so the values of a
+    tensor that no backward function closes over can go while the tape lives.
 
-    def __init__(self, parents: tuple[Tensor, ...], backward: Backward):
-        self.parents = parents
-        self.versions = tuple(p._version for p in parents)
+    Attributes
+    ----------
+    sources : tuple of Node, Tensor or None
+        For each parent where its gradient goes: the node that made it, a leaf, or nowhere.
+    watched : tuple of (weakref.ref, int)
+        The parents with the versions that the operation saw.
+    backward : callable or None
+        None once the tape was freed.
+    number : int
+        Larger than those of the sources.
+    retained : weakref.ref or None
+        The result, if its gradient shall be kept.
+    """
+
+    __slots__ = ("backward", "number", "retained", "sources", "watched")
+
+    def __init__(self, parents: Sequence[Tensor | None], backward: Backward):
+        self.sources: tuple[Node | Tensor | None, ...] = tuple(map(_source, parents))
+        self.watched = tuple((weakref.ref(p), p._version) for p in parents if p is not None)
         self.backward: Backward | None = backward
         self.number = next(_numbers)
+        self.retained: weakref.ref[Tensor] | None = None
+
+    def checked(self) -> Backward:
+        """Return the backward function; RuntimeError if the tape was freed, or a parent was changed in place."""
+        if self.backward is None:
+            raise RuntimeError(
+                "backward through operations whose tape was freed: call backward(retain_graph=True) the first time, "
+                "or compute the result again"
+            )
+        for parent, version in self.watched:
+            tensor = parent()
+            if tensor is not None and tensor._version != version:
+                raise RuntimeError("a tensor that this backward needs was changed in place after it was used")
+        return self.backward
 
     def free(self) -> None:
         """Drop the backward function and everything it closes over."""
         self.backward = None
-        self.parents = ()
+        self.sources = self.watched = ()
+
+
+def _source(parent: Tensor | None) -> Node | Tensor | None:
+    if parent is None or not parent.requires_grad:
+        return None
+    return parent if parent._node is None else parent._node
 
 
 def is_grad_enabled() -> bool:
@@ -98,7 +136,8 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
         The operands. None stands for an operand that was not given; its gradient is ignored.
     backward : callable
         ``backward(grad)`` takes the gradient of the result (same shape) and returns a sequence with the gradient of
-        each parent (same shape as the parent, or None for a parent with ``requires_grad`` False or that is None).
+        each parent (same shape as the parent, or None for a parent with ``requires_grad`` False or that is None). It
+        should close over arrays and not over tensors, which would keep the tape before them alive.
 
     Returns
     -------
@@ -108,17 +147,8 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
 
     result = Tensor(data)
     if needs_grad(*parents):
-        kept = tuple(p for p in parents if p is not None)
-        if len(kept) == len(parents):
-            pruned = backward
-        else:
-            present = [p is not None for p in parents]
-
-            def pruned(grad: np.ndarray) -> Sequence[np.ndarray | None]:
-                return [g for g, there in zip(backward(grad), present) if there]
-
         result.requires_grad = True
-        result._node = Node(kept, pruned)
+        result._node = Node(parents, backward)
     return result
 
 
@@ -130,38 +160,28 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
     RuntimeError
         If the tape was freed by an earlier backward, or an operand was changed in place since it was recorded.
     """
-    if root._node is None or root._retains_grad:
-        root._accumulate(grad)
     if root._node is None:
+        root._accumulate(grad)
         return
-    pending: dict[int, np.ndarray] = {root._node.number: grad}
-    nodes = {root._node.number: root._node}
+    nodes, gradients = {root._node.number: root._node}, {root._node.number: grad}
     heap = [-root._node.number]
     while heap:
         number = -heapq.heappop(heap)
-        node = nodes.pop(number)
-        if node.backward is None:
-            raise RuntimeError(
-                "backward through operations whose tape was freed: call backward(retain_graph=True) the first time, "
-                "or compute the result again"
-            )
-        if any(p._version != v for p, v in zip(node.parents, node.versions)):
-            raise RuntimeError("a tensor that this backward needs was changed in place after it was used")
-        gradients = node.backward(pending.pop(number))
-        for parent, gradient in zip(node.parents, gradients):
-            if gradient is None or not parent.requires_grad:
+        node, total = nodes.pop(number), gradients.pop(number)
+        backward = node.checked()
+        kept = None if node.retained is None else node.retained()
+        if kept is not None:
+            kept._accumulate(total)
+        for source, gradient in zip(node.sources, backward(total), strict=True):
+            if source is None or gradient is None:
                 continue
-            if parent._node is None:
-                parent._accumulate(gradient)
-                continue
-            if parent._retains_grad:
-                parent._accumulate(gradient)
-            key = parent._node.number
-            if key in pending:
-                pending[key] = _sum(pending[key], gradient)
+            if not isinstance(source, Node):
+                source._accumulate(gradient)
+            elif source.number in gradients:
+                gradients[source.number] = _sum(gradients[source.number], gradient)
             else:
-                pending[key], nodes[key] = gradient, parent._node
-                heapq.heappush(heap, -key)
+                nodes[source.number], gradients[source.number] = source, gradient
+                heapq.heappush(heap, -source.number)
         if not retain_graph:
             node.free()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from numbanet import ops, settings
+from numbanet import memory, ops, settings
 from numbanet.tape import Node, run_backward
 
 
@@ -16,6 +17,10 @@ def _functional() -> Any:
     from numbanet import functional
 
     return functional
+
+
+def _comparable(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float))
 
 
 class Tensor:
@@ -34,7 +39,7 @@ class Tensor:
         The accumulated gradient of a leaf.
     """
 
-    __slots__ = ("__weakref__", "_node", "_retains_grad", "_version", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor is Tensor.__radd__
 
     def __init__(self, data: np.ndarray, requires_grad: bool = False):
@@ -43,7 +48,6 @@ class Tensor:
         self.grad: Tensor | None = None
         self._node: Node | None = None
         self._version = 0
-        self._retains_grad = False
 
     # ------------------------------------------------------------------------------------------------ what it is
 
@@ -84,6 +88,11 @@ class Tensor:
         if self.ndim == 0:
             raise TypeError("len() of a 0-dimensional tensor")
         return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-dimensional tensor")
+        return (self[index] for index in range(len(self.data)))
 
     def __repr__(self) -> str:
         text = np.array2string(self.data, prefix="tensor(", separator=", ", precision=4)
@@ -171,8 +180,10 @@ class Tensor:
         if gradient.shape != self.shape:
             raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {self.shape}")
         if self.grad is None:
-            # A gradient may be shared between parents, or be a broadcast or read-only view.
-            self.grad = Tensor(np.array(gradient, self.dtype, order="K"))
+            # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
+            values = memory.empty_like(self.data)
+            values[...] = gradient
+            self.grad = Tensor(values)
         else:
             self.grad.data = ops.add(self.grad.data, gradient)
             self.grad._version += 1
@@ -193,8 +204,17 @@ class Tensor:
         return self
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this non-leaf in ``grad`` during backward."""
-        self._retains_grad = self._node is not None
+        """Keep the gradient of this non-leaf in ``grad`` during backward.
+
+        Raises
+        ------
+        RuntimeError
+            If it requires no gradient.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad() of a tensor that does not require a gradient")
+        if self._node is not None:
+            self._node.retained = weakref.ref(self)
 
     def detach(self) -> Tensor:
         """Return a tensor with the same values (shared memory) and no history."""
@@ -257,11 +277,38 @@ class Tensor:
     def __pow__(self, other: Any) -> Tensor:
         return _functional().pow(self, other)
 
+    def __rpow__(self, other: Any) -> Tensor:
+        return _functional().pow(other, self)
+
+    def __abs__(self) -> Tensor:
+        return _functional().abs(self)
+
     def __neg__(self) -> Tensor:
         return _functional().neg(self)
 
     def __matmul__(self, other: Any) -> Tensor:
         return _functional().matmul(self, other)
+
+    # Comparisons give booleans, element by element, so tensors are told apart by identity where they are keys.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: Any) -> Any:
+        return _functional().eq(self, other) if _comparable(other) else NotImplemented
+
+    def __ne__(self, other: Any) -> Any:
+        return _functional().ne(self, other) if _comparable(other) else NotImplemented
+
+    def __lt__(self, other: Any) -> Tensor:
+        return _functional().lt(self, other) if _comparable(other) else NotImplemented
+
+    def __le__(self, other: Any) -> Tensor:
+        return _functional().le(self, other) if _comparable(other) else NotImplemented
+
+    def __gt__(self, other: Any) -> Tensor:
+        return _functional().gt(self, other) if _comparable(other) else NotImplemented
+
+    def __ge__(self, other: Any) -> Tensor:
+        return _functional().ge(self, other) if _comparable(other) else NotImplemented
 
     def matmul(self, other: Any) -> Tensor:
         """Return the matrix product; see `numbanet.functional.matmul`."""
@@ -274,6 +321,30 @@ class Tensor:
     def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         """Return the mean over all elements, or over some dimensions."""
         return _functional().mean(self, dim, keepdim)
+
+    def exp(self) -> Tensor:
+        """Return e to the power of the values."""
+        return _functional().exp(self)
+
+    def log(self) -> Tensor:
+        """Return the natural logarithm."""
+        return _functional().log(self)
+
+    def sqrt(self) -> Tensor:
+        """Return the square root."""
+        return _functional().sqrt(self)
+
+    def abs(self) -> Tensor:
+        """Return the absolute value."""
+        return _functional().abs(self)
+
+    def pow(self, exponent: Any) -> Tensor:
+        """Return the values to the power `exponent`."""
+        return _functional().pow(self, exponent)
+
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
+        """Return the values, moved to the nearest bound where they lie beyond it."""
+        return _functional().clamp(self, min, max)
 
     def argmax(self, dim: int | None = None) -> Tensor:
         """Return the index of the largest element (the first of equals), over all elements or along a dimension."""
