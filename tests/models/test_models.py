@@ -51,7 +51,9 @@ def test_multiply_adds_of_resnet20() -> None:
 
 @pytest.mark.parametrize("name", ["lenet5", "convnetjs", "digits", "resnet20", "convnet"])
 def test_options_of_every_model(name: str) -> None:
-    model = models.get(name, num_classes=3, in_channels=2, image_size=(20, 24), generator=np.random.default_rng(0)).eval()
+    model = models.get(
+        name, num_classes=3, in_channels=2, image_size=(20, 24), generator=np.random.default_rng(0)
+    ).eval()
     with nnet.no_grad():
         assert model(nnet.tensor(np.zeros((1, 2, 20, 24), np.float32))).shape == (1, 3)
     again = models.get(name, 3, 2, (20, 24), generator=np.random.default_rng(0))
