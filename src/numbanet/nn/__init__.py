@@ -16,6 +16,9 @@ from numbanet.nn.conv import Conv2d as Conv2d
 from numbanet.nn.flatten import Flatten as Flatten
 from numbanet.nn.flatten import Unflatten as Unflatten
 from numbanet.nn.linear import Linear as Linear
+from numbanet.nn.loss import CrossEntropyLoss as CrossEntropyLoss
+from numbanet.nn.loss import MSELoss as MSELoss
+from numbanet.nn.loss import NLLLoss as NLLLoss
 from numbanet.nn.module import Module as Module
 from numbanet.nn.norm import BatchNorm1d as BatchNorm1d
 from numbanet.nn.norm import BatchNorm2d as BatchNorm2d

@@ -35,6 +35,16 @@ from numbanet.ops.elementwise import pow as pow
 from numbanet.ops.elementwise import sqrt as sqrt
 from numbanet.ops.elementwise import sub as sub
 from numbanet.ops.elementwise import where as where
+from numbanet.ops.loss import cross_entropy as cross_entropy
+from numbanet.ops.loss import cross_entropy_backward as cross_entropy_backward
+from numbanet.ops.loss import cross_entropy_backward_target as cross_entropy_backward_target
+from numbanet.ops.loss import cross_entropy_with_state as cross_entropy_with_state
+from numbanet.ops.loss import mse_loss as mse_loss
+from numbanet.ops.loss import mse_loss_backward as mse_loss_backward
+from numbanet.ops.loss import mse_loss_with_state as mse_loss_with_state
+from numbanet.ops.loss import nll_loss as nll_loss
+from numbanet.ops.loss import nll_loss_backward as nll_loss_backward
+from numbanet.ops.loss import nll_loss_with_state as nll_loss_with_state
 from numbanet.ops.matmul import linear as linear
 from numbanet.ops.matmul import matmul as matmul
 from numbanet.ops.norm import batch_norm as batch_norm

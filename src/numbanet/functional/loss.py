@@ -1,0 +1,155 @@
+"""Differentiable losses, as in torch.nn.functional."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.problem.loss import reduction_word
+from numbanet.problem.promotion import promote
+from numbanet.tape import record
+from numbanet.tensor import Tensor
+
+
+def _data(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.data
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross entropy between class scores and targets; see `numbanet.ops.cross_entropy` for the errors.
+
+    Parameters
+    ----------
+    input : Tensor
+        Scores before softmax, shape (C), (N, C) or (N, C, d1, ...); float32 or float64.
+    target : Tensor
+        Class indices of dtype int64 or uint8, shape (), (N) or (N, d1, ...); or class probabilities of the input's
+        shape, to which gradients flow too.
+    weight : Tensor, optional
+        One factor for each class, shape (C).
+    size_average, reduce : bool, optional
+        Deprecated: use `reduction`.
+    ignore_index : int
+        Elements with this index count nothing.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides by the sum of the targets' weights, or, for probabilities, by the number of elements.
+    label_smoothing : float
+        From 0 to 1: this share of the target is spread evenly over the classes.
+
+    Returns
+    -------
+    Tensor
+        No dimension, or with ``"none"`` the shape of the indices.
+    """
+    reduction = reduction_word(reduction, size_average, reduce)
+    if input.shape == target.shape and target.dtype.kind == "f":
+        common = promote(input.dtype, target.dtype)
+        if weight is not None:
+            common = promote(common, weight.dtype)
+        input, target, weight = (t if t is None or t.dtype == common else t.to(common) for t in (input, target, weight))
+    options = (_data(weight), ignore_index, reduction, label_smoothing)
+    loss, state = ops.cross_entropy_with_state(input.data, target.data, *options)
+    need_input, need_target = input.requires_grad, target.requires_grad
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        return (
+            ops.cross_entropy_backward(grad, state) if need_input else None,
+            ops.cross_entropy_backward_target(grad, state) if need_target else None,
+        )
+
+    return record(loss, (input, target), backward)
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return the negative log-likelihood of class indices, from log-probabilities (such as `log_softmax` returns).
+
+    Arguments, result and errors as for `cross_entropy`, but the target holds indices.
+    """
+    options = (_data(weight), ignore_index, reduction_word(reduction, size_average, reduce))
+    loss, state = ops.nll_loss_with_state(input.data, target.data, *options)
+    return record(loss, (input,), lambda grad: (ops.nll_loss_backward(grad, state),))
+
+
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the squared differences of two tensors: their mean, their sum, or each.
+
+    Parameters
+    ----------
+    input, target : Tensor
+        Shapes that broadcast; different ones get a warning. Gradients flow to both.
+    size_average, reduce : bool, optional
+        Deprecated: use `reduction`.
+    reduction : {"mean", "sum", "none"}
+        With weights, ``"mean"`` divides by their sum.
+    weight : Tensor, optional
+        A factor for each difference; broadcast.
+
+    Returns
+    -------
+    Tensor
+        No dimension, or with ``"none"`` the common shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the shapes do not broadcast, or a dtype or the word does not fit.
+    """
+    reduction = reduction_word(reduction, size_average, reduce)
+    if input.shape != target.shape:
+        text = (
+            f"target has shape {target.shape}, input {input.shape}: they are broadcast, which is seldom what is meant"
+        )
+        warnings.warn(text, UserWarning, stacklevel=2)
+    if input.shape != target.shape or input.dtype != target.dtype or weight is not None:
+        return _general_mse(input, target, weight, reduction)
+    loss, state = ops.mse_loss_with_state(input.data, target.data, reduction)
+    need_input, need_target = input.requires_grad, target.requires_grad
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        return (
+            ops.mse_loss_backward(grad, state) if need_input else None,
+            ops.mse_loss_backward(grad, state, of_target=True) if need_target else None,
+        )
+
+    return record(loss, (input, target), backward)
+
+
+def _general_mse(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    """Write it out in broadcasting arithmetic."""
+    difference = input - target
+    squares: Any = difference * difference
+    if weight is not None:
+        squares = squares * weight
+    if reduction == "none":
+        return squares
+    if reduction == "sum" or weight is None:
+        return squares.sum() if reduction == "sum" else squares.mean()
+    ones = Tensor(np.ones(squares.shape, squares.dtype))
+    return squares.sum() / (ones * weight).sum()

@@ -1,0 +1,170 @@
+"""Losses: cross_entropy, nll_loss, mse_loss; what their arguments must be."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from numbanet.problem.base import Problem, choice, integer
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+@dataclass(frozen=True)
+class CrossEntropyProblem(Problem):
+    """Cross entropy of class scores, one row an element of the batch.
+
+    Attributes
+    ----------
+    rows, classes : int
+    probabilities : bool
+        Whether the target holds probabilities of classes instead of indices.
+    reduction : str
+    ignore_index : int
+        Rows with this index count nothing.
+    label_smoothing : float
+    """
+
+    operation: ClassVar[str] = "cross_entropy"
+    rows: int
+    classes: int
+    probabilities: bool
+    reduction: str
+    ignore_index: int
+    label_smoothing: float
+
+
+@dataclass(frozen=True)
+class NLLProblem(Problem):
+    """Negative log-likelihood: minus the element of each row that the target names; attributes as for cross entropy."""
+
+    operation: ClassVar[str] = "nll_loss"
+    rows: int
+    classes: int
+    reduction: str
+    ignore_index: int
+
+
+@dataclass(frozen=True)
+class MSEProblem(Problem):
+    """Squared differences of `size` pairs."""
+
+    operation: ClassVar[str] = "mse_loss"
+    size: int
+    reduction: str
+
+
+def reduction_word(reduction: Any, size_average: bool | None = None, reduce: bool | None = None) -> str:
+    """Return ``"none"``, ``"mean"`` or ``"sum"``, from torch's older pair of flags where one is given.
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is no such word.
+    """
+    if size_average is None and reduce is None:
+        return choice("reduction", reduction, REDUCTIONS)
+    warnings.warn("size_average and reduce are deprecated: use reduction", FutureWarning, stacklevel=3)
+    if reduce is not None and not reduce:
+        return "none"
+    return "sum" if size_average is not None and not size_average else "mean"
+
+
+def row_shape(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Return the shape of one target an element, and the number of classes, of an input (C), (N, C) or (N, C, d...).
+
+    Raises
+    ------
+    ValueError
+        If the input has no dimension.
+    """
+    if not shape:
+        raise ValueError("input must have shape (C), (N, C) or (N, C, d1, ...), got a scalar")
+    return ((), shape[0]) if len(shape) == 1 else ((shape[0], *shape[2:]), shape[1])
+
+
+def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) -> np.ndarray:
+    """Return the target of class indices as contiguous int64, one number a row.
+
+    Raises
+    ------
+    TypeError
+        If its dtype is neither int64 nor uint8.
+    ValueError
+        If its shape does not fit the input.
+    IndexError
+        If an index other than `ignore_index` is no class.
+    """
+    array = np.asarray(target)
+    rows, classes = row_shape(input_shape)
+    if array.dtype.name not in ("int64", "uint8"):
+        raise TypeError(f"target must hold class indices of dtype int64 or uint8, got {array.dtype}")
+    if array.shape != rows and not (rows == () and array.shape == (1,)):
+        raise ValueError(f"target must have shape {rows} for input of shape {input_shape}, got {array.shape}")
+    labels = np.ascontiguousarray(array, np.int64).reshape(-1)
+    # As unsigned numbers, negative indices are huge: one pass finds that all is well.
+    if labels.size and labels.view(np.uint64).max() >= classes:
+        wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
+        if wrong.size:
+            raise IndexError(f"target holds {wrong[0]}, which is not one of the {classes} classes of the input")
+    return labels
+
+
+def class_probabilities(target: Any, input_shape: tuple[int, ...], ignore_index: int) -> np.ndarray:
+    """Return the target of class probabilities, which must have the input's shape; the shape was compared before.
+
+    Raises
+    ------
+    TypeError
+        If it holds no floating-point numbers.
+    ValueError
+        If `ignore_index` names a class: there is nothing that it could mean.
+    """
+    array = np.asarray(target)
+    if array.dtype.kind != "f":
+        raise TypeError(f"target of the input's shape {input_shape} must hold class probabilities, got {array.dtype}")
+    if ignore_index >= 0:
+        raise ValueError(f"ignore_index must be negative where target holds probabilities, got {ignore_index}")
+    return array
+
+
+def class_weight(weight: Any, classes: int, dtype: np.dtype) -> np.ndarray:
+    """Return the weights of the classes as a contiguous array; ones if None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is not the input's, or there is not one weight for each class.
+    """
+    if weight is None:
+        return np.ones(classes, dtype)
+    array = np.asarray(weight)
+    if array.dtype != dtype:
+        raise TypeError(f"weight must have the dtype {dtype} of the input, got {array.dtype}")
+    if array.shape != (classes,):
+        raise ValueError(f"weight must have shape ({classes},), one for each class, got {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def smoothing(label_smoothing: Any) -> float:
+    """Return the label smoothing as a float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a number from 0 to 1.
+    """
+    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, (int, float, np.floating)):
+        raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
+    if math.isnan(label_smoothing) or not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
+    return float(label_smoothing)
+
+
+def ignored(ignore_index: Any) -> int:
+    """Return the index to ignore, or raise TypeError."""
+    return integer("ignore_index", ignore_index)
