@@ -15,6 +15,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu import vmath
 from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
@@ -109,18 +110,6 @@ def _power(typingctx, a, b):
     return a(a, a), lambda context, builder, sig, args: ir_call(builder, "llvm.pow", a, *args)
 
 
-@intrinsic
-def _exp(typingctx, x):
-    """Return e to the power x, lane by lane."""
-    return x(x), lambda context, builder, sig, args: ir_call(builder, "llvm.exp", x, *args)
-
-
-@intrinsic
-def _log(typingctx, x):
-    """Return the natural logarithm, lane by lane."""
-    return x(x), lambda context, builder, sig, args: ir_call(builder, "llvm.log", x, *args)
-
-
 def _abs_backward(grad, x, _):
     zero = splat_as(x, 0.0)
     return select(x > zero, grad, select(x < zero, -grad, zero))
@@ -143,7 +132,7 @@ def _pow_backward_base(grad, a, b):
 
 def _pow_backward_exponent(grad, a, b):
     zero = splat_as(b, 0.0)
-    return select((a == zero) & (b >= zero), zero, grad * (_power(a, b) * _log(a)))
+    return select((a == zero) & (b >= zero), zero, grad * (_power(a, b) * vmath.log(a)))
 
 
 _COMPARISONS = {
@@ -163,8 +152,8 @@ _FUNCTIONS: dict[str, Callable] = {
     "maximum": lambda a, b, _: maximum(a, b),
     "minimum": lambda a, b, _: minimum(a, b),
     "neg": lambda x, _, __: -x,
-    "exp": lambda x, _, __: _exp(x),
-    "log": lambda x, _, __: _log(x),
+    "exp": lambda x, _, __: vmath.exp(x),
+    "log": lambda x, _, __: vmath.log(x),
     "sqrt": lambda x, _, __: sqrt(x),
     "abs": lambda x, _, __: absolute(x),
     "clamp": lambda x, low, high: minimum(maximum(x, low), high),

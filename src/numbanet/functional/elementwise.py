@@ -190,14 +190,24 @@ def abs(input: Tensor) -> Tensor:
     return _record_one(ops.abs(x), input, lambda grad: elementwise_backward("abs_backward", grad, x))
 
 
-def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    """Return min(max(input, `min`), `max`); the gradient passes where the input lies within the bounds.
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Return min(max(input, `min`), `max`).
+
+    Parameters
+    ----------
+    input : Tensor
+    min, max : number, Tensor or None
+        The bounds; `max` wins where they cross. Gradients flow to the input where it lies within them, else to the
+        bound that took its place.
 
     Raises
     ------
     ValueError
         If neither bound is given.
     """
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        result = input if min is None else where(lt(input, min), min, input)
+        return result if max is None else where(gt(result, max), max, result)
     x = input.data
 
     def backward(grad: np.ndarray) -> np.ndarray:
@@ -208,3 +218,33 @@ def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> 
         return grad
 
     return _record_one(ops.clamp(x, min, max), input, backward)
+
+
+def eq(input: Any, other: Any) -> Tensor:
+    """Return where input == other, as booleans without a gradient; operands and errors as for `add`."""
+    return Tensor(ops.eq(_data(input), _data(other)))
+
+
+def ne(input: Any, other: Any) -> Tensor:
+    """Return where input != other, as booleans without a gradient; operands and errors as for `add`."""
+    return Tensor(ops.ne(_data(input), _data(other)))
+
+
+def lt(input: Any, other: Any) -> Tensor:
+    """Return where input < other, as booleans without a gradient; operands and errors as for `add`."""
+    return Tensor(ops.lt(_data(input), _data(other)))
+
+
+def le(input: Any, other: Any) -> Tensor:
+    """Return where input <= other, as booleans without a gradient; operands and errors as for `add`."""
+    return Tensor(ops.le(_data(input), _data(other)))
+
+
+def gt(input: Any, other: Any) -> Tensor:
+    """Return where input > other, as booleans without a gradient; operands and errors as for `add`."""
+    return Tensor(ops.gt(_data(input), _data(other)))
+
+
+def ge(input: Any, other: Any) -> Tensor:
+    """Return where input >= other, as booleans without a gradient; operands and errors as for `add`."""
+    return Tensor(ops.ge(_data(input), _data(other)))

@@ -12,6 +12,8 @@ from numbanet.problem.base import Problem
 Layout = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shape, strides in bytes, and bytes of an element of an array."""
 
+_CHANNELS_LAST = (0, 2, 3, 1)
+
 
 @dataclass(frozen=True)
 class ElementwiseProblem(Problem):
@@ -86,13 +88,19 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _memory_axes(shape: tuple[int, ...], layouts: tuple[Layout, ...]) -> tuple[int, ...]:
-    """Return the result's axes, outermost first: as the first operand of its shape has them in memory."""
+    """Return the result's axes, outermost first: as the operands of its shape have them in memory.
+
+    Where they differ, channels-last comes before the order of the first.
+    """
+    found = []
     for own, strides, _ in layouts:
         if own == shape and all(stride or size == 1 for size, stride in zip(shape, strides)):
             # Axes of size 1 have arbitrary strides: outermost, they change nothing.
             keys = [(-abs(s) if n > 1 else -math.inf, axis) for axis, (n, s) in enumerate(zip(shape, strides))]
-            return tuple(axis for _, axis in sorted(keys))
-    return (0, 2, 3, 1) if len(shape) == 4 else tuple(range(len(shape)))
+            found.append(tuple(axis for _, axis in sorted(keys)))
+    if len(shape) == 4 and (not found or _CHANNELS_LAST in found):
+        return _CHANNELS_LAST
+    return found[0] if found else tuple(range(len(shape)))
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,102 @@
+"""Gradients of elementwise functions against finite differences; operators and comparisons of Tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from tests.gradcheck import gradcheck
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "maximum", "minimum"])
+@pytest.mark.parametrize(("a", "b"), [((3, 4), (3, 4)), ((3, 4), (4,)), ((2, 1, 4), (3, 1)), ((), (2, 3)), ((1,), ())])
+def test_two_operands(name, a, b, rng):
+    gradcheck(getattr(F, name), rng.standard_normal(a), rng.standard_normal(b) + 3 * np.sign(rng.standard_normal(b)))
+
+
+def test_pow(rng):
+    base, exponent = rng.random((3, 4)) + 0.5, rng.standard_normal(4)
+    gradcheck(F.pow, base, exponent)
+    for number in (2, 3, 0.5, -1.5, 1, 0):
+        gradcheck(lambda x, n=number: x**n, base)
+    gradcheck(lambda x: 2.5**x, exponent)
+
+
+@pytest.mark.parametrize("name", ["neg", "exp", "log", "sqrt", "abs"])
+def test_one_operand(name, rng):
+    gradcheck(getattr(F, name), rng.random((2, 3, 4, 5)).transpose(0, 3, 1, 2) + 0.3)
+
+
+def test_abs_of_negative_numbers(rng):
+    gradcheck(F.abs, -rng.random(7) - 0.1)
+
+
+def test_clamp_and_where(rng):
+    x, low, high = rng.standard_normal((3, 20)), rng.standard_normal(20) - 1, rng.standard_normal((3, 1)) + 1
+    gradcheck(lambda t: F.clamp(t, -0.5, 0.7), x)
+    gradcheck(lambda t: F.clamp(t, min=0.1), x)
+    gradcheck(F.clamp, x, low, high)
+    mask = rng.random((3, 20)) > 0.5
+    gradcheck(lambda a, b: F.where(mask, a, b), x, low)
+
+
+def test_add_and_sub_scale_the_second_operand(rng):
+    x, y = rng.standard_normal((2, 5))
+    gradcheck(lambda a, b: F.add(a, b, alpha=2.5), x, y)
+    gradcheck(lambda a, b: F.sub(a, b, alpha=-2), x, y)
+
+
+def test_equal_operands_share_the_gradient():
+    a, b = nnet.tensor([1.0, 2.0, 3.0], requires_grad=True), nnet.tensor([1.0, 3.0, 2.0], requires_grad=True)
+    F.maximum(a, b).sum().backward()
+    assert a.grad.tolist() == [0.5, 0, 1]
+    assert b.grad.tolist() == [0.5, 1, 0]
+
+
+def test_gradient_has_the_dtype_of_its_operand():
+    a, b = nnet.tensor(np.ones(3, np.float32), requires_grad=True), nnet.tensor(np.ones(3), requires_grad=True)
+    y = a * b
+    assert y.dtype == np.float64
+    y.sum().backward()
+    assert (a.grad.dtype, b.grad.dtype) == (np.float32, np.float64)
+
+
+def test_an_operand_used_twice_gets_both_gradients():
+    x = nnet.tensor([2.0, 3.0], requires_grad=True)
+    (x * x + x * 1 + x).sum().backward()
+    assert x.grad.tolist() == [6, 8]
+
+
+def test_operators():
+    x = nnet.tensor([1.0, -2.0])
+    array = np.array([3.0, 4.0], np.float32)
+    for result, expected in [
+        (1 - x, [0, 3]),
+        (x - 1, [0, -3]),
+        (2 / x, [2, -1]),
+        (x / 2, [0.5, -1]),
+        (2**x, [2, 0.25]),
+        (x**2, [1, 4]),
+        (-x, [-1, 2]),
+        (abs(x), [1, 2]),
+        (array + x, [4, 2]),
+        (x * array, [3, -8]),
+    ]:
+        assert isinstance(result, nnet.Tensor)
+        assert result.dtype == np.float32
+        assert result.tolist() == expected
+
+
+def test_comparisons():
+    x = nnet.tensor([1.0, 2.0, float("nan")], requires_grad=True)
+    assert (x == 2).tolist() == [False, True, False]
+    assert (x != 2).tolist() == [True, False, True]
+    assert (x < 2).tolist() == [True, False, False]
+    assert (x <= nnet.tensor([1.0, 1.0, 1.0])).tolist() == [True, False, False]
+    assert (1 < x).tolist() == [False, True, False]
+    assert (x >= np.array([2.0])).tolist() == [False, True, False]
+    assert not (x == 2).requires_grad
+    assert (x == None) is False  # noqa: E711 - what else than a number is never equal
+    assert {x: 1}[x] == 1

@@ -1,0 +1,215 @@
+"""Elementwise kernels against their definitions, over layouts, broadcasts and special values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numbanet import dispatch, memory, ops
+from numbanet.cpu.parallel import set_num_threads
+from numbanet.ops.elementwise import elementwise_backward
+from numbanet.problem.promotion import result_dtype
+
+BINARY = ["add", "sub", "mul", "div", "pow", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge"]
+UNARY = ["neg", "exp", "log", "sqrt", "abs"]
+BACKWARD = {
+    "div_backward_divisor": 3,
+    "pow_backward_base": 3,
+    "pow_backward_exponent": 3,
+    "maximum_backward": 3,
+    "minimum_backward": 3,
+    "sqrt_backward": 2,
+    "abs_backward": 2,
+    "at_least_backward": 3,
+    "at_most_backward": 3,
+}
+SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 2.5, -3.0, np.inf, -np.inf, np.nan, 4.0, 0.5])
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Results start as NaN, so that an element that no kernel writes is seen."""
+    original = memory.empty
+
+    def empty(shape, dtype):
+        out = original(shape, dtype)
+        out.view(np.uint8)[...] = 255
+        return out
+
+    monkeypatch.setattr(memory, "empty", empty)
+
+
+def close(a: np.ndarray, b: np.ndarray) -> None:
+    assert a.dtype == b.dtype
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=1e-14 if a.dtype == np.float64 else 1e-6, atol=0)
+
+
+def both(function, *operands):
+    """Return the results of the kernel and of the reference."""
+    with dispatch.use("reference"):
+        expected = function(*operands)
+    return function(*operands), expected
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_functions_and_special_values(name):
+    a, b = np.meshgrid(SPECIAL, SPECIAL)
+    for dtype in (np.float64, np.float32):
+        close(*both(getattr(ops, name), a.astype(dtype), b.astype(dtype)))
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary_functions_and_special_values(name, rng):
+    x = np.concatenate([SPECIAL, rng.standard_normal(50) * 10])
+    for dtype in (np.float64, np.float32):
+        close(*both(getattr(ops, name), x.astype(dtype)))
+
+
+@pytest.mark.parametrize(("name", "operands"), BACKWARD.items())
+def test_derivatives(name, operands, rng):
+    values = [rng.choice(SPECIAL[:6], 100) for _ in range(operands)]
+    close(*both(lambda *x: elementwise_backward(name, *x), *values))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 15, 16, 17, 33, 16385, 40000])
+def test_sizes_around_vectors_and_tasks(size, dtype, rng):
+    a, b = rng.standard_normal((2, size)).astype(dtype)
+    close(ops.add(a, b), a + b)
+    close(ops.mul(a, 3), a * dtype(3))
+
+
+BROADCASTS = [
+    ((3, 4), (3, 4)),
+    ((3, 4), (4,)),
+    ((3, 4), (3, 1)),
+    ((3, 4), ()),
+    ((3, 1), (1, 4)),
+    ((2, 5, 4, 3), (5, 1, 1)),
+    ((2, 5, 1, 3), (2, 1, 4, 1)),
+    ((2, 33, 1, 1), (1, 33, 7, 7)),
+    ((0, 5), (5,)),
+    ((0, 1), (1, 5)),
+    ((1,), (4, 1, 20000)),
+    ((2, 1, 3, 1, 2, 1), (1, 2, 1, 3, 1, 2)),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), BROADCASTS)
+def test_broadcasting(a, b, rng):
+    x, y = rng.standard_normal(a), rng.standard_normal(b)
+    close(ops.sub(x, y), x - y)
+    close(ops.sub(y, x), y - x)
+
+
+def variants(x: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return arrays with the shape of x in other layouts."""
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    wide = rng.standard_normal(tuple(2 * n for n in x.shape))
+    one = rng.standard_normal(tuple(1 if axis % 2 else n for axis, n in enumerate(x.shape)))
+    return [
+        x,
+        read_only,
+        np.asfortranarray(x),
+        x[tuple(slice(None, None, -1) for _ in x.shape)],
+        wide[tuple(slice(None, None, 2) for _ in x.shape)],
+        wide[tuple(slice(n, None) for n in x.shape)],
+        np.broadcast_to(one, x.shape),
+        np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if x.ndim > 1 else x,
+    ]
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 17), (3, 4, 5), (2, 3, 4, 5), (2, 2, 3, 2, 3)], ids=str)
+def test_layouts(shape, rng):
+    x, y = rng.standard_normal((2, *shape))
+    for a in variants(x, rng):
+        close(ops.neg(a), -a)
+        for b in variants(y, rng):
+            close(ops.add(a, b), a + b)
+
+
+def test_result_keeps_the_memory_order():
+    last = memory.empty_channels_last((2, 3, 4, 5), np.float32)
+    first = np.zeros((2, 3, 4, 5), np.float32)
+    channel = np.zeros((3, 1, 1), np.float32)
+    assert ops.add(last, channel).strides == last.strides
+    assert ops.add(channel, first).strides == first.strides
+    assert ops.add(first, last).strides == last.strides  # channels-last wins
+    assert ops.add(np.zeros((2, 3, 1, 1), np.float32), np.zeros((4, 5), np.float32)).strides == last.strides
+    assert ops.add(first[0].T, 1).strides == first[0].T.strides
+
+
+def test_same_bits_for_any_number_of_threads(rng):
+    a, b = rng.standard_normal((2, 40, 3000)).astype(np.float32)
+    set_num_threads(1)
+    one = ops.exp(ops.mul(a, b))
+    set_num_threads(2)
+    assert np.array_equal(one, ops.exp(ops.mul(a, b)))
+
+
+def test_where_and_clamp(rng):
+    a, b = rng.standard_normal((2, 6, 20)).astype(np.float32)
+    a[0, 0] = np.nan
+    close(ops.where(a > 0, a, b), np.where(a > 0, a, b))
+    close(ops.where(a[:, :1] > 0, 1.0, b[0]), np.where(a[:, :1] > 0, np.float32(1), b[0]))
+    close(ops.where((a > 0)[:, ::-2], a[:, ::2], b[:, 1::2]), np.where((a > 0)[:, ::-2], a[:, ::2], b[:, 1::2]))
+    close(ops.clamp(a, -0.5, 1), np.clip(a, np.float32(-0.5), np.float32(1)))
+    close(ops.clamp(a, max=0.25), np.minimum(a, np.float32(0.25)))
+    close(ops.clamp(a, 1, -1), np.where(np.isnan(a), a, np.float32(-1)))
+    assert np.array_equal(ops.clamp(np.arange(5), 1, 3), [1, 1, 2, 3, 3])
+
+
+F32, F64 = np.ones(2, np.float32), np.ones(2)
+INT, FLAG = np.ones(2, np.int64), np.ones(2, bool)
+
+
+@pytest.mark.parametrize(
+    ("operands", "expected"),
+    [
+        ((F32, 2.5), "float32"),
+        ((F32, 1), "float32"),
+        ((F64, 2.5), "float64"),
+        ((F32, F64), "float64"),
+        ((F32, np.float64(2)), "float32"),
+        ((F32, np.ones(())), "float32"),
+        ((F32, INT), "float32"),
+        ((INT, 2.5), "float32"),
+        ((INT, np.ones(())), "float64"),
+        ((INT, 2), "int64"),
+        ((INT, FLAG), "int64"),
+        ((FLAG, 2), "int64"),
+        ((FLAG, True), "bool"),
+        ((np.ones(2, np.uint8), 300), "uint8"),
+    ],
+)
+def test_dtypes(operands, expected):
+    values = tuple(x.item() if isinstance(x, np.generic) else x for x in operands)
+    assert result_dtype(*values) == expected
+    if expected != "uint8":
+        assert ops.add(*operands).dtype == expected
+        assert ops.add(*reversed(operands)).dtype == expected
+
+
+def test_integers_divide_as_float32():
+    assert np.array_equal(ops.div(np.array([1, 3]), 2), np.array([0.5, 1.5], np.float32))
+    assert ops.div(INT, INT).dtype == np.float32
+    assert ops.exp(INT).dtype == np.float32
+
+
+def test_numbers_beyond_float32_are_infinite():
+    assert ops.mul(F32, 1e300)[0] == np.inf
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"\(2, 3\), \(2,\)"):
+        ops.add(np.ones((2, 3)), np.ones(2))
+    with pytest.raises(TypeError, match="float16"):
+        ops.add(np.ones(2, np.float16), 1)
+    with pytest.raises(TypeError, match="other"):
+        ops.add(np.ones(2), "a")
+    with pytest.raises(TypeError, match="condition"):
+        ops.where(np.ones(2), 1.0, 2.0)
+    with pytest.raises(ValueError, match="min and max"):
+        ops.clamp(np.ones(2))
