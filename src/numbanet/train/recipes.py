@@ -47,8 +47,8 @@ MODELS = {"digits": "digits", "mnist": "lenet5", "cifar10": "convnetjs", "cifar1
 
 RECIPES = {
     ("digits", "digits"): Recipe(20, 32, "adamw", 3e-3, 1e-2),
-    ("mnist", "lenet5"): Recipe(12, 64, "sgd", 0.05, 5e-4, shift=1),
-    ("cifar10", "convnetjs"): Recipe(15, 64, "sgd", 0.02, 5e-4, flip=True),
+    ("mnist", "lenet5"): Recipe(8, 64, "sgd", 0.05, 5e-4, shift=1),
+    ("cifar10", "convnetjs"): Recipe(12, 64, "sgd", 0.02, 5e-4, flip=True),
     ("cifar10", "resnet20"): Recipe(30, 128, "sgd", 0.2, 5e-4, flip=True, shift=4),
     ("cifar100", "resnet20"): Recipe(30, 128, "sgd", 0.2, 5e-4, flip=True, shift=4),
 }
