@@ -80,12 +80,15 @@ class Kernel:
         """The dtypes that have machine code in this process."""
         return tuple(self._compiled)
 
+    def _function(self, dtype: str) -> CFunc:
+        return CFunc(self.function, (self.signature(dtype).args, types.void), locals={}, options=dict(_OPTIONS))
+
     def build(self, dtype: str) -> CFunc:
         """Compile for one floating dtype, or load the machine code from the disk cache."""
         found = self._compiled.get(dtype)
         if found is None:
             start = time.perf_counter()
-            found = CFunc(self.function, (self.signature(dtype).args, types.void), locals={}, options=dict(_OPTIONS))
+            found = self._function(dtype)
             found._cache = KernelCache(self.function)
             found.compile()
             self._compiled[dtype] = found
@@ -104,8 +107,10 @@ class Kernel:
         return found
 
     def inspect_asm(self, dtype: str = "float32") -> str:
-        """Return the assembly of the kernel for one floating dtype."""
-        return self.build(dtype)._library.get_asm_str()
+        """Return the assembly of the kernel for one floating dtype (compiled anew: the disk cache holds no text)."""
+        fresh = self._function(dtype)
+        fresh.compile()
+        return fresh._library.get_asm_str()
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"
