@@ -74,6 +74,8 @@ def test_table() -> None:
          "1x1 windows at stride 2 do not tile 8x9: 4 of 8 rows are never seen; 4 of 9 columns are never seen"),
         (nn.Conv2d(1, 1, 3, stride=2, dilation=2), (9, 9), (3, 3),
          "3x3 windows at stride 2 do not tile 9x9: 4 of 9 rows are never seen; 4 of 9 columns are never seen"),
+        (nn.Conv2d(1, 1, 2, stride=3, padding=1), (5, 5), (2, 2),
+         "2x2 windows at stride 3 do not tile 5x5: 2 of 5 rows are never seen; 2 of 5 columns are never seen"),
         (nn.MaxPool2d(2), (7, 6), (3, 3),
          "2x2 windows at stride 2 do not tile 7x6: the last row is never seen"),
         (nn.MaxPool2d(3, 2), (7, 7), (3, 3), ""),
@@ -104,6 +106,16 @@ def test_leaves_the_model_as_it_is() -> None:
     assert all(p.grad is None for p in model.parameters())
     assert np.array_equal(random.get_state(), state)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_random_numbers_that_a_model_draws_are_not_spent() -> None:
+    class Noise(nn.Module):
+        def forward(self, x: nnet.Tensor) -> nnet.Tensor:
+            return x + float(random.numpy_generator().random())
+
+    state = random.get_state()
+    nn.summary(Noise(), (1, 2))
+    assert np.array_equal(random.get_state(), state)
 
 
 def test_cleans_up_after_an_error() -> None:

@@ -166,10 +166,7 @@ class Module:
     def _forget(self, name: str, but: str = "") -> bool:
         """Remove a name from every table but one; return whether it was found."""
         tables = (t for key, t in self._tables().items() if key != but)
-        found = [table.pop(name) for table in tables if name in table]
-        if but != "_buffers":
-            self._non_persistent.discard(name)
-        return bool(found)
+        return bool([table.pop(name) for table in tables if name in table])
 
     def _tables(self) -> dict[str, dict[str, Any]]:
         own = self.__dict__
