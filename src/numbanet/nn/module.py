@@ -15,6 +15,8 @@ from numbanet.tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
 
+_TABLES = ("_parameters", "_buffers", "_modules")
+
 
 class Module:
     """A layer or a model: a function with parameters, buffers and child modules.
@@ -137,7 +139,7 @@ class Module:
             raise KeyError(f"attribute {name!r} already exists")
 
     def __getattr__(self, name: str) -> Any:
-        for table in ("_parameters", "_buffers", "_modules"):
+        for table in _TABLES:
             found = self.__dict__.get(table, {})
             if name in found:
                 return found[name]
@@ -149,7 +151,8 @@ class Module:
             if isinstance(value, kind):
                 if table not in own:
                     raise AttributeError(f"cannot assign a {kind.__name__} before Module.__init__() call")
-                self._forget(name, table)
+                for other in (own, *(own[key] for key in _TABLES if key != table)):
+                    other.pop(name, None)
                 self._register(table, name, value)
                 return
             if name in own.get(table, ()):
@@ -163,18 +166,12 @@ class Module:
     def _register(self, table: str, name: str, value: Any) -> None:
         (self.register_parameter if table == "_parameters" else self.add_module)(name, value)
 
-    def _forget(self, name: str, but: str = "") -> bool:
-        """Remove a name from every table but one; return whether it was found."""
-        tables = (t for key, t in self._tables().items() if key != but)
-        return bool([table.pop(name) for table in tables if name in table])
-
-    def _tables(self) -> dict[str, dict[str, Any]]:
-        own = self.__dict__
-        return {"": own, **{key: own[key] for key in ("_parameters", "_buffers", "_modules")}}
-
     def __delattr__(self, name: str) -> None:
-        if not self._forget(name):
-            object.__delattr__(self, name)
+        for key in _TABLES:
+            if name in self.__dict__[key]:
+                del self.__dict__[key][name]
+                return
+        object.__delattr__(self, name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
