@@ -250,8 +250,9 @@ def _adaptive_avg_pool2d_problem(
     n, c, h, w = _image(x_shape)
     if h < 1 or w < 1:
         raise ValueError(f"input must have at least one pixel, got {x_shape}")
-    if isinstance(output_size, tuple) and len(output_size) != 2:
-        raise ValueError(f"output_size must be an integer or a pair of integers or None, got {output_size!r}")
+    if output_size is None or isinstance(output_size, tuple) and len(output_size) != 2:
+        error = TypeError if output_size is None else ValueError
+        raise error(f"output_size must be an integer or a pair of integers or None, got {output_size!r}")
     sizes = output_size if isinstance(output_size, tuple) else (output_size, output_size)
     p, q = (size if wanted is None else integer("output_size", wanted, 0) for wanted, size in zip(sizes, (h, w)))
     return AdaptiveAvgPoolProblem(which, dtype, n, c, h, w, p, q)
