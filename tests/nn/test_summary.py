@@ -68,7 +68,7 @@ def test_table() -> None:
         (nn.Conv2d(1, 1, (2, 3), stride=(2, 1)), (5, 7), (2, 5),
          "2x3 windows at stride 2x1 do not tile 5x7: the last row is never seen"),
         (nn.Conv2d(1, 1, 3, stride=2, padding=1), (8, 8), (4, 4),
-         "3x3 windows at stride 2 do not tile 8x8: 1 row and 1 column of the padding at the end not used"),
+         "3x3 windows at stride 2 do not tile 8x8: padding at the end that is not used: 1 row and 1 column"),
         (nn.Conv2d(1, 1, 3, stride=2, padding="same_upper"), (8, 8), (4, 4), ""),
         (nn.Conv2d(1, 1, 1, stride=2), (8, 9), (4, 5),
          "1x1 windows at stride 2 do not tile 8x9: 4 of 8 rows are never seen; 4 of 9 columns are never seen"),

@@ -62,7 +62,7 @@ def remark(module: Any, size: tuple[int, ...], result: tuple[int, ...]) -> str:
     both = axes(module, size, result)
     facts = [*_unseen(both)]
     facts += _counted(both, lambda a: -a.slack, "the last window hangs over the border by {}")
-    facts += _counted(both, lambda a: 0 if a.unseen else a.slack, "{} of the padding at the end not used")
+    facts += _counted(both, lambda a: 0 if a.unseen else a.slack, "padding at the end that is not used: {}")
     if not facts:
         return ""
     rows, columns = both
