@@ -431,6 +431,23 @@ def shift_left(typingctx, v, count):
 
 
 @intrinsic
+def shift_right(typingctx, v, count):
+    """Return v's integer lanes shifted right by a number of bits; zeros come in from the left."""
+
+    def codegen(context, builder, sig, args):
+        return builder.lshr(args[0], ir_splat(builder, args[1], v.lanes))
+
+    return v(v, v.dtype), codegen
+
+
+@intrinsic
+def lane_numbers(typingctx, p):
+    """Return the vector 0, 1, 2, ... of the integer dtype of `p`."""
+    vec = _vec_of_pointer(p)
+    return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
+
+
+@intrinsic
 def reduce_add(typingctx, v):
     """Return the sum of the lanes, added as a balanced tree (a fixed order on every machine)."""
     return v.dtype(v), lambda context, builder, sig, args: _tree(builder, args[0], v, "fadd")

@@ -7,6 +7,8 @@ from numbanet.functional.activation import sigmoid as sigmoid
 from numbanet.functional.activation import silu as silu
 from numbanet.functional.activation import tanh as tanh
 from numbanet.functional.conv import conv2d as conv2d
+from numbanet.functional.dropout import dropout as dropout
+from numbanet.functional.dropout import dropout2d as dropout2d
 from numbanet.functional.elementwise import abs as abs
 from numbanet.functional.elementwise import add as add
 from numbanet.functional.elementwise import clamp as clamp

@@ -58,7 +58,8 @@ def cross_entropy(
         common = promote(input.dtype, target.dtype)
         if weight is not None:
             common = promote(common, weight.dtype)
-        input, target, weight = (t if t is None or t.dtype == common else t.to(common) for t in (input, target, weight))
+            weight = weight.to(common)
+        input, target = input.to(common), target.to(common)
     options = (_data(weight), ignore_index, reduction, label_smoothing)
     loss, state = ops.cross_entropy_with_state(input.data, target.data, *options)
     need_input, need_target = input.requires_grad, target.requires_grad

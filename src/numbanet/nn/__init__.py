@@ -13,6 +13,8 @@ from numbanet.nn.container import Identity as Identity
 from numbanet.nn.container import ModuleList as ModuleList
 from numbanet.nn.container import Sequential as Sequential
 from numbanet.nn.conv import Conv2d as Conv2d
+from numbanet.nn.dropout import Dropout as Dropout
+from numbanet.nn.dropout import Dropout2d as Dropout2d
 from numbanet.nn.flatten import Flatten as Flatten
 from numbanet.nn.flatten import Unflatten as Unflatten
 from numbanet.nn.linear import Linear as Linear

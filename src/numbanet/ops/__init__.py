@@ -15,6 +15,7 @@ from numbanet.ops.activation import tanh_backward as tanh_backward
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
 from numbanet.ops.conv import conv2d_backward_weight as conv2d_backward_weight
+from numbanet.ops.dropout import dropout as dropout
 from numbanet.ops.elementwise import abs as abs
 from numbanet.ops.elementwise import add as add
 from numbanet.ops.elementwise import clamp as clamp

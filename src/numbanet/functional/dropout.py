@@ -1,0 +1,77 @@
+"""Dropout, as in torch.nn.functional; the default generator of `numbanet.random` draws."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from numbanet import memory, ops
+from numbanet.functional.elementwise import mul
+from numbanet.functional.inplace import replace
+from numbanet.problem.dropout import probability
+from numbanet.random import default_generator
+from numbanet.tape import record
+from numbanet.tensor import Tensor
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Set elements to zero with probability p, and divide the others by 1 - p (Srivastava et al., JMLR 15, 2014).
+
+    Nothing but the number of the draw is kept for the backward pass.
+
+    Parameters
+    ----------
+    input : Tensor
+        Any shape; float32 or float64.
+    p : float
+        Probability from 0 to 1.
+    training : bool
+        Return the input itself if False.
+    inplace : bool
+        Let the input take over the result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the input has another dtype, or `p` is not a number from 0 to 1.
+    """
+    p = probability(p)
+    if not training or p == 0:
+        return input
+    if inplace:
+        return replace(input, lambda t: dropout(t, p))
+    draw, order = default_generator.draw(), memory.memory_order(input.data)
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        return (ops.dropout(grad, p, draw, order),)
+
+    return record(ops.dropout(input.data, p, draw, order), (input,), backward)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Set whole channels to zero with probability p, and divide the others by 1 - p (Tompson et al., CVPR 2015).
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, ...), at least 2 dimensions; other than (N, C, H, W) with a warning, as in torch.
+    p, training, inplace
+        As for `dropout`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `dropout`, and if the input has less than 2 dimensions.
+    """
+    p = probability(p)
+    if input.ndim < 2:
+        raise ValueError(f"input must have shape (N, C, ...), got {input.shape}")
+    if input.ndim != 4:
+        warnings.warn(f"dropout2d: input of shape {input.shape} is taken as (N, C, ...)", UserWarning, stacklevel=2)
+    if not training or p == 0:
+        return input
+    if inplace:
+        return replace(input, lambda t: dropout2d(t, p))
+    ones = np.ones((*input.shape[:2], *(1,) * (input.ndim - 2)), input.dtype)
+    return mul(input, Tensor(ops.dropout(ones, p, default_generator.draw())))

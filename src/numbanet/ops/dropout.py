@@ -1,0 +1,47 @@
+"""Dropout on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import float_array
+from numbanet.problem.dropout import DropoutProblem, probability
+
+
+def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return x with elements set to zero with probability p, and the others divided by 1 - p.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Any shape; float32 or float64.
+    p : float
+        From 0 to 1.
+    draw : (int, int)
+        Seed and number of the draw, as `numbanet.random.Generator.draw` returns them. The same draw drops the same
+        elements, with any number of threads.
+    order : tuple of int, optional
+        Axes, outermost first, in which the elements are counted and the result is stored; the memory order of `x` if
+        None. (The gradient of a dropped array is counted in that array's order.)
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape and dtype. Infinity and NaN times zero are NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `x` has another dtype, or `p` is not a number from 0 to 1.
+    """
+    x = float_array("x", x)
+    order = memory.memory_order(x) if order is None else order
+    moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype)
+    if not moved.flags.c_contiguous:
+        copy = memory.empty(moved.shape, x.dtype)
+        copy[...] = moved
+        moved = copy
+    problem = DropoutProblem("forward", x.dtype.name, x.size, probability(p))
+    dispatch.run(problem, (moved.reshape(-1), np.array(draw, np.uint64)), (out.reshape(-1),))
+    return out.transpose([order.index(axis) for axis in range(x.ndim)])
