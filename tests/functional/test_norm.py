@@ -1,0 +1,39 @@
+"""Gradients of batch normalisation against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from tests.gradcheck import gradcheck
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 2, 5), (2, 3, 3, 2)], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients(shape, training, rng):
+    mean, var = nnet.tensor(rng.standard_normal(shape[1])), nnet.tensor(rng.random(shape[1]) + 0.5)
+
+    def affine(x, weight, bias):
+        return F.batch_norm(x, mean, var, weight, bias, training)
+
+    gradcheck(affine, rng.standard_normal(shape), rng.standard_normal(shape[1]), rng.standard_normal(shape[1]))
+    gradcheck(lambda x: F.batch_norm(x, mean, var, training=training), rng.standard_normal(shape))
+
+
+def test_only_the_gradients_that_are_asked_for(rng):
+    x = nnet.tensor(rng.standard_normal((5, 3)))
+    weight = nnet.tensor(np.ones(3), requires_grad=True)
+    F.batch_norm(x, None, None, weight, training=True).sum().backward()
+    assert x.grad is None
+    assert weight.grad.shape == (3,)
+
+
+def test_evaluation_keeps_its_statistics_when_training_goes_on(rng):
+    x = nnet.tensor(rng.standard_normal((5, 3)), requires_grad=True)
+    mean, var = nnet.tensor(np.zeros(3)), nnet.tensor(np.full(3, 4.0))
+    y = F.batch_norm(x, mean, var, eps=0)
+    F.batch_norm(x, mean, var, training=True, momentum=1.0)
+    y.backward(np.ones((5, 3)))
+    np.testing.assert_allclose(x.grad.data, 0.5, rtol=1e-14)

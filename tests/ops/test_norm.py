@@ -1,0 +1,161 @@
+"""Batch normalisation kernels against the definition, their accuracy, and the effects on running statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numbanet import dispatch, memory, ops
+from numbanet.cpu.parallel import set_num_threads
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Results and workspaces start as NaN, so that an element that no kernel writes is seen."""
+    original = memory.empty
+
+    def empty(shape, dtype):
+        out = original(shape, dtype)
+        out.view(np.uint8)[...] = 255
+        return out
+
+    monkeypatch.setattr(memory, "empty", empty)
+
+
+# Widened and cut rows (channels below 64), several strips and tiles, one sample a column of a block, one pixel.
+SHAPES = [
+    (4, 3, 5, 7), (8, 16, 9, 11), (2, 64, 7, 7), (3, 65, 5, 5), (33, 10), (2, 100, 33), (5, 512, 7, 7), (2, 1100, 3, 3),
+    (2, 1, 3, 3), (1, 20, 3, 3), (300, 3, 20, 20), (70, 128, 1, 1), (2, 7, 1), (3, 5, 2, 2, 2), (129, 33, 2, 2),
+]  # fmt: skip
+
+
+def operands(shape, dtype, rng):
+    channels = shape[1]
+    x, grad = (2 * rng.standard_normal(shape) + 3).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    weight, bias, mean = rng.standard_normal((3, channels)).astype(dtype)
+    return x, grad, weight, bias, mean, (rng.random(channels) + 0.5).astype(dtype)
+
+
+def everything(x, grad, weight, bias, mean, var, training):
+    """Return result, statistics, running statistics and gradients."""
+    mean, var = mean.copy(), var.copy()
+    y, centre, inverse = ops.batch_norm_forward(x, mean, var, weight, bias, training, 0.3, 1e-3)
+    return y, centre, inverse, mean, var, *ops.batch_norm_backward(grad, x, weight, centre, inverse, training)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_against_the_definition(shape, training, dtype, rng):
+    given = operands(shape, dtype, rng)
+    with dispatch.use("reference"):
+        expected = everything(*(a.astype(np.float64) for a in given), training)
+    terms = given[0].size / shape[1]
+    unit = 3e-6 if dtype == "float32" else 3e-14
+    for position, (found, right) in enumerate(zip(everything(*given, training), expected)):
+        assert found.dtype == dtype
+        assert found.shape == right.shape
+        size = terms**0.5 if position > 5 else 1  # of the gradients of weight and bias: sums of random numbers
+        assert np.abs(found - right).max() <= unit * max(size, np.abs(right).max())
+
+
+@pytest.mark.parametrize("channels", [3, 16, 64, 100])
+def test_a_large_mean_costs_no_digits(channels, rng):
+    x = (1e4 + rng.standard_normal((8, channels, 40, 40))).astype(np.float32)
+    x[0, :, 0, 0] = 0  # an outlier in the rows that shift the first block
+    y, mean, inverse = ops.batch_norm_forward(x, training=True)
+    exact = x.astype(np.float64)
+    axes = (0, 2, 3)
+    np.testing.assert_allclose(mean, exact.mean(axis=axes), rtol=1e-7)
+    np.testing.assert_allclose(inverse, 1 / np.sqrt(exact.var(axis=axes) + 1e-5), rtol=2e-6)
+    expected = (exact - exact.mean(axis=axes, keepdims=True)) / np.sqrt(exact.var(axis=axes, keepdims=True) + 1e-5)
+    assert np.abs(y - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_constant_channels_have_no_variance():
+    x = np.full((4, 5, 6, 7), 1e6 / 3, np.float32)
+    y, mean, inverse = ops.batch_norm_forward(x, training=True)
+    assert np.array_equal(y, np.zeros_like(x))
+    assert np.array_equal(mean, x[0, :, 0, 0])
+    np.testing.assert_allclose(inverse, 1 / np.sqrt(1e-5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 50, 50), (8, 64, 20, 20), (4, 300, 9, 9)], ids=str)
+def test_same_bits_for_any_number_of_threads(shape, rng):
+    given = operands(shape, "float32", rng)
+    set_num_threads(1)
+    one = everything(*given, True)
+    set_num_threads(2)
+    for a, b in zip(one, everything(*given, True)):
+        assert np.array_equal(a, b)
+
+
+def test_layouts(rng):
+    x, grad, weight, bias, mean, var = operands((4, 6, 5, 8), "float64", rng)
+    right = everything(x, grad, weight, bias, mean, var, True)
+    last = memory.empty_channels_last(x.shape, x.dtype)
+    last[...] = x
+    last.flags.writeable = False
+    backwards = np.flip(np.flip(x).copy())
+    stepped = np.repeat(x, 2, axis=1)[:, ::2]
+    for view in (last, backwards, stepped):
+        for found, expected in zip(everything(view, grad[::1], weight[::-1][::-1], bias, mean, var, True), right):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert right[0].strides == last.strides
+
+
+def test_strided_running_statistics_are_updated_in_place(rng):
+    x = rng.standard_normal((10, 4))
+    both = np.ones((4, 2))
+    ops.batch_norm(x, both[:, 0], both[:, 1], training=True, momentum=1.0)
+    np.testing.assert_allclose(both[:, 0], x.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(both[:, 1], x.var(axis=0, ddof=1), rtol=1e-13)
+
+
+def test_no_weight_no_bias_no_statistics(rng):
+    x = rng.standard_normal((10, 4))
+    y, mean, inverse = ops.batch_norm_forward(x, training=True, eps=0)
+    np.testing.assert_allclose(y, (x - x.mean(axis=0)) / x.std(axis=0), rtol=1e-12, atol=1e-13)
+    dx, dweight, dbias = ops.batch_norm_backward(np.ones_like(x), x, None, mean, inverse, True)
+    np.testing.assert_allclose(dbias, 10, rtol=1e-13)
+    np.testing.assert_allclose(np.concatenate([dx.ravel(), dweight]), 0, atol=1e-12)
+
+
+def test_empty_batch_leaves_the_statistics(rng):
+    mean, var = rng.random((2, 3))
+    before = mean.copy(), var.copy()
+    for training in (True, False):
+        y, centre, inverse = ops.batch_norm_forward(np.zeros((0, 3, 4, 4)), mean, var, training=training)
+        assert y.shape == (0, 3, 4, 4)
+        dx, dweight, dbias = ops.batch_norm_backward(y, y, None, centre, inverse, training)
+        assert dx.shape == y.shape
+        assert dweight.tolist() == dbias.tolist() == [0, 0, 0]
+    assert np.array_equal(mean, before[0])
+    assert np.array_equal(var, before[1])
+
+
+def test_nan_and_inf_stay_in_their_channel(rng):
+    x = rng.standard_normal((4, 5, 6, 6)).astype(np.float32)
+    x[0, 1, 0, 0], x[1, 3, 2, 2] = np.nan, np.inf
+    y = ops.batch_norm(x, training=True)
+    assert np.isnan(y[:, 1]).all()
+    assert np.isnan(y[1, 3, 2, 2])
+    assert np.isfinite(y[:, [0, 2, 4]]).all()
+
+
+def test_refusals():
+    x, one = np.ones((2, 3), np.float32), np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="more than 1 value per channel when training"):
+        ops.batch_norm(np.ones((1, 3, 1, 1), np.float32), training=True)
+    with pytest.raises(ValueError, match="training is False"):
+        ops.batch_norm(x)
+    with pytest.raises(ValueError, match="together"):
+        ops.batch_norm(x, one, None, training=True)
+    with pytest.raises(ValueError, match=r"weight must have shape \(3,\)"):
+        ops.batch_norm(x, weight=np.ones(2, np.float32), training=True)
+    with pytest.raises(ValueError, match="at least 2 dimensions"):
+        ops.batch_norm(one, training=True)
+    with pytest.raises(TypeError, match="weight: float64"):
+        ops.batch_norm(x, weight=np.ones(3), training=True)
+    with pytest.raises(ValueError, match="grad"):
+        ops.batch_norm_backward(one, x, None, one, one, True)
