@@ -105,7 +105,7 @@ def _torch(name: str) -> Backend:
     order = torch.channels_last if name.endswith("channels_last") else torch.contiguous_format
 
     def tensor(array: np.ndarray, requires_grad: bool = False) -> Any:
-        made = torch.from_numpy(np.ascontiguousarray(array))
+        made = torch.from_numpy(np.asarray(array, order="C"))
         if array.ndim == 4:
             made = made.contiguous(memory_format=order)
         return made.requires_grad_(requires_grad)

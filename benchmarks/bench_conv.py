@@ -5,21 +5,45 @@ from __future__ import annotations
 from benchmarks import backends, cases, layers, timing
 from benchmarks.common import BACKENDS, Suite, require, warm
 
-_LAYERS = {f"{table}: {layer.name}": layer for table, chosen in layers.TABLES.items() for layer in chosen}
+_LAYERS = {table: {layer.name: layer for layer in chosen} for table, chosen in layers.TABLES.items()}
 
 
-class Conv(Suite):
-    """Seconds of one pass."""
+class _Conv(Suite):
+    """Seconds of one pass of one layer of a table."""
 
-    params = (BACKENDS, layers.PASSES, tuple(_LAYERS))
+    table: str
     param_names = ("backend", "which", "layer")
 
     def setup(self, backend: str, which: str, layer: str) -> None:
         require(backend)
-        self.call = warm(cases.conv_call, _LAYERS[layer], which, backend)
+        self.call = warm(cases.conv_call, _LAYERS[self.table][layer], which, backend)
 
     def time_pass(self, backend: str, which: str, layer: str) -> None:
         self.call()
+
+
+def _parameters(table: str) -> tuple[tuple[str, ...], ...]:
+    return BACKENDS, layers.PASSES, tuple(_LAYERS[table])
+
+
+class ResNet50(_Conv):
+    table, params = "resnet50", _parameters("resnet50")
+
+
+class Vgg16(_Conv):
+    table, params = "vgg16", _parameters("vgg16")
+
+
+class MobileNetV2(_Conv):
+    table, params = "mobilenet_v2", _parameters("mobilenet_v2")
+
+
+class Cifar(_Conv):
+    table, params = "cifar", _parameters("cifar")
+
+
+class Odd(_Conv):
+    table, params = "odd", _parameters("odd")
 
 
 class Table:

@@ -52,8 +52,8 @@ class Case:
     wide3x3: bool = False
 
 
-def _random(*shape: int) -> np.ndarray:
-    return np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32)
+def _random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape or 1, np.float32).reshape(shape)
 
 
 # ------------------------------------------------------------------------------------------------------- convolution
@@ -78,7 +78,7 @@ def conv_kernel(layer: ConvLayer, which: str) -> str:
 
 def conv_operands(layer: ConvLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, weight and the gradient of y, in the memory order that their shapes say."""
-    return _random(*layer.x_shape), _random(*layer.weight_shape), _random(*layer.y_shape)
+    return _random(0, *layer.x_shape), _random(1, *layer.weight_shape), _random(2, *layer.y_shape)
 
 
 def conv_call(layer: ConvLayer, which: str, backend: str) -> Call:
@@ -122,31 +122,34 @@ def conv_cases(table: str, passes: tuple[str, ...] = layers.PASSES, batch: int |
 
 # -------------------------------------------------------------------------------------------------- other operations
 
-Operation = Callable[[Backend, Any], Any]
+# For a backend, with its other operands prepared: the function of the input.
+Operation = Callable[[Backend], Callable[[Any], Any]]
 
 
 def _pool(layer: layers.PoolLayer) -> Operation:
-    if layer.kind == "max":
-        return lambda b, x: b.functional.max_pool2d(x, layer.size, layer.stride, layer.pad)
-    return lambda b, x: b.functional.avg_pool2d(x, layer.size, layer.stride, layer.pad)
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        pool = b.functional.max_pool2d if layer.kind == "max" else b.functional.avg_pool2d
+        return lambda x: pool(x, layer.size, layer.stride, layer.pad)
+
+    return prepare
 
 
 def _linear(layer: layers.LinearLayer) -> Operation:
     def prepare(b: Backend) -> Callable[[Any], Any]:
-        weight = b.tensor(_random(layer.out_features, layer.in_features), True)
-        bias = b.tensor(_random(layer.out_features), True)
+        weight = b.tensor(_random(1, layer.out_features, layer.in_features), True)
+        bias = b.tensor(_random(2, layer.out_features), True)
         return lambda x: b.functional.linear(x, weight, bias)
 
-    return _prepared(prepare)
+    return prepare
 
 
 def _batch_norm(channels: int, training: bool) -> Operation:
     def prepare(b: Backend) -> Callable[[Any], Any]:
         running = b.tensor(np.zeros(channels, np.float32)), b.tensor(np.ones(channels, np.float32))
-        affine = b.tensor(_random(channels), True), b.tensor(_random(channels), True)
+        affine = b.tensor(_random(1, channels), True), b.tensor(_random(2, channels), True)
         return lambda x: b.functional.batch_norm(x, *running, *affine, training)
 
-    return _prepared(prepare)
+    return prepare
 
 
 def _cross_entropy(n: int, classes: int) -> Operation:
@@ -154,35 +157,32 @@ def _cross_entropy(n: int, classes: int) -> Operation:
         target = b.tensor(np.arange(n, dtype=np.int64) * 7 % classes)
         return lambda x: b.functional.cross_entropy(x, target)
 
-    return _prepared(prepare)
+    return prepare
 
 
-def _prepared(prepare: Callable[[Backend], Callable[[Any], Any]]) -> Operation:
-    """Make an operation of a function that prepares its other operands, once a backend."""
-    made: dict[str, Callable[[Any], Any]] = {}
+def _plain(name: str, *arguments: Any) -> Operation:
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        function = getattr(b.functional, name)
+        return lambda x: function(x, *arguments)
 
-    def run(b: Backend, x: Any) -> Any:
-        if b.name not in made:
-            made[b.name] = prepare(b)
-        return made[b.name](x)
-
-    return run
+    return prepare
 
 
 def _operations() -> Iterator[tuple[str, str, tuple[int, ...], int, Operation]]:
-    """Yield section, name, shape of the input, elements of the result (0: no matter), function."""
+    """Yield section, name, shape of the input, elements of the result (0: no matter), operation."""
+    maps = {name: (shape, math.prod(shape)) for name, shape in layers.ACTIVATIONS.items()}
     for pool in layers.POOLS:
         yield "pool", pool.name, pool.x_shape, math.prod(pool.y_shape), _pool(pool)
-    for name, shape in layers.ACTIVATIONS.items():
-        size = math.prod(shape)
+    for name, (shape, size) in maps.items():
         yield "batch_norm", name, shape, size, _batch_norm(shape[1], True)
         yield "batch_norm", f"{name} inference", shape, size, _batch_norm(shape[1], False)
-        yield "relu", name, shape, size, lambda b, x: b.functional.relu(x)
-        yield "gelu", name, shape, size, lambda b, x: b.functional.gelu(x)
+    for function in ("relu", "gelu"):
+        for name, (shape, size) in maps.items():
+            yield function, name, shape, size, _plain(function)
+    for function in ("softmax", "log_softmax"):
+        for name, scores in layers.SCORES.items():
+            yield function, name, scores, math.prod(scores), _plain(function, 1)
     for name, scores in layers.SCORES.items():
-        size = math.prod(scores)
-        yield "softmax", name, scores, size, lambda b, x: b.functional.softmax(x, 1)
-        yield "log_softmax", name, scores, size, lambda b, x: b.functional.log_softmax(x, 1)
         yield "cross_entropy", name, scores, 0, _cross_entropy(*scores)
     for table, linears in layers.LINEARS.items():
         for linear in linears:
@@ -191,11 +191,11 @@ def _operations() -> Iterator[tuple[str, str, tuple[int, ...], int, Operation]]:
 
 def _forward_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
     b = backends.get(backend)
-    x = b.tensor(_random(*shape))
+    x, function = b.tensor(_random(0, *shape)), operation(b)
 
     def run() -> Any:
         with b.no_grad():
-            y = operation(b, x)
+            y = function(x)
         b.synchronize()
         return y
 
@@ -204,13 +204,12 @@ def _forward_call(shape: tuple[int, ...], operation: Operation, backend: str) ->
 
 def _training_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
     b = backends.get(backend)
-    x = b.tensor(_random(*shape), True)
-    y = operation(b, x)
-    grad = b.tensor(_random(*y.shape))
+    x, function = b.tensor(_random(0, *shape), True), operation(b)
+    grad = b.tensor(_random(3, *function(x).shape))
 
     def run() -> Any:
         x.grad = None
-        operation(b, x).backward(grad)
+        function(x).backward(grad)
         b.synchronize()
         return x.grad
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -195,6 +196,8 @@ def machine() -> Iterator[str]:
     yield f"{_cpu_name()}, {default_threads()} CPUs, {host_isa().name}, {platform.system()} {platform.machine()}"
     versions = f"numbanet {__version__}, Python {platform.python_version()}, numba {numba.__version__}"
     yield f"{versions}, NumPy {np.__version__}, {_torch_version()}; threading layer {threading_layer()}"
+    if hasattr(os, "getloadavg"):
+        yield f"load average before the run: {os.getloadavg()[0]:.1f} (what else runs on this machine disturbs)"
 
 
 def _torch_version() -> str:
