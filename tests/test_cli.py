@@ -168,6 +168,10 @@ def test_a_training_is_never_overwritten(trained: Path, capsys: pytest.CaptureFi
     for _ in range(2):
         assert main(["train", "--epochs", "1", "--progress", "off"]) == 0
     assert {path.name for path in Path("runs").iterdir()} == {"digits-digits", "digits-digits-2"}
+    Path("runs/digits-digits-7").mkdir()  # not a training: the latest that can be resumed is number 2
+    capsys.readouterr()
+    assert main(["train", "--resume"]) == 0
+    assert "checkpoints and logs: runs/digits-digits-2" in capsys.readouterr().out.replace(os.sep, "/")
 
 
 def test_resume_takes_no_other_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

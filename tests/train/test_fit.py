@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from numbanet import functional as F
-from numbanet import io, optim, train
+from numbanet import get_num_threads, io, optim, set_num_threads, train
 from numbanet.tape import is_grad_enabled
 from numbanet.tensor import tensor
 
@@ -135,8 +135,30 @@ def test_faulty_arguments(tiny: Any) -> None:
     tiny.loader.drop_last, tiny.loader.batch_size = True, 31
     with pytest.raises(ValueError, match="train_loader has no batch"):
         tiny.fit(None)
+    tiny.loader.drop_last, tiny.test.drop_last, tiny.test.batch_size = False, True, 21
+    with pytest.raises(ValueError, match="test_loader has no batch"):
+        tiny.fit(None)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(tiny: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        tiny.fit(tmp_path / "file" / "below", loss=lambda logits, labels: pytest.fail("it was trained"))
+
+
+def test_any_number_of_threads_gives_the_same_bits(remake: Any) -> None:
+    former, results = get_num_threads(), []
+    for count in {1, former}:
+        tiny = remake()
+        set_num_threads(count)
+        try:
+            tiny.fit(None, epochs=1)
+        finally:
+            set_num_threads(former)
+        results.append([value.tobytes() for value in tiny.model.state_dict().values()])
+    assert all(result == results[0] for result in results)
 
 
 def test_no_epochs(tiny: Any, tmp_path: Path) -> None:
     assert len(tiny.fit(tmp_path / "new", epochs=0)) == 0
-    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "new" / "last.safetensors").exists()

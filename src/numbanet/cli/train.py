@@ -11,6 +11,7 @@ from typing import Any
 
 from numbanet.cli.options import add_engine_options, apply_engine_options, at_least, positive_float
 from numbanet.cli.task import DATASETS, DEFAULT_FOLDER, Task, prepare, read_checkpoint
+from numbanet.settings import cache_enabled
 from numbanet.train.progress import clock
 from numbanet.train.recipes import MODELS, OPTIMIZERS, recipe
 from numbanet.train.run import LAST_NAME
@@ -82,9 +83,11 @@ def _folder(args: argparse.Namespace) -> Path:
     dataset = args.data or "digits"
     name = f"{dataset}-{args.model or MODELS[dataset]}"
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    found = [pattern.fullmatch(path.name) for path in _RUNS.iterdir()] if _RUNS.is_dir() else []
-    latest = max((int(match[1] or 1) for match in found if match), default=0)
-    number = max(1, latest) if args.resume else latest + 1
+    present = [path for path in _RUNS.iterdir() if pattern.fullmatch(path.name)] if _RUNS.is_dir() else []
+    if args.resume:
+        present = [path for path in present if (path / LAST_NAME).exists()]
+    numbers = [int(match[1] or 1) for match in (pattern.fullmatch(path.name) for path in present) if match]
+    number = max(numbers, default=1) if args.resume else max(numbers, default=0) + 1
     return _RUNS / (name if number == 1 else f"{name}-{number}")
 
 
@@ -112,6 +115,8 @@ def _resumed_task(folder: Path, args: argparse.Namespace) -> tuple[Task, dict[st
 
 
 def _introduce(task: Task, setup: Any, folder: Path) -> None:
+    from numbanet.cpu.cache import cache_dir  # which imports numba
+
     parameters = sum(p.numel() for p in setup.model.parameters())
     counts = len(setup.train_loader.dataset), len(setup.test_loader.dataset)
     chosen = task.recipe
@@ -123,3 +128,5 @@ def _introduce(task: Task, setup: Any, folder: Path) -> None:
         f"{chosen.optimizer}, learning rates up to {chosen.lr:g}; Ctrl-C saves to {folder}",
         flush=True,
     )
+    if not (cache_enabled() and cache_dir().is_dir()):
+        print("the first training compiles its kernels, which takes some seconds", flush=True)

@@ -100,13 +100,16 @@ def fit(
         raise ValueError(f"schedule_each must be 'epoch' or 'step', got {schedule_each!r}")
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the training to resume")
-    if epochs and not len(train_loader):
-        raise ValueError("train_loader has no batch")
+    for name, loader in (("train_loader", train_loader), ("test_loader", test_loader)):
+        if loader is not None and not len(loader):
+            raise ValueError(f"{name} has no batch")
     run = Run(
         model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {}
     )  # fmt: skip
     if resume:
         run.load()
+    elif run.out is not None:
+        run.history.write(run.out)  # a folder that can't be written is an error now, and not after an epoch
     images = len(train_loader.dataset)
     shown = make_progress(progress, epochs, images, (run.epoch - 1) * images + run.meter.images)
     each_step = schedule if schedule_each == "step" else None
