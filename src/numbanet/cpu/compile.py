@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -29,8 +29,11 @@ from numbanet.cpu.cache import KernelCache
 
 __all__ = ["F32", "F64", "I32", "I64", "Index", "Kernel", "T", "U8", "U64", "device", "kernel"]
 
-# Annotations of kernel parameters. They are strings inside numbanet's own modules, looked up in _POINTEES.
-Index = T = I32 = I64 = U8 = U64 = F32 = F64 = object
+# Annotations of kernel parameters: they stand for the keys of _POINTEES.
+if TYPE_CHECKING:
+    Index = T = I32 = I64 = U8 = U64 = F32 = F64 = Any
+else:
+    Index, T, I32, I64, U8, U64, F32, F64 = "Index", "T", "I32", "I64", "U8", "U64", "F32", "F64"
 _POINTEES = {
     "I32": types.int32, "I64": types.int64, "U8": types.uint8, "U64": types.uint64,
     "F32": types.float32, "F64": types.float64,

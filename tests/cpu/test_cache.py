@@ -1,0 +1,233 @@
+"""Machine code on disk: never stale, never trusted when damaged, never needed; filled by several processes at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import numbanet
+from numbanet.cpu.cache import KernelCache, source_hash
+from tests.processes import run_python
+
+PACKAGE = Path(numbanet.__file__).parent
+
+KERNEL = """
+from numbanet.cpu.compile import I64, Index, T, kernel
+from numbanet.cpu.probe_helper import amount
+
+@kernel
+def probe(task: Index, ints: I64, y: T):
+    y[0] = amount(y)
+"""
+HELPER = """
+from numbanet.cpu.compile import device
+
+@device
+def amount(y):
+    return {value}
+"""
+RUN_PROBE = """
+import sys
+sys.stderr = sys.stdout  # where the log goes
+import numpy as np
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.probe import probe
+y = np.zeros(1, np.float32)
+launch(probe, 1, (y,), (), "float32")
+print(y[0])
+"""
+RUN_RELU = """
+import sys
+sys.stderr = sys.stdout
+import numpy as np
+import numbanet
+assert numbanet.ops.relu(np.array([-1.0, 2.0])).tolist() == [0.0, 2.0]
+print("right")
+"""
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package's CPU side with a kernel whose helper stands in another file."""
+    copy = tmp_path / "copy" / "numbanet"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data", "train", "viz", "models"))
+    (copy / "cpu" / "probe.py").write_text(KERNEL)
+    (copy / "cpu" / "probe_helper.py").write_text(HELPER.format(value="1.0"))
+    return copy
+
+
+def test_an_edited_helper_changes_the_result(package: Path, tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(package.parent), "NUMBANET_CACHE_DIR": str(tmp_path / "cache"),
+                   "NUMBANET_VERBOSE": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    helper = package / "cpu" / "probe_helper.py"
+    found = []
+    for value in ("1.0", "1.0", "2.0", "1.0"):
+        helper.write_text(HELPER.format(value=value))
+        lines = run_python(RUN_PROBE, **environment).splitlines()
+        how = [line.split()[1] for line in lines if "probe.probe[float32]" in line]
+        found.append((how, float(lines[-1])))
+    assert found == [(["compiled"], 1.0), (["loaded"], 1.0), (["compiled"], 2.0), (["loaded"], 1.0)]
+
+
+def test_damaged_files_are_compiled_anew(tmp_path: Path) -> None:
+    environment = {"NUMBANET_CACHE_DIR": str(tmp_path), "NUMBANET_VERBOSE": "1"}
+    run_python(RUN_RELU, **environment)
+    assert len(files(tmp_path)) == 3, "two drivers and one kernel"
+    damages: list[Callable[[bytes], bytes]] = [
+        lambda content: b"",
+        lambda content: content[:20],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: b"\0" * len(content),
+        lambda content: content + b"more",
+    ]
+    for three in (damages[:3], damages[3:]):
+        for path, damage in zip(files(tmp_path), three):
+            path.write_bytes(damage(path.read_bytes()))
+        lines = run_python(RUN_RELU, **environment).splitlines()
+        assert lines[-1] == "right"
+        assert sum("is damaged; compiling anew" in line for line in lines) == 3
+    lines = run_python(RUN_RELU, **environment).splitlines()
+    assert not any("damaged" in line or "compiled" in line for line in lines), "repaired"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    lines = run_python(RUN_RELU, NUMBANET_CACHE_DIR=str(tmp_path / "file" / "below"), NUMBANET_VERBOSE="1").splitlines()
+    assert lines[-1] == "right" and any("can't be written" in line for line in lines)
+
+
+def test_no_home(tmp_path: Path) -> None:
+    program = """
+import pathlib
+def nowhere():
+    raise RuntimeError("Could not determine home directory.")
+pathlib.Path.home = staticmethod(nowhere)
+""" + RUN_RELU
+    assert run_python(program, HOME=None, XDG_CACHE_HOME=None, NUMBANET_CACHE_DIR=None) == "right"
+
+
+def test_switched_off(tmp_path: Path) -> None:
+    assert run_python(RUN_RELU, NUMBANET_CACHE="0", NUMBANET_CACHE_DIR=str(tmp_path)) == "right"
+    assert files(tmp_path) == []
+
+
+def test_processes_that_fill_an_empty_cache_at_once(tmp_path: Path) -> None:
+    variables = {**os.environ, "NUMBANET_CACHE_DIR": str(tmp_path), "NUMBANET_VERBOSE": "0"}
+    command = [sys.executable, "-c", RUN_RELU]
+    running = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=300)[0].strip() for process in running] == ["right"] * 2
+    assert len(files(tmp_path)) == 3 and all(path.suffix == ".bin" for path in files(tmp_path))
+    lines = run_python(RUN_RELU, NUMBANET_CACHE_DIR=str(tmp_path), NUMBANET_VERBOSE="1").splitlines()
+    assert any("loaded" in line for line in lines) and not any("compiled" in line for line in lines)
+
+
+def test_every_kernel_comes_back_from_disk(package: Path, tmp_path: Path) -> None:
+    """Nothing that differs from process to process, such as an address, is part of a key or of the machine code."""
+    code = """
+        import sys
+        sys.stderr = sys.stdout
+        import numpy as np
+        import numbanet as nnet
+        from numbanet import functional as F
+        x = nnet.tensor(np.ones((1, 2, 5, 5), np.float32), requires_grad=True)
+        F.mean(F.max_pool2d(F.relu(x * x), 2)).backward()
+        nnet.optim.Adam([x]).step()
+        print("done")
+    """
+    cache = tmp_path / "cache"
+    environment = {"PYTHONPATH": str(package.parent), "NUMBANET_CACHE_DIR": str(cache), "NUMBANET_VERBOSE": "1"}
+    first = run_python(code, **environment).splitlines()
+    before = {path: path.stat().st_mtime_ns for path in files(cache)}
+    second = run_python(code, **environment).splitlines()
+    compiled = [line.split()[2] for line in first if line.startswith("numbanet: compiled")]
+    loaded = [line.split()[2] for line in second if line.startswith("numbanet: loaded")]
+    assert len(compiled) > 5 and len(set(compiled)) == len(compiled), "one machine-code version a kernel and dtype"
+    assert sorted(loaded) == sorted(compiled) and not any("compiled" in line for line in second)
+    assert {path: path.stat().st_mtime_ns for path in files(cache)} == before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Keys
+
+
+class Target:
+    """What a key asks of Numba's target."""
+
+    def __init__(self, features: str = ""):
+        self.features = features
+
+    def codegen(self) -> Target:
+        return self
+
+    def magic_tuple(self) -> tuple[str, str, str]:
+        return "x86_64-unknown-linux-gnu", "cpu", self.features
+
+
+def key(function: Callable, signature: str = "void(int64)", features: str = "") -> Path:
+    return KernelCache(function)._path(signature, Target(features))
+
+
+def factory(captured: Any) -> Callable:
+    def inner(x: float) -> Any:
+        return captured, x
+
+    return inner
+
+
+def test_keys_tell_apart_what_a_function_closes_over() -> None:
+    def one(x: float) -> float:
+        return x + 1
+
+    def two(x: float) -> float:
+        return x + 2
+
+    assert key(factory(1)) != key(factory(2)) and key(factory(1)) == key(factory(1))
+    assert key(factory(one)) != key(factory(two)) and key(factory(one)) == key(factory(one))
+    assert key(factory(factory(one))) != key(factory(factory(two)))
+
+
+def test_keys_tell_apart_constants_names_signatures_and_targets() -> None:
+    functions: list[Callable] = []
+    for body in ("abs(x)", "min(x)", "x + 1", "x + 1.0", "x + 2", "(lambda y: y + 1)(x)", "(lambda y: y + 2)(x)"):
+        space: dict[str, Any] = {"__name__": "somewhere"}
+        exec(compile(f"def f(x):\n    return {body}\n", "<one and the same>", "exec"), space)
+        functions.append(space["f"])
+    assert len({key(function) for function in functions}) == len(functions)
+    assert key(factory(1), "void(float32)") != key(factory(1), "void(float64)")
+    assert key(factory(1), features="+avx2") != key(factory(1), features="+avx512f")
+
+
+def test_keys_hold_no_addresses() -> None:
+    space: list[dict[str, Any]] = [{"__name__": "m"}, {"__name__": "m"}]
+    for names in space:
+        exec(compile("def f(x):\n    return [y for y in (lambda: x)()]\n", "<text>", "exec"), names)
+    assert key(space[0]["f"]) == key(space[1]["f"])
+
+
+def test_a_kernel_of_another_file_follows_that_file(tmp_path: Path) -> None:
+    """Kernels outside the package may have helpers beside them, which the hash of the package does not cover."""
+    keys = []
+    for number in range(2):
+        path = tmp_path / str(number) / "mine.py"
+        path.parent.mkdir()
+        path.write_text(f"def helper():\n    return {number}\n\ndef f(x):\n    return helper()\n")
+        space: dict[str, Any] = {"__name__": "mine"}
+        exec(compile(path.read_text(), str(path), "exec"), space)
+        keys.append(key(space["f"]))
+    assert keys[0] != keys[1]
+
+
+def test_source_hash_is_stable() -> None:
+    assert run_python("from numbanet.cpu.cache import source_hash; print(source_hash())") == source_hash()
