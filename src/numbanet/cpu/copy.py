@@ -23,6 +23,7 @@ from numbanet.problem.shape import CopyProblem
 
 _CHUNK = 1 << 14  # elements a task
 _BLOCK = 64  # of a transposed plane, a task takes a multiple of so many lines
+_THIN = 8  # planes with a shorter side (the three colours of an image) leave most of a block in registers empty
 
 
 @device
@@ -83,12 +84,17 @@ def copy_transposed(task: Index, ints: I64, axes: I64, x: T, y: T):
 
 @kernel
 def copy_strided(task: Index, ints: I64, axes: I64, x: T, y: T):
-    """Any strides along both axes."""
+    """Any strides along both axes; the inner loop takes the longer one."""
     i, o, a_count, b_count = _place(task, ints, axes)
     ax, ay, bx, by = ints[5], ints[6], ints[7], ints[8]
-    for a in range(a_count):
+    if a_count > b_count:
         for b in range(b_count):
-            y[o + a * ay + b * by] = x[i + a * ax + b * bx]
+            for a in range(a_count):
+                y[o + a * ay + b * by] = x[i + a * ax + b * bx]
+    else:
+        for a in range(a_count):
+            for b in range(b_count):
+                y[o + a * ay + b * by] = x[i + a * ax + b * bx]
 
 
 Axis = tuple[int, int, int]  # size, stride in x, stride in y
@@ -119,9 +125,14 @@ def _plan(problem: CopyProblem) -> _Plan:
     """Choose the kernel and the inner axes a and b of a copy."""
     axes = merged(problem)
     b = axes.pop() if axes else (1, 1, 1)
-    along = [position for position, axis in enumerate(axes) if axis[1] == 1]
-    chosen = copy_lines if b[1] == b[2] == 1 else copy_transposed if along and b[2] == 1 else copy_strided
-    a = axes.pop(along[-1] if chosen is copy_transposed else -1) if axes else (1, 0, 0)
+    along = next((position for position, axis in enumerate(axes) if axis[1] == 1), len(axes) - 1)
+    a = axes.pop(along) if axes else (1, 0, 0)
+    if b[1] == b[2] == 1:
+        chosen = copy_lines
+    elif a[1] == b[2] == 1 and min(a[0], b[0]) >= _THIN:
+        chosen = copy_transposed
+    else:
+        chosen = copy_strided
     if chosen is copy_transposed:
         b_chunk = min(b[0], _CHUNK // _BLOCK)
         a_chunk = min(a[0], _CHUNK // b_chunk // _BLOCK * _BLOCK)

@@ -212,9 +212,25 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """
     x = input.data
     plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
+    if any(type(part) is int for part in plain) and any(isinstance(part, np.ndarray) for part in plain):
+        # PyTorch takes integers first, as views; to NumPy they would be arrays, and move the others to the front.
+        views = [part for p in plain if type(p) is not bool for part in _whole(p)]
+        rest = [
+            p if p is Ellipsis or isinstance(p, (np.ndarray, bool)) else slice(None)
+            for p in plain
+            if type(p) is not int
+        ]
+        return getitem(getitem(input, tuple(views)), tuple(rest))
     # An Ellipsis at the end changes nothing, but makes a single element an array and not a number.
     y = x[plain if any(part is Ellipsis for part in plain) else (*plain, ...)]
     return record(y, (input,), lambda grad: (ops.getitem_backward(grad, plain, x.shape, x.dtype),))
+
+
+def _whole(part: Any) -> tuple[Any, ...]:
+    """Return one part of an index; for an array, the slices that leave alone the dimensions it is about."""
+    if not isinstance(part, np.ndarray):
+        return (part,)
+    return (slice(None),) * (part.ndim if part.dtype == bool else 1)
 
 
 def _plain(part: Any) -> Any:

@@ -52,7 +52,7 @@ def copy_into(y: np.ndarray, x: np.ndarray) -> None:
 
 def _first(x: np.ndarray) -> np.ndarray:
     """Return the one element at which all indices are zero, as a contiguous array: where kernels start to count."""
-    return x[(slice(0, 1),) * x.ndim].reshape(1)
+    return x[(slice(0, 1),) * x.ndim].reshape(1) if x.ndim else x.reshape(1)
 
 
 def clone(x: np.ndarray) -> np.ndarray:
@@ -269,13 +269,15 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     """
     shape = tuple(input_shape)
     parts = index if isinstance(index, tuple) else (index,)
+    has_ellipsis = any(part is Ellipsis for part in parts)
     if not any(isinstance(part, (np.ndarray, bool)) for part in parts):
         dx = memory.empty(shape, dtype)
         dx.fill(0)
-        copy_into(dx[(*parts, ...) if Ellipsis not in parts else parts], grad)
+        # With an Ellipsis, indexing gives an array even where it gives a single element.
+        copy_into(dx[parts if has_ellipsis else (*parts, ...)], grad)
         return dx
     # Dimensions that the index leaves alone at the end move along as rows.
-    taken = len(shape) if Ellipsis in parts else sum(_consumed(part) for part in parts)
+    taken = len(shape) if has_ellipsis else sum(_consumed(part) for part in parts)
     places = np.arange(math.prod(shape[:taken])).reshape(shape[:taken])[index]
     inner = math.prod(shape[taken:])
     dx = memory.empty((math.prod(shape[:taken]), inner), dtype)

@@ -1,0 +1,149 @@
+"""Differentiable functions that change shapes: gradients against finite differences, views, indexing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import memory, nn
+from tests.gradcheck import gradcheck
+
+ROWS = np.array([[2, 0], [1, 2]])
+MASK = np.array([[True, False, True], [False, False, True], [True, True, False]])
+
+FUNCTIONS = {
+    "reshape": lambda x: F.reshape(x, (2, -1)),
+    "reshape of a transpose": lambda x: F.reshape(F.transpose(x, 0, 2), (4, 9)),
+    "flatten": lambda x: F.flatten(x, 1),
+    "unflatten": lambda x: F.unflatten(x, -1, (2, -1)),
+    "permute": lambda x: F.permute(x, (2, 0, -2)),
+    "transpose": lambda x: F.transpose(x, 0, -1),
+    "unsqueeze": lambda x: F.unsqueeze(x, -2),
+    "squeeze": lambda x: F.squeeze(F.unsqueeze(x, 1)),
+    "clone": F.clone,
+    "constant": lambda x: F.pad(x, (1, -2, 0, 3), value=2.0),
+    "reflect": lambda x: F.pad(x, (2, 1, 1, 2), "reflect"),
+    "replicate": lambda x: F.pad(x, (2, 1, -1, 2), "replicate"),
+    "circular": lambda x: F.pad(x, (4, 1, -1, 2), "circular"),
+    "cat": lambda x: F.cat([x, x * 2.0, x[:, :, :1]], -1),
+    "stack": lambda x: F.stack([x, x * 3.0], 1),
+    "slices": lambda x: x[1:, ::2, -2:],
+    "integer": lambda x: x[1, 2, 3],
+    "none and ellipsis": lambda x: x[None, ..., 1],
+    "rows": lambda x: x[ROWS],
+    "list": lambda x: x[[0, 0, 2]],
+    "rows of the middle": lambda x: x[:, ROWS],
+    "pairs": lambda x: x[ROWS, :, ROWS],
+    "ellipsis and rows": lambda x: x[..., ROWS],
+    "mask": lambda x: x[MASK],
+    "mask and slice": lambda x: x[MASK, 1:],
+    "integer, slice and rows": lambda x: x[1, :, ROWS],
+    "tensor": lambda x: x[nnet.tensor(ROWS), 1],
+    "empty": lambda x: x[[]],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradient(name, rng):
+    gradcheck(FUNCTIONS[name], rng.standard_normal((3, 3, 4)))
+
+
+def test_gradient_of_conversion(rng):
+    x = nnet.tensor(rng.standard_normal((3, 5)), requires_grad=True)
+    y = F.to_dtype(x, np.float32)
+    assert y.dtype == np.float32
+    y.backward(np.ones((3, 5), np.float32))
+    assert x.grad.dtype == np.float64 and (x.grad.data == 1).all()
+    assert F.to_dtype(x, "float64") is x
+    assert not F.to_dtype(x, np.int64).requires_grad
+
+
+def test_gradient_of_cat_in_mixed_dtypes(rng):
+    a = nnet.tensor(rng.standard_normal((2, 3)).astype(np.float32), requires_grad=True)
+    b = nnet.tensor(rng.standard_normal((2, 2)), requires_grad=True)
+    none = nnet.tensor(np.zeros(0, np.float32), requires_grad=True)
+    F.cat([a, none, b], 1).backward(np.arange(10.0).reshape(2, 5))
+    np.testing.assert_array_equal(a.grad.data, [[0, 1, 2], [5, 6, 7]])
+    np.testing.assert_array_equal(b.grad.data, [[3, 4], [8, 9]])
+    assert a.grad.dtype == np.float32 and none.grad.shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 17, 5, 5), (3, 64, 8, 8), (0, 3, 2, 2), (2, 5, 1, 1)], ids=str)
+def test_flatten_of_channels_last(shape, rng):
+    """Row-major order of the shape, whatever the memory order; the gradient comes back in the order of the input."""
+    x = rng.standard_normal(shape).astype(np.float32)
+    t = nnet.tensor(x, requires_grad=True)
+    t.data = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    y = F.flatten(t, 1)
+    np.testing.assert_array_equal(y.data, x.reshape(len(x), x[:1].size or 12))
+    grad = rng.standard_normal(y.shape).astype(np.float32)
+    y.backward(grad)
+    np.testing.assert_array_equal(t.grad.data, grad.reshape(shape))
+    assert memory.memory_order(t.grad.data) == memory.memory_order(t.data)
+
+
+def test_views_share_memory(rng):
+    x = nnet.tensor(rng.standard_normal((2, 3, 4)))
+    for view in (
+        F.reshape(x, (6, 4)), F.flatten(x), F.permute(x, (1, 0, 2)), F.transpose(x, 0, 1), F.unsqueeze(x, 0),
+        F.squeeze(x[:1]), x[1], x[:, ::2], x[None],
+    ):  # fmt: skip
+        assert np.shares_memory(view.data, x.data)
+    for copy in (F.clone(x), x[[0, 1]], F.cat([x]), F.reshape(F.transpose(x, 0, 1), (-1,))):
+        assert not np.shares_memory(copy.data, x.data)
+
+
+def test_indexing_is_that_of_numpy(rng):
+    array = rng.standard_normal((3, 4, 5))
+    t = nnet.tensor(array)
+    for index in (
+        0, -1, np.int64(2), np.array(1), slice(1, None), None, ..., (0, ..., 1), (slice(None), [0, 2]), True,
+        np.array([True, False, True]), (np.array([0, 2]), np.array([[1], [3]])), (0, 1, 2),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(t[index].data, array[index])
+        assert isinstance(t[index].data, np.ndarray)
+    np.testing.assert_array_equal(t[nnet.tensor([0, 1])].data, array[[0, 1]])
+    assert [row.shape for row in t] == [(4, 5)] * 3
+
+
+def test_indexing_errors(rng):
+    t = nnet.tensor(rng.standard_normal((3, 4)))
+    for index in (3, (0, 0, 0), [5], np.zeros(2, np.uint8), np.array([0.5]), np.ones(2, bool)):
+        with pytest.raises(IndexError):
+            t[index]
+    with pytest.raises(TypeError, match=r"index must be an integer, got 1.0"):
+        t[1.0]
+
+
+def test_errors(rng):
+    t = nnet.tensor(rng.standard_normal((2, 3, 4)))
+    with pytest.raises(ValueError, match="start_dim must not come after end_dim"):
+        F.flatten(t, 2, 1)
+    with pytest.raises(ValueError, match="dims must name each of 3 dimensions once"):
+        F.permute(t, (0, 1))
+    with pytest.raises(ValueError, match="sizes .* does not fit the 4 elements"):
+        F.unflatten(t, 2, (3, -1))
+    with pytest.raises(ValueError, match="tensors must have equal shapes"):
+        F.stack([t, t[:1]])
+    with pytest.raises(TypeError, match="tensors must be a sequence"):
+        F.cat(t)
+    with pytest.raises(ValueError, match="dim must be between -4 and 3"):
+        F.unsqueeze(t, 4)
+
+
+def test_scalars():
+    t = nnet.tensor(np.float32(2.0))
+    assert F.flatten(t).shape == (1,) and F.reshape(t, (1, 1)).shape == (1, 1)
+    assert F.squeeze(t).shape == () and F.permute(t, ()).shape == () and F.transpose(t, 0, -1).shape == ()
+    assert F.pad(t, ()).item() == 2.0
+
+
+def test_layers(rng):
+    x = nnet.tensor(rng.standard_normal((2, 3, 4, 5)))
+    assert nn.Flatten()(x).shape == (2, 60)
+    assert nn.Flatten(0, 1)(x).shape == (6, 4, 5)
+    assert nn.Unflatten(1, (3, 1))(x).shape == (2, 3, 1, 4, 5)
+    assert repr(nn.Flatten()) == "Flatten(start_dim=1, end_dim=-1)"
+    assert repr(nn.Unflatten(1, [2, 5])) == "Unflatten(dim=1, unflattened_size=(2, 5))"
