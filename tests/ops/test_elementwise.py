@@ -103,6 +103,16 @@ def test_broadcasting(a, b, rng):
     close(ops.sub(y, x), y - x)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 16, 33, 63, 64])
+def test_a_number_for_each_of_few_channels(channels, rng):
+    x = memory.empty_channels_last((5, channels, 37, 61), np.float64)
+    x[...] = rng.standard_normal(x.shape)
+    y = rng.standard_normal((channels, 1, 1))
+    close(ops.mul(x, y), x * y)
+    close(ops.sub(y, x), y - x)
+    close(ops.where(x > 0, x, y), np.where(x > 0, x, y))
+
+
 def variants(x: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Return arrays with the shape of x in other layouts."""
     read_only = x.copy()

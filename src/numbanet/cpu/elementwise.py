@@ -8,6 +8,7 @@ and broadcast ones stay in a register. Any other step is taken one element at a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +40,8 @@ from numbanet.cpu.simd import (
 
 MAX_DIMS = 4
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
+_SHORT = 64  # rows of fewer elements are taken
+_REPEATS = 16  # at a time
 
 
 def _make(name: str, function: Callable) -> Kernel:
@@ -46,12 +49,11 @@ def _make(name: str, function: Callable) -> Kernel:
     apply = device(function)
 
     def run(task: Index, ints: I64, a: T, b: T, c: T, out: T):
-        (rows, d1, d2, n, rows_a_task, pieces, chunk) = integers(ints, 7)
-        (a_start, a0, a1, a2, a3, b_start, b0, b1, b2, b3, c_start, c0, c1, c2, c3) = integers(offset(ints, 7), 15)
+        (rows, d1, d2, n, rows_a_task, pieces, chunk, elements) = integers(ints, 8)
+        (a_start, a0, a1, a2, a3, b_start, b0, b1, b2, b3, c_start, c0, c1, c2, c3) = integers(offset(ints, 8), 15)
         row = task // pieces * rows_a_task
         last = min(rows, row + rows_a_task)
         first = task % pieces * chunk
-        stop = min(n, first + chunk)
         i2, i1, i0 = row % d2, row // d2 % d1, row // d2 // d1
         dense = (a3 == 0 or a3 == 1) and (b3 == 0 or b3 == 1) and (c3 == 0 or c3 == 1)
         width = lanes(a)
@@ -61,6 +63,7 @@ def _make(name: str, function: Callable) -> Kernel:
             pb = b_start + i0 * b0 + i1 * b1 + i2 * b2
             pc = c_start + i0 * c0 + i1 * c1 + i2 * c2
             po = row * n
+            stop = min(min(n, first + chunk), elements - po)
             va, vb = splat_as(zero, a[pa]), splat_as(zero, b[pb])
             vc = splat_as(load_as_tail(c, pc, zero, 1), c[pc])
             j = first
@@ -173,7 +176,22 @@ _KERNELS = {name: _make(name, function) for name, function in _FUNCTIONS.items()
 
 
 @lru_cache(maxsize=4096)
-def _cut(problem: Any) -> tuple[int, tuple[int, ...]]:
+def _widened(problem: Any) -> Any:
+    """Return the problem with short rows taken 16 at a time, or None where that needs no repeated operands.
+
+    The operands of a row are either dense or the same in every row, such as a number for each of few channels.
+    """
+    if len(problem.sizes) != 2 or problem.size < _CHUNK or problem.sizes[1] >= _SHORT:
+        return None
+    count, n = problem.sizes
+    if any(steps not in ((n, 1), (0, 1), (0, 0)) for steps in problem.steps) or any(problem.starts):
+        return None
+    steps = tuple((n * _REPEATS if outer else 0, inner) for outer, inner in problem.steps)
+    return replace(problem, sizes=(-(-count // _REPEATS), n * _REPEATS), steps=steps)
+
+
+@lru_cache(maxsize=4096)
+def _cut(problem: Any, elements: int) -> tuple[int, tuple[int, ...]]:
     """Return the number of tasks and the kernel's integers."""
     d0, d1, d2, n = (1,) * (MAX_DIMS - len(problem.sizes)) + problem.sizes
     rows = d0 * d1 * d2 if problem.size else 0
@@ -187,12 +205,18 @@ def _cut(problem: Any) -> tuple[int, tuple[int, ...]]:
         else:
             walks += (0,) * (MAX_DIMS + 1)
     tasks = -(-rows // rows_a_task) * pieces
-    return tasks, (rows, d1, d2, n, rows_a_task, pieces, _CHUNK, *walks)
+    return tasks, (rows, d1, d2, n, rows_a_task, pieces, _CHUNK, elements, *walks)
 
 
 def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    tasks, numbers = _cut(problem)
     buffers = [_raw(_span(x)) for x in inputs]
+    elements = problem.size
+    wide = _widened(problem)
+    if wide is not None:
+        repeated = (steps == (0, 1) for steps in wide.steps)
+        buffers = [np.tile(x.reshape(-1), _REPEATS) if again else x for x, again in zip(buffers, repeated)]
+        problem = wide
+    tasks, numbers = _cut(problem, elements)
     buffers += buffers[:1] * (3 - len(buffers))
     launch(_KERNELS[problem.function], tasks, (*buffers, _raw(_span(outputs[0]))), numbers, problem.dtype)
 
