@@ -5,6 +5,7 @@ Each ``..._with_state`` function returns the loss and what its backward function
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,24 +38,27 @@ class LossState:
 
 def _class_rows(x: np.ndarray) -> np.ndarray:
     """Return (C), (N, C) or (N, C, d...) as contiguous rows of classes; free for channels-last memory."""
-    moved = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
+    moved = x.transpose(0, *range(2, x.ndim), 1) if x.ndim > 2 else x
     if not moved.flags.c_contiguous:
         copy = memory.empty(moved.shape, x.dtype)
         copy[...] = moved
         moved = copy
-    return moved.reshape(-1, check.row_shape(x.shape)[1]) if x.size else moved.reshape(_sizes(x.shape))
+    return moved if x.ndim == 2 else moved.reshape(_sizes(x.shape))
 
 
 def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     rows, classes = check.row_shape(shape)
-    return int(np.prod(rows, dtype=np.int64)), classes
+    return math.prod(rows), classes
 
 
 def _empty_gradient(shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return an array of the shape, its classes contiguous in memory, and the same memory as rows of classes."""
     rows, classes = check.row_shape(shape)
     base = memory.empty((*rows, classes), dtype)
-    return (np.moveaxis(base, -1, 1) if len(shape) > 1 else base), base.reshape(_sizes(shape))
+    if len(shape) == 2:
+        return base, base
+    shaped = base.transpose(0, len(rows), *range(1, len(rows))) if rows else base
+    return shaped, base.reshape(_sizes(shape))
 
 
 def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
