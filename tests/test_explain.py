@@ -18,6 +18,16 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("matmul", ((5, 7), (7, 3)), {"bias": True}),
     ("activation", ("relu", (2, 16, 9, 9)), {}),
     ("elementwise", ("add", (2, 16, 9, 9), (16, 1, 1)), {}),
+    ("batch_norm", ((2, 16, 9, 9),), {"training": False}),
+    ("softmax", ((2, 16, 9, 9), 1), {"log": True}),
+    ("cross_entropy", ((32, 10),), {"label_smoothing": 0.1}),
+    ("nll_loss", ((32, 10), "sum"), {}),
+    ("mse_loss", ((32, 10),), {"reduction": "none"}),
+    ("dropout", ((32, 10), 0.3), {}),
+    ("reduce", ((2, 16, 9, 9), (2, 3)), {"mean": True}),
+    ("pad", ((2, 16, 9, 9), (1, 1, 2, 2)), {"mode": "reflect"}),
+    ("clip", ("scale", 1000), {}),
+    ("vector_norm", (), {"size": 1000, "ord": 2.0, "chunk": 512}),
 ]
 
 
@@ -31,17 +41,15 @@ def test_one_kernel_is_chosen(operation: str, args: Any, options: Any, dtype: st
     assert any("reference" in line for line in lines[1:])
 
 
-def test_every_operation_lists_its_arguments_or_answers() -> None:
+def test_every_operation_says_what_it_takes() -> None:
     for operation in dispatch.operations():
-        if operation in {case[0] for case in CASES}:
-            continue
-        with pytest.raises(TypeError, match=f"explain\\('{operation}'\\) takes "):
-            nnet.explain(operation, which=dispatch.passes(operation)[0])
+        with pytest.raises(TypeError, match=rf"explain\('{operation}'\): .*argument.*; it takes [a-z]"):
+            nnet.explain(operation, which=dispatch.passes(operation)[0], nonsense=1)
 
 
-def test_the_fields_of_a_problem_by_name() -> None:
-    text = nnet.explain("vector_norm", size=1000, ord=2.0, chunk=512)
-    assert "-> " in text
+def test_a_problem_in_several_steps() -> None:
+    text = nnet.explain("reduce", (4, 5, 6), (0, 2))
+    assert text.count("reduce forward on cpu") == 2
 
 
 def test_the_answer_follows_the_problem() -> None:
@@ -63,7 +71,7 @@ def test_faulty_questions() -> None:
         nnet.explain("conv2d", (1, 2, 3, 4), (2, 3, 1, 1))
     with pytest.raises(ValueError, match=r"shapes must be \(M, K\) and \(K, N\)"):
         nnet.explain("matmul", (5, 7), (6, 3))
-    with pytest.raises(TypeError, match="needs the shape of each operand"):
+    with pytest.raises(TypeError, match=r"explain\('elementwise'\): missing a required argument: 'x_shape'"):
         nnet.explain("elementwise", "add")
     with pytest.raises(RuntimeError, match="device 'cuda' can't be used"):
         nnet.explain("conv2d", (1, 2, 3, 4), (2, 2, 1, 1), device="cuda")
