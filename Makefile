@@ -48,7 +48,7 @@ wheel: $(VENV)/.core
 	.ci/try-wheel $(BIN)/python dist/*.whl
 
 clean:
-	rm -rf $(VENV) build dist html
+	rm -rf $(VENV) build dist .asv
 
 # One stamp for each set of requirements; only a newer pyproject.toml installs again.
 $(VENV)/.core: pyproject.toml | $(BIN)/python
