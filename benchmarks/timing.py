@@ -28,9 +28,11 @@ def sample(call: Callable[[], Any]) -> float:
     so on a busy machine some of them run undisturbed.
     """
     time.sleep(_PAUSE)
-    estimate = max(once(call), 1e-7)
-    loops = math.ceil(_BATCH / estimate)
-    return min(once(call, loops) for _ in range(math.ceil(_SAMPLE / (loops * estimate))))
+    loops = math.ceil(_BATCH / max(once(call), 1e-7))
+    best, start = math.inf, time.perf_counter()
+    while time.perf_counter() < start + _SAMPLE:
+        best = min(best, once(call, loops))
+    return best
 
 
 def interleave(
