@@ -27,6 +27,7 @@ from numbanet.cpu.simd import (
     load_tail,
     maximum,
     numpy_lanes,
+    offset,
     splat,
     splat_as,
     sqrt,
@@ -38,6 +39,7 @@ _BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
 _BLOCK_ROWS = 64  # rows of a block at least
 _TILE = 1024  # columns of a block at most
 _CHUNK = 1 << 14  # elements that a task normalises
+_MERGE = 256  # partial results, in vectors, that a task merges
 
 
 @device
@@ -145,68 +147,69 @@ def statistics(
     task: Index, ints: I64, partial: T, weight: T, bias: T, running_mean: T, running_var: T, numbers: F64, mean: T,
     inverse: T, coefficients: T,
 ):  # fmt: skip
-    """Merge the blocks for one vector of channels; update the running statistics; prepare `normalize`.
+    """Merge the blocks for a span of channels; update the running statistics; prepare `normalize`.
 
     With no blocks the statistics are the running ones.
     """
-    (elements, wide, channels, block_rows, blocks, has_weight, has_bias, has_mean, has_var) = integers(ints, 9)
-    c = task * lanes(partial)
-    n = channels - c
+    elements, wide, channels, block_rows, blocks = integers(ints, 5)
+    has_weight, has_bias, has_mean, has_var, span = integers(offset(ints, 5), 5)
     copies = wide // channels
     eps, momentum = numbers[0], numbers[1]
     zero = convert(splat(partial, 0.0), numbers)
-    if blocks == 0:
-        centre = convert(load_tail(running_mean, c, n), numbers)
-        variance = convert(load_tail(running_var, c, n), numbers)
-    else:
-        samples = elements // channels
-        total = zero
-        for t in range(blocks):
-            for copy in range(copies):
-                count = block_count(t, copy, elements, wide, channels, block_rows)
-                if count > 0:
-                    p = t * 3 * wide + copy * channels + c
-                    s = convert(load_tail(partial, p, n), numbers)
-                    total = fma(splat_as(zero, count), s, total) + convert(load_tail(partial, p + wide, n), numbers)
-        centre = total / splat_as(zero, samples)
-        squares = zero
-        for t in range(blocks):
-            for copy in range(copies):
-                count = block_count(t, copy, elements, wide, channels, block_rows)
-                if count > 0:
-                    p = t * 3 * wide + copy * channels + c
-                    s = convert(load_tail(partial, p, n), numbers)
-                    e = convert(load_tail(partial, p + wide, n), numbers)
-                    q = convert(load_tail(partial, p + 2 * wide, n), numbers)
-                    offset = e * splat_as(zero, 1.0 / count)  # from s to the mean of the block
-                    within = maximum(q - e * offset, zero)
-                    between = (s - centre) + offset
-                    squares = squares + fma(splat_as(zero, count) * between, between, within)
-        variance = squares / splat_as(zero, samples)
-        keep, take = splat_as(zero, 1.0 - momentum), splat_as(zero, momentum)
-        if has_mean != 0:
-            former = convert(load_tail(running_mean, c, n), numbers)
-            store_tail(running_mean, c, convert(fma(keep, former, take * centre), running_mean), n)
-        if has_var != 0:
-            former = convert(load_tail(running_var, c, n), numbers)
-            unbiased = squares / splat_as(zero, max(1, samples - 1))
-            store_tail(running_var, c, convert(fma(keep, former, take * unbiased), running_var), n)
-    deviation = splat_as(zero, 1.0) / sqrt(variance + splat_as(zero, eps))
-    scale, shift = deviation, zero
-    if has_weight != 0:
-        scale = scale * convert(load_tail(weight, c, n), numbers)
-    if has_bias != 0:
-        shift = convert(load_tail(bias, c, n), numbers)
-    rounded = convert(centre, mean)
-    # What rounding the mean takes from x - mean goes into the shift.
-    shift = shift - (centre - convert(rounded, numbers)) * scale
-    store_tail(mean, c, rounded, n)
-    store_tail(inverse, c, convert(deviation, mean), n)
-    for copy in range(copies):
-        p = copy * channels + c
-        store_tail(coefficients, p, rounded, n)
-        store_tail(coefficients, p + wide, convert(scale, mean), n)
-        store_tail(coefficients, p + 2 * wide, convert(shift, mean), n)
+    for c in range(task * span, min(channels, (task + 1) * span), lanes(partial)):
+        n = channels - c
+        if blocks == 0:
+            centre = convert(load_tail(running_mean, c, n), numbers)
+            variance = convert(load_tail(running_var, c, n), numbers)
+        else:
+            samples = elements // channels
+            total = zero
+            for t in range(blocks):
+                for copy in range(copies):
+                    count = block_count(t, copy, elements, wide, channels, block_rows)
+                    if count > 0:
+                        p = t * 3 * wide + copy * channels + c
+                        s = convert(load_tail(partial, p, n), numbers)
+                        total = fma(splat_as(zero, count), s, total) + convert(load_tail(partial, p + wide, n), numbers)
+            centre = total / splat_as(zero, samples)
+            squares = zero
+            for t in range(blocks):
+                for copy in range(copies):
+                    count = block_count(t, copy, elements, wide, channels, block_rows)
+                    if count > 0:
+                        p = t * 3 * wide + copy * channels + c
+                        s = convert(load_tail(partial, p, n), numbers)
+                        e = convert(load_tail(partial, p + wide, n), numbers)
+                        q = convert(load_tail(partial, p + 2 * wide, n), numbers)
+                        apart = e * splat_as(zero, 1.0 / count)  # from s to the mean of the block
+                        within = maximum(q - e * apart, zero)
+                        between = (s - centre) + apart
+                        squares = squares + fma(splat_as(zero, count) * between, between, within)
+            variance = squares / splat_as(zero, samples)
+            keep, take = splat_as(zero, 1.0 - momentum), splat_as(zero, momentum)
+            if has_mean != 0:
+                former = convert(load_tail(running_mean, c, n), numbers)
+                store_tail(running_mean, c, convert(fma(keep, former, take * centre), running_mean), n)
+            if has_var != 0:
+                former = convert(load_tail(running_var, c, n), numbers)
+                unbiased = squares / splat_as(zero, max(1, samples - 1))
+                store_tail(running_var, c, convert(fma(keep, former, take * unbiased), running_var), n)
+        deviation = splat_as(zero, 1.0) / sqrt(variance + splat_as(zero, eps))
+        scale, shift = deviation, zero
+        if has_weight != 0:
+            scale = scale * convert(load_tail(weight, c, n), numbers)
+        if has_bias != 0:
+            shift = convert(load_tail(bias, c, n), numbers)
+        rounded = convert(centre, mean)
+        # What rounding the mean takes from x - mean goes into the shift.
+        shift = shift - (centre - convert(rounded, numbers)) * scale
+        store_tail(mean, c, rounded, n)
+        store_tail(inverse, c, convert(deviation, mean), n)
+        for copy in range(copies):
+            p = copy * channels + c
+            store_tail(coefficients, p, rounded, n)
+            store_tail(coefficients, p + wide, convert(scale, mean), n)
+            store_tail(coefficients, p + 2 * wide, convert(shift, mean), n)
 
 
 @kernel
@@ -259,6 +262,11 @@ def cut(rows: int, channels: int, dtype: str) -> tuple[int, int, int, int, int]:
     return wide, block_rows, tile, blocks, -(-wide // tile)
 
 
+def merge_span(parts: int, dtype: str) -> int:
+    """Return for how many channels, in whole vectors, one task merges that many partial results."""
+    return numpy_lanes(dtype) * max(1, _MERGE // max(1, parts))
+
+
 def chunk_rows(wide: int) -> int:
     """Return how many rows a task of an elementwise pass takes."""
     return max(1, _CHUNK // max(1, wide))
@@ -279,11 +287,13 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     weight, bias, running_mean, running_var = (
         mean if a is None else a for a in (weight, bias, running_mean, running_var)
     )
+    blocks = blocks if problem.training else 0
+    span = merge_span(blocks * wide // channels if channels else 0, dtype)
     launch(
         statistics,
-        -(-channels // numpy_lanes(dtype)),
+        -(-channels // span),
         (partial, weight, bias, running_mean, running_var, numbers, mean, inverse, coefficients),
-        (elements, wide, channels, block_rows, blocks if problem.training else 0, *given),
+        (elements, wide, channels, block_rows, blocks, *given, span),
         dtype,
     )
     rows = chunk_rows(wide)

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, kernel
-from numbanet.cpu.norm import chunk_rows, cut, four, four_tail, put_four, touch
+from numbanet.cpu.norm import chunk_rows, cut, four, four_tail, merge_span, put_four, touch
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     convert,
@@ -17,7 +17,6 @@ from numbanet.cpu.simd import (
     lanes,
     load,
     load_tail,
-    numpy_lanes,
     splat,
     splat_as,
     store,
@@ -72,10 +71,10 @@ def gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, partial: T):
 @kernel
 def repeat(task: Index, ints: I64, mean: T, means: T):
     """Write the means side by side, once for each sample of a widened row."""
-    channels, copies = integers(ints, 2)
-    c = task * lanes(mean)
-    for copy in range(copies):
-        store_tail(means, copy * channels + c, load_tail(mean, c, channels - c), channels - c)
+    channels, wide = integers(ints, 2)
+    for p in range(0, wide, channels):
+        for c in range(0, channels, lanes(mean)):
+            store_tail(means, p + c, load_tail(mean, c, channels - c), channels - c)
 
 
 @kernel
@@ -83,36 +82,36 @@ def gradient_coefficients(
     task: Index, ints: I64, partial: T, weight: T, mean: T, inverse: T, zero: F64, dweight: T, dbias: T,
     coefficients: T,
 ):  # fmt: skip
-    """Add the blocks for one vector of channels; prepare `gradient_apply`: dx = a * grad + b * (x - mean) + c."""
-    samples, wide, channels, blocks, has_weight, training = integers(ints, 6)
-    i = task * lanes(partial)
-    n = channels - i
+    """Add the blocks for a span of channels; prepare `gradient_apply`: dx = a * grad + b * (x - mean) + c."""
+    samples, wide, channels, blocks, has_weight, training, span = integers(ints, 7)
     copies = wide // channels
-    total = convert(splat(partial, 0.0), zero)
-    product = total
-    for t in range(blocks):
+    for i in range(task * span, min(channels, (task + 1) * span), lanes(partial)):
+        n = channels - i
+        total = convert(splat(partial, 0.0), zero)
+        product = total
+        for t in range(blocks):
+            for copy in range(copies):
+                p = t * 2 * wide + copy * channels + i
+                total = total + convert(load_tail(partial, p, n), zero)
+                product = product + convert(load_tail(partial, p + wide, n), zero)
+        centre, deviation = load_tail(mean, i, n), convert(load_tail(inverse, i, n), zero)
+        store_tail(dbias, i, convert(total, dbias), n)
+        store_tail(dweight, i, convert(product * deviation, dweight), n)
+        a = deviation
+        if has_weight != 0:
+            a = a * convert(load_tail(weight, i, n), zero)
+        b = splat_as(total, 0.0)
+        c = b
+        if training != 0:
+            share = splat_as(total, 1.0 / samples)
+            b = -a * deviation * deviation * product * share
+            c = -a * total * share
         for copy in range(copies):
-            p = t * 2 * wide + copy * channels + i
-            total = total + convert(load_tail(partial, p, n), zero)
-            product = product + convert(load_tail(partial, p + wide, n), zero)
-    centre, deviation = load_tail(mean, i, n), convert(load_tail(inverse, i, n), zero)
-    store_tail(dbias, i, convert(total, dbias), n)
-    store_tail(dweight, i, convert(product * deviation, dweight), n)
-    a = deviation
-    if has_weight != 0:
-        a = a * convert(load_tail(weight, i, n), zero)
-    b = splat_as(total, 0.0)
-    c = b
-    if training != 0:
-        share = splat_as(total, 1.0 / samples)
-        b = -a * deviation * deviation * product * share
-        c = -a * total * share
-    for copy in range(copies):
-        p = copy * channels + i
-        store_tail(coefficients, p, centre, n)
-        store_tail(coefficients, p + wide, convert(a, mean), n)
-        store_tail(coefficients, p + 2 * wide, convert(b, mean), n)
-        store_tail(coefficients, p + 3 * wide, convert(c, mean), n)
+            p = copy * channels + i
+            store_tail(coefficients, p, centre, n)
+            store_tail(coefficients, p + wide, convert(a, mean), n)
+            store_tail(coefficients, p + 2 * wide, convert(b, mean), n)
+            store_tail(coefficients, p + 3 * wide, convert(c, mean), n)
 
 
 @kernel
@@ -168,17 +167,17 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
     scratch = workspace.view(dtype)
     coefficients, partial = scratch[: 4 * wide], scratch[4 * wide :]
-    strips = -(-channels // numpy_lanes(dtype))
+    span = merge_span(blocks * wide // channels if channels else 0, dtype)
     means = mean
     if wide != channels:
         means = coefficients[:wide]
-        launch(repeat, strips, (mean, means), (channels, wide // channels), dtype)
+        launch(repeat, 1, (mean, means), (channels, wide), dtype)
     launch(gradient_sums, blocks * tiles, (grad, x, means, partial), (elements, wide, block_rows, tile, tiles), dtype)
     launch(
         gradient_coefficients,
-        strips,
+        -(-channels // span),
         (partial, mean if weight is None else weight, mean, inverse, _ZERO, dweight, dbias, coefficients),
-        (problem.rows, wide, channels, blocks, weight is not None, problem.training),
+        (problem.rows, wide, channels, blocks, weight is not None, problem.training, span),
         dtype,
     )
     rows = chunk_rows(wide)

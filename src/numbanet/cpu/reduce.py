@@ -54,31 +54,29 @@ def rows(task: Index, ints: I64, x: T, scale: F64, out: T):
 
 @kernel
 def columns(task: Index, ints: I64, x: T, scale: F64, out: T):
-    """out[a, b] = scale * sum over r of x[a, r, b], for two vectors of b."""
-    reduced, inner, strips = integers(ints, 3)
+    """out[a, b] = scale * sum over r of x[a, r, b], for some pairs of vectors of b."""
+    outer, reduced, inner, strips, strips_a_task = integers(ints, 5)
     width = lanes(x)
-    a, b = task // strips, task % strips * 2 * width
-    p, q = a * reduced * inner + b, a * inner + b
-    left = min(width, inner - b)
-    right = min(width, inner - b - left)
-    first = convert(splat(x, 0.0), scale)
-    second = first
-    r = 0
-    if right == width:
-        while r < reduced:
-            first = first + convert(load(x, p), scale)
-            second = second + convert(load(x, p + width), scale)
-            p += inner
-            r += 1
-    else:
-        while r < reduced:
-            first = first + convert(load_tail(x, p, left), scale)
-            second = second + convert(load_tail(x, p + left, right), scale)
-            p += inner
-            r += 1
-    factor = splat_as(first, scale[0])
-    store_tail(out, q, convert(first * factor, out), left)
-    store_tail(out, q + left, convert(second * factor, out), right)
+    for strip in range(task * strips_a_task, min(outer * strips, (task + 1) * strips_a_task)):
+        a, b = strip // strips, strip % strips * 2 * width
+        p, q = a * reduced * inner + b, a * inner + b
+        left = min(width, inner - b)
+        right = min(width, inner - b - left)
+        first = convert(splat(x, 0.0), scale)
+        second = first
+        if right == width:
+            for _ in range(reduced):
+                first = first + convert(load(x, p), scale)
+                second = second + convert(load(x, p + width), scale)
+                p += inner
+        else:
+            for _ in range(reduced):
+                first = first + convert(load_tail(x, p, left), scale)
+                second = second + convert(load_tail(x, p + left, right), scale)
+                p += inner
+        factor = splat_as(first, scale[0])
+        store_tail(out, q, convert(first * factor, out), left)
+        store_tail(out, q + left, convert(second * factor, out), right)
 
 
 @kernel
@@ -155,8 +153,11 @@ def _direct(x: np.ndarray, outer: int, reduced: int, inner: int, scale: float, o
         chunk = max(1, _BLOCK // max(reduced, 1))
         launch(rows, -(-outer // chunk), (x, _scale(scale), out), (outer, reduced, chunk), dtype)
     else:
-        strips = -(-inner // (2 * numpy_lanes(dtype)))
-        launch(columns, outer * strips, (x, _scale(scale), out), (reduced, inner, strips), dtype)
+        width = 2 * numpy_lanes(dtype)
+        strips = -(-inner // width)
+        strips_a_task = max(1, _BLOCK // (width * max(reduced, 1)))
+        numbers = (outer, reduced, inner, strips, strips_a_task)
+        launch(columns, -(-outer * strips // strips_a_task), (x, _scale(scale), out), numbers, dtype)
 
 
 def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
