@@ -112,9 +112,17 @@ def test_thread_count_does_not_matter(rng):
     assert all(np.array_equal(a, b) for a, b in zip(*results))
 
 
-def test_scalar_and_dtype():
+def test_scalar():
     assert F.softmax(nnet.tensor(3.0), 0).data.tolist() == 1
     assert F.log_softmax(nnet.tensor(3.0), -1).data.tolist() == 0
+
+
+def test_dtype_converts_the_input_and_gradients_flow_back():
+    x = nnet.tensor(np.array([1.0, 2.0], np.float32), requires_grad=True)
+    y = F.softmax(x, 0, dtype=np.float64)
+    y.backward(np.array([1.0, 0.0]))
+    assert y.dtype == np.float64 and x.grad.dtype == np.float32
+    assert F.log_softmax(nnet.tensor([1, 2]), 0, dtype=np.float32).dtype == np.float32
 
 
 def test_missing_dim_warns():
