@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.candidate import Arrays, Candidate, CandidateLists, rounding
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.pool_windows import adaptive_windows, inverse, windows
@@ -19,10 +19,11 @@ _CHANNELS = 256
 
 
 @device
-def _add_run(x, i, y, o, count, fresh):
-    """Add `count` elements of x, whole vectors, to those of y; with `fresh`, copy them."""
+def _add_run(x, i, y, o, count, divisor, first, last):
+    """Add `count` elements of x, whole vectors, to those of y; the first time copy them, the last time divide."""
     for k in range(0, count, lanes(x)):
-        store(y, o + k, load(x, i + k) if fresh else load(y, o + k) + load(x, i + k))
+        v = load(x, i + k) if first else load(y, o + k) + load(x, i + k)
+        store(y, o + k, v / divisor if last else v)
 
 
 @device
@@ -56,12 +57,16 @@ def average(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, width
         divisor = splat(x, heights[row] * widths[j])
         for r in range(tall):
             for s in range(wide):
-                if r + s == 0:
-                    _add_run(x, at, y, out, count, True)
+                i = at + (r * w + s) * c
+                last = r * wide + s == tall * wide - 1
+                if r + s > 0 and last:
+                    _add_run(x, i, y, out, count, divisor, False, True)
+                elif r + s > 0:
+                    _add_run(x, i, y, out, count, divisor, False, False)
+                elif last:
+                    _add_run(x, i, y, out, count, divisor, True, True)
                 else:
-                    _add_run(x, at + (r * w + s) * c, y, out, count, False)
-        for k in range(0, count, lanes(x)):
-            store(y, out + k, load(y, out + k) / divisor)
+                    _add_run(x, i, y, out, count, divisor, True, False)
         if tail:
             total = _sum_tail(x, at + count, w * c, c, tall, wide, tail)
             store_tail(y, out + count, total / divisor, tail)
@@ -150,8 +155,15 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     launch(average_backward, problem.n * problem.h, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
 
 
+def _tolerance(problem: Any) -> float:
+    """Return the expected error: it grows with the number of elements of a window, added one after the other."""
+    sizes = (problem.h, problem.p), (problem.w, problem.q)
+    taps = getattr(problem, "kernel", None) or [-(-size // max(count, 1)) for size, count in sizes]
+    return rounding(problem) * (1 + taps[0] * taps[1] / 1000) ** 0.5
+
+
 CANDIDATES: CandidateLists = {
-    (operation, which): [Candidate("cpu.vector", run)]
+    (operation, which): [Candidate("cpu.vector", run, tolerance=_tolerance)]
     for operation in ("avg_pool2d", "adaptive_avg_pool2d")
     for which, run in (("forward", _forward), ("backward_input", _backward))
 }

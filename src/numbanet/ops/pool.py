@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.shape import channels_last
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.pool import (
     MaxPoolProblem,
@@ -41,7 +42,7 @@ def _shaped(y: np.ndarray, ndim: int) -> np.ndarray:
 def _pool(x: np.ndarray, problem: PoolProblem) -> np.ndarray:
     y = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype)
     if y.size:
-        dispatch.run(problem, (memory.channels_last(_batched("input", x)),), (y,))
+        dispatch.run(problem, (channels_last(_batched("input", x)),), (y,))
     return _shaped(y, x.ndim)
 
 
@@ -50,7 +51,7 @@ def _output_grad(name: str, grad: np.ndarray, problem: PoolProblem) -> np.ndarra
     grads, expected = _batched(name, grad), (problem.n, problem.c, problem.p, problem.q)
     if grads.shape != expected:
         raise ValueError(f"{name} must have the result's shape {expected}, got {grads.shape}")
-    return memory.channels_last(grads)
+    return channels_last(grads)
 
 
 def _pool_backward(grad: np.ndarray, problem: PoolProblem, ndim: int) -> np.ndarray:
@@ -126,7 +127,7 @@ def max_pool2d_offsets(
     shape = (problem.n, problem.p, problem.q, problem.c)
     y, offsets = memory.empty(shape, problem.dtype), memory.empty(shape, problem.offsets)
     if y.size:
-        dispatch.run(problem, (memory.channels_last(images),), (y, offsets))
+        dispatch.run(problem, (channels_last(images),), (y, offsets))
     return _shaped(y, x.ndim), _shaped(offsets, x.ndim)
 
 

@@ -71,9 +71,14 @@ def contiguous(x: np.ndarray) -> np.ndarray:
     return y
 
 
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """Return x of shape (N, C, H, W) as a C-contiguous array of shape (N, H, W, C), copied only if it must be."""
+    return contiguous(x.transpose(0, 2, 3, 1))
+
+
 def copy_like(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     """Return x, copied if need be, with its axes in memory in the order of those of `model`, which has its shape."""
-    if x.strides == model.strides:
+    if memory.memory_order(x) == memory.memory_order(model):
         return x
     y = memory.empty_like(model, x.dtype)
     copy_into(y, x)
