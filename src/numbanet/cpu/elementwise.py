@@ -40,6 +40,7 @@ from numbanet.cpu.simd import (
 
 MAX_DIMS = 4
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
+_SERIAL = 1 << 16  # up to so many elements one task does all: waking threads would cost more
 _SHORT = 64  # rows of fewer elements are taken
 _REPEATS = 16  # at a time
 
@@ -195,8 +196,9 @@ def _cut(problem: Any, elements: int) -> tuple[int, tuple[int, ...]]:
     """Return the number of tasks and the kernel's integers."""
     d0, d1, d2, n = (1,) * (MAX_DIMS - len(problem.sizes)) + problem.sizes
     rows = d0 * d1 * d2 if problem.size else 0
-    pieces = -(-n // _CHUNK)
-    rows_a_task = max(1, _CHUNK // n) if n else 1
+    chunk = _CHUNK if elements > _SERIAL else _SERIAL
+    pieces = -(-n // chunk)
+    rows_a_task = max(1, chunk // n) if n else 1
     walks: list[int] = []
     for operand in range(3):
         if operand < len(problem.steps):
@@ -205,7 +207,7 @@ def _cut(problem: Any, elements: int) -> tuple[int, tuple[int, ...]]:
         else:
             walks += (0,) * (MAX_DIMS + 1)
     tasks = -(-rows // rows_a_task) * pieces
-    return tasks, (rows, d1, d2, n, rows_a_task, pieces, _CHUNK, elements, *walks)
+    return tasks, (rows, d1, d2, n, rows_a_task, pieces, chunk, elements, *walks)
 
 
 def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

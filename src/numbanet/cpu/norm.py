@@ -39,6 +39,7 @@ _BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
 _BLOCK_ROWS = 64  # rows of a block at least
 _TILE = 1024  # columns of a block at most
 _CHUNK = 1 << 14  # elements that a task normalises
+_SERIAL = 1 << 16  # up to so many elements one task does all: waking threads would cost more
 _MERGE = 256  # partial results, in vectors, that a task merges
 
 
@@ -267,9 +268,9 @@ def merge_span(parts: int, dtype: str) -> int:
     return numpy_lanes(dtype) * max(1, _MERGE // max(1, parts))
 
 
-def chunk_rows(wide: int) -> int:
+def chunk_rows(wide: int, elements: int) -> int:
     """Return how many rows a task of an elementwise pass takes."""
-    return max(1, _CHUNK // max(1, wide))
+    return max(1, (_CHUNK if elements > _SERIAL else _SERIAL) // max(1, wide))
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -296,7 +297,7 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         (elements, wide, channels, block_rows, blocks, *given, span),
         dtype,
     )
-    rows = chunk_rows(wide)
+    rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
     launch(normalize, tasks, (x, coefficients, y), (elements, wide, rows), dtype)
 

@@ -180,7 +180,7 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
         (problem.rows, wide, channels, blocks, weight is not None, problem.training, span),
         dtype,
     )
-    rows = chunk_rows(wide)
+    rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
     launch(gradient_apply, tasks, (grad, x, coefficients, dx), (elements, wide, rows), dtype)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.problem.base import float_array, same_dtype
-from numbanet.problem.norm import batch_norm_problem, check_channels, check_statistics
+from numbanet.problem.norm import batch_norm_problem
 
 
 def _matrix(x: np.ndarray) -> np.ndarray:
@@ -22,6 +24,11 @@ def _matrix(x: np.ndarray) -> np.ndarray:
 def _restored(matrix: np.ndarray) -> np.ndarray:
     """Undo `_matrix`."""
     return matrix.transpose(0, matrix.ndim - 1, *range(1, matrix.ndim - 1))
+
+
+@lru_cache(maxsize=64)
+def _numbers(eps: float, momentum: float) -> np.ndarray:
+    return np.array([eps, momentum], np.float64)
 
 
 def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
@@ -47,19 +54,17 @@ def batch_norm_forward(
     running_mean, running_var = _vector("running_mean", running_mean), _vector("running_var", running_var)
     weight, bias = _vector("weight", weight), _vector("bias", bias)
     dtype = same_dtype(x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    problem = batch_norm_problem("forward", dtype, x.shape, bool(training))
-    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    check_channels(problem.channels, **{name: None if a is None else a.shape for name, a in vectors.items()})
-    check_statistics(problem.training, running_mean is not None, running_var is not None)
+    shapes = [None if a is None else a.shape for a in (running_mean, running_var, weight, bias)]
+    problem = batch_norm_problem("forward", dtype, x.shape, bool(training), *shapes)
     rows = _matrix(x)
     y = memory.empty(rows.shape, x.dtype)
     if not problem.rows:
         # Nothing to learn from: the running statistics stay.
         return _restored(y), np.zeros(problem.channels, x.dtype), np.zeros(problem.channels, x.dtype)
     mean, inverse = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
-    numbers = np.array([eps, momentum], np.float64)
-    flat, out = rows.reshape(problem.rows, problem.channels), y.reshape(problem.rows, problem.channels)
-    dispatch.run(problem, (flat, weight, bias, running_mean, running_var, numbers), (out, mean, inverse))
+    shape = (problem.rows, problem.channels)
+    inputs = (rows.reshape(shape), weight, bias, running_mean, running_var, _numbers(eps, momentum))
+    dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
     if training:
         for stored, updated in ((stored_mean, running_mean), (stored_var, running_var)):
             if stored is not None and updated is not None and updated is not stored:
@@ -132,7 +137,8 @@ def batch_norm_backward(
     if grad.shape != x.shape:
         raise ValueError(f"grad must have the shape of x, {x.shape}, got {grad.shape}")
     dtype = same_dtype(grad=grad, x=x, weight=weight, mean=mean, inverse=inverse)
-    problem = batch_norm_problem("backward", dtype, x.shape, bool(training))
+    weight_shape = None if weight is None else weight.shape
+    problem = batch_norm_problem("backward", dtype, x.shape, bool(training), weight=weight_shape)
     rows, gradient = _matrix(x), _matrix(grad)
     dx = memory.empty(rows.shape, x.dtype)
     if not problem.rows:

@@ -29,33 +29,39 @@ class BatchNormProblem(Problem):
     training: bool
 
 
+Shape = tuple[int, ...]
+
+
 @lru_cache(maxsize=4096)
-def batch_norm_problem(which: str, dtype: str, shape: tuple[int, ...], training: bool) -> BatchNormProblem:
-    """Return the problem for an input of shape (N, C), (N, C, L) or (N, C, H, W).
+def batch_norm_problem(
+    which: str,
+    dtype: str,
+    shape: Shape,
+    training: bool,
+    running_mean: Shape | None = None,
+    running_var: Shape | None = None,
+    weight: Shape | None = None,
+    bias: Shape | None = None,
+) -> BatchNormProblem:
+    """Return the problem for an input of shape (N, C), (N, C, L) or (N, C, H, W), from the shapes of all operands.
 
     Raises
     ------
     ValueError
-        If the input has fewer than two dimensions, or training has a single value per channel.
+        If the input has fewer than two dimensions, training has a single value per channel, a vector does not have one
+        number a channel, or the running statistics are not given together, or missing where they are needed.
     """
     if len(shape) < 2:
         raise ValueError(f"input must have at least 2 dimensions (N, C, ...), got shape {shape}")
-    rows = shape[0] * math.prod(shape[2:])
+    rows, channels = shape[0] * math.prod(shape[2:]), shape[1]
     if training and rows == 1:
         raise ValueError(f"input: expected more than 1 value per channel when training, got shape {shape}")
-    return BatchNormProblem(which, dtype, rows, shape[1], training)
-
-
-def check_statistics(training: bool, has_mean: bool, has_var: bool) -> None:
-    """Raise ValueError if the running statistics are not given together, or missing where they are needed."""
-    if has_mean != has_var:
+    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, given in vectors.items():
+        if given is not None and given != (channels,):
+            raise ValueError(f"{name} must have shape ({channels},), one number a channel of input, got {given}")
+    if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, or both be None")
-    if not training and not has_mean:
+    if which == "forward" and not training and running_mean is None:
         raise ValueError("running_mean and running_var must be given when training is False, got None")
-
-
-def check_channels(channels: int, **vectors: tuple[int, ...] | None) -> None:
-    """Raise ValueError unless each shape that is given is (channels,)."""
-    for name, shape in vectors.items():
-        if shape is not None and shape != (channels,):
-            raise ValueError(f"{name} must have shape ({channels},), one number a channel of input, got {shape}")
+    return BatchNormProblem(which, dtype, rows, channels, training)
