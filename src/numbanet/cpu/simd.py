@@ -468,7 +468,8 @@ def _tree(builder: ir.IRBuilder, value: ir.Value, vec: Vec, operation: str) -> i
             indices = ir.Constant(ir.VectorType(_I32, count), [start + j for j in range(count)])
             halves.append(builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), indices))
         if operation == "max":
-            value = builder.select(builder.fcmp_ordered(">", *halves), *halves)
+            larger = builder.fcmp_ordered if isinstance(vec.dtype, types.Float) else builder.icmp_signed
+            value = builder.select(larger(">", *halves), *halves)
         else:
             value = getattr(builder, operation if isinstance(vec.dtype, types.Float) else "add")(*halves)
     return builder.extract_element(value, ir.Constant(_I32, 0))

@@ -1,0 +1,82 @@
+"""Vector instruction sets: detection, and the same results from narrower ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numbanet.cpu import isa
+from numbanet.cpu.isa import AVX2, AVX512, NEON, SSE2
+from numbanet.cpu.simd import numpy_lanes
+from tests.processes import run_python
+
+
+@pytest.mark.parametrize(
+    "triple, features, expected",
+    [
+        ("x86_64-unknown-linux-gnu", "", SSE2),
+        ("x86_64-unknown-linux-gnu", "sse4.2 avx", SSE2),
+        ("x86_64-unknown-linux-gnu", "avx avx2", SSE2),  # no fma
+        ("x86_64-unknown-linux-gnu", "avx avx2 fma", AVX2),
+        ("x86_64-pc-windows-msvc", "avx2 fma avx512f", AVX2),  # Knights Landing lacks the rest
+        ("x86_64-unknown-linux-gnu", "avx2 fma avx512f avx512dq avx512vl avx512bw", AVX512),
+        ("aarch64-unknown-linux-gnu", "neon", NEON),
+        ("arm64-apple-darwin22", "neon", NEON),
+        ("riscv64-unknown-linux-gnu", "", SSE2),
+    ],
+)
+def test_choice(triple: str, features: str, expected: isa.Isa, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isa, "target", lambda: (triple, "cpu", frozenset(features.split())))
+    assert isa.host_isa.__wrapped__() == expected
+
+
+@pytest.mark.parametrize("described, registers", [(AVX512, 32), (AVX2, 16), (SSE2, 16), (NEON, 32)])
+def test_tiles_fit_the_register_file(described: isa.Isa, registers: int) -> None:
+    assert described.tile_vectors == len(described.tile_rows)
+    for width, rows in enumerate(described.tile_rows, 1):
+        assert rows * width + width + 1 <= registers, "accumulators, one row of the other operand, a broadcast value"
+
+
+def test_features_come_from_numba() -> None:
+    triple, cpu, features = isa.target()
+    assert triple and cpu and all(not feature.startswith(("+", "-")) for feature in features)
+
+
+CODE = """
+import numpy as np
+import numbanet as nnet
+from numbanet.cpu.isa import host_isa
+from numbanet.cpu.simd import numpy_lanes
+def some_operations(x):
+    parameter, mean = np.ones_like(x), np.ones_like(x)
+    nnet.ops.adam_step(parameter, x, mean, np.ones_like(x), step=1)
+    norm = np.array(nnet.ops.vector_norm(x))
+    return nnet.ops.relu(x), nnet.ops.gelu(x), nnet.ops.add(x, x), norm, parameter, mean
+rng = np.random.default_rng(0)
+for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-13)):
+    for size in (1, 3, 4, 5, 15, 16, 17, 33):
+        x = rng.standard_normal((2, size)).astype(dtype)
+        found = some_operations(x)
+        with nnet.use("reference"):
+            expected = some_operations(x)
+        for f, e in zip(found, expected):
+            assert np.abs(f - e).max() <= tolerance * np.abs(e).max(), (dtype, size)
+print(host_isa().name, numpy_lanes("float32"), numpy_lanes("float64"))
+"""
+
+
+@pytest.mark.skipif(isa.host_isa() is NEON, reason="x86 only")
+@pytest.mark.parametrize(
+    "cpu, features, expected",
+    [("x86-64", "", "sse2 4 2"), ("x86-64", "+avx,+avx2,+fma", "avx2 8 4"), (None, None, None)],
+)
+def test_narrower_sets_give_the_same_results(cpu: str | None, features: str | None, expected: str | None) -> None:
+    if cpu and "avx2" in (features or "") and isa.host_isa() is SSE2:
+        pytest.skip("this CPU has no AVX2")
+    found = run_python(CODE, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
+    host = isa.host_isa()
+    assert found == (expected or f"{host.name} {host.vector_bytes // 4} {host.vector_bytes // 8}")
+
+
+def test_numpy_lanes() -> None:
+    assert numpy_lanes(np.float32) == 2 * numpy_lanes("float64") == isa.host_isa().vector_bytes // 4

@@ -1,0 +1,143 @@
+"""Rules that the sources keep: who computes, who imports whom, and what kernels may refer to."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import numbanet
+
+PACKAGE = Path(numbanet.__file__).parent
+ENGINE = [path for folder in ("cpu", "ops", "functional", "nn", "optim") for path in (PACKAGE / folder).rglob("*.py")]
+ENGINE += [PACKAGE / name for name in ("tensor.py", "tape.py", "memory.py", "dispatch.py")]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# No borrowed arithmetic
+
+BORROWED = {
+    "dot", "vdot", "inner", "outer", "matmul", "tensordot", "einsum", "kron", "convolve", "correlate", "linalg", "fft",
+    "vecdot", "matvec", "vecmat", "multi_dot",
+}  # fmt: skip
+
+
+def borrowed(module: ast.Module) -> Iterator[str]:
+    """Every use of a product that NumPy or SciPy computes."""
+    for node in ast.walk(module):
+        if isinstance(node, (ast.BinOp, ast.AugAssign)) and isinstance(node.op, ast.MatMult):
+            yield f"line {node.lineno}: @"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in ("np", "numpy") and node.attr in BORROWED:
+                yield f"line {node.lineno}: {node.value.id}.{node.attr}"
+            elif node.attr == "dot":
+                yield f"line {node.lineno}: .dot"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("numpy", "scipy"):
+            names = {alias.name for alias in node.names}
+            if "scipy" in node.module or names & BORROWED:
+                yield f"line {node.lineno}: from {node.module} import {', '.join(sorted(names))}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "scipy":
+                    yield f"line {node.lineno}: import {alias.name}"
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=name_of)
+def test_the_engine_borrows_no_arithmetic(path: Path) -> None:
+    assert list(borrowed(tree(path))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a @ b", "a @= b", "np.dot(a, b)", "a.dot(b)", "np.einsum('ij->i', a)", "import scipy.signal", "np.linalg.norm(a)",
+     "from scipy import signal", "from numpy import matmul", "numpy.tensordot(a, b)", "f = np.matmul"],
+)  # fmt: skip
+def test_the_search_finds(line: str) -> None:
+    assert list(borrowed(ast.parse(line)))
+
+
+def test_the_search_leaves_our_own_alone() -> None:
+    text = "from numbanet.ops import matmul\nops.matmul(a, b)\nself.matmul(x)\n@kernel\ndef f(): pass\n"
+    assert not list(borrowed(ast.parse(text)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Imports run downward
+
+LAYERS = [
+    ("problem", "settings", "candidate", "memory"),
+    ("reference", "cpu", "cuda"),
+    ("dispatch",),
+    ("ops", "random"),
+    ("tensor", "tape"),
+    ("functional",),
+    ("nn", "optim"),
+]
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+
+
+def imports(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """The numbanet modules that are imported when the module is (imports inside functions may look upward)."""
+    for node in module.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "numbanet":
+            inner = (node.module or "").split(".")[1:]
+            for alias in node.names:
+                yield node.lineno, (inner or [alias.name])[0]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("numbanet."):
+                    yield node.lineno, alias.name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)
+def test_imports_run_downward(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    highest = HEIGHT.get(own, 99)  # what stands above the layers (training, models, data) may import everything
+    wrong = [(line, name) for line, name in imports(tree(path)) if HEIGHT.get(name, 99) > highest]
+    assert wrong == [], f"{own} stands below what it imports"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+def compiled_functions(module: ast.Module) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef):
+            names = {d.id for d in node.decorator_list if isinstance(d, ast.Name)}
+            if names & {"kernel", "device"}:
+                yield node
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cpu").glob("*.py")), ids=name_of)
+def test_kernels_refer_to_nothing_outside_their_folder(path: Path) -> None:
+    """Machine code on disk is keyed by the sources of this folder: a constant from elsewhere could change unnoticed."""
+    module = tree(path)
+    outside = {
+        alias.asname or alias.name
+        for node in module.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("numbanet")
+        for alias in node.names
+        if not node.module.startswith("numbanet.cpu") and not (node.module == "numbanet" and alias.name == "cpu")
+    }
+    for function in compiled_functions(module):
+        used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+        assert not used & outside, f"{function.name} uses {used & outside}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cpu").glob("*.py")), ids=name_of)
+def test_one_decorator_compiles(path: Path) -> None:
+    """Options, caching and the rule of one version a dtype have one place."""
+    text = path.read_text(encoding="utf-8")
+    if path.name not in ("compile.py", "parallel.py"):
+        assert "njit" not in text and "numba.jit" not in text and "cfunc" not in text
