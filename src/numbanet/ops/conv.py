@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.shape import channels_last
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.conv import Epilogue, conv2d_problem
 
@@ -73,7 +74,7 @@ def conv2d(
     )  # fmt: skip
     y = memory.empty((problem.n, problem.p, problem.q, problem.k), dtype)
     if y.size:
-        dispatch.run(problem, (memory.channels_last(images), memory.channels_last(weight), bias), (y,))
+        dispatch.run(problem, (channels_last(images), channels_last(weight), bias), (y,))
     y = y.transpose(0, 3, 1, 2)
     return y[0] if x.ndim == 3 else y
 
@@ -117,7 +118,7 @@ def conv2d_backward_input(
     grads = _check_grad(grad, problem)
     dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype)
     if dx.size:
-        dispatch.run(problem, (memory.channels_last(grads), memory.channels_last(weight)), (dx,))
+        dispatch.run(problem, (channels_last(grads), channels_last(weight)), (dx,))
     dx = dx.transpose(0, 3, 1, 2)
     return dx[0] if len(input_shape) == 3 else dx
 
@@ -161,7 +162,7 @@ def conv2d_backward_weight(
     grads = _check_grad(grad, problem)
     dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype)
     if dw.size:
-        dispatch.run(problem, (memory.channels_last(images), memory.channels_last(grads)), (dw,))
+        dispatch.run(problem, (channels_last(images), channels_last(grads)), (dw,))
     return dw.transpose(0, 3, 1, 2)
 
 

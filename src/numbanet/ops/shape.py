@@ -31,13 +31,14 @@ from numbanet.reference import shape as definition
 _STAND_INS: dict[int, Any] = {4: np.float32, 8: np.float64}  # a copy moves bits: any dtype of these sizes will do
 
 
+_SMALL = 1 << 12  # elements; NumPy has copied fewer before a kernel is launched
+
+
 def copy_into(y: np.ndarray, x: np.ndarray) -> None:
     """Copy x to y, an array of the same shape and dtype but of any strides, not overlapping with it."""
     stand_in = _STAND_INS.get(x.itemsize)
-    if stand_in is None or not x.dtype.isnative:
+    if x.size < _SMALL or stand_in is None or not x.dtype.isnative:
         y[...] = x
-        return
-    if not x.size:
         return
     size = x.itemsize
     problem = CopyProblem(
