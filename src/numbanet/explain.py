@@ -134,7 +134,8 @@ def _matmul(which: str, dtype: str, a_shape: Shape, b_shape: Shape, bias: bool =
 def _batch_norm(which: str, dtype: str, x_shape: Shape, training: bool = True) -> Any:
     from numbanet.problem.norm import batch_norm_problem
 
-    return batch_norm_problem(which, dtype, tuple(x_shape), training)
+    channels = tuple(x_shape[1:2])
+    return batch_norm_problem(which, dtype, tuple(x_shape), training, channels, channels)
 
 
 def _activation(which: str, dtype: str, function: str, x_shape: Shape, parameter: float = 0.0) -> Any:
