@@ -14,7 +14,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import absolute, fma, integers, lanes, load, load_tail, minimum, select, splat, store, store_tail
+from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, select, splat, store, store_tail
 from numbanet.cpu.vmath import pick
 
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
@@ -56,7 +56,7 @@ def _map2(formula, task, ints, grad, saved, dx, parameter):
 @device
 def _relu(x, a):
     zero = pick(x, 0.0, 0.0)
-    return select(x <= zero, zero, x)  # a comparison with NaN is false: NaN stays
+    return select(zero > x, zero, x)  # a comparison with NaN is false: NaN stays
 
 
 @device
@@ -98,8 +98,9 @@ def _tanh_backward(grad, y, a):
 @device
 def _bounded(x):
     """Return x cut off far beyond where any derivative here has reached its limit, so that infinity times 0 is 0."""
-    bounded = minimum(absolute(x), pick(x, 1e3, 1e3))
-    return select(x < pick(x, 0.0, 0.0), -bounded, bounded)
+    limit = pick(x, 1e3, 1e3)
+    x = select(x > limit, limit, x)
+    return select(x < -limit, -limit, x)
 
 
 @device

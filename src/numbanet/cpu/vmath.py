@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.cpu.compile import device
-from numbanet.cpu.simd import absolute, fma, ir_call, ir_splat, ir_vector, minimum, select
+from numbanet.cpu.simd import absolute, fma, ir_call, ir_splat, ir_vector, select
 
 _LAYOUT = {types.float32: (ir.IntType(32), 23, 127), types.float64: (ir.IntType(64), 52, 1023)}
 """Of each dtype: the integer of its size, the number of bits of its mantissa, the bias of its exponent."""
@@ -204,7 +204,8 @@ def normal(x):
     density times Mills' ratio, which is smooth enough for one polynomial in (a - 5) / (a + 5).
     """
     one, half = pick(x, 1.0, 1.0), pick(x, -0.5, -0.5)
-    a = minimum(absolute(x), pick(x, 14.0, 39.0))  # beyond, the tail is zero
+    a, far = absolute(x), pick(x, 14.0, 39.0)  # beyond, the tail is zero
+    a = select(a > far, far, a)
     square = a * a
     lost = fma(a, a, -square)  # the rounding error of a^2, which the exponential would amplify
     e = exp(half * square)
