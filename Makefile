@@ -52,7 +52,7 @@ clean:
 
 # One stamp for each set of requirements; only a newer pyproject.toml installs again.
 $(VENV)/.core: pyproject.toml | $(BIN)/python
-	@echo "Installing numbanet and its requirements into $(VENV) (once; about 280 MB)"
+	@echo "Installing numbanet and its requirements into $(VENV) (once; about 300 MB)"
 	@$(PIP) --editable . && touch $@
 
 $(VENV)/.torch: | $(BIN)/python
