@@ -114,15 +114,16 @@ def elementwise_plan(function: str, dtype: str, *layouts: Layout) -> Plan:
     """
     shape = broadcast_shape(*(own for own, _, _ in layouts))
     order = _memory_axes(shape, layouts)
-    starts, walks = [], []
+    starts: list[int] = []
+    walks: list[list[int]] = []
     for own, strides, itemsize in layouts:
         offset = len(shape) - len(own)
-        step = [0] * len(shape)
+        walk = [0] * len(shape)
         for axis, (size, stride) in enumerate(zip(own, strides), offset):
             if size != 1:
-                step[axis] = stride // itemsize
-        starts.append(sum(-s * (shape[axis] - 1) for axis, s in enumerate(step) if s < 0))
-        walks.append(step)
+                walk[axis] = stride // itemsize
+        starts.append(sum(-step * (shape[axis] - 1) for axis, step in enumerate(walk) if step < 0))
+        walks.append(walk)
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in walks]
     for axis in order:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.problem.base import FLOATS
+from numbanet.problem.base import FLOATS, float_name
 
 Operand = np.ndarray | bool | int | float
 _BOOL, _INT64, _FLOAT32 = np.dtype(bool), np.dtype(np.int64), np.dtype(np.float32)
@@ -20,6 +20,8 @@ def operand(name: str, value: Any) -> Operand:
     TypeError
         If it holds neither booleans, nor integers, nor float32 or float64.
     """
+    if type(value) is np.ndarray and float_name(value.dtype):
+        return value
     if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, np.generic):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -57,8 +56,8 @@ def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
 
     Parameters
     ----------
-    dim : int, sequence of int or None
-        None and the empty sequence stand for all dimensions.
+    dim : int, tuple or list of int, or None
+        None and the empty tuple stand for all dimensions.
 
     Raises
     ------
@@ -69,7 +68,7 @@ def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     """
     if dim is None:
         return tuple(range(ndim))
-    given = tuple(dim) if isinstance(dim, Sequence) else (dim,)
+    given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
     found = []
     for value in given:
         number = integer("dim", value)
