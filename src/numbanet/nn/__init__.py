@@ -1,6 +1,7 @@
 """Layers: modules with parameters, one family a file."""
 
 from numbanet.nn import init as init
+from numbanet.nn import utils as utils
 from numbanet.nn.activation import GELU as GELU
 from numbanet.nn.activation import LeakyReLU as LeakyReLU
 from numbanet.nn.activation import LogSoftmax as LogSoftmax

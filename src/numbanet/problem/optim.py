@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numbanet.problem.base import FLOATS, Problem, choice
+from numbanet.problem.base import Problem, choice, float_name
 
 RULES: dict[str, tuple[str, ...]] = {
     "sgd": ("momentum_buffer",),
@@ -103,7 +103,7 @@ def check_in_place(name: str, value: Any) -> np.ndarray:
     ValueError
         If it is read-only.
     """
-    if not isinstance(value, np.ndarray) or value.dtype.name not in FLOATS or not value.dtype.isnative:
+    if not isinstance(value, np.ndarray) or not float_name(value.dtype):
         found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name} must be an array of native float32 or float64, got {found}")
     if not value.flags.writeable:
