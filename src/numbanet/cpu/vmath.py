@@ -1,9 +1,9 @@
 """Exponential, logarithm and their relatives on vectors.
 
 Numba calls no vector math library, so each function is a reduction of its argument and a polynomial. The polynomials
-are minimax in relative error (Remez exchange in 60 digits), with one list of coefficients, highest power first, for each
-dtype. Errors stay within about 2 units in the last place (`normal`: 9) where the result is a normal number; a denormal
-result may be zero. NaN gives NaN, and infinities give the limits.
+are minimax in relative error (Remez exchange in 60 digits), with one list of coefficients, highest power first, for
+each dtype. Errors stay within about 2 units in the last place (`normal`: 9) where the result is a normal number; a
+denormal result may be zero. NaN gives NaN, and infinities give the limits.
 """
 
 from __future__ import annotations
