@@ -1,0 +1,101 @@
+"""The cases run, and the networks that are timed are those of the package."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import benchmarks
+from benchmarks import backends, cases, layers, nets, steps
+from numbanet import models, nn
+
+ROOT = Path(__file__).parents[2]
+
+
+def _convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.data.size for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in nets.NETS if hasattr(models, name)])
+def test_twin_of_a_shipped_model(name):
+    twin = nets.NETS[name].build(backends.get("numbanet"))
+    shipped = getattr(models, name)()
+    assert [v.shape for v in twin.state_dict().values()] == [v.shape for v in shipped.state_dict().values()]
+
+
+@pytest.mark.parametrize(("name", "table"), [("convnetjs", layers.CONVNETJS), ("resnet20", layers.RESNET20),
+                                             ("wide256", layers.WIDE256), ("resnet50", layers.RESNET50)])  # fmt: skip
+def test_network_has_the_layers_of_its_table(name, table):
+    model = nets.NETS[name].build(backends.get("numbanet"))
+    expected = sorted((layer.weight_shape, layer.stride) for layer in table for _ in range(layer.count))
+    assert sorted((c.weight.shape, c.stride) for c in _convolutions(model)) == expected
+    if name == "resnet50":
+        assert _parameters(model) == 25_557_032  # as torchvision counts
+
+
+def test_training_step_lowers_the_loss():
+    step = steps.training_call("lenet5", 4, "numbanet")
+    losses = [float(backends.to_numpy(step())) for _ in range(5)]
+    assert losses[0] == pytest.approx(np.log(10), rel=0.2)
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_inference_gives_scores_and_records_nothing():
+    scores = steps.inference_call("convnetjs", 3, "numbanet")()
+    assert scores.shape == (3, 10)
+    assert not scores.requires_grad
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in cases.operation_cases() if "128x10" in case.name or "cifar 64-10" in case.name],
+    ids=lambda case: f"{case.section} {case.which}",
+)
+def test_operation_runs(case):
+    result = backends.to_numpy(case.build("numbanet")())
+    assert np.isfinite(result).all()
+    if case.which == "training":
+        assert result.shape[0] == 128 and np.any(result)  # the gradient of the input
+
+
+def test_names_of_cases_are_distinct():
+    names = [(case.section, case.name, case.which) for case in cases.operation_cases()]
+    names += [(case.section, case.name, case.which) for table in layers.TABLES for case in cases.conv_cases(table)]
+    assert len(set(names)) == len(names)
+
+
+def test_channels_last_keeps_values():
+    x = np.arange(24.0).reshape(1, 2, 3, 4)
+    moved = backends.channels_last(x)
+    np.testing.assert_array_equal(moved, x)
+    assert moved.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_suites_import_without_torch_and_compile_nothing():
+    """asv imports every module, in its own process too."""
+    names = [f"benchmarks.{module.name}" for module in pkgutil.iter_modules(benchmarks.__path__)]
+    script = (
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+        "from benchmarks import peak\n"
+        "assert 'torch' not in sys.modules\nassert not peak.copy.compiled\nprint('fine')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_asv_finds_what_the_documentation_names():
+    suites = [importlib.import_module(f"benchmarks.{name}") for name in (
+        "bench_conv", "bench_operations", "bench_networks", "bench_overhead")]  # fmt: skip
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert all(suite.__name__.removeprefix("benchmarks.") in text for suite in suites)
+    assert all(f"`{table}`" in text for table in layers.TABLES)
