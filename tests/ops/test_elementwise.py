@@ -197,9 +197,8 @@ INT, FLAG = np.ones(2, np.int64), np.ones(2, bool)
 def test_dtypes(operands, expected):
     values = tuple(x.item() if isinstance(x, np.generic) else x for x in operands)
     assert result_dtype(*values) == expected
-    if expected != "uint8":
-        assert ops.add(*operands).dtype == expected
-        assert ops.add(*reversed(operands)).dtype == expected
+    assert ops.add(*operands).dtype == expected
+    assert ops.add(*reversed(operands)).dtype == expected
 
 
 def test_integers_divide_as_float32():
@@ -210,6 +209,12 @@ def test_integers_divide_as_float32():
 
 def test_numbers_beyond_float32_are_infinite():
     assert ops.mul(F32, 1e300)[0] == np.inf
+    assert ops.mul(F32, -1e39)[0] == -np.inf
+    assert np.isnan(ops.mul(F32, float("nan"))).all()
+
+
+def test_integers_wrap_around():
+    assert ops.add(np.ones(2, np.uint8), 300).tolist() == [45, 45]
 
 
 def test_refusals():

@@ -17,6 +17,7 @@ from numbanet.problem.promotion import Operand, operand, result_dtype
 
 _BOOL = np.dtype(bool)
 _FLOAT32 = np.dtype(np.float32)
+_LARGE = 3e38  # less than the largest float32
 _MAX_DIMS = 4  # strided dimensions that one launch walks
 
 
@@ -38,8 +39,10 @@ def _run(
 def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value if value.dtype == dtype else value.astype(dtype)
-    with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
+    if dtype.kind == "f" and -_LARGE < value < _LARGE:
         return np.array(value, dtype)
+    with np.errstate(over="ignore"):  # as in C: beyond float32 is infinity, and integers wrap around
+        return np.array(value).astype(dtype)
 
 
 def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarray:
