@@ -379,6 +379,19 @@ class Tensor:
         return _functional().getitem(self, index)
 
 
+def values(name: str, operand: Any) -> np.ndarray:
+    """Return the array of a function's operand.
+
+    Raises
+    ------
+    TypeError
+        If it is no Tensor; the message has the argument's name.
+    """
+    if isinstance(operand, Tensor):
+        return operand.data
+    raise TypeError(f"{name} must be a Tensor, got {type(operand).__name__}: numbanet.tensor makes one")
+
+
 def tensor(array: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> Tensor:
     """Make a Tensor from an array, a number or nested sequences; the values are copied.
 

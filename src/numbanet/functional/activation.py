@@ -9,14 +9,14 @@ from __future__ import annotations
 from numbanet import ops
 from numbanet.functional.inplace import replace
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return max(input, 0)."""
     if inplace:
         return replace(input, relu)
-    y = ops.relu(input.data)
+    y = ops.relu(values("input", input))
     return record(y, (input,), lambda grad: (ops.relu_backward(grad, y),))
 
 
@@ -24,7 +24,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     """Return input where it is positive, else ``negative_slope * input``."""
     if inplace:
         return replace(input, lambda t: leaky_relu(t, negative_slope))
-    y = ops.leaky_relu(input.data, negative_slope)
+    y = ops.leaky_relu(values("input", input), negative_slope)
     # The result, which the next layer keeps anyway, has the signs of the input unless the slope turns them round.
     saved = y if negative_slope >= 0 else input.data
     return record(y, (input,), lambda grad: (ops.leaky_relu_backward(grad, saved, negative_slope),))
@@ -32,13 +32,13 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
 def sigmoid(input: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-input))."""
-    y = ops.sigmoid(input.data)
+    y = ops.sigmoid(values("input", input))
     return record(y, (input,), lambda grad: (ops.sigmoid_backward(grad, y),))
 
 
 def tanh(input: Tensor) -> Tensor:
     """Return the hyperbolic tangent of input."""
-    y = ops.tanh(input.data)
+    y = ops.tanh(values("input", input))
     return record(y, (input,), lambda grad: (ops.tanh_backward(grad, y),))
 
 
@@ -57,7 +57,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     ValueError
         If `approximate` is neither.
     """
-    x = input.data
+    x = values("input", input)
     return record(ops.gelu(x, approximate), (input,), lambda grad: (ops.gelu_backward(grad, x, approximate),))
 
 
@@ -65,5 +65,5 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return ``input * sigmoid(input)``."""
     if inplace:
         return replace(input, silu)
-    x = input.data
+    x = values("input", input)
     return record(ops.silu(x), (input,), lambda grad: (ops.silu_backward(grad, x),))

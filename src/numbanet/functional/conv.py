@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def conv2d(
@@ -40,9 +40,9 @@ def conv2d(
     Tensor
         Shape (N, K, P, Q) or (K, P, Q).
     """
-    x, w = input.data, weight.data
+    x, w = values("input", input), values("weight", weight)
     options = (stride, padding, dilation, groups)
-    y = ops.conv2d(x, w, None if bias is None else bias.data, *options)
+    y = ops.conv2d(x, w, None if bias is None else values("bias", bias), *options)
     need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

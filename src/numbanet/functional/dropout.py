@@ -12,7 +12,7 @@ from numbanet.functional.inplace import replace
 from numbanet.problem.dropout import probability
 from numbanet.random import default_generator
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -41,7 +41,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if inplace:
         return replace(input, lambda t: dropout(t, p))
-    draw, order = default_generator.draw(), memory.memory_order(input.data)
+    draw, order = default_generator.draw(), memory.memory_order(values("input", input))
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         return (ops.dropout(grad, p, draw, order),)
@@ -65,7 +65,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         As for `dropout`, and if the input has less than 2 dimensions.
     """
     p = probability(p)
-    if input.ndim < 2:
+    if values("input", input).ndim < 2:
         raise ValueError(f"input must have shape (N, C, ...), got {input.shape}")
     if input.ndim != 4:
         warnings.warn(f"dropout2d: input of shape {input.shape} is taken as (N, C, ...)", UserWarning, stacklevel=2)

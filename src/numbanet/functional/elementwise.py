@@ -12,7 +12,7 @@ import numpy as np
 from numbanet import ops
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.tape import Backward, record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def _data(value: Any) -> Any:
@@ -163,30 +163,30 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
 
 def neg(input: Tensor) -> Tensor:
     """Return -input."""
-    return _record_one(ops.neg(input.data), input, ops.neg)
+    return _record_one(ops.neg(values("input", input)), input, ops.neg)
 
 
 def exp(input: Tensor) -> Tensor:
     """Return e to the power input."""
-    y = ops.exp(input.data)
+    y = ops.exp(values("input", input))
     return _record_one(y, input, lambda grad: ops.mul(grad, y))
 
 
 def log(input: Tensor) -> Tensor:
     """Return the natural logarithm: -inf of 0, NaN of negative numbers."""
-    x = input.data
+    x = values("input", input)
     return _record_one(ops.log(x), input, lambda grad: ops.div(grad, x))
 
 
 def sqrt(input: Tensor) -> Tensor:
     """Return the square root, NaN of negative numbers."""
-    y = ops.sqrt(input.data)
+    y = ops.sqrt(values("input", input))
     return _record_one(y, input, lambda grad: elementwise_backward("sqrt_backward", grad, y))
 
 
 def abs(input: Tensor) -> Tensor:
     """Return the absolute value; its gradient at 0 is 0."""
-    x = input.data
+    x = values("input", input)
     return _record_one(ops.abs(x), input, lambda grad: elementwise_backward("abs_backward", grad, x))
 
 
@@ -208,7 +208,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         result = input if min is None else where(lt(input, min), min, input)
         return result if max is None else where(gt(result, max), max, result)
-    x = input.data
+    x = values("input", input)
 
     def backward(grad: np.ndarray) -> np.ndarray:
         if min is not None:

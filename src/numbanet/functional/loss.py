@@ -11,7 +11,7 @@ from numbanet import ops
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.promotion import promote
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def _data(tensor: Tensor | None) -> np.ndarray | None:
@@ -54,14 +54,14 @@ def cross_entropy(
         No dimension, or with ``"none"`` the shape of the indices.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    if input.shape == target.shape and target.dtype.kind == "f":
+    if values("input", input).shape == values("target", target).shape and target.dtype.kind == "f":
         common = promote(input.dtype, target.dtype)
         if weight is not None:
             common = promote(common, weight.dtype)
             weight = weight.to(common)
         input, target = input.to(common), target.to(common)
     options = (_data(weight), ignore_index, reduction, label_smoothing)
-    loss, state = ops.cross_entropy_with_state(input.data, target.data, *options)
+    loss, state = ops.cross_entropy_with_state(values("input", input), values("target", target), *options)
     need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
@@ -87,7 +87,7 @@ def nll_loss(
     Arguments, result and errors as for `cross_entropy`, but the target holds indices.
     """
     options = (_data(weight), ignore_index, reduction_word(reduction, size_average, reduce))
-    loss, state = ops.nll_loss_with_state(input.data, target.data, *options)
+    loss, state = ops.nll_loss_with_state(values("input", input), values("target", target), *options)
     return record(loss, (input,), lambda grad: (ops.nll_loss_backward(grad, state),))
 
 
@@ -123,14 +123,14 @@ def mse_loss(
         If the shapes do not broadcast, or a dtype or the word does not fit.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    if input.shape != target.shape:
+    if values("input", input).shape != values("target", target).shape:
         text = (
             f"target has shape {target.shape}, input {input.shape}: they are broadcast, which is seldom what is meant"
         )
         warnings.warn(text, UserWarning, stacklevel=2)
     if input.shape != target.shape or input.dtype != target.dtype or weight is not None:
         return _general_mse(input, target, weight, reduction)
-    loss, state = ops.mse_loss_with_state(input.data, target.data, reduction)
+    loss, state = ops.mse_loss_with_state(values("input", input), values("target", target), reduction)
     need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def _reduced(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -25,7 +25,7 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Return the matrix product; see `numbanet.ops.matmul` for shapes and errors."""
-    a, b = input.data, other.data
+    a, b = values("input", input), values("other", other)
     y = ops.matmul(a, b)
     need_a, need_b = input.requires_grad, other.requires_grad
 
@@ -62,8 +62,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Tensor
         Shape (..., out_features).
     """
-    x, w = input.data, weight.data
-    y = ops.linear(x, w, None if bias is None else bias.data)
+    x, w = values("input", input), values("weight", weight)
+    y = ops.linear(x, w, None if bias is None else values("bias", bias))
     need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

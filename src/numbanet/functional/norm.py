@@ -6,7 +6,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def batch_norm(
@@ -51,7 +51,7 @@ def batch_norm(
     Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
     2015.
     """
-    x, scale = input.data, None if weight is None else weight.data
+    x, scale = values("input", input), None if weight is None else values("weight", weight)
     y, mean, inverse = ops.batch_norm_forward(
         x,
         None if running_mean is None else running_mean.data,

@@ -10,7 +10,7 @@ import numpy as np
 from numbanet import ops
 from numbanet.ops.pool import max_pool2d_indices, max_pool2d_offsets
 from numbanet.tape import needs_grad, record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 Size = int | Sequence[int]
 
@@ -38,7 +38,7 @@ def max_pool2d(
     Tensor, or (Tensor, Tensor) with `return_indices`
         The maxima, of shape (N, C, P, Q) or (C, P, Q), and their positions ``row * W + column`` (int64).
     """
-    x = input.data
+    x = values("input", input)
     window = (kernel_size, stride, padding, dilation, ceil_mode)
     if not (return_indices or needs_grad(input)):
         return Tensor(ops.max_pool2d(x, *window))
@@ -73,7 +73,7 @@ def avg_pool2d(
         Shape (N, C, P, Q) or (C, P, Q).
     """
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    shape = input.data.shape
+    shape = values("input", input).shape
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         return (ops.avg_pool2d_backward(grad, shape, *options),)
@@ -96,6 +96,6 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     Tensor
         Shape (N, C, P, Q) or (C, P, Q).
     """
-    shape = input.data.shape
+    shape = values("input", input).shape
     y = ops.adaptive_avg_pool2d(input.data, output_size)
     return record(y, (input,), lambda grad: (ops.adaptive_avg_pool2d_backward(grad, shape),))

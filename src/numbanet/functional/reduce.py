@@ -9,7 +9,7 @@ import numpy as np
 from numbanet import ops
 from numbanet.problem.reduce import kept_shape, reduced_dims
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def _spread(grad: np.ndarray, shape: tuple[int, ...], dim: int | Sequence[int] | None) -> np.ndarray:
@@ -36,8 +36,8 @@ def sum(input: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = F
     ValueError
         If a dimension does not exist or is given twice.
     """
-    shape = input.shape
-    return record(ops.sum(input.data, dim, keepdim), (input,), lambda grad: (_spread(grad, shape, dim),))
+    shape = values("input", input).shape
+    return record(ops.sum(values("input", input), dim, keepdim), (input,), lambda grad: (_spread(grad, shape, dim),))
 
 
 def mean(input: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
@@ -45,8 +45,8 @@ def mean(input: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = 
 
     Arguments, result and errors as for `sum`, but integers are refused with a TypeError.
     """
-    shape = input.shape
-    y = ops.mean(input.data, dim, keepdim)
+    shape = values("input", input).shape
+    y = ops.mean(values("input", input), dim, keepdim)
     count = input.data.size // max(y.size, 1)
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:

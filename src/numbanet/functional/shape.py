@@ -12,7 +12,7 @@ from numbanet.ops import shape as ops
 from numbanet.problem.base import integer
 from numbanet.problem.shape import dimension, dimensions, reshaped
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
@@ -23,7 +23,7 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     TypeError, ValueError
         If the sizes are not integers, or do not fit the number of elements.
     """
-    x = input.data
+    x = values("input", input)
     y = ops.reshape(x, shape)
     # The gradient returns in the memory order of x, for that is what the operation before wants.
     return record(y, (input,), lambda grad: (ops.copy_like(ops.reshape(grad, x.shape), x),))
@@ -37,7 +37,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     TypeError, ValueError
         If there are no such dimensions, or they come in the wrong order.
     """
-    shape = input.shape
+    shape = values("input", input).shape
     start, end = dimension("start_dim", start_dim, len(shape)), dimension("end_dim", end_dim, len(shape))
     if start > end:
         raise ValueError(f"start_dim must not come after end_dim, got {start_dim} and {end_dim} for shape {shape}")
@@ -56,7 +56,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     TypeError, ValueError
         If there is no such dimension, or the sizes do not fit it.
     """
-    axis = dimension("dim", dim, input.ndim)
+    axis = dimension("dim", dim, values("input", input).ndim)
     split = reshaped((input.shape[axis],), sizes, "sizes")
     return reshape(input, (*input.shape[:axis], *split, *input.shape[axis + 1 :]))
 
@@ -69,11 +69,11 @@ def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
     TypeError, ValueError
         If `dims` does not name each dimension once.
     """
-    order = dimensions("dims", dims, input.ndim)
+    order = dimensions("dims", dims, values("input", input).ndim)
     if len(order) != input.ndim:
         raise ValueError(f"dims must name each of {input.ndim} dimensions once, got {tuple(dims)}")
     inverse = tuple(order.index(axis) for axis in range(len(order)))
-    return record(input.data.transpose(order), (input,), lambda grad: (grad.transpose(inverse),))
+    return record(values("input", input).transpose(order), (input,), lambda grad: (grad.transpose(inverse),))
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -84,10 +84,10 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     TypeError, ValueError
         If there are no such dimensions.
     """
-    a, b = dimension("dim0", dim0, input.ndim), dimension("dim1", dim1, input.ndim)
+    a, b = dimension("dim0", dim0, values("input", input).ndim), dimension("dim1", dim1, input.ndim)
     if not input.ndim:
         return input
-    return record(input.data.swapaxes(a, b), (input,), lambda grad: (grad.swapaxes(a, b),))
+    return record(values("input", input).swapaxes(a, b), (input,), lambda grad: (grad.swapaxes(a, b),))
 
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -98,10 +98,10 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     TypeError, ValueError
         If there are no such dimensions.
     """
-    shape = input.shape
+    shape = values("input", input).shape
     named = range(len(shape)) if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
     gone = tuple(axis for axis in dimensions("dim", named, len(shape)) if shape and shape[axis] == 1)
-    return record(input.data.squeeze(gone), (input,), lambda grad: (np.expand_dims(grad, gone),))
+    return record(values("input", input).squeeze(gone), (input,), lambda grad: (np.expand_dims(grad, gone),))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -112,8 +112,8 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     TypeError, ValueError
         If `dim` is out of range.
     """
-    axis = dimension("dim", dim, input.ndim + 1)
-    return record(np.expand_dims(input.data, axis), (input,), lambda grad: (grad.squeeze(axis),))
+    axis = dimension("dim", dim, values("input", input).ndim + 1)
+    return record(np.expand_dims(values("input", input), axis), (input,), lambda grad: (grad.squeeze(axis),))
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -168,14 +168,14 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     value : float, optional
         What to add with ``mode="constant"``; zero if None.
     """
-    shape, widths = input.shape, tuple(pad) if isinstance(pad, list) else pad
-    y = ops.pad(input.data, widths, mode, value)
+    shape, widths = values("input", input).shape, tuple(pad) if isinstance(pad, list) else pad
+    y = ops.pad(values("input", input), widths, mode, value)
     return record(y, (input,), lambda grad: (ops.pad_backward(grad, shape, widths, mode),))
 
 
 def clone(input: Tensor) -> Tensor:
     """Return a copy; gradients flow through it."""
-    return record(ops.clone(input.data), (input,), lambda grad: (grad,))
+    return record(ops.clone(values("input", input)), (input,), lambda grad: (grad,))
 
 
 def to_dtype(input: Tensor, dtype: Any) -> Tensor:
@@ -186,7 +186,7 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
     TypeError
         If `dtype` is not that of booleans, integers, float32 or float64.
     """
-    source = input.data.dtype
+    source = values("input", input).dtype
     y = ops.to_dtype(input.data, dtype)
     if y is input.data:
         return input
@@ -210,7 +210,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         If an index is out of range, or of a dtype that is neither boolean nor integer (uint8 is refused: it is a mask
         to PyTorch and an index to NumPy).
     """
-    x = input.data
+    x = values("input", input)
     plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
     if any(type(part) is int for part in plain) and any(isinstance(part, np.ndarray) for part in plain):
         # PyTorch takes integers first, as views; to NumPy they would be arrays, and move the others to the front.

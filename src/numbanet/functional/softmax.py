@@ -10,13 +10,13 @@ import numpy as np
 from numbanet import ops
 from numbanet.problem.softmax import implicit_dim
 from numbanet.tape import record
-from numbanet.tensor import Tensor
+from numbanet.tensor import Tensor, values
 
 
 def _prepare(name: str, input: Tensor, dim: int | None, dtype: Any) -> tuple[Tensor, int]:
     if dim is None:
         warnings.warn(f"{name}: dim should be given; without it the choice depends on the shape", stacklevel=3)
-        dim = implicit_dim(input.ndim)
+        dim = implicit_dim(values("input", input).ndim)
     return (input if dtype is None else input.to(dtype)), dim
 
 
@@ -48,7 +48,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
         If there is no such dimension.
     """
     input, axis = _prepare("softmax", input, dim, dtype)
-    y = ops.softmax(input.data, axis)
+    y = ops.softmax(values("input", input), axis)
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         return (ops.softmax_backward(grad, y, axis),)
@@ -59,7 +59,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """Return the logarithm of `softmax`, accurate where that is small; arguments and errors as there."""
     input, axis = _prepare("log_softmax", input, dim, dtype)
-    y = ops.log_softmax(input.data, axis)
+    y = ops.log_softmax(values("input", input), axis)
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         return (ops.log_softmax_backward(grad, y, axis),)
