@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +35,9 @@ class Node:
 
     Attributes
     ----------
-    sources : tuple of Node, Tensor or None
+    sources : list of Node, Tensor or None
         For each parent where its gradient goes: the node that made it, a leaf, or nowhere.
-    watched : tuple of (weakref.ref, int)
+    watched : list of (weakref.ref, int)
         The parents with the versions that the operation saw.
     backward : callable or None
         None once the tape was freed.
@@ -49,8 +50,16 @@ class Node:
     __slots__ = ("backward", "number", "retained", "sources", "watched")
 
     def __init__(self, parents: Sequence[Tensor | None], backward: Backward):
-        self.sources: tuple[Node | Tensor | None, ...] = tuple(map(_source, parents))
-        self.watched = tuple((weakref.ref(p), p._version) for p in parents if p is not None)
+        sources: list[Node | Tensor | None] = []
+        watched = []
+        for parent in parents:
+            if parent is None or not parent.requires_grad:
+                sources.append(None)
+            else:
+                sources.append(parent if parent._node is None else parent._node)
+            if parent is not None:
+                watched.append((weakref.ref(parent), parent._version))
+        self.sources, self.watched = sources, watched
         self.backward: Backward | None = backward
         self.number = next(_numbers)
         self.retained: weakref.ref[Tensor] | None = None
@@ -71,13 +80,7 @@ class Node:
     def free(self) -> None:
         """Drop the backward function and everything it closes over."""
         self.backward = None
-        self.sources = self.watched = ()
-
-
-def _source(parent: Tensor | None) -> Node | Tensor | None:
-    if parent is None or not parent.requires_grad:
-        return None
-    return parent if parent._node is None else parent._node
+        self.sources, self.watched = [], []
 
 
 def is_grad_enabled() -> bool:
@@ -122,7 +125,19 @@ class enable_grad(_GradMode):  # noqa: N801 - torch's name
 
 def needs_grad(*tensors: Tensor | None) -> bool:
     """Return whether an operation on these tensors will be recorded."""
-    return _enabled.get() and any(t is not None and t.requires_grad for t in tensors)
+    if not _enabled.get():
+        return False
+    for tensor in tensors:
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
+
+
+@cache
+def _tensor_class() -> type[Tensor]:
+    from numbanet.tensor import Tensor  # which imports this module
+
+    return Tensor
 
 
 def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward) -> Tensor:
@@ -143,9 +158,7 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     -------
     Tensor
     """
-    from numbanet.tensor import Tensor
-
-    result = Tensor(data)
+    result = _tensor_class()(data)
     if needs_grad(*parents):
         result.requires_grad = True
         result._node = Node(parents, backward)
