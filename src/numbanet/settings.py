@@ -133,7 +133,7 @@ def cache_root() -> Path:
 
 
 def cache_enabled() -> bool:
-    """Return whether compiled kernels are kept on disk: ``NUMBANET_CACHE=0`` turns it off, and so does having no home."""
+    """Return whether compiled kernels are kept on disk; ``NUMBANET_CACHE=0``, or having no home, turns it off."""
     if os.environ.get("NUMBANET_CACHE", "1") == "0":
         return False
     try:
