@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from numbanet import dispatch, memory, ops
-from numbanet.cpu.parallel import set_num_threads
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.problem.promotion import result_dtype
 
@@ -26,17 +25,7 @@ BACKWARD = {
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 2.5, -3.0, np.inf, -np.inf, np.nan, 4.0, 0.5])
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Results start as NaN, so that an element that no kernel writes is seen."""
-    original = memory.empty
-
-    def empty(shape, dtype):
-        out = original(shape, dtype)
-        out.view(np.uint8)[...] = 255
-        return out
-
-    monkeypatch.setattr(memory, "empty", empty)
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 def close(a: np.ndarray, b: np.ndarray) -> None:
@@ -151,12 +140,9 @@ def test_result_keeps_the_memory_order():
     assert ops.add(first[0].T, 1).strides == first[0].T.strides
 
 
-def test_same_bits_for_any_number_of_threads(rng):
+def test_same_bits_for_any_number_of_threads(rng, on_one_thread):
     a, b = rng.standard_normal((2, 40, 5000)).astype(np.float32)
-    set_num_threads(1)
-    one = ops.exp(ops.mul(a, b))
-    set_num_threads(2)
-    assert np.array_equal(one, ops.exp(ops.mul(a, b)))
+    assert np.array_equal(on_one_thread(lambda: ops.exp(ops.mul(a, b))), ops.exp(ops.mul(a, b)))
 
 
 def test_where_and_clamp(rng):

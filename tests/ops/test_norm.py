@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 
 from numbanet import dispatch, memory, ops
-from numbanet.cpu.parallel import set_num_threads
 
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Results and workspaces start as NaN, so that an element that no kernel writes is seen."""
-    original = memory.empty
-
-    def empty(shape, dtype):
-        out = original(shape, dtype)
-        out.view(np.uint8)[...] = 255
-        return out
-
-    monkeypatch.setattr(memory, "empty", empty)
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 # Widened and cut rows (channels below 64), several strips and tiles, one sample a column of a block, one pixel.
@@ -81,11 +69,9 @@ def test_constant_channels_have_no_variance():
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 70, 70), (8, 64, 20, 20), (4, 300, 9, 9)], ids=str)
-def test_same_bits_for_any_number_of_threads(shape, rng):
+def test_same_bits_for_any_number_of_threads(shape, rng, on_one_thread):
     given = operands(shape, "float32", rng)
-    set_num_threads(1)
-    one = everything(*given, True)
-    set_num_threads(2)
+    one = on_one_thread(lambda: everything(*given, True))
     for a, b in zip(one, everything(*given, True)):
         assert np.array_equal(a, b)
 
