@@ -11,7 +11,16 @@ from numbanet.cpu import parallel
 from numbanet.ops.pool import max_pool2d_indices, max_pool2d_offsets
 from numbanet.problem.pool import max_pool2d_problem
 
-SHAPES = [(2, 1, 7, 9), (1, 3, 8, 8), (2, 15, 6, 5), (1, 16, 9, 7), (2, 17, 5, 6), (1, 33, 5, 5), (0, 4, 6, 6)]
+SHAPES = [
+    (2, 1, 7, 9),
+    (1, 3, 8, 8),
+    (2, 15, 6, 5),
+    (1, 16, 9, 7),
+    (2, 17, 5, 6),
+    (1, 33, 5, 5),
+    (1, 69, 6, 5),
+    (0, 4, 6, 6),
+]
 WINDOWS = [
     {"kernel_size": 2},
     {"kernel_size": 3, "stride": 2, "padding": 1},
