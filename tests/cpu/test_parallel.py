@@ -396,3 +396,15 @@ def test_tbb_is_found_where_it_is_installed() -> None:
         pytest.skip("tbb is not installed")
     code = "from numbanet.cpu.parallel import threading_layer; print(threading_layer())"
     assert run_python(code, NUMBA_THREADING_LAYER=None) == "tbb"
+
+
+def test_without_compilation_there_are_no_kernels() -> None:
+    code = """
+        import numpy as np
+        import numbanet as nnet
+        try:
+            nnet.ops.relu(np.ones(3))
+        except RuntimeError as error:
+            print(error)
+    """
+    assert "NUMBA_DISABLE_JIT is set" in run_python(code, NUMBA_DISABLE_JIT="1")

@@ -174,6 +174,8 @@ def _prepare() -> None:
     with _state.lock:
         if _state.ready:
             return
+        if numba.config.DISABLE_JIT:
+            raise RuntimeError("NUMBA_DISABLE_JIT is set, and the kernels exist as machine code only: unset it")
         _load_tbb()
         _state.serial = _driver(_drive_serial)
         _state.parallel = _driver(_drive_parallel, parallel=True)
