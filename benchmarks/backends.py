@@ -49,7 +49,7 @@ class Backend:
 
 
 def available(name: str) -> bool:
-    """Return whether a backend of `BACKENDS` is installed."""
+    """Return whether a backend of `BACKENDS` (or any other package) is installed."""
     return importlib.util.find_spec(name.partition(":")[0]) is not None
 
 

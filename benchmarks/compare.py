@@ -202,6 +202,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write rows, means and ceilings")
     add("--plot", type=Path, metavar="FILE", help="draw a bar a layer (needs matplotlib)")
     options = parser.parse_args(arguments)
+    if options.plot and not backends.available("torch"):
+        parser.error("--plot draws ratios: it needs PyTorch")
+    if options.plot and not backends.available("matplotlib"):
+        parser.error("--plot needs matplotlib")
     everything, quick = default_threads(), options.quick
     defaults = {
         "table": ("resnet50", "cifar") if quick else tuple(layers.TABLES),
@@ -218,6 +222,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with null for NaN, which JSON does not have."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; return 1 if a result was wrong or had no kernel, else 0."""
     options, start = parse(arguments), time.perf_counter()
@@ -230,8 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(map(report.mean_line, found)))
     print(f"\n{report.verdict(rows)}\n{len(rows)} rows, {failures} failures, {time.perf_counter() - start:.0f} s")
     if options.json:
-        table = [asdict(row) | {"ratio": row.ratio} for row in rows]
-        content = {"machine": machine, "rows": table, "means": [asdict(mean) for mean in found]}
+        table = [_plain(asdict(row) | {"ratio": row.ratio}) for row in rows]
+        content = {"machine": machine, "rows": table, "means": [_plain(asdict(mean)) for mean in found]}
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     if options.plot:
         from benchmarks.plot import draw

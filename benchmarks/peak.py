@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.timing import sample
+from benchmarks.timing import interleave
 from numbanet.cpu.compile import I64, Index, T, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import fma, integers, lanes, load, numpy_lanes, splat, store
@@ -64,5 +64,4 @@ def bytes_per_second(seconds: float = 0.3, dtype: str = "float32") -> float:
 
 def _best(run: Callable[[], None], seconds: float) -> float:
     run()
-    first = sample(run)
-    return min([first, *(sample(run) for _ in range(max(3, int(seconds / first))))])
+    return min(interleave({"run": run}, seconds)["run"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 
@@ -176,6 +177,39 @@ def test_command_line_refuses_unknown_words(capsys):
     with pytest.raises(SystemExit):
         compare.parse(["--table", "resnet51"])
     assert "unknown table 'resnet51'; known: resnet50" in capsys.readouterr().err
+
+
+def test_plot_without_torch_is_refused_before_the_run(monkeypatch, capsys):
+    monkeypatch.setattr(backends, "available", lambda name: name != "torch")
+    with pytest.raises(SystemExit):
+        compare.parse(["--plot", "table.png"])
+    assert "needs PyTorch" in capsys.readouterr().err
+
+
+def test_run_without_torch(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(backends, "available", lambda name: name == "numbanet")
+    monkeypatch.setattr(layers, "TABLES", {"cifar": (layers.conv(3, 16, 8, 3, n=8),)})
+    target = tmp_path / "table.json"
+    command = ["--sections", "layers", "--table", "cifar", "--threads", "1", "--seconds", "0", "--rounds", "1"]
+    assert compare.main([*command, "--json", str(target)]) == 0
+    assert "not installed" in capsys.readouterr().out
+    rows = json.loads(target.read_text(), parse_constant=pytest.fail)["rows"]  # NaN is not JSON
+    assert {row["ratio"] for row in rows} == {None}
+    assert [row["which"] for row in rows] == list(layers.PASSES)
+    assert all(row["seconds"] > 0 and row["peak_gflops"] > 0 for row in rows)
+
+
+def test_case_without_a_kernel_fails_the_run(monkeypatch, capsys):
+    case = cases.Case("s", "n", "forward", str, kernel=lambda: "reference")
+    monkeypatch.setattr(compare, "choose_cases", lambda options: [case])
+    assert compare.main(["--threads", "1"]) == 1
+    assert "only the reference" in capsys.readouterr().out
+
+
+def test_time_limit_leaves_rows_out(monkeypatch, capsys):
+    monkeypatch.setattr(compare, "choose_cases", lambda options: [cases.Case("s", "n", "forward", str)] * 7)
+    assert compare.main(["--threads", "1", "--limit", "0"]) == 0
+    assert "7 rows left out" in capsys.readouterr().out
 
 
 def test_quick_run_is_small():
