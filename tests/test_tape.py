@@ -321,3 +321,32 @@ def test_threads_record_and_differentiate_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize(
+    "alias", [lambda w: w.detach(), lambda w: w.reshape(-1).reshape(w.shape), lambda w: w[:, ::-1], lambda w: w.permute(1, 0)]
+)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_change_through_another_view_of_the_memory_is_seen(alias, recorded):
+    weight = nnet.tensor(np.eye(3), requires_grad=True)
+    x = nnet.tensor(np.ones((3, 3)), requires_grad=True)
+    if recorded:
+        view = alias(weight)
+    else:
+        with nnet.no_grad():
+            view = alias(weight)
+    y = nnet.functional.matmul(x, view).sum()
+    weight.data *= 2
+    weight.bump_version()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_a_copy_is_not_the_memory_that_changed():
+    weight = nnet.tensor(np.eye(3), requires_grad=True)
+    x = nnet.tensor(np.ones((3, 3)), requires_grad=True)
+    y = nnet.functional.matmul(x, weight.detach().clone()).sum()
+    weight.data *= 2
+    weight.bump_version()
+    y.backward()
+    np.testing.assert_array_equal(x.grad.data, np.ones((3, 3)))

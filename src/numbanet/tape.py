@@ -27,6 +27,15 @@ _enabled: ContextVar[bool] = ContextVar("numbanet_grad_enabled", default=True)
 _numbers = itertools.count()
 
 
+class Version:
+    """Counts the changes in place of some memory; all tensors that view it share one."""
+
+    __slots__ = ("changes",)
+
+    def __init__(self) -> None:
+        self.changes = 0
+
+
 class Node:
     """One recorded operation.
 
@@ -37,8 +46,8 @@ class Node:
     ----------
     sources : list of Node, Tensor or None
         For each parent where its gradient goes: the node that made it, a leaf, or nowhere.
-    watched : list of (weakref.ref, int)
-        The parents with the versions that the operation saw.
+    watched : list of (Version, int)
+        The parents' memory, and the change of it that the operation saw.
     backward : callable or None
         None once the tape was freed.
     number : int
@@ -58,7 +67,7 @@ class Node:
             else:
                 sources.append(parent if parent._node is None else parent._node)
             if parent is not None:
-                watched.append((weakref.ref(parent), parent._version))
+                watched.append((parent._memory, parent._memory.changes))
         self.sources, self.watched = sources, watched
         self.backward: Backward | None = backward
         self.number = next(_numbers)
@@ -71,9 +80,8 @@ class Node:
                 "backward through operations whose tape was freed: call backward(retain_graph=True) the first time, "
                 "or compute the result again"
             )
-        for parent, version in self.watched:
-            tensor = parent()
-            if tensor is not None and tensor._version != version:
+        for memory, changes in self.watched:
+            if memory.changes != changes:
                 raise RuntimeError("a tensor that this backward needs was changed in place after it was used")
         return self.backward
 
@@ -159,6 +167,10 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     Tensor
     """
     result = _tensor_class()(data)
+    if data.base is not None:
+        for parent in parents:
+            if parent is not None and (data.base is parent.data or data.base is parent.data.base):
+                result._memory = parent._memory  # a view: what changes one changes both
     if needs_grad(*parents):
         result.requires_grad = True
         result._node = Node(parents, backward)

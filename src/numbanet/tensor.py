@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, ops, settings
-from numbanet.tape import Node, run_backward
+from numbanet.tape import Node, Version, run_backward
 
 
 def _functional() -> Any:
@@ -39,7 +39,7 @@ class Tensor:
         The accumulated gradient of a leaf.
     """
 
-    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_memory", "_node", "data", "grad", "requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor is Tensor.__radd__
 
     def __init__(self, data: np.ndarray, requires_grad: bool = False):
@@ -47,7 +47,7 @@ class Tensor:
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None
         self._node: Node | None = None
-        self._version = 0
+        self._memory = Version()
 
     # ------------------------------------------------------------------------------------------------ what it is
 
@@ -186,7 +186,7 @@ class Tensor:
             self.grad = Tensor(values)
         else:
             self.grad.data = ops.add(self.grad.data, gradient)
-            self.grad._version += 1
+            self.grad.bump_version()
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set whether gradients flow to this leaf, and return it.
@@ -218,15 +218,22 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """Return a tensor with the same values (shared memory) and no history."""
-        return Tensor(self.data)
+        result = Tensor(self.data)
+        result._memory = self._memory
+        return result
 
     def clone(self) -> Tensor:
         """Return a copy; gradients flow through it."""
         return _functional().clone(self)
 
+    @property
+    def _version(self) -> int:
+        """How often the memory was changed in place, through this tensor or another that views it."""
+        return self._memory.changes
+
     def bump_version(self) -> None:
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
-        self._version += 1
+        self._memory.changes += 1
 
     def to(self, target: Any) -> Tensor:
         """Return the tensor on another device or in another dtype; itself where nothing changes."""

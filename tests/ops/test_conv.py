@@ -247,3 +247,66 @@ def test_winograd_error_on_activations(channels, rng):
         with nnet.use("cpu.winograd"):
             result = out(*single)
         assert np.abs(result - reference).max() <= 3e-5 * np.abs(reference).max()
+
+
+@pytest.mark.parametrize("channels", [300, 1024])
+def test_winograd_keeps_its_tolerance_with_many_channels(channels, rng):
+    case = ConvCase("deep", 1, channels, 8, 8, 20, 3, 3, padding=1)
+    (x, weight, bias, grad), results = expected(case, rng)
+    single = [a.astype(np.float32) for a in (x, weight, bias, grad)]
+    with nnet.use("cpu.winograd"):
+        y = compute("forward", case, *single)
+    assert np.abs(y - results["forward"]).max() <= 3e-5 * np.abs(results["forward"]).max()
+
+
+def test_winograd_refuses_what_it_can_not_keep():
+    problem = conv2d_problem("forward", (1, 2048, 8, 8), (16, 2048, 3, 3), "float32", padding=1)
+    assert "2048 channels" in dict(refusals(problem))["cpu.winograd"]
+    problem = conv2d_problem("backward_input", (1, 16, 8, 8), (2048, 16, 3, 3), "float32", padding=1)
+    assert "2048 channels" in dict(refusals(problem))["cpu.winograd"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 200_000), (3, 1, 300, 301)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_long_sums_keep_their_digits(shape, size, rng):
+    """A sum of 2e5 positive numbers in float32: blocked, it keeps what one long chain would lose."""
+    x = rng.random(shape)
+    grad = rng.random((shape[0], 2, *shape[2:]))
+    arguments = (2, 1, 1, size), 1, (0, size // 2)
+    reference = nnet.ops.conv2d_backward_weight(x, grad, *arguments)
+    for name in ("cpu.direct", "cpu.band"):
+        with nnet.use(name):
+            try:
+                dw = nnet.ops.conv2d_backward_weight(x.astype(np.float32), grad.astype(np.float32), *arguments)
+            except ValueError:
+                assert name == "cpu.band"  # rows of 200,000 pixels do not fit
+                continue
+        assert np.abs(dw - reference).max() <= 5e-6 * np.abs(reference).max()
+
+
+def test_shapes_are_checked(rng):
+    grad, weight = np.zeros((2, 8, 38, 38), np.float32), np.zeros((8, 64, 3, 3), np.float32)
+    shape = np.array([2, 64, 40, 40], np.int16)  # NumPy's numbers would overflow in products
+    assert nnet.ops.conv2d_backward_input(grad, weight, shape).shape == (2, 64, 40, 40)
+    for wrong in ((2.0, 64, 40, 40), None, 9, (2, 64, 40, True), (2, 64, -40, 40)):
+        with pytest.raises((TypeError, ValueError), match="input"):
+            nnet.ops.conv2d_backward_input(grad, weight, wrong)
+    with pytest.raises(TypeError, match="weight_shape must be a sequence of sizes, got None"):
+        nnet.ops.conv2d_backward_weight(np.zeros((2, 64, 40, 40), np.float32), grad, None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"stride": (1.0, 1.0)}, {"stride": (True, True)}, {"padding": ((0.0, 0), (0, 0))}, {"groups": [1]}, {"groups": 1.0},
+     {"stride": np.array([1, 1])}, {"dilation": "1"}],
+    ids=str,
+)  # fmt: skip
+def test_a_good_call_before_does_not_make_a_bad_one_good(arguments):
+    nnet.ops.conv2d(X, W, stride=(1, 1), padding=((0, 0), (0, 0)), groups=1)
+    with pytest.raises(TypeError, match=f"{next(iter(arguments))} must be an integer"):
+        nnet.ops.conv2d(X, W, **arguments)
+
+
+def test_numpy_integers_are_integers():
+    options = {"stride": np.int64(2), "padding": (np.int32(1), 1), "groups": np.int8(1)}
+    assert nnet.ops.conv2d(X, W, **options).shape == (2, 6, 4, 4)

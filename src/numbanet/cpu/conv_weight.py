@@ -34,17 +34,20 @@ _REDUCE_CHUNK = 4096
 
 @device
 def write_runs(runs, ints, x, g, first, count, dh, dw):
-    """Write the runs (address of g, address of x, pixels) of `count` output rows for one tap; return how many."""
-    p, q, k, h, w, c, stride_h, stride_w = integers(ints, 8)
+    """Write the runs (address of g, address of x, pixels) of `count` row pieces for one tap; return how many."""
+    p, q, k, h, w, c, stride_h, stride_w, pieces, length = integers(ints, 10)
     left = (-dw + stride_w - 1) // stride_w if dw < 0 else 0
     right = min((w - dw + stride_w - 1) // stride_w if dw < w else 0, q)
     found = 0
-    for row in range(first, first + count):
+    for piece in range(first, first + count):
+        row = piece // pieces
+        low = max(left, piece % pieces * length)
+        high = min(right, (piece % pieces + 1) * length)
         source = row % p * stride_h + dh
-        if 0 <= source < h and left < right:
-            runs[3 * found] = address(g, (row * q + left) * k)
-            runs[3 * found + 1] = address(x, ((row // p * h + source) * w + left * stride_w + dw) * c)
-            runs[3 * found + 2] = right - left
+        if 0 <= source < h and low < high:
+            runs[3 * found] = address(g, (row * q + low) * k)
+            runs[3 * found + 1] = address(x, ((row // p * h + source) * w + low * stride_w + dw) * c)
+            runs[3 * found + 2] = high - low
             found += 1
     return found
 
@@ -67,9 +70,9 @@ def outer_tiles(width, last, runs, found, g_step, x_step, g_first, rows, x_first
 def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
     """Sum the outer products of some units over one share of the output rows."""
     (
-        _, _, k, _, _, c, _, stride_w,
+        _, _, k, _, _, c, _, stride_w, _, _,
         rows, groups, all_taps, chunk, splits, units, unit_tasks, size,
-    ) = integers(ints, 16)  # fmt: skip
+    ) = integers(ints, 18)  # fmt: skip
     split, part = task // unit_tasks, task % unit_tasks
     first_row, end_row = split * rows // splits, (split + 1) * rows // splits
     kg, cg, vector = k // groups, c // groups, lanes(x)
@@ -124,30 +127,31 @@ def split_count(weight_bytes: int, pixels: int) -> int:
 
 
 def _as_rows(problem: ConvProblem) -> tuple[int, int, int, int, int]:
-    """Return (N, P, Q, H, W) with images and rows joined where that makes longer runs and changes nothing."""
+    """Return (N, P, Q, H, W), with all pixels in one row where filter, stride and padding change nothing."""
     p = problem
     pointwise = p.r == p.s == 1 and p.stride == (1, 1) and p.pads == (0, 0, 0, 0)
-    if not pointwise:
-        return p.n, p.p, p.q, p.h, p.w
-    joined = max(f for f in range(1, p.h + 1) if p.h % f == 0 and (f == 1 or f * p.w <= _CHUNK_PIXELS))
-    return p.n, p.h // joined, p.w * joined, p.h // joined, p.w * joined
+    return (1, 1, p.n * p.h * p.w, 1, p.n * p.h * p.w) if pointwise else (p.n, p.p, p.q, p.h, p.w)
 
 
 @lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     """Return the taps, the number of tasks, the number of partial results and the integers of the launch."""
     n, rows, q, h, w = _as_rows(p)
+    # Long rows are cut into pieces: for the cache, to share them out, and since one long chain of sums loses digits.
+    pieces = -(-q // _CHUNK_PIXELS)
+    length = -(-q // pieces)
+    all_pieces = n * rows * pieces
     size = p.k * p.r * p.s * p.cg
     weight_bytes = size * np.dtype(p.dtype).itemsize
-    splits = min(split_count(weight_bytes, n * rows * q), n * rows)
+    splits = min(split_count(weight_bytes, n * rows * q), all_pieces)
     units = p.groups * p.r * p.s * -(-p.cg // (MAX_VECTORS * numpy_lanes(p.dtype)))
     unit_tasks = min(units, -(-_TASKS // splits))
     pixels = _CHUNK_PIXELS if splits > 1 else _LARGE_CHUNK_PIXELS
-    chunk = max(1, min(_RUNS, pixels // q))
+    chunk = max(1, min(_RUNS, pixels // length))
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     integers_ = (
-        rows, q, p.k, h, w, p.c, *p.stride,
-        n * rows, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size,
+        rows, q, p.k, h, w, p.c, *p.stride, pieces, length,
+        all_pieces, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size,
     )  # fmt: skip
     return np.array(taps, np.int64), splits * unit_tasks, splits, integers_
 

@@ -21,7 +21,7 @@ from numbanet.cpu.conv_direct import run_tiles, zeros
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
-from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, stack_buffer
+from numbanet.cpu.tile import ACCUMULATE, MAX_ROWS, MAX_VECTORS, address, stack_buffer
 from numbanet.cpu.winograd import POINTS, SPAN, TILE, transform_input, transform_output, transform_weight
 from numbanet.problem.conv import ConvProblem
 
@@ -29,7 +29,8 @@ _SHARES = 16  # tasks, each with work buffers of its own
 _MOST_TILES = 48  # tiles of a block
 _INPUT_BYTES = 1 << 20  # transformed input of a block
 _TABLE = 128
-_CHANNELS = 1 << 15  # in-channels at most
+_CHANNEL_BLOCK = 256  # channels of one chain of sums
+_CHANNELS = 1024  # channels of the reduction at most: beyond, the error of the transforms exceeds the tolerance
 
 
 @kernel
@@ -93,11 +94,14 @@ def winograd(task: Index, ints: I64, x: T, weights: T, zero: T, bias: T, work: T
         for column in range(0, k, pitch):
             width = min(MAX_VECTORS, (k - column + vector - 1) // vector)
             for point in range(POINTS):
-                run_tiles(
-                    width, vector, rows, 0, point * in_step, 1, c,
-                    offset(weights, (column * POINTS + point * width * vector) * c), 0,
-                    outs, point * out_step, count, 0, bias,
-                )  # fmt: skip
+                panel = (column * POINTS + point * width * vector) * c
+                # In blocks of channels, as in direct convolution: one chain of sums over all would lose digits.
+                for channel in range(0, c, _CHANNEL_BLOCK):
+                    run_tiles(
+                        width, vector, rows, 0, point * in_step + channel, 1, min(_CHANNEL_BLOCK, c - channel),
+                        offset(weights, panel + channel * width * vector), 0,
+                        outs, point * out_step, count, ACCUMULATE if channel else 0, bias,
+                    )  # fmt: skip
             for m in range(count):
                 n, rest = (first + m) // (tiles_h * tiles_w), (first + m) % (tiles_h * tiles_w)
                 _result_addresses(results, y, n, rest // tiles_w * TILE, rest % tiles_w * TILE, p, q, k)
@@ -187,8 +191,11 @@ def _supports(p: ConvProblem) -> str | None:
         return "not a 3 x 3 filter with stride 1 and dilation 1"
     if p.groups > 1:
         return "more than one group"
-    if p.n == 0 or not 0 < p.c < _CHANNELS:
-        return "an empty input, or too many channels"
+    if 0 in (p.n, p.c, p.k):
+        return "an empty operand"
+    channels = p.c if p.which == "forward" else p.k
+    if channels > _CHANNELS:
+        return f"{channels} channels in the reduction, more than {_CHANNELS}: its rounding error would be too large"
     return None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import float_array, same_dtype, sizes
 from numbanet.problem.conv import Epilogue, conv2d_problem
 
 
@@ -113,7 +113,8 @@ def conv2d_backward_input(
     """
     grad, weight = float_array("grad", grad), float_array("weight", weight)
     dtype = same_dtype(grad=grad, weight=weight)
-    shape = tuple(input_shape) if len(input_shape) == 4 else (1, *input_shape)
+    input_shape = sizes("input_shape", input_shape)
+    shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
     problem = conv2d_problem("backward_input", shape, weight.shape, dtype, stride, padding, dilation, groups)
     grads = _check_grad(grad, problem)
     dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype)
@@ -158,7 +159,7 @@ def conv2d_backward_weight(
     x, grad = float_array("input", x), float_array("grad", grad)
     images = _batched("input", x)
     dtype = same_dtype(input=x, grad=grad)
-    problem = conv2d_problem("backward_weight", images.shape, weight_shape, dtype, stride, padding, dilation, groups)
+    problem = conv2d_problem("backward_weight", images.shape, sizes("weight_shape", weight_shape), dtype, stride, padding, dilation, groups)
     grads = _check_grad(grad, problem)
     dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype)
     if dw.size:

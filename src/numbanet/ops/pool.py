@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import float_array, same_dtype, sizes
 from numbanet.problem.pool import (
     MaxPoolProblem,
     PoolProblem,
@@ -30,7 +30,8 @@ def _batched(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _batched_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    return (1, *shape) if len(shape) == 3 else tuple(shape)
+    shape = sizes("input_shape", shape)
+    return (1, *shape) if len(shape) == 3 else shape
 
 
 def _shaped(y: np.ndarray, ndim: int) -> np.ndarray:

@@ -68,6 +68,41 @@ def pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, int]:
     return integer(name, first, minimum), integer(name, last, minimum)
 
 
+def plain(name: str, value: Any) -> Any:
+    """Return an argument in the one form that stands for its meaning: tuples for lists, int for any integer.
+
+    Problems are remembered by their arguments, and 1.0 or True in a tuple would be taken for 1. Words and None stay.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else.
+    """
+    if value is None or type(value) in (int, str):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(name, item) for item in value)
+    return integer(name, value)
+
+
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Return a shape as a tuple of int.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no sequence of integers, or one is negative.
+    """
+    if type(value) is not tuple:
+        try:
+            value = tuple(value)
+        except TypeError:
+            raise TypeError(f"{name} must be a sequence of sizes, got {value!r}") from None
+    if all(type(size) is int and size >= 0 for size in value):
+        return value
+    return tuple(integer(name, size, 0) for size in value)
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Return `value` if it is one of the allowed words, else raise ValueError."""
     if value not in allowed:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from numbanet.problem.base import Problem, choice, integer, pair
+from numbanet.problem.base import Problem, choice, integer, pair, plain, sizes
 
 PASSES = ("forward", "backward_input", "backward_weight")
-Padding = int | str | tuple
 
 
 @dataclass(frozen=True)
@@ -167,13 +166,9 @@ def conv2d_problem(
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     return _conv2d_problem(
-        which, tuple(x_shape), tuple(weight_shape), dtype, _frozen(stride), _frozen(padding), _frozen(dilation), groups,
-        epilogue,
+        which, sizes("input", x_shape), sizes("weight", weight_shape), dtype, plain("stride", stride),
+        plain("padding", padding), plain("dilation", dilation), plain("groups", groups), epilogue,
     )  # fmt: skip
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 @lru_cache(maxsize=4096, typed=True)

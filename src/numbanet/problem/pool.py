@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from numbanet.problem.base import Problem, choice, integer, pair
+from numbanet.problem.base import Problem, choice, integer, pair, plain, sizes
 
 PASSES = ("forward", "backward_input")
 _BYTE_OFFSETS = 256  # windows of at most so many elements have offsets of one byte
@@ -83,10 +83,6 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return count
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple)) else value
-
-
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
@@ -152,8 +148,8 @@ def max_pool2d_problem(
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     return _max_pool2d_problem(
-        which, tuple(x_shape), dtype, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation),
-        ceil_mode, offsets,
+        which, sizes("input", x_shape), dtype, plain("kernel_size", kernel_size), plain("stride", stride),
+        plain("padding", padding), plain("dilation", dilation), ceil_mode, offsets,
     )  # fmt: skip
 
 
@@ -202,8 +198,8 @@ def avg_pool2d_problem(
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     return _avg_pool2d_problem(
-        which, tuple(x_shape), dtype, _frozen(kernel_size), _frozen(stride), _frozen(padding), ceil_mode,
-        count_include_pad, divisor_override,
+        which, sizes("input", x_shape), dtype, plain("kernel_size", kernel_size), plain("stride", stride),
+        plain("padding", padding), ceil_mode, count_include_pad, divisor_override,
     )  # fmt: skip
 
 
@@ -239,7 +235,7 @@ def adaptive_avg_pool2d_problem(
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
-    return _adaptive_avg_pool2d_problem(which, tuple(x_shape), dtype, _frozen(output_size))
+    return _adaptive_avg_pool2d_problem(which, sizes("input", x_shape), dtype, plain("output_size", output_size))
 
 
 @lru_cache(maxsize=4096, typed=True)

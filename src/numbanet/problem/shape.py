@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numbanet.problem.base import Problem, choice, integer
+from numbanet.problem.base import Problem, choice, integer, plain, sizes
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def pad_problem(
     """
     if not isinstance(pad, (tuple, list)):
         raise TypeError(f"pad must be a tuple of integers, got {pad!r}")
-    return _pad_problem(which, tuple(x_shape), dtype, tuple(pad), mode)
+    return _pad_problem(which, sizes("input", x_shape), dtype, plain("pad", pad), mode)
 
 
 @lru_cache(maxsize=4096, typed=True)
