@@ -355,9 +355,10 @@ def test_fork_after_use(layer: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fork_before_the_first_launch() -> None:
     code = """
-        import os
+        import os, warnings
         import numpy as np
         import numbanet as nnet
+        warnings.simplefilter("ignore")  # NumPy's BLAS has threads, and Python warns of forks with threads
         child = os.fork()
         assert nnet.ops.relu(np.array([-1.0, 2.0])).tolist() == [0.0, 2.0]
         if child == 0:
