@@ -11,7 +11,8 @@ from numbanet.tensor import Tensor
 def replace(input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Make `input` the result of function(input), on the tape too, and return it.
 
-    The result has memory of its own, so operations recorded before keep the values that they saved.
+    The result has memory of its own: views of the input that were taken before keep the old values, and a backward pass
+    through operations that used them raises.
 
     Raises
     ------
