@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from pathlib import Path
 
@@ -15,20 +14,17 @@ from tests.processes import run_python
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMBANET_DEVICE", raising=False)
-
-    def inside() -> None:
-        assert nnet.get_device() == "auto" and settings.resolve_device() == "cpu"
-        with pytest.raises(RuntimeError, match="device 'cuda' can't be used: .+"):
-            nnet.set_device("cuda")
-        assert nnet.get_device() == "auto", "a device that can't be used is not chosen"
-        with pytest.raises(ValueError, match="device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"):
-            nnet.set_device("tpu")
-        monkeypatch.setenv("NUMBANET_DEVICE", "cpu")
-        assert nnet.get_device() == "cpu"
-        nnet.set_device("auto")
-        assert nnet.get_device() == "auto", "the program's choice counts more than the environment's"
-
-    contextvars.copy_context().run(inside)
+    monkeypatch.setattr(settings, "_device", None)
+    assert nnet.get_device() == "auto" and settings.resolve_device() == "cpu"
+    with pytest.raises(RuntimeError, match="device 'cuda' can't be used: .+"):
+        nnet.set_device("cuda")
+    assert nnet.get_device() == "auto", "a device that can't be used is not chosen"
+    with pytest.raises(ValueError, match="device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"):
+        nnet.set_device("tpu")
+    monkeypatch.setenv("NUMBANET_DEVICE", "cpu")
+    assert nnet.get_device() == "cpu"
+    nnet.set_device("auto")
+    assert nnet.get_device() == "auto", "the program's choice counts more than the environment's"
 
 
 def test_device_of_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +57,16 @@ def test_precision_belongs_to_its_thread() -> None:
         thread.start()
         thread.join()
     assert seen == ["float32"]
+
+
+def test_what_the_program_sets_holds_in_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "_precision", "float32")
+    nnet.set_precision("strict")
+    seen: list[str] = []
+    thread = threading.Thread(target=lambda: seen.append(nnet.get_precision()))
+    thread.start()
+    thread.join()
+    assert seen == ["strict"]
 
 
 def test_verbose_goes_to_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

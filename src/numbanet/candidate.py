@@ -44,7 +44,8 @@ class Candidate:
         ``cost(problem)``: estimated time in any unit that the candidates of one list share. It never reads the number
         of threads, so the choice, and with it every bit of the result, does not depend on it.
     workspace_bytes : callable
-        ``workspace_bytes(problem)``: bytes of scratch memory that `run` needs; it belongs to the call.
+        ``workspace_bytes(problem)``: bytes of scratch memory that `run` is handed; it belongs to the call. (Packed
+        operands and partial results, whose size depends on the machine, a kernel takes from `memory.empty` itself.)
     tolerance : callable
         ``tolerance(problem)``: expected max|error| / max|result| against exact arithmetic.
     """

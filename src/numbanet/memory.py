@@ -51,13 +51,18 @@ class _Lease:
 
 
 def _keep(block: np.ndarray) -> None:
-    """Take a block into the pool; where that holds too much, let those go whose size was not used for longest."""
+    """Take a block into the pool; where that is full, let blocks go of the size that was not used for longest."""
     global _idle_bytes
     if block.nbytes > _LIMIT:
         return
     while _idle_bytes + block.nbytes > _LIMIT:
-        size = next(iter(_idle))
-        _idle_bytes -= size * len(_idle.pop(size))
+        size = next((size for size in _idle if size != block.nbytes), None)
+        if size is None:
+            return
+        _idle_bytes -= size
+        _idle[size].pop()
+        if not _idle[size]:
+            del _idle[size]
     _idle[block.nbytes] = [*_idle.pop(block.nbytes, ()), block]
     _idle_bytes += block.nbytes
 
@@ -82,7 +87,7 @@ def _rounded(size: int) -> int:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialised C-contiguous array whose memory is recycled and aligned to a cache line.
+    """Return an uninitialised C-contiguous array; if it is large, its memory is recycled and starts a cache line.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a user can set: device, precision (context variables), logging and the cache folder."""
+"""What a user can set: device and precision, logging, and the cache folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "strict", "tf32", "bf16")
 
-_device: ContextVar[str | None] = ContextVar("numbanet_device", default=None)
-_precision: ContextVar[str] = ContextVar("numbanet_precision", default="float32")
+# What the program chose, for all its threads; a ``with`` block goes before it, in its own thread and context only.
+_device: str | None = None
+_precision = "float32"
+_precision_here: ContextVar[str | None] = ContextVar("numbanet_precision", default=None)
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -23,7 +25,7 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def set_device(device: str) -> None:
-    """Choose where new tensors and parameters live.
+    """Choose where new tensors and parameters live, in all threads.
 
     Parameters
     ----------
@@ -37,16 +39,15 @@ def set_device(device: str) -> None:
     RuntimeError
         If `device` is ``"cuda"`` and no GPU can be used; the message says why.
     """
-    _choice("device", device, DEVICES)
+    global _device
     resolve_device(device)
-    _device.set(device)
+    _device = device
 
 
 def get_device() -> str:
     """Return the device that was chosen: by `set_device`, else by ``NUMBANET_DEVICE``, else ``"auto"``."""
-    chosen = _device.get()
-    if chosen is not None:
-        return chosen
+    if _device is not None:
+        return _device
     return _choice("NUMBANET_DEVICE", os.environ.get("NUMBANET_DEVICE", "auto"), DEVICES)
 
 
@@ -72,7 +73,7 @@ def resolve_device(device: str | None = None) -> str:
 
 
 def set_precision(precision: str) -> None:
-    """Choose the arithmetic of float32 problems.
+    """Choose the arithmetic of float32 problems, in all threads (outside ``with precision(...)`` blocks).
 
     Parameters
     ----------
@@ -85,22 +86,23 @@ def set_precision(precision: str) -> None:
     ValueError
         If `precision` is none of these.
     """
-    _precision.set(_choice("precision", precision, PRECISIONS))
+    global _precision
+    _precision = _choice("precision", precision, PRECISIONS)
 
 
 def get_precision() -> str:
     """Return the arithmetic of float32 problems."""
-    return _precision.get()
+    return _precision_here.get() or _precision
 
 
 @contextmanager
 def precision(value: str) -> Iterator[None]:
-    """Set the precision within a ``with`` block; arguments and errors as for `set_precision`."""
-    token = _precision.set(_choice("precision", value, PRECISIONS))
+    """Set the precision within a ``with`` block, for its thread; arguments and errors as for `set_precision`."""
+    token = _precision_here.set(_choice("precision", value, PRECISIONS))
     try:
         yield
     finally:
-        _precision.reset(token)
+        _precision_here.reset(token)
 
 
 def verbose() -> bool:

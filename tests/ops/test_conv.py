@@ -297,10 +297,17 @@ def test_shapes_are_checked(rng):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"stride": (1.0, 1.0)}, {"stride": (True, True)}, {"padding": ((0.0, 0), (0, 0))}, {"groups": [1]}, {"groups": 1.0},
-     {"stride": np.array([1, 1])}, {"dilation": "1"}],
+    [
+        {"stride": (1.0, 1.0)},
+        {"stride": (True, True)},
+        {"padding": ((0.0, 0), (0, 0))},
+        {"groups": [1]},
+        {"groups": 1.0},
+        {"stride": np.array([1, 1])},
+        {"dilation": "1"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_good_call_before_does_not_make_a_bad_one_good(arguments):
     nnet.ops.conv2d(X, W, stride=(1, 1), padding=((0, 0), (0, 0)), groups=1)
     with pytest.raises(TypeError, match=f"{next(iter(arguments))} must be an integer"):

@@ -25,6 +25,12 @@ def test_linear(shape, weight, bias, rng):
     check(nnet.functional.linear, torch.nn.functional.linear, arrays, rng)
 
 
+@pytest.mark.parametrize("bias", [(), (1,), (1, 5), (3, 1), (3, 5)])
+def test_linear_bias_broadcasts(bias, rng):
+    arrays = rng.standard_normal((3, 4)), rng.standard_normal((5, 4)), rng.standard_normal(bias)
+    check(nnet.functional.linear, torch.nn.functional.linear, arrays, rng)
+
+
 def check(ours, theirs, arrays, rng):
     mine = [nnet.tensor(a, requires_grad=True) for a in arrays]
     other = [torch.tensor(a, requires_grad=True) for a in arrays]

@@ -29,10 +29,17 @@ from numbanet import settings
 _DIGEST_BYTES = 32
 
 
+def _package_version() -> str:
+    from numbanet import __version__  # which imports this module
+
+    return __version__
+
+
 @lru_cache(maxsize=1)
 def source_hash() -> str:
     """Return the hash of every Python file of the package's CPU side and of the versions that compile it."""
-    digest = hashlib.sha256(f"{sys.version_info[:2]} {numba.__version__} {llvmlite.__version__}".encode())
+    versions = (*sys.version_info[:2], numba.__version__, llvmlite.__version__, _package_version())
+    digest = hashlib.sha256(repr(versions).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -15,6 +15,8 @@ kept on disk. `numbanet.cpu.parallel.launch` runs it.
 from __future__ import annotations
 
 import inspect
+import os
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,21 @@ def device(function: Callable) -> Callable:
     # Nobody else calls it: without the wrappers for Python and C it compiles a fifth faster.
     options = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return numba.njit(**options)(function)
+
+
+class _Lock:
+    """One thread at a time compiles: others that need the same kernel shall wait for it, not compile it too."""
+
+    building = threading.RLock()
+
+    @classmethod
+    def renew(cls) -> None:
+        """Forget the lock: in a forked child, its holder may be a thread that does not exist."""
+        cls.building = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Lock.renew)
 
 
 class Kernel:
@@ -91,16 +108,20 @@ class Kernel:
     def build(self, dtype: str) -> CFunc:
         """Compile for one floating dtype, or load the machine code from the disk cache."""
         found = self._compiled.get(dtype)
-        if found is None:
-            start = time.perf_counter()
-            found = self._function(dtype)
-            found._cache = KernelCache(self.function)
-            found.compile()
-            self._compiled[dtype] = found
-            settings.log(
-                f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] "
-                f"in {time.perf_counter() - start:.2f} s"
-            )
+        if found is not None:
+            return found
+        with _Lock.building:
+            found = self._compiled.get(dtype)
+            if found is None:
+                start = time.perf_counter()
+                found = self._function(dtype)
+                found._cache = KernelCache(self.function)
+                found.compile()
+                self._compiled[dtype] = found
+                settings.log(
+                    f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] "
+                    f"in {time.perf_counter() - start:.2f} s"
+                )
         return found
 
     def entry(self, dtype: str) -> tuple[int, tuple[np.dtype, ...]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, grids, tolerance
+from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance
 from numbanet.cpu.conv_weight import reduce_partials
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, splat, store, store_tail
@@ -153,6 +153,8 @@ def _gather(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.nda
     start = np.zeros(p.c, p.dtype) if bias is None else bias
     by_tap = _by_tap(weight, p)
     row, image = out.shape[2] * p.c, out.shape[1] * out.shape[2] * p.c
+    if p.which == "backward_input":
+        clear_unseen(p, out)
     for grid in grids(p):
         rows = p.n * grid.size[0]
         integers_ = (

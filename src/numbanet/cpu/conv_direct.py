@@ -130,22 +130,36 @@ def _forward_grid(p: ConvProblem) -> Grid:
     return Grid((p.p, p.q), (0, 0), (1, 1), p.stride, np.array(shifts, np.int64))
 
 
+def _residues(size: int, count: int, stride: int, dilation: int, pad: int) -> dict[int, list[tuple[int, int]]]:
+    """Return, for each residue of an input coordinate modulo the stride, its (output shift, filter index) pairs.
+
+    x[h] meets y[i] where h + pad = i * stride + r * dilation. Residues that meet nothing are left out.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    for r in range(count):
+        shift, residue = divmod(r * dilation - pad, stride)
+        if residue < size:
+            found.setdefault(residue, []).append((-shift, r))
+    return found
+
+
 def _backward_grids(p: ConvProblem) -> list[Grid]:
     """One grid for each residue of the input pixel modulo the stride: its pixels see the same taps."""
+    rows = _residues(p.h, p.r, p.stride[0], p.dilation[0], p.pads[0])
+    columns = _residues(p.w, p.s, p.stride[1], p.dilation[1], p.pads[2])
     grids = []
-    for a in range(min(p.stride[0], p.h)):
-        for b in range(min(p.stride[1], p.w)):
-            shifts = []
-            for r in range(p.r):
-                for s in range(p.s):
-                    # x[h] meets y[i] where h + pad = i * stride + r * dilation.
-                    i, rest_i = divmod(a + p.pads[0] - r * p.dilation[0], p.stride[0])
-                    j, rest_j = divmod(b + p.pads[2] - s * p.dilation[1], p.stride[1])
-                    if rest_i == rest_j == 0:
-                        shifts.append((i, j, r * p.s + s))
+    for a, vertical in rows.items():
+        for b, horizontal in columns.items():
+            taps = [(i, j, r * p.s + s) for i, r in vertical for j, s in horizontal]
             size = -(-(p.h - a) // p.stride[0]), -(-(p.w - b) // p.stride[1])
-            grids.append(Grid(size, (a, b), p.stride, (1, 1), np.array(shifts, np.int64).reshape(-1, 3)))
+            grids.append(Grid(size, (a, b), p.stride, (1, 1), np.array(taps, np.int64)))
     return grids
+
+
+def clear_unseen(p: ConvProblem, out: np.ndarray) -> None:
+    """Write zeros where no grid writes: to input pixels that a stride passes over."""
+    if sum(grid.size[0] * grid.size[1] for grid in grids(p)) < p.h * p.w:
+        out[...] = 0
 
 
 def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str) -> int:
@@ -207,10 +221,9 @@ def run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray
         out[...] = 0 if bias is None else np.maximum(bias, 0) if p.epilogue.relu else bias
         return
     padding = zeros(max(source.shape[3], 1), p.dtype)
+    if p.which == "backward_input":
+        clear_unseen(p, out)
     for grid, tasks, integers_ in _plan(p):
-        if len(grid.taps) == 0:  # stride > filter: no output position reads these pixels
-            out[:, grid.start[0] :: grid.step[0], grid.start[1] :: grid.step[1]] = 0
-            continue
         packed = pack(weight, grid.taps, p.groups, p.r * p.s, p.which == "backward_input", p.dtype)
         buffers = (source, packed, grid.taps, padding, padding if bias is None else bias, out)
         launch(gather, tasks, buffers, integers_, p.dtype)

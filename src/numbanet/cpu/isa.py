@@ -20,7 +20,7 @@ class Isa:
         Bytes of one vector register.
     tile_rows : tuple of int
         ``tile_rows[v - 1]`` is the number of rows of a register tile that is ``v`` vectors wide: the accumulators, one
-        row of the other operand and one broadcast value just fit the register file.
+        row of the other operand and one broadcast value fit the register file, and the addresses of the rows do too.
     """
 
     name: str

@@ -184,24 +184,31 @@ def _prepare() -> None:
         layer = numba.threading_layer()
         if layer == "workqueue":
             _state.guard = threading.RLock()  # two Python threads in it at once would abort the process
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
         _state.ready = True
 
 
 def _after_fork() -> None:
+    # The parent's locks may have been held by a thread that the child does not have.
+    _state.lock = threading.Lock()
+    if not _state.ready:
+        return
     layer = numba.threading_layer()
     if layer == "workqueue":
-        _state.guard = threading.RLock()  # the parent's may have been held by a thread that the child does not have
+        _state.guard = threading.RLock()
     if layer == "omp":
         _state.serial_only = True  # GNU OpenMP ends a forked child at its first parallel region
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _thread_count() -> int:
     """Return the number of kernel threads of this Python thread; Numba's default does not know the cgroup quota."""
     if not hasattr(_state.seen, "default"):
         _state.seen.default = default_threads()
-        if "NUMBA_NUM_THREADS" not in os.environ and numba.get_num_threads() > _state.seen.default:
+        untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+        if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:
             numba.set_num_threads(_state.seen.default)
     return numba.get_num_threads()
 

@@ -55,7 +55,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     weight : Tensor
         Shape (out_features, in_features), or (in_features,).
     bias : Tensor, optional
-        Shape (out_features,), or () for a one-dimensional weight.
+        Shape (out_features,), or any that broadcasts to the result.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return (
             ops.matmul(rows, matrix).reshape(x.shape) if need_x else None,
             ops.matmul(rows.T, _rows(x)).reshape(w.shape) if need_w else None,
-            ops.sum(rows, (0,)).reshape(bias.shape) if need_b and bias is not None else None,
+            _reduced(grad, bias.shape) if need_b and bias is not None else None,
         )
 
     return record(y, (input, weight, bias), backward)

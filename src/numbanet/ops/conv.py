@@ -60,6 +60,10 @@ def conv2d(
     ------
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
+
+    Notes
+    -----
+    Rounding, and what infinite and NaN operands do at borders and under Winograd's algorithm: docs/numerics.md.
     """
     x, weight = float_array("input", x), float_array("weight", weight)
     images = _batched("input", x)
@@ -159,7 +163,8 @@ def conv2d_backward_weight(
     x, grad = float_array("input", x), float_array("grad", grad)
     images = _batched("input", x)
     dtype = same_dtype(input=x, grad=grad)
-    problem = conv2d_problem("backward_weight", images.shape, sizes("weight_shape", weight_shape), dtype, stride, padding, dilation, groups)
+    weight_shape = sizes("weight_shape", weight_shape)
+    problem = conv2d_problem("backward_weight", images.shape, weight_shape, dtype, stride, padding, dilation, groups)
     grads = _check_grad(grad, problem)
     dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype)
     if dw.size:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.elementwise import add
 from numbanet.problem.base import dtype_name, float_array, same_dtype
 from numbanet.problem.matmul import MatmulProblem
 
@@ -90,7 +91,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
     weight : numpy.ndarray
         Shape (out_features, in_features), or (in_features,).
     bias : numpy.ndarray, optional
-        Shape (out_features,), or () for a one-dimensional weight.
+        Shape (out_features,), or any that broadcasts to the result.
 
     Returns
     -------
@@ -112,10 +113,19 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
     matrix = weight[None] if weight.ndim == 1 else weight
     if x.ndim == 0 or x.shape[-1] != matrix.shape[1]:
         raise ValueError(f"input must have shape (..., {matrix.shape[1]}) for weight {weight.shape}, got {x.shape}")
-    if bias is not None and bias.shape not in {weight.shape[:-1], matrix.shape[:1]}:
-        raise ValueError(f"bias must have shape {weight.shape[:-1]}, got {bias.shape}")
+    shape = (*x.shape[:-1], *weight.shape[:-1])
+    if bias is not None and not _broadcasts(bias.shape, shape):
+        raise ValueError(f"bias must have shape {weight.shape[:-1]} or broadcast to {shape}, got {bias.shape}")
     rows = math.prod(x.shape[:-1])
-    out = memory.empty((*x.shape[:-1], len(matrix)), dtype)
-    row = None if bias is None else bias.reshape(-1)
-    _product(x.reshape(rows, x.shape[-1]), matrix.T, row, out.reshape(rows, len(matrix)))
-    return out[..., 0] if weight.ndim == 1 else out
+    out = memory.empty((rows, len(matrix)), dtype)
+    fused = bias if bias is not None and bias.shape == matrix.shape[:1] else None
+    _product(x.reshape(rows, x.shape[-1]), matrix.T, fused, out)
+    y = out.reshape(shape)
+    return y if bias is None or fused is not None else add(y, bias)
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Return whether an array of `shape` can be added to one of `target` without changing its shape."""
+    if len(shape) > len(target):
+        return False
+    return all(n in (1, m) for n, m in zip(reversed(shape), reversed(target)))
