@@ -29,6 +29,8 @@ class Backend:
         in its own.
     place : callable
         ``place(model)``: the model with its parameters in that memory order.
+    cat : callable
+        Joins tensors; PyTorch has it outside `functional`.
     no_grad : callable
         Context manager in which nothing is recorded.
     load : callable
@@ -43,6 +45,7 @@ class Backend:
     optim: Any
     tensor: Callable[..., Any]
     place: Callable[[Any], Any]
+    cat: Callable[..., Any]
     no_grad: Callable[[], AbstractContextManager[Any]]
     load: Callable[[Any, dict[str, np.ndarray]], Any]
     synchronize: Callable[[], None]
@@ -93,6 +96,7 @@ def _numbanet() -> Backend:
         optim=optim,
         tensor=tensor,
         place=lambda model: model,
+        cat=nnet.functional.cat,
         no_grad=nnet.no_grad,
         load=lambda model, state: model.load_state_dict(state),
         synchronize=_finished,
@@ -117,6 +121,7 @@ def _torch(name: str) -> Backend:
         optim=torch.optim,
         tensor=tensor,
         place=lambda model: model.to(memory_format=order),
+        cat=torch.cat,
         no_grad=torch.inference_mode,
         load=lambda model, state: model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()}),
         synchronize=_finished,

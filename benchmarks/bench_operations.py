@@ -1,11 +1,11 @@
-"""Pooling, batch norm, activations, softmax, losses and linear: forward, and forward with backward."""
+"""Every operation but convolution: forward, and forward with backward."""
 
 from __future__ import annotations
 
-from benchmarks import cases
+from benchmarks import operations
 from benchmarks.common import BACKENDS, Suite, require, warm
 
-_CASES = {f"{case.section} {case.name} {case.which}": case for case in cases.operation_cases()}
+_CASES = {f"{case.section} {case.name} {case.which}": case for case in operations.operation_cases()}
 
 
 class Operation(Suite):

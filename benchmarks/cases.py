@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import backends, layers
-from benchmarks.backends import TORCH_FORMATS, Backend
+from benchmarks.backends import TORCH_FORMATS
 from benchmarks.layers import ConvLayer
 
 Call = Callable[[], Any]
@@ -52,11 +51,9 @@ class Case:
     wide3x3: bool = False
 
 
-def _random(seed: int, *shape: int) -> np.ndarray:
+def random(seed: int, *shape: int) -> np.ndarray:
+    """Return normal numbers: the same ones for the same seed and shape."""
     return np.random.default_rng(seed).standard_normal(shape or 1, np.float32).reshape(shape)
-
-
-# ------------------------------------------------------------------------------------------------------- convolution
 
 
 def is_wide3x3(layer: ConvLayer) -> bool:
@@ -78,7 +75,7 @@ def conv_kernel(layer: ConvLayer, which: str) -> str:
 
 def conv_operands(layer: ConvLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, weight and the gradient of y, in the memory order that their shapes say."""
-    return _random(0, *layer.x_shape), _random(1, *layer.weight_shape), _random(2, *layer.y_shape)
+    return random(0, *layer.x_shape), random(1, *layer.weight_shape), random(2, *layer.y_shape)
 
 
 def conv_call(layer: ConvLayer, which: str, backend: str) -> Call:
@@ -118,118 +115,3 @@ def conv_cases(table: str, passes: tuple[str, ...] = layers.PASSES, batch: int |
     """Return the cases of a table of `layers.TABLES`, pass by pass; `batch` None keeps the table's batch size."""
     chosen = [layer if batch is None else layer.batch(batch) for layer in layers.TABLES[table]]
     return [conv_case(table, layer, which) for which in passes for layer in chosen]
-
-
-# -------------------------------------------------------------------------------------------------- other operations
-
-# For a backend, with its other operands prepared: the function of the input.
-Operation = Callable[[Backend], Callable[[Any], Any]]
-
-
-def _pool(layer: layers.PoolLayer) -> Operation:
-    def prepare(b: Backend) -> Callable[[Any], Any]:
-        pool = b.functional.max_pool2d if layer.kind == "max" else b.functional.avg_pool2d
-        return lambda x: pool(x, layer.size, layer.stride, layer.pad)
-
-    return prepare
-
-
-def _linear(layer: layers.LinearLayer) -> Operation:
-    def prepare(b: Backend) -> Callable[[Any], Any]:
-        weight = b.tensor(_random(1, layer.out_features, layer.in_features), True)
-        bias = b.tensor(_random(2, layer.out_features), True)
-        return lambda x: b.functional.linear(x, weight, bias)
-
-    return prepare
-
-
-def _batch_norm(channels: int, training: bool) -> Operation:
-    def prepare(b: Backend) -> Callable[[Any], Any]:
-        running = b.tensor(np.zeros(channels, np.float32)), b.tensor(np.ones(channels, np.float32))
-        affine = b.tensor(_random(1, channels), True), b.tensor(_random(2, channels), True)
-        return lambda x: b.functional.batch_norm(x, *running, *affine, training)
-
-    return prepare
-
-
-def _cross_entropy(n: int, classes: int) -> Operation:
-    def prepare(b: Backend) -> Callable[[Any], Any]:
-        target = b.tensor(np.arange(n, dtype=np.int64) * 7 % classes)
-        return lambda x: b.functional.cross_entropy(x, target)
-
-    return prepare
-
-
-def _plain(name: str, *arguments: Any) -> Operation:
-    def prepare(b: Backend) -> Callable[[Any], Any]:
-        function = getattr(b.functional, name)
-        return lambda x: function(x, *arguments)
-
-    return prepare
-
-
-def _operations() -> Iterator[tuple[str, str, tuple[int, ...], int, Operation]]:
-    """Yield section, name, shape of the input, elements of the result (0: no matter), operation."""
-    maps = {name: (shape, math.prod(shape)) for name, shape in layers.ACTIVATIONS.items()}
-    for pool in layers.POOLS:
-        yield "pool", pool.name, pool.x_shape, math.prod(pool.y_shape), _pool(pool)
-    for name, (shape, size) in maps.items():
-        yield "batch_norm", name, shape, size, _batch_norm(shape[1], True)
-        yield "batch_norm", f"{name} inference", shape, size, _batch_norm(shape[1], False)
-    for function in ("relu", "gelu"):
-        for name, (shape, size) in maps.items():
-            yield function, name, shape, size, _plain(function)
-    for function in ("softmax", "log_softmax"):
-        for name, scores in layers.SCORES.items():
-            yield function, name, scores, math.prod(scores), _plain(function, 1)
-    for name, scores in layers.SCORES.items():
-        yield "cross_entropy", name, scores, 0, _cross_entropy(*scores)
-    for table, linears in layers.LINEARS.items():
-        for linear in linears:
-            yield "linear", f"{table} {linear.name}", (linear.n, linear.in_features), 0, _linear(linear)
-
-
-def _forward_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
-    b = backends.get(backend)
-    x, function = b.tensor(_random(0, *shape)), operation(b)
-
-    def run() -> Any:
-        with b.no_grad():
-            y = function(x)
-        b.synchronize()
-        return y
-
-    return run
-
-
-def _training_call(shape: tuple[int, ...], operation: Operation, backend: str) -> Call:
-    b = backends.get(backend)
-    x, function = b.tensor(_random(0, *shape), True), operation(b)
-    grad = b.tensor(_random(3, *function(x).shape))
-
-    def run() -> Any:
-        x.grad = None
-        function(x).backward(grad)
-        b.synchronize()
-        return x.grad
-
-    return run
-
-
-def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
-    """Return the cases of pooling, batch norm, activations, softmax, losses and linear.
-
-    The pass is ``"forward"``, or ``"training"``: forward and backward in one, as autograd runs them.
-    """
-    cases = []
-    for section, name, shape, result_size, operation in _operations():
-        if sections is not None and section not in sections:
-            continue
-        formats = TORCH_FORMATS if len(shape) == 4 else TORCH_FORMATS[:1]
-        traffic = 4 * (math.prod(shape) + result_size) if result_size else 0
-        cases.append(
-            Case(section, name, "forward", partial(_forward_call, shape, operation), formats=formats, bytes=traffic)
-        )
-        if not name.endswith("inference"):
-            cases.append(Case(section, name, "training", partial(_training_call, shape, operation), formats=formats))
-    return cases

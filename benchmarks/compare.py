@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import backends, cases, layers, nets, peak, report, steps, timing
+from benchmarks import backends, cases, layers, nets, operations, peak, report, steps, timing
 from benchmarks.cases import Case
 from benchmarks.report import Row
 
@@ -120,9 +120,9 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
     if "layers" in options.sections:
         for table in options.table:
             small = max(1, layers.TABLES[table][0].n // 8) if quick else None
-            chosen += cases.conv_cases(table, options.passes, batch or small)[:: 3 if quick else 1]
+            chosen += cases.conv_cases(table, options.passes, batch or small)[:: 4 if quick else 1]
     if "operations" in options.sections:
-        chosen += cases.operation_cases()[:: 3 if quick else 1]
+        chosen += operations.operation_cases()[:: 4 if quick else 1]
     return chosen
 
 

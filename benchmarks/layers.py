@@ -331,3 +331,6 @@ ACTIVATIONS: dict[str, tuple[int, int, int, int]] = {
 
 # Scores (N, classes) for softmax and cross-entropy.
 SCORES: dict[str, tuple[int, int]] = {"128x10": (128, 10), "256x1000": (256, 1000)}
+
+# Matrix products (M, K) by (K, N): square, tall and narrow, small.
+MATMULS: tuple[tuple[int, int, int], ...] = ((512, 512, 512), (1024, 1024, 1024), (16384, 64, 64), (64, 64, 64))

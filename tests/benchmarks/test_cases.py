@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import backends, cases, layers, nets, steps
+from benchmarks import backends, cases, layers, nets, operations, steps
 from numbanet import models, nn
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_inference_gives_scores_and_records_nothing():
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in cases.operation_cases() if "128x10" in case.name or "cifar 64-10" in case.name],
+    [case for case in operations.operation_cases() if "128x10" in case.name or "cifar 64-10" in case.name],
     ids=lambda case: f"{case.section} {case.which}",
 )
 def test_operation_runs(case):
@@ -69,7 +69,7 @@ def test_operation_runs(case):
 
 
 def test_names_of_cases_are_distinct():
-    names = [(case.section, case.name, case.which) for case in cases.operation_cases()]
+    names = [(case.section, case.name, case.which) for case in operations.operation_cases()]
     names += [(case.section, case.name, case.which) for table in layers.TABLES for case in cases.conv_cases(table)]
     assert len(set(names)) == len(names)
 

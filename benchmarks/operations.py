@@ -1,0 +1,190 @@
+"""Cases of every operation but convolution; each is written once and runs in both libraries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import backends, layers
+from benchmarks.backends import TORCH_FORMATS, Backend
+from benchmarks.cases import Call, Case, random
+
+_FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on one input.
+
+    Attributes
+    ----------
+    section, name : str
+    shape : tuple of int
+        Of the input.
+    prepare : callable
+        ``prepare(backend)`` returns the function of the input, its other operands ready.
+    traffic : int
+        Numbers that the forward pass reads and writes at least once; 0 where that is not what limits it.
+    flops : int
+        Of the forward pass, likewise.
+    trained : bool
+        Whether the backward pass is timed too.
+    tolerance : float
+        See `Case`.
+    """
+
+    section: str
+    name: str
+    shape: tuple[int, ...]
+    prepare: Callable[[Backend], Callable[[Any], Any]]
+    traffic: int = 0
+    flops: int = 0
+    trained: bool = True
+    tolerance: float = 1e-4
+
+
+def _call(name: str, *arguments: Any) -> Callable[[Backend], Callable[[Any], Any]]:
+    """Return the function of that name in `functional`, called with further arguments."""
+
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        function = getattr(b.functional, name)
+        return lambda x: function(x, *arguments)
+
+    return prepare
+
+
+def _with(function: Callable[[Backend, Any, Any], Any], *shape: int) -> Callable[[Backend], Callable[[Any], Any]]:
+    """Return ``function(backend, x, other)``, whose other operand has a shape and needs a gradient as well."""
+
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        other = b.tensor(random(1, *shape), True)
+        return lambda x: function(b, x, other)
+
+    return prepare
+
+
+def _linear(layer: layers.LinearLayer) -> Callable[[Backend], Callable[[Any], Any]]:
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        weight = b.tensor(random(1, layer.out_features, layer.in_features), True)
+        bias = b.tensor(random(2, layer.out_features), True)
+        return lambda x: b.functional.linear(x, weight, bias)
+
+    return prepare
+
+
+def _batch_norm(channels: int, training: bool) -> Callable[[Backend], Callable[[Any], Any]]:
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        running = b.tensor(np.zeros(channels, np.float32)), b.tensor(np.ones(channels, np.float32))
+        affine = b.tensor(random(1, channels), True), b.tensor(random(2, channels), True)
+        return lambda x: b.functional.batch_norm(x, *running, *affine, training)
+
+    return prepare
+
+
+def _cross_entropy(n: int, classes: int) -> Callable[[Backend], Callable[[Any], Any]]:
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        target = b.tensor(np.arange(n, dtype=np.int64) * 7 % classes)
+        return lambda x: b.functional.cross_entropy(x, target)
+
+    return prepare
+
+
+def _on_images() -> Iterator[Operation]:
+    for pool in layers.POOLS:
+        traffic = math.prod(pool.x_shape) + math.prod(pool.y_shape)
+        prepare = _call(f"{pool.kind}_pool2d", pool.size, pool.stride, pool.pad)
+        yield Operation("pool", pool.name, pool.x_shape, prepare, traffic)
+    for name, shape in layers.ACTIVATIONS.items():
+        traffic = 2 * math.prod(shape)
+        yield Operation("batch_norm", name, shape, _batch_norm(shape[1], True), traffic)
+        yield Operation("batch_norm", f"{name} inference", shape, _batch_norm(shape[1], False), traffic, trained=False)
+        yield Operation("activation", f"relu {name}", shape, _call("relu"), traffic)
+        yield Operation("activation", f"gelu {name}", shape, _call("gelu"), traffic)
+        yield Operation("arithmetic", f"add {name}", shape, _with(lambda b, x, y: x + y, *shape), traffic // 2 * 3)
+
+
+def _on_one_map() -> Iterator[Operation]:
+    """Yield what one shape is enough for."""
+    name, shape = next((name, shape) for name, shape in layers.ACTIVATIONS.items() if name == "256 @56")
+    n, c, h, w = shape
+    size = math.prod(shape)
+    yield Operation("pool", f"adaptive avg {name}", shape, _call("adaptive_avg_pool2d", 1), size)
+    for function in ("leaky_relu", "sigmoid", "tanh"):
+        yield Operation("activation", f"{function} {name}", shape, _call(function), 2 * size)
+    # The two libraries draw different numbers.
+    yield Operation("activation", f"dropout {name}", shape, _call("dropout", 0.5), 2 * size, tolerance=math.inf)
+    yield Operation("arithmetic", f"mul {name}", shape, _with(lambda b, x, y: x * y, *shape), 3 * size)
+    yield Operation("arithmetic", f"add channel {name}", shape, _with(lambda b, x, y: x + y, 1, c, 1, 1), 2 * size)
+    yield Operation("arithmetic", f"mean {name}", shape, lambda b: lambda x: x.mean(), size)
+    yield Operation("arithmetic", f"sum H W {name}", shape, lambda b: lambda x: x.sum((2, 3)), size)
+    padded = n * c * (h + 2) * (w + 2)
+    yield Operation("shape", f"pad 1 {name}", shape, _call("pad", (1, 1, 1, 1)), size + padded)
+    yield Operation("shape", f"cat C {name}", shape, _with(lambda b, x, y: b.cat((x, y), 1), *shape), 4 * size)
+    yield Operation("loss", f"mse {name}", shape, _with(lambda b, x, y: b.functional.mse_loss(x, y), *shape), 2 * size)
+
+
+def _on_rows() -> Iterator[Operation]:
+    for name, shape in layers.SCORES.items():
+        size = math.prod(shape)
+        for function in ("softmax", "log_softmax"):
+            yield Operation("softmax", f"{function} {name}", shape, _call(function, 1), 2 * size)
+        yield Operation("loss", f"cross_entropy {name}", shape, _cross_entropy(*shape), size)
+    for table, linears in layers.LINEARS.items():
+        for layer in linears:
+            shape = (layer.n, layer.in_features)
+            yield Operation("linear", f"{table} {layer.name}", shape, _linear(layer), flops=2 * layer.macs)
+    for m, k, n in layers.MATMULS:
+        product = _with(lambda b, x, y: x @ y, k, n)
+        yield Operation("matmul", f"{m}x{k} by {k}x{n}", (m, k), product, flops=2 * m * k * n)
+
+
+def _forward(operation: Operation, backend: str) -> Call:
+    b = backends.get(backend)
+    x, function = b.tensor(random(0, *operation.shape)), operation.prepare(b)
+
+    def run() -> Any:
+        with b.no_grad():
+            y = function(x)
+        b.synchronize()
+        return y
+
+    return run
+
+
+def _training(operation: Operation, backend: str) -> Call:
+    b = backends.get(backend)
+    x, function = b.tensor(random(0, *operation.shape), True), operation.prepare(b)
+    grad = b.tensor(random(3, *function(x).shape))
+
+    def run() -> Any:
+        x.grad = None
+        function(x).backward(grad)
+        b.synchronize()
+        return x.grad
+
+    return run
+
+
+def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
+    """Return the cases of some sections (None: all) in the order of the sections.
+
+    The pass is ``"forward"``, or ``"training"``: forward and backward in one, as autograd runs them.
+    """
+    cases = []
+    for operation in sorted((*_on_images(), *_on_one_map(), *_on_rows()), key=lambda o: o.section):
+        if sections is not None and operation.section not in sections:
+            continue
+        make = partial(
+            Case, operation.section, operation.name, tolerance=operation.tolerance,
+            formats=TORCH_FORMATS if len(operation.shape) == 4 else TORCH_FORMATS[:1],
+        )  # fmt: skip
+        traffic = _FLOAT * operation.traffic
+        cases.append(make("forward", partial(_forward, operation), flops=operation.flops, bytes=traffic))
+        if operation.trained:
+            cases.append(make("training", partial(_training, operation)))
+    return cases
