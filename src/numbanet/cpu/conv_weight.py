@@ -25,9 +25,9 @@ from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_
 from numbanet.problem.conv import ConvProblem
 
 _RUNS = 1024  # rows of a chunk at most (three numbers each on the stack)
-_CHUNK_PIXELS = 256  # pixels of a chunk, about: their panel of x stays in the first-level cache
-_LARGE_CHUNK_PIXELS = 1024  # where the weight is large, its accumulators are the traffic to save
-_SMALL_WEIGHT = 1 << 20  # bytes of partial results
+_CHUNK_PIXELS = 128  # pixels of a chunk, about: their panel of x stays in the first-level cache
+_LARGE_CHUNK_PIXELS = 256  # where the weight is large, its accumulators are the traffic to save
+_SMALL_WEIGHT = 8 << 20  # bytes of partial results
 _TASKS = 16
 _REDUCE_CHUNK = 4096
 
