@@ -12,7 +12,8 @@ from numbanet import memory
 from numbanet.cpu.compile import I64, Index, T, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, store
-from numbanet.cpu.tile import MAX_VECTORS, transpose_block
+from numbanet.cpu.tile import MAX_VECTORS
+from numbanet.cpu.transpose import transpose_block
 
 
 @kernel

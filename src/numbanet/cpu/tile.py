@@ -404,47 +404,6 @@ def outer_tile(
     return sig, codegen
 
 
-@intrinsic
-def transpose_block(typingctx, source, i, step, rows, columns, destination, o, pitch):
-    """Write ``destination[o + c * pitch + r] = source[i + r * step + c]`` for a square block of lanes x lanes elements.
-
-    Only `rows` rows and `columns` columns are read, and `columns` rows written; rows beyond `rows` count as zero.
-    """
-    vec = vector_of(source.dtype)
-    i64 = types.int64
-    sig = types.void(source, i64, i64, i64, i64, destination, i64, i64)
-
-    def codegen(context, builder, sig, args):
-        source_pointer, start, step, rows, columns, destination_pointer, out, pitch = args
-        count = vec.lanes
-        every = ir_tail_mask(builder, columns, count)
-        none = ir.Constant(ir.VectorType(ir.IntType(1), count), None)
-        block = []
-        for r in range(count):
-            spot = builder.gep(source_pointer, [builder.add(start, builder.mul(step, _int(r)))])
-            mask = builder.select(builder.icmp_signed("<", _int(r), rows), every, none)
-            block.append(ir_masked_load(builder, spot, vec, mask))
-        # Eklundh's method: exchange the off-diagonal halves of ever smaller blocks.
-        half = count // 2
-        while half:
-            index = ir.VectorType(ir.IntType(32), count)
-            low = [j if not j & half else count + j - half for j in range(count)]
-            high = [j + half if not j & half else count + j for j in range(count)]
-            for r in range(count):
-                if not r & half:
-                    a, b = block[r], block[r + half]
-                    block[r] = builder.shuffle_vector(a, b, ir.Constant(index, low))
-                    block[r + half] = builder.shuffle_vector(a, b, ir.Constant(index, high))
-            half //= 2
-        for c in range(count):
-            spot = builder.gep(destination_pointer, [builder.add(out, builder.mul(pitch, _int(c)))])
-            with builder.if_then(builder.icmp_signed("<", _int(c), columns)):
-                ir_store(builder, block[c], spot, vec)
-        return context.get_dummy_value()
-
-    return sig, codegen
-
-
 __all__ = [
     "ACCUMULATE",
     "BIAS",
@@ -456,5 +415,4 @@ __all__ = [
     "panel_tile",
     "stack_buffer",
     "tile_rows",
-    "transpose_block",
 ]

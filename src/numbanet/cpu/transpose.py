@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.simd import ir_masked_load, ir_masked_store, ir_tail_mask, vector_of
+from numbanet.cpu.simd import ir_masked_load, ir_masked_store, ir_store, ir_tail_mask, vector_of
 
 
 def ir_transpose(builder: ir.IRBuilder, block: list[ir.Value]) -> list[ir.Value]:
@@ -26,6 +26,11 @@ def ir_transpose(builder: ir.IRBuilder, block: list[ir.Value]) -> list[ir.Value]
     return block
 
 
+def number(value: int) -> ir.Constant:
+    """Return an index constant."""
+    return ir.Constant(ir.IntType(64), value)
+
+
 @intrinsic
 def transpose_tile(typingctx, source, i, step, rows, columns, destination, o, pitch):
     """Do ``destination[o + c * pitch + r] = source[i + r * step + c]`` for r < rows and c < columns.
@@ -37,9 +42,6 @@ def transpose_tile(typingctx, source, i, step, rows, columns, destination, o, pi
 
     def codegen(context, builder, sig, args):
         source_at, i, step, rows, columns, destination_at, o, pitch = args
-
-        def number(value: int) -> ir.Constant:
-            return ir.Constant(ir.IntType(64), value)
 
         def masks(limit: ir.Value, other: ir.Value) -> list[ir.Value]:
             lanes = ir_tail_mask(builder, other, vec.lanes)
@@ -54,3 +56,32 @@ def transpose_tile(typingctx, source, i, step, rows, columns, destination, o, pi
         return context.get_dummy_value()
 
     return types.void(source, i64, i64, i64, i64, destination, i64, i64), codegen
+
+
+@intrinsic
+def transpose_block(typingctx, source, i, step, rows, columns, destination, o, pitch):
+    """Write ``destination[o + c * pitch + r] = source[i + r * step + c]`` for a square block of lanes x lanes elements.
+
+    Only `rows` rows and `columns` columns are read, and `columns` rows written; rows beyond `rows` count as zero.
+    """
+    vec = vector_of(source.dtype)
+    i64 = types.int64
+    sig = types.void(source, i64, i64, i64, i64, destination, i64, i64)
+
+    def codegen(context, builder, sig, args):
+        source_pointer, start, step, rows, columns, destination_pointer, out, pitch = args
+        count = vec.lanes
+        every = ir_tail_mask(builder, columns, count)
+        none = ir.Constant(ir.VectorType(ir.IntType(1), count), None)
+        block = []
+        for r in range(count):
+            spot = builder.gep(source_pointer, [builder.add(start, builder.mul(step, number(r)))])
+            mask = builder.select(builder.icmp_signed("<", number(r), rows), every, none)
+            block.append(ir_masked_load(builder, spot, vec, mask))
+        for c, column in enumerate(ir_transpose(builder, block)):
+            spot = builder.gep(destination_pointer, [builder.add(out, builder.mul(pitch, number(c)))])
+            with builder.if_then(builder.icmp_signed("<", number(c), columns)):
+                ir_store(builder, column, spot, vec)
+        return context.get_dummy_value()
+
+    return sig, codegen
