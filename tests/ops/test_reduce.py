@@ -57,6 +57,14 @@ def test_ten_million_numbers_keep_their_digits(rng):
     np.testing.assert_allclose(columns, x[:9_999_999].reshape(-1, 3).sum(axis=0, dtype=np.float64), rtol=1e-7)
 
 
+@pytest.mark.parametrize("shape", [(10_000_000,), (3_333_333, 3), (100_000, 70), (60_001, 130), (40_003, 200)], ids=str)
+def test_equal_numbers_keep_their_digits(shape):
+    for value in np.float32([0.1, 1 / 3, 1.1920928]):
+        x = np.full(shape, value, np.float32)
+        np.testing.assert_allclose(ops.sum(x, 0), float(value) * shape[0], rtol=3e-7)
+        np.testing.assert_allclose(ops.mean(x), value, rtol=3e-7)
+
+
 def test_layouts(rng):
     x = rng.standard_normal((6, 8, 10))
     read_only = x.copy()
@@ -85,6 +93,9 @@ def test_empty_and_special():
     assert ops.sum(np.zeros((0, 3), np.float32), 0).tolist() == [0, 0, 0]
     assert np.isnan(ops.mean(np.zeros((0, 3), np.float32), 0)).all()
     assert ops.mean(np.zeros((0, 3), np.float32), 1).shape == (0,)
+    for shape, dims in (((0, 2, 2), (0, 2)), ((2, 0, 3), (1, 2)), ((0, 2, 3, 4), (0, 3)), ((2, 3, 0), (0, 2))):
+        empty = ops.mean(np.zeros(shape, np.float32), dims)
+        assert empty.size and np.isnan(empty).all()
     assert np.isnan(ops.sum(np.array([np.inf, -np.inf], np.float32)))
     assert ops.sum(np.array([np.inf, 1], np.float32)) == np.inf
 

@@ -2,7 +2,8 @@
 
 Few numbers a sum are added at once, in float64 registers. Many are cut into blocks, each of which adds its rows, in the
 order of memory, to a row of partial sums; then the partial sums are added. Narrow rows are taken several at a time as
-one row that fills eight registers, whose columns the second step adds up.
+one row that fills eight registers, whose columns the second step adds up. A few rows at a time are added in
+the input's dtype, and their sum goes to float64: more would lose digits where the numbers are all alike.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numbanet.cpu.simd import (
     integers,
     lanes,
     load,
+    load_as_tail,
     load_tail,
     numpy_lanes,
     reduce_add,
@@ -31,6 +33,7 @@ from numbanet.cpu.simd import (
 
 _TILE = 2048  # columns of a block at most
 _BLOCK = 1 << 15  # elements of a block
+_EXACT_ROWS = 8  # rows that are added in the input's dtype before their sum goes to float64
 _DIRECT = 128  # rows that are added without blocks
 
 
@@ -80,7 +83,7 @@ def columns(task: Index, ints: I64, x: T, scale: F64, out: T):
 
 
 @kernel
-def narrow_blocks(task: Index, ints: I64, x: T, partial: T):
+def narrow_blocks(task: Index, ints: I64, x: T, scale: F64, partial: T):
     """partial[a, t, :] = the sum of block t of the rows of x[a]; a row of `wide` columns fits eight registers."""
     elements, wide, block_rows, count = integers(ints, 4)
     a, t = task // count, task % count
@@ -88,34 +91,40 @@ def narrow_blocks(task: Index, ints: I64, x: T, partial: T):
     last = min(elements, first + block_rows * wide)
     p, end, out = a * elements + first, a * elements + last, task * wide
     w = lanes(x)
-    v0 = splat(x, 0.0)
-    v1, v2, v3, v4, v5, v6, v7 = v0, v0, v0, v0, v0, v0, v0
-    if wide == 8 * w:
-        while p + wide <= end:
-            v0, v1 = v0 + load(x, p), v1 + load(x, p + w)
-            v2, v3 = v2 + load(x, p + 2 * w), v3 + load(x, p + 3 * w)
-            v4, v5 = v4 + load(x, p + 4 * w), v5 + load(x, p + 5 * w)
-            v6, v7 = v6 + load(x, p + 6 * w), v7 + load(x, p + 7 * w)
-            p += wide
+    zero = splat(x, 0.0)
+    s0 = convert(zero, scale)
+    s1, s2, s3, s4, s5, s6, s7 = s0, s0, s0, s0, s0, s0, s0
     while p < end:
-        n = min(wide, end - p)  # the last row may be cut short
-        v0, v1 = v0 + load_tail(x, p, n), v1 + load_tail(x, p + w, n - w)
-        v2, v3 = v2 + load_tail(x, p + 2 * w, n - 2 * w), v3 + load_tail(x, p + 3 * w, n - 3 * w)
-        v4, v5 = v4 + load_tail(x, p + 4 * w, n - 4 * w), v5 + load_tail(x, p + 5 * w, n - 5 * w)
-        v6, v7 = v6 + load_tail(x, p + 6 * w, n - 6 * w), v7 + load_tail(x, p + 7 * w, n - 7 * w)
-        p += wide
-    store_tail(partial, out, v0, wide)
-    store_tail(partial, out + w, v1, wide - w)
-    store_tail(partial, out + 2 * w, v2, wide - 2 * w)
-    store_tail(partial, out + 3 * w, v3, wide - 3 * w)
-    store_tail(partial, out + 4 * w, v4, wide - 4 * w)
-    store_tail(partial, out + 5 * w, v5, wide - 5 * w)
-    store_tail(partial, out + 6 * w, v6, wide - 6 * w)
-    store_tail(partial, out + 7 * w, v7, wide - 7 * w)
+        stop = min(end, p + _EXACT_ROWS * wide)
+        v0, v1, v2, v3, v4, v5, v6, v7 = zero, zero, zero, zero, zero, zero, zero, zero
+        if wide == 8 * w:
+            while p + wide <= stop:
+                v0, v1 = v0 + load(x, p), v1 + load(x, p + w)
+                v2, v3 = v2 + load(x, p + 2 * w), v3 + load(x, p + 3 * w)
+                v4, v5 = v4 + load(x, p + 4 * w), v5 + load(x, p + 5 * w)
+                v6, v7 = v6 + load(x, p + 6 * w), v7 + load(x, p + 7 * w)
+                p += wide
+        while p < stop:
+            n = min(wide, stop - p)  # the last row may be cut short
+            v0, v1 = v0 + load_tail(x, p, n), v1 + load_tail(x, p + w, n - w)
+            v2, v3 = v2 + load_tail(x, p + 2 * w, n - 2 * w), v3 + load_tail(x, p + 3 * w, n - 3 * w)
+            v4, v5 = v4 + load_tail(x, p + 4 * w, n - 4 * w), v5 + load_tail(x, p + 5 * w, n - 5 * w)
+            v6, v7 = v6 + load_tail(x, p + 6 * w, n - 6 * w), v7 + load_tail(x, p + 7 * w, n - 7 * w)
+            p += wide
+        s0, s1, s2, s3 = s0 + convert(v0, s0), s1 + convert(v1, s0), s2 + convert(v2, s0), s3 + convert(v3, s0)
+        s4, s5, s6, s7 = s4 + convert(v4, s0), s5 + convert(v5, s0), s6 + convert(v6, s0), s7 + convert(v7, s0)
+    store_tail(partial, out, convert(s0, partial), wide)
+    store_tail(partial, out + w, convert(s1, partial), wide - w)
+    store_tail(partial, out + 2 * w, convert(s2, partial), wide - 2 * w)
+    store_tail(partial, out + 3 * w, convert(s3, partial), wide - 3 * w)
+    store_tail(partial, out + 4 * w, convert(s4, partial), wide - 4 * w)
+    store_tail(partial, out + 5 * w, convert(s5, partial), wide - 5 * w)
+    store_tail(partial, out + 6 * w, convert(s6, partial), wide - 6 * w)
+    store_tail(partial, out + 7 * w, convert(s7, partial), wide - 7 * w)
 
 
 @kernel
-def wide_blocks(task: Index, ints: I64, x: T, partial: T):
+def wide_blocks(task: Index, ints: I64, x: T, partial: T, totals: F64):
     """partial[a, t, :] = the sum of block t of the rows of x[a], for a tile of the columns.
 
     A row is walked to its end before the next: a walk in several rows at once would lose the prefetcher.
@@ -130,17 +139,34 @@ def wide_blocks(task: Index, ints: I64, x: T, partial: T):
     j = column
     while j < end:
         store_tail(partial, out + j, zero, end - j)
+        store_tail(totals, out + j, convert(zero, totals), end - j)
         j += w
     while row < last:
+        stop = min(last, row + _EXACT_ROWS)
+        while row < stop - 1:
+            p = a * elements + row * wide
+            j = column
+            while j + w <= end:
+                store(partial, out + j, load(partial, out + j) + load(x, p + j))
+                j += w
+            if j < end:
+                n = end - j
+                store_tail(partial, out + j, load_tail(partial, out + j, n) + load_tail(x, p + j, n), n)
+            row += 1
+        # The last row of the few takes their sum to the total.
         p = a * elements + row * wide
         j = column
-        while j + w <= end:
-            store(partial, out + j, load(partial, out + j) + load(x, p + j))
-            j += w
-        if j < end:
+        while j < end:
             n = end - j
-            store_tail(partial, out + j, load_tail(partial, out + j, n) + load_tail(x, p + j, n), n)
+            v = load_tail(partial, out + j, n) + load_tail(x, p + j, n)
+            store_tail(totals, out + j, load_as_tail(totals, out + j, v, n) + convert(v, totals), n)
+            store_tail(partial, out + j, zero, n)
+            j += w
         row += 1
+    j = column
+    while j < end:
+        store_tail(partial, out + j, convert(load_as_tail(totals, out + j, zero, end - j), partial), end - j)
+        j += w
 
 
 @lru_cache(maxsize=4096)
@@ -164,14 +190,15 @@ def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     x, out = inputs[0], outputs[0]
     outer, reduced, inner = problem.outer, problem.reduced, problem.inner
     if workspace is not None:
-        partial = workspace.view(problem.dtype)
         wide, tile, block_rows, count = _cut(reduced, inner, numpy_lanes(problem.dtype))
+        size = outer * wide * count
+        totals, partial = workspace[: 8 * size].view(np.float64), workspace[8 * size :].view(problem.dtype)
         numbers = (reduced * inner, wide, block_rows, count)
         if tile == 0:
-            launch(narrow_blocks, outer * count, (x, partial), numbers, problem.dtype)
+            launch(narrow_blocks, outer * count, (x, totals, partial), numbers, problem.dtype)
         else:
             tiles = -(-wide // tile)
-            launch(wide_blocks, outer * count * tiles, (x, partial), (*numbers, tile, tiles), problem.dtype)
+            launch(wide_blocks, outer * count * tiles, (x, partial, totals), (*numbers, tile, tiles), problem.dtype)
         x, reduced = partial, count * (wide // inner)
     _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
 
@@ -191,7 +218,7 @@ def _workspace_bytes(problem: Any) -> int:
     if problem.reduced <= limit or not problem.outer * problem.inner:
         return 0
     wide, _, _, count = _cut(problem.reduced, problem.inner, numpy_lanes(problem.dtype))
-    return problem.outer * wide * count * np.dtype(problem.dtype).itemsize
+    return problem.outer * wide * count * (8 + np.dtype(problem.dtype).itemsize)
 
 
 CANDIDATES: CandidateLists = {

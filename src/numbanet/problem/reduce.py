@@ -126,7 +126,8 @@ def reduce_plan(
         inner = math.prod(size for size, _ in runs[position + 1 :])
         reduced = runs.pop(position)[0]
         steps.append(ReduceProblem("forward", dtype, outer, reduced, inner, scale))
-        scale = 1.0
+        if count:  # the NaN of an empty mean stays: the result of this step may be empty as well
+            scale = 1.0
     if not steps:
         steps.append(ReduceProblem("forward", dtype, 1, 1, math.prod(shape), scale))
     kept = [axis for axis in order if axis not in dims]
