@@ -158,7 +158,6 @@ def _row_taps(count: int) -> np.ndarray:
     return np.array([(0, 0, index) for index in range(count)], np.int64)
 
 
-@lru_cache(maxsize=256)
 def _element_offsets(p: ConvProblem) -> np.ndarray:
     """Return where each filter element (r, s, c) lies in a band, relative to its output position."""
     r, s, c = np.meshgrid(np.arange(p.r), np.arange(p.s), np.arange(p.c), indexing="ij")
@@ -167,25 +166,39 @@ def _element_offsets(p: ConvProblem) -> np.ndarray:
     return np.concatenate([offsets, np.repeat(offsets[-1:], MAX_ROWS)]).astype(np.int64)
 
 
-def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, weight, bias = inputs
+@lru_cache(maxsize=1024)
+def _forward_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Return the taps, the number of tasks and the integers of the launch."""
     band_rows = _band_rows(p)
     bands = -(-p.p // band_rows)
     taps = _row_taps(p.r if p.dilation[1] == 1 else p.r * p.s)
-    packed = pack(weight, taps, 1, len(taps), False, p.dtype)
     flags = (BIAS if p.epilogue.bias else 0) | (RELU if p.epilogue.relu else 0)
-    integers_ = (*_geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
-    launch(band_forward, p.n * bands, (x, packed, weight if bias is None else bias, outputs[0]), integers_, p.dtype)
+    return taps, p.n * bands, (*_geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
+
+
+def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    x, weight, bias = inputs
+    taps, tasks, integers_ = _forward_plan(p)
+    packed = pack(weight, taps, 1, len(taps), False, p.dtype)
+    launch(band_forward, tasks, (x, packed, weight if bias is None else bias, outputs[0]), integers_, p.dtype)
+
+
+@lru_cache(maxsize=1024)
+def _weight_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Return the offsets of the filter elements, the number of tasks and the integers of the launch."""
+    band_rows, elements = _band_rows(p), p.r * p.s * p.c
+    bands = -(-p.p // band_rows)
+    weight_bytes = p.k * elements * np.dtype(p.dtype).itemsize
+    shares = min(_SHARES, p.n * bands, split_count(weight_bytes, p.n * p.p * p.q))
+    return _element_offsets(p), shares, (*_geometry(p), p.k, elements, band_rows, bands, p.n * bands, shares)
 
 
 def _backward_weight(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     (x, grad), (out,) = inputs, outputs
-    band_rows, elements = _band_rows(p), p.r * p.s * p.c
-    bands = -(-p.p // band_rows)
-    shares = min(_SHARES, p.n * bands, split_count(out.nbytes, p.n * p.p * p.q))
+    offsets, shares, integers_ = _weight_plan(p)
+    elements = p.r * p.s * p.c
     partials = memory.empty((shares * out.size,), p.dtype)
-    integers_ = (*_geometry(p), p.k, elements, band_rows, bands, p.n * bands, shares)
-    launch(band_weight_gradient, shares, (x, grad, _element_offsets(p), partials), integers_, p.dtype)
+    launch(band_weight_gradient, shares, (x, grad, offsets, partials), integers_, p.dtype)
     total = memory.empty((elements, p.k), p.dtype)
     reduce_partials(partials, total, shares, p.dtype)
     out.reshape(p.k, elements)[...] = total.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,16 @@ class Problem:
     operation: ClassVar[str]
     which: str
     dtype: str
+
+    def remembered_hash(self) -> int:
+        """Return the hash of all fields, computed once: plans and choices are looked up by problem at every call.
+
+        A subclass with many fields takes it as its ``__hash__``.
+        """
+        found = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = hash(tuple(getattr(self, field.name) for field in fields(self)))
+        return found
 
 
 def integer(name: str, value: Any, minimum: int | None = None) -> int:

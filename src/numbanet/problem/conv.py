@@ -52,6 +52,8 @@ class ConvProblem(Problem):
     groups: int
     epilogue: Epilogue = Epilogue()
 
+    __hash__ = Problem.remembered_hash
+
     @property
     def p(self) -> int:
         """Output height: floor((H + top + bottom - dilation * (R - 1) - 1) / stride) + 1."""
