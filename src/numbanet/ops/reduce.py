@@ -1,7 +1,8 @@
 """Sums and means of arrays over any dimensions.
 
 A few numbers at a time are added in the input's dtype, and their sums in float64: ten million float32 numbers keep
-their digits, all alike or not. The order of additions depends on the shape and the memory order of the input, never on threads.
+their digits, all alike or not. The order of additions depends on the shape and the memory order of the input, never on
+threads.
 """
 
 from __future__ import annotations
