@@ -37,3 +37,14 @@ def test_evaluation_keeps_its_statistics_when_training_goes_on(rng):
     F.batch_norm(x, mean, var, training=True, momentum=1.0)
     y.backward(np.ones((5, 3)))
     np.testing.assert_allclose(x.grad.data, 0.5, rtol=1e-14)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_an_empty_batch_needs_no_statistics(given, training):
+    statistics = (nnet.tensor(np.zeros(3)), nnet.tensor(np.ones(3))) if given else (None, None)
+    x = nnet.tensor(np.zeros((0, 3, 4)), requires_grad=True)
+    y = F.batch_norm(x, *statistics, training=training)
+    assert y.shape == (0, 3, 4)
+    y.backward(nnet.tensor(np.zeros((0, 3, 4))))
+    assert x.grad.shape == (0, 3, 4)

@@ -49,7 +49,8 @@ def batch_norm_problem(
     ------
     ValueError
         If the input has fewer than two dimensions, training has a single value per channel, a vector does not have one
-        number a channel, or the running statistics are not given together, or missing where they are needed.
+        number a channel, or the running statistics are not given together, or missing where they are needed (an empty
+        input needs none).
     """
     if len(shape) < 2:
         raise ValueError(f"input must have at least 2 dimensions (N, C, ...), got shape {shape}")
@@ -62,6 +63,6 @@ def batch_norm_problem(
             raise ValueError(f"{name} must have shape ({channels},), one number a channel of input, got {given}")
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, or both be None")
-    if which == "forward" and not training and running_mean is None:
+    if which == "forward" and rows and not training and running_mean is None:
         raise ValueError("running_mean and running_var must be given when training is False, got None")
     return BatchNormProblem(which, dtype, rows, channels, training)
