@@ -214,3 +214,12 @@ def test_refusals():
         ops.where(np.ones(2), 1.0, 2.0)
     with pytest.raises(ValueError, match="min and max"):
         ops.clamp(np.ones(2))
+
+
+def test_integers_to_negative_powers():
+    base, exponent = np.arange(-2, 3), np.array([[-1], [-2], [3]])
+    out = ops.pow(base, exponent)
+    assert out.dtype == np.int64
+    assert out.tolist() == [[0, -1, 0, 1, 0], [0, 1, 0, 1, 0], [-8, -1, 0, 1, 8]]
+    with pytest.raises(ValueError, match="exponent must not be negative .* got -1"):
+        ops.pow(base, -1)

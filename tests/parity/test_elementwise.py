@@ -111,3 +111,22 @@ def test_memory_order():
     x, y = torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.ones(3, 1, 1)
     for a, b in ((x, y), (y, x), (x, x)):
         assert nnet.ops.add(a.numpy(), b.numpy()).strides == tuple(4 * s for s in (a + b).stride())
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_integers_to_negative_powers(dtype, shape):
+    base = np.array([-3, -2, -1, 0, 1, 2, 3], dtype)
+    for exponent in (-3, -2, -1, 0, 2):
+        power = np.full(shape, exponent, dtype)
+        ours, theirs = nnet.tensor(base) ** nnet.tensor(power), torch.tensor(base) ** torch.tensor(power)
+        assert str(ours.dtype) == dtype
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    mixed = base[::-1].copy()
+    np.testing.assert_array_equal(
+        (nnet.tensor(base) ** nnet.tensor(mixed)).numpy(), (torch.tensor(base) ** torch.tensor(mixed)).numpy()
+    )
+    np.testing.assert_array_equal((2 ** nnet.tensor(base)).numpy(), (2 ** torch.tensor(base)).numpy())
+    for tensor in (torch.tensor(base), nnet.tensor(base)):
+        with pytest.raises((ValueError, RuntimeError), match="negative"):
+            tensor ** -1

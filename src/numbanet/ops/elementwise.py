@@ -111,7 +111,14 @@ def div(input: Any, other: Any) -> np.ndarray:
 
 
 def pow(input: Any, exponent: Any) -> np.ndarray:
-    """Return input to the power exponent; operands, result and errors as for `add`."""
+    """Return input to the power exponent; operands, result and errors as for `add`.
+
+    Integers to the negative powers of an integer array lose their fraction: 0, or for 1 and -1 themselves or 1. A
+    negative Python number as the exponent of integers is a ValueError, as in PyTorch.
+    """
+    whole = isinstance(input, np.ndarray) and input.dtype.kind in "biu"
+    if whole and isinstance(exponent, int) and exponent < 0:
+        raise ValueError(f"exponent must not be negative for an input of {input.dtype}, got {exponent}")
     if isinstance(exponent, (int, float)) and isinstance(input, np.ndarray) and input.dtype.kind == "f":
         if exponent == 2:
             return mul(input, input)

@@ -19,6 +19,14 @@ def minimum_backward(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarr
     return np.where(a == b, grad / 2, np.where(a > b, 0, grad))
 
 
+def power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a^b; integers to negative powers are 1 / a^-b without its fraction: 0, but for a = 1 and -1 (and 0 for a = 0)."""
+    if b.dtype.kind != "i" or not np.any(b < 0):
+        return np.asarray(np.power(a, b))
+    sign = np.where(b & 1, a, 1)
+    return np.where(b >= 0, np.power(a, np.maximum(b, 0)), np.where(abs(a) == 1, sign, 0)).astype(a.dtype)
+
+
 def pow_backward_base(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """d(a^b)/da = b a^(b-1); 0 where b is 0, even at a = 0."""
     return np.where(b == 0, 0, grad * (b * np.power(a, b - 1)))
@@ -39,7 +47,7 @@ FUNCTIONS: dict[str, Any] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.true_divide,
-    "pow": np.power,
+    "pow": power,
     "maximum": np.maximum,
     "minimum": np.minimum,
     "neg": np.negative,
