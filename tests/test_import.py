@@ -22,18 +22,16 @@ def in_new_process(code: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_import_takes_little_longer_than_that_of_numpy() -> None:
+def test_import_takes_less_than_half_a_second() -> None:
     code = """
-        import json, time
+        import time
         begin = time.perf_counter()
-        import numpy
-        middle = time.perf_counter()
         import numbanet
-        print(json.dumps([middle - begin, time.perf_counter() - middle]))
+        print(time.perf_counter() - begin)
     """
-    # The best of several: other programs may hold the machine.
-    best = min((in_new_process(code) for _ in range(3)), key=lambda pair: pair[1])
-    assert best[1] < 0.25 + best[0], f"numpy {best[0]:.3f} s, numbanet on top of it {best[1]:.3f} s"
+    # NumPy included. The best of several: the first reads from a cold disk, and other programs may hold the machine.
+    best = min(in_new_process(code) for _ in range(5))
+    assert best < 0.5, f"{best:.3f} s"
 
 
 def test_import_brings_nothing_heavy_and_starts_no_thread() -> None:
