@@ -12,7 +12,7 @@ import numbanet
 
 PACKAGE = Path(numbanet.__file__).parent
 ENGINE = [path for folder in ("cpu", "ops", "functional", "nn", "optim") for path in (PACKAGE / folder).rglob("*.py")]
-ENGINE += [PACKAGE / name for name in ("tensor.py", "tape.py", "memory.py", "dispatch.py")]
+ENGINE += [PACKAGE / name for name in ("tensor.py", "tensor_methods.py", "tape.py", "memory.py", "dispatch.py")]
 
 
 def name_of(path: Path) -> str:
@@ -79,7 +79,7 @@ LAYERS = [
     ("reference", "cpu", "cuda"),
     ("dispatch",),
     ("ops", "random"),
-    ("tensor", "tape"),
+    ("tensor", "tensor_methods", "tape"),
     ("functional",),
     ("nn", "optim"),
 ]

@@ -351,3 +351,37 @@ def test_a_copy_is_not_the_memory_that_changed():
     weight.bump_version()
     y.backward()
     np.testing.assert_array_equal(x.grad.data, np.ones((3, 3)))
+
+
+def test_no_grad_holds_inside_a_generator_between_its_values() -> None:
+    seen: list[Any] = []
+
+    @nnet.no_grad()
+    def numbers(stop: int) -> Any:
+        """Count."""
+        try:
+            for number in range(stop):
+                seen.append(nnet.is_grad_enabled())
+                try:
+                    seen.append((yield number))
+                except KeyError:
+                    yield "caught"
+            return nnet.is_grad_enabled()
+        finally:
+            seen.append(nnet.is_grad_enabled())
+
+    assert numbers.__doc__ == "Count."
+    for _ in numbers(2):
+        assert nnet.is_grad_enabled()
+    assert seen == [False, None, False, None, False]
+    seen.clear()
+    generator = numbers(3)
+    assert next(generator) == 0 and generator.send("sent") == 1 and generator.throw(KeyError) == "caught"
+    assert nnet.is_grad_enabled()
+    generator.close()
+    assert seen == [False, "sent", False, False] and nnet.is_grad_enabled()
+    generator = numbers(1)
+    next(generator)
+    with pytest.raises(StopIteration) as stop:
+        next(generator)
+    assert stop.value.value is False

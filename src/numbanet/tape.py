@@ -10,10 +10,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial, wraps
+from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,12 +116,42 @@ class _GradMode(ContextDecorator):
     def __exit__(self, *exception: object) -> None:
         _enabled.set(self._before.pop())
 
+    def __call__(self, function: Callable) -> Any:
+        if not isgeneratorfunction(function):
+            return super().__call__(function)
+
+        @wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Generator:
+            return (yield from _within(type(self), function(*args, **kwargs)))
+
+        return generator
+
     def _recreate_cm(self) -> _GradMode:
         return type(self)()  # a decorated function may run in several threads at once
 
 
+def _within(mode: Callable[[], _GradMode], generator: Generator) -> Generator:
+    """Run a generator's own code in a mode; who consumes it keeps theirs between the values."""
+    resume: Callable[[], Any] = partial(next, generator)
+    while True:
+        try:
+            with mode():
+                item = resume()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            sent = yield item
+            resume = partial(generator.send, sent)
+        except GeneratorExit:
+            with mode():
+                generator.close()
+            raise
+        except BaseException as error:
+            resume = partial(generator.throw, error)
+
+
 class no_grad(_GradMode):  # noqa: N801 - torch's name
-    """Within a ``with no_grad():`` block, and in functions that it decorates, nothing is recorded."""
+    """Within a ``with no_grad():`` block, and in functions and generators that it decorates, nothing is recorded."""
 
     _value = False
 

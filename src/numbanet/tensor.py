@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory, ops, settings
 from numbanet.tape import Node, Version, run_backward
+from numbanet.tensor_methods import Methods, functional
 
 
-def _functional() -> Any:
-    # The operators below are the functions of numbanet.functional, which stands above this module.
-    from numbanet import functional
-
-    return functional
-
-
-def _comparable(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float))
-
-
-class Tensor:
+class Tensor(Methods):
     """An array with a gradient.
 
     Made by `numbanet.tensor`, and by every function of `numbanet.functional`.
@@ -36,16 +26,17 @@ class Tensor:
     requires_grad : bool
         Whether gradients flow to this tensor.
     grad : Tensor or None
-        The accumulated gradient of a leaf.
+        The accumulated gradient of a leaf. What is assigned must be None (else TypeError), or a Tensor of the same
+        dtype (else TypeError) and shape (else ValueError).
     """
 
-    __slots__ = ("__weakref__", "_memory", "_node", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_grad", "_memory", "_node", "data", "requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor is Tensor.__radd__
 
     def __init__(self, data: np.ndarray, requires_grad: bool = False):
         self.data = data
         self.requires_grad = requires_grad
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self._node: Node | None = None
         self._memory = Version()
 
@@ -59,6 +50,10 @@ class Tensor:
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
+        return self.data.ndim
+
+    def dim(self) -> int:
+        """Return the number of dimensions."""
         return self.data.ndim
 
     @property
@@ -100,13 +95,25 @@ class Tensor:
         return f"tensor({text}, dtype={self.dtype}{extra})"
 
     def __bool__(self) -> bool:
-        return bool(self.item())
+        return bool(self._only("bool"))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._only("int"))
+
+    def __contains__(self, element: Any) -> bool:
+        if not isinstance(element, (Tensor, np.generic, bool, int, float)):
+            raise TypeError(f"element must be a Tensor or a number, got {type(element).__name__}")
+        return bool((self == element).data.any())
+
+    def __format__(self, spec: str) -> str:
+        if self.ndim == 0 or (spec and self.data.size == 1):
+            return format(self.item(), spec)
+        if spec:
+            raise TypeError(f"format {spec!r} needs a tensor with one element, got shape {self.shape}")
+        return str(self)
 
     def item(self) -> Any:
         """Return the value of a one-element tensor as a Python number.
@@ -116,9 +123,12 @@ class Tensor:
         ValueError
             If it has more or fewer elements than one.
         """
+        return self._only("item")
+
+    def _only(self, caller: str) -> Any:
         if self.data.size != 1:
-            raise ValueError(f"item() needs a tensor with one element, got shape {self.shape}")
-        return self.data.reshape(()).item()
+            raise ValueError(f"{caller}() needs a tensor with one element, got shape {self.shape}")
+        return self.data.item()
 
     def numpy(self) -> np.ndarray:
         """Return the values as a read-only view.
@@ -176,6 +186,22 @@ class Tensor:
                 raise ValueError(f"grad must have the tensor's shape {self.shape}, got {seed.shape}")
         run_backward(self, seed, retain_graph)
 
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+            if value.shape != self.shape:
+                raise ValueError(f"grad must have the tensor's shape {self.shape}, got {value.shape}")
+            if value.dtype != self.dtype:
+                raise TypeError(f"grad must have the tensor's dtype {self.dtype}, got {value.dtype}")
+        self._grad = value
+
     def _accumulate(self, gradient: np.ndarray) -> None:
         if gradient.shape != self.shape:
             raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {self.shape}")
@@ -183,7 +209,7 @@ class Tensor:
             # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
             values = memory.empty_like(self.data)
             values[...] = gradient
-            self.grad = Tensor(values)
+            self._grad = Tensor(values)
         else:
             self.grad.data = ops.add(self.grad.data, gradient)
             self.grad.bump_version()
@@ -224,7 +250,7 @@ class Tensor:
 
     def clone(self) -> Tensor:
         """Return a copy; gradients flow through it."""
-        return _functional().clone(self)
+        return functional().clone(self)
 
     @property
     def _version(self) -> int:
@@ -235,13 +261,36 @@ class Tensor:
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
         self._memory.changes += 1
 
-    def to(self, target: Any) -> Tensor:
-        """Return the tensor on another device or in another dtype; itself where nothing changes."""
-        if isinstance(target, str) and target in settings.DEVICES:
-            if settings.resolve_device(target) == self.device:
-                return self
-            raise RuntimeError(f"no way to move a tensor from {self.device!r} to {target!r}")
-        return _functional().to_dtype(self, target)
+    def to(self, *args: Any, dtype: Any = None, device: str | None = None, copy: bool = False) -> Tensor:
+        """Return the tensor on another device or in another dtype; itself where nothing changes.
+
+        Parameters
+        ----------
+        *args : str, dtype or Tensor
+            A device (``"cpu"``, ``"cuda"``, ``"cuda:0"``), a dtype, both in this order, or a tensor that has both.
+        dtype : dtype, optional
+        device : str, optional
+        copy : bool
+            Return a copy also where nothing changes.
+
+        Raises
+        ------
+        RuntimeError
+            If the device can't be used.
+        TypeError
+            If there is no such dtype.
+        """
+        for arg in args:
+            if isinstance(arg, Tensor):
+                device, dtype = arg.device, arg.dtype
+            elif isinstance(arg, str) and arg.partition(":")[0] in settings.DEVICES:
+                device = arg
+            elif arg is not None:
+                dtype = arg
+        if device is not None and settings.resolve_device(device.partition(":")[0]) != self.device:
+            raise RuntimeError(f"no way to move a tensor from {self.device!r} to {device!r}")
+        result = self if dtype is None else functional().to_dtype(self, dtype)
+        return result.clone() if copy and result is self else result
 
     def cpu(self) -> Tensor:
         """Return the tensor on the CPU."""
@@ -251,139 +300,13 @@ class Tensor:
         """Return the tensor in float32."""
         return self.to(np.float32)
 
+    def long(self) -> Tensor:
+        """Return the tensor in int64."""
+        return self.to(np.int64)
+
     def double(self) -> Tensor:
         """Return the tensor in float64."""
         return self.to(np.float64)
-
-    # ------------------------------------------------------------------------------------------------ arithmetic
-
-    def __add__(self, other: Any) -> Tensor:
-        return _functional().add(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return _functional().add(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return _functional().sub(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return _functional().sub(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return _functional().mul(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return _functional().mul(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return _functional().div(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return _functional().div(other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return _functional().pow(self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return _functional().pow(other, self)
-
-    def __abs__(self) -> Tensor:
-        return _functional().abs(self)
-
-    def __neg__(self) -> Tensor:
-        return _functional().neg(self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return _functional().matmul(self, other)
-
-    # Comparisons give booleans, element by element, so tensors are told apart by identity where they are keys.
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: Any) -> Any:
-        return _functional().eq(self, other) if _comparable(other) else NotImplemented
-
-    def __ne__(self, other: Any) -> Any:
-        return _functional().ne(self, other) if _comparable(other) else NotImplemented
-
-    def __lt__(self, other: Any) -> Tensor:
-        return _functional().lt(self, other) if _comparable(other) else NotImplemented
-
-    def __le__(self, other: Any) -> Tensor:
-        return _functional().le(self, other) if _comparable(other) else NotImplemented
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _functional().gt(self, other) if _comparable(other) else NotImplemented
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _functional().ge(self, other) if _comparable(other) else NotImplemented
-
-    def matmul(self, other: Any) -> Tensor:
-        """Return the matrix product; see `numbanet.functional.matmul`."""
-        return _functional().matmul(self, other)
-
-    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-        """Return the sum over all elements, or over some dimensions."""
-        return _functional().sum(self, dim, keepdim)
-
-    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-        """Return the mean over all elements, or over some dimensions."""
-        return _functional().mean(self, dim, keepdim)
-
-    def exp(self) -> Tensor:
-        """Return e to the power of the values."""
-        return _functional().exp(self)
-
-    def log(self) -> Tensor:
-        """Return the natural logarithm."""
-        return _functional().log(self)
-
-    def sqrt(self) -> Tensor:
-        """Return the square root."""
-        return _functional().sqrt(self)
-
-    def abs(self) -> Tensor:
-        """Return the absolute value."""
-        return _functional().abs(self)
-
-    def pow(self, exponent: Any) -> Tensor:
-        """Return the values to the power `exponent`."""
-        return _functional().pow(self, exponent)
-
-    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
-        """Return the values, moved to the nearest bound where they lie beyond it."""
-        return _functional().clamp(self, min, max)
-
-    def argmax(self, dim: int | None = None) -> Tensor:
-        """Return the index of the largest element (the first of equals), over all elements or along a dimension."""
-        return Tensor(np.asarray(np.argmax(self.data, axis=dim)))
-
-    # ------------------------------------------------------------------------------------------------ shape
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """Return the same elements, in row-major order of the shape, with another shape (one size may be -1)."""
-        return _functional().reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
-
-    view = reshape
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Return the tensor with a run of dimensions made one."""
-        return _functional().flatten(self, start_dim, end_dim)
-
-    def transpose(self, dim0: int, dim1: int) -> Tensor:
-        """Return the tensor with two dimensions swapped."""
-        return _functional().transpose(self, dim0, dim1)
-
-    def permute(self, *dims: Any) -> Tensor:
-        """Return the tensor with its dimensions in another order."""
-        return _functional().permute(self, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
-
-    @property
-    def T(self) -> Tensor:  # noqa: N802 - torch's name
-        """The transpose of a matrix."""
-        return _functional().permute(self, tuple(reversed(range(self.ndim))))
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return _functional().getitem(self, index)
 
 
 def values(name: str, operand: Any) -> np.ndarray:

@@ -157,20 +157,31 @@ def test_inplace_on_a_leaf_is_refused_only_where_it_would_be_recorded():
     assert np.array_equal(plain.data, F.silu(nnet.tensor(np.array([-1.0, 2.0]))).data)
 
 
-def test_backward_through_the_old_value_is_refused():
+def test_backward_through_the_old_value_is_right():
     leaf = nnet.tensor(np.array([-1.0, 2.0]), requires_grad=True)
     x = leaf * 3
-    before = x * 2
+    before = x * x
     F.relu(x, inplace=True)
-    with pytest.raises(RuntimeError, match="in place"):
-        before.sum().backward()
+    before.sum().backward()
+    assert leaf.grad.data.tolist() == [-18, 36]
+
+
+def test_integers():
+    x = nnet.tensor([-2, 0, 3])
+    assert F.relu(x).dtype == np.int64 and F.relu(x).tolist() == [0, 0, 3]
+    for function in (F.sigmoid, F.tanh):
+        for integers in (x, nnet.tensor([True, False])):
+            assert function(integers).dtype == np.float32
+            assert np.array_equal(function(integers).data, function(integers.float()).data)
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="approximate.*'tanh'.*'erf'"):
         F.gelu(nnet.tensor([1.0]), approximate="erf")
     with pytest.raises(TypeError, match="float32 or float64"):
-        F.relu(nnet.tensor([1, 2]))
+        F.gelu(nnet.tensor([1, 2]))
+    with pytest.raises(TypeError, match="float32 or float64"):
+        F.relu(nnet.tensor([True]))
     with pytest.raises(ValueError, match="shape"):
         nnet.ops.relu_backward(np.zeros(3), np.zeros(4))
 

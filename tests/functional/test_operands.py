@@ -14,13 +14,15 @@ ONE = nnet.tensor([[1.0, 2.0], [3.0, 4.0]])
 # What each function needs beside its input.
 ARGUMENTS = {
     "adaptive_avg_pool2d": (1,), "avg_pool2d": (1,), "batch_norm": (None, None, None, None, True), "conv2d": (ONE,),
-    "cross_entropy": (ONE,), "flatten": (), "getitem": (0,), "linear": (ONE,), "matmul": (ONE,), "max_pool2d": (1,),
-    "mse_loss": (ONE,), "nll_loss": (ONE,), "pad": ((1, 1),), "permute": ((1, 0),), "reshape": ((4,),),
+    "cross_entropy": (ONE,), "expand": ((2, 2),), "flatten": (), "getitem": (0,), "linear": (ONE,), "matmul": (ONE,),
+    "max_pool2d": (1,), "mse_loss": (ONE,), "nll_loss": (ONE,), "pad": ((1, 1),), "permute": ((1, 0),),
+    "reshape": ((4,),),
     "softmax": (0,), "log_softmax": (0,), "to_dtype": (np.float64,), "transpose": (0, 1), "unflatten": (0, (2, 1)),
     "unsqueeze": (0,),
 }  # fmt: skip
 # These take numbers and arrays too, or a sequence of tensors.
-MIXED = {"add", "sub", "mul", "div", "pow", "maximum", "minimum", "where", "eq", "ne", "lt", "le", "gt", "ge", "cat",
+MIXED = {"add", "bitwise_and", "bitwise_or", "bitwise_xor",
+         "sub", "mul", "div", "pow", "maximum", "minimum", "where", "eq", "ne", "lt", "le", "gt", "ge", "cat",
          "stack"}  # fmt: skip
 FUNCTIONS = [name for name, f in vars(F).items() if inspect.isfunction(f) and name not in MIXED]
 

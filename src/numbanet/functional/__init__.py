@@ -29,6 +29,11 @@ from numbanet.functional.elementwise import pow as pow
 from numbanet.functional.elementwise import sqrt as sqrt
 from numbanet.functional.elementwise import sub as sub
 from numbanet.functional.elementwise import where as where
+from numbanet.functional.logic import argmax as argmax
+from numbanet.functional.logic import bitwise_and as bitwise_and
+from numbanet.functional.logic import bitwise_not as bitwise_not
+from numbanet.functional.logic import bitwise_or as bitwise_or
+from numbanet.functional.logic import bitwise_xor as bitwise_xor
 from numbanet.functional.loss import cross_entropy as cross_entropy
 from numbanet.functional.loss import mse_loss as mse_loss
 from numbanet.functional.loss import nll_loss as nll_loss
@@ -42,6 +47,8 @@ from numbanet.functional.reduce import mean as mean
 from numbanet.functional.reduce import sum as sum
 from numbanet.functional.shape import cat as cat
 from numbanet.functional.shape import clone as clone
+from numbanet.functional.shape import contiguous as contiguous
+from numbanet.functional.shape import expand as expand
 from numbanet.functional.shape import flatten as flatten
 from numbanet.functional.shape import getitem as getitem
 from numbanet.functional.shape import pad as pad

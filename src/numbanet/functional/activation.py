@@ -1,22 +1,35 @@
 """Differentiable activation functions, as in torch.nn.functional.
 
 Each takes a tensor of any shape, float32 or float64 (TypeError otherwise), and works element by element. NaN stays NaN.
-With ``inplace=True`` the tensor takes over the result.
+Integers have a relu, in their own dtype, and a sigmoid and a tanh, in float32. With ``inplace=True`` the tensor takes
+over the result.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbanet import ops
+from numbanet.functional.elementwise import maximum
 from numbanet.functional.inplace import replace
+from numbanet.functional.shape import to_dtype
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
+
+
+def _floating(input: Tensor) -> Tensor:
+    """Return integers and booleans as float32."""
+    return to_dtype(input, np.float32) if values("input", input).dtype.kind in "biu" else input
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return max(input, 0)."""
     if inplace:
         return replace(input, relu)
-    y = ops.relu(values("input", input))
+    x = values("input", input)
+    if x.dtype.kind in "iu":
+        return maximum(input, 0)
+    y = ops.relu(x)
     return record(y, (input,), lambda grad: (ops.relu_backward(grad, y),))
 
 
@@ -32,13 +45,15 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
 def sigmoid(input: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-input))."""
-    y = ops.sigmoid(values("input", input))
+    input = _floating(input)
+    y = ops.sigmoid(input.data)
     return record(y, (input,), lambda grad: (ops.sigmoid_backward(grad, y),))
 
 
 def tanh(input: Tensor) -> Tensor:
     """Return the hyperbolic tangent of input."""
-    y = ops.tanh(values("input", input))
+    input = _floating(input)
+    y = ops.tanh(input.data)
     return record(y, (input,), lambda grad: (ops.tanh_backward(grad, y),))
 
 

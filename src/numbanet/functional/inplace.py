@@ -1,31 +1,163 @@
-"""What ``inplace=True`` means: the tensor takes over the result of the operation."""
+"""Changes in place: ``inplace=True``, ``+=``, assignment to elements.
+
+What is not recorded is written to the memory, so that all its views see it. What is recorded gives the tensor new
+memory: operations before that need the old values keep them, and gradients stay right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from numbanet.tape import is_grad_enabled
-from numbanet.tensor import Tensor
+import numpy as np
+
+from numbanet import ops
+from numbanet.functional.elementwise import _fit
+from numbanet.functional.shape import index_steps, to_dtype
+from numbanet.tape import Version, is_grad_enabled, needs_grad, record
+from numbanet.tensor import Tensor, values
+
+_KINDS = "buif"  # later kinds do not fit in earlier ones; integers of any sign and size count as one
+
+
+def _refuse_leaf(input: Tensor) -> None:
+    if input.is_leaf and input.requires_grad and is_grad_enabled():
+        raise RuntimeError("a leaf that requires grad is being used in an in-place operation: use no_grad()")
 
 
 def replace(input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Make `input` the result of function(input), on the tape too, and return it.
 
-    The result has memory of its own: views of the input that were taken before keep the old values, and a backward pass
-    through operations that used them raises.
+    The result has memory of its own: what was computed from the input before, and views of it, keep the old values, and
+    gradients through them stay right.
 
     Raises
     ------
     RuntimeError
         If `input` is a leaf that requires a gradient, and gradients are recorded.
     """
-    if input.is_leaf and input.requires_grad and is_grad_enabled():
-        raise RuntimeError("input is a leaf that requires a gradient: it can't be changed in place")
+    _refuse_leaf(input)
     before = Tensor(input.data, input.requires_grad)
     before._node = input._node
     result = function(before)
-    input.data = result.data
+    input.data, input._memory = result.data, result._memory
     if result.requires_grad:
         input.requires_grad, input._node = True, result._node
+    return input
+
+
+def apply(input: Tensor, function: Callable[..., Tensor], other: Any, **options: Any) -> Tensor:
+    """Make `input` the result of function(input, other), and return it.
+
+    Parameters
+    ----------
+    input : Tensor
+        A leaf that requires no gradient, or any tensor where nothing is recorded, is changed in its own memory; see
+        `replace` for others.
+    function : callable
+        A function of two operands.
+    other : Tensor, numpy.ndarray or number
+        Must broadcast to the input's shape.
+    **options
+        For the function.
+
+    Raises
+    ------
+    RuntimeError
+        If `input` is a leaf that requires a gradient, and gradients are recorded.
+    ValueError
+        If the result has another shape.
+    TypeError
+        If the result's dtype does not fit in the input's: fractions in integers, or numbers in booleans.
+    """
+
+    def compute(before: Tensor) -> Tensor:
+        result = function(before, before if other is input else other, **options)
+        if result.shape != before.shape:
+            raise ValueError(f"other must broadcast to the shape {before.shape}, got a result of shape {result.shape}")
+        if _rank(result.dtype) > _rank(before.dtype):
+            raise TypeError(f"the result's dtype {result.dtype} does not fit in the tensor's dtype {before.dtype}")
+        return to_dtype(result, before.dtype)
+
+    values("input", input)
+    _refuse_leaf(input)
+    if needs_grad(input, other if isinstance(other, Tensor) else None):
+        return replace(input, compute)
+    return _write(input, (), compute(input).data)
+
+
+def _rank(dtype: np.dtype) -> int:
+    return _KINDS.index(dtype.kind) if dtype.kind != "u" else _KINDS.index("i")
+
+
+def assign(input: Tensor, index: Any, value: Any) -> Tensor:
+    """Change the elements at an index to a value, converted to the tensor's dtype, and return the tensor.
+
+    Parameters
+    ----------
+    input : Tensor
+        Changed in its own memory where nothing is recorded, else as by `replace`.
+    index : object
+        As for `numbanet.functional.getitem`.
+    value : Tensor, numpy.ndarray or number
+        Must broadcast to the shape of ``input[index]``.
+
+    Raises
+    ------
+    RuntimeError
+        If `input` is a leaf that requires a gradient, and gradients are recorded.
+    TypeError, ValueError
+        If `value` is none of these, or its shape does not fit.
+    IndexError
+        If the index is out of range.
+    """
+    if not isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float)):
+        raise TypeError(f"value must be a Tensor, an array or a number, got {type(value).__name__}")
+    values("input", input)
+    _refuse_leaf(input)
+    steps = index_steps(index)
+    source = value.data if isinstance(value, Tensor) else value
+    if not needs_grad(input, value if isinstance(value, Tensor) else None):
+        return _write(input, steps, source)
+
+    def compute(before: Tensor) -> Tensor:
+        y = ops.clone(before.data)
+        _put(y, steps, source)
+
+        def backward(grad: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            rest = ops.clone(grad)
+            _put(rest, steps, 0)
+            needed = isinstance(value, Tensor) and value.requires_grad
+            return rest, _fit(_get(grad, steps), value) if needed else None
+
+        return record(y, (before, value if isinstance(value, Tensor) else None), backward)
+
+    return replace(input, compute)
+
+
+def _write(input: Tensor, steps: tuple[Any, ...], value: Any) -> Tensor:
+    node = input._node
+    if node is not None and all(memory is not input._memory for memory, _ in node.watched):
+        # The operation that made it may need its result in backward; a view's does not, and shall change what it views.
+        input.data, input._memory = ops.clone(input.data), Version()
+    _put(input.data, steps, value)
     input.bump_version()
     return input
+
+
+def _get(x: np.ndarray, steps: tuple[Any, ...]) -> np.ndarray:
+    for step in steps:
+        x = x[step]
+    return x
+
+
+def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
+    """Write to the elements at an index: all its steps but the last give views."""
+    if not x.flags.writeable:
+        raise RuntimeError("the tensor's memory is read-only, or several elements share it: clone() it first")
+    shape = x.shape
+    target = _get(x, steps[:-1])
+    try:
+        target[steps[-1] if steps else ...] = value
+    except ValueError as error:
+        raise ValueError(f"value of shape {np.shape(value)} does not fit in tensor of shape {shape}: {error}") from None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.ops import shape as ops
+from numbanet.ops.reduce import sum as total
 from numbanet.problem.base import integer
 from numbanet.problem.shape import dimension, dimensions, reshaped
 from numbanet.tape import record
@@ -116,6 +117,38 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return record(np.expand_dims(values("input", input), axis), (input,), lambda grad: (grad.squeeze(axis),))
 
 
+def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return a read-only view with dimensions of size 1 repeated (a size of -1 leaves one as it is).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the sizes are not integers, or do not fit the shape.
+    """
+    x = values("input", input)
+    target = [integer("sizes", size) for size in sizes]
+    extra = len(target) - x.ndim
+    target[max(extra, 0) :] = [own if size == -1 else size for size, own in zip(target[max(extra, 0) :], x.shape)]
+    if (
+        extra < 0
+        or any(size < 0 for size in target)
+        or any(own not in (1, size) for size, own in zip(target[extra:], x.shape))
+    ):
+        raise ValueError(f"sizes must be those of the shape {x.shape}, or others where it is 1, got {tuple(sizes)}")
+    axes = [axis for axis, size in enumerate(target) if axis < extra or x.shape[axis - extra] != size]
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        return ((total(grad, axes, keepdim=True) if axes else grad).reshape(x.shape),)
+
+    return record(np.broadcast_to(x, target), (input,), backward)
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """Return the tensor in row-major order, itself where it is."""
+    y = ops.contiguous(values("input", input))
+    return input if y is input.data else record(y, (input,), lambda grad: (grad,))
+
+
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along a dimension; tensors of shape (0,) are skipped.
 
@@ -211,19 +244,29 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         to PyTorch and an index to NumPy).
     """
     x = values("input", input)
-    plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
-    if any(type(part) is int for part in plain) and any(isinstance(part, np.ndarray) for part in plain):
-        # PyTorch takes integers first, as views; to NumPy they would be arrays, and move the others to the front.
-        views = [part for p in plain if type(p) is not bool for part in _whole(p)]
-        rest = [
-            p if p is Ellipsis or isinstance(p, (np.ndarray, bool)) else slice(None)
-            for p in plain
-            if type(p) is not int
-        ]
-        return getitem(getitem(input, tuple(views)), tuple(rest))
+    steps = index_steps(index)
+    if len(steps) > 1:
+        return getitem(getitem(input, steps[0]), steps[1])
+    plain = steps[0]
     # An Ellipsis at the end changes nothing, but makes a single element an array and not a number.
     y = x[plain if any(part is Ellipsis for part in plain) else (*plain, ...)]
     return record(y, (input,), lambda grad: (ops.getitem_backward(grad, plain, x.shape, x.dtype),))
+
+
+def index_steps(index: Any) -> tuple[tuple[Any, ...], ...]:
+    """Return an index as NumPy takes it: one, or two to apply in turn, of which the first gives a view.
+
+    PyTorch takes integers beside arrays first, as views; to NumPy they would be arrays, and move the others to the
+    front.
+    """
+    plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
+    if not (any(type(part) is int for part in plain) and any(isinstance(part, np.ndarray) for part in plain)):
+        return (plain,)
+    views = [part for p in plain if type(p) is not bool for part in _whole(p)]
+    rest = [
+        p if p is Ellipsis or isinstance(p, (np.ndarray, bool)) else slice(None) for p in plain if type(p) is not int
+    ]
+    return tuple(views), tuple(rest)
 
 
 def _whole(part: Any) -> tuple[Any, ...]:

@@ -1,0 +1,87 @@
+"""Bitwise operators and indices of extremes: functions of integers and booleans, which have no gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.problem.promotion import operand, result_dtype
+from numbanet.problem.shape import dimension
+from numbanet.tensor import Tensor, values
+
+
+def _bitwise(function: np.ufunc, input: Any, other: Any) -> Tensor:
+    a, b = (
+        operand(name, value.data if isinstance(value, Tensor) else value)
+        for name, value in (("input", input), ("other", other))
+    )
+    dtype = result_dtype(a, b)
+    if dtype.kind == "f":
+        raise TypeError(f"input and other must be booleans or integers, got dtype {dtype}")
+    return Tensor(np.asarray(function(np.asarray(a, dtype), np.asarray(b, dtype))))
+
+
+def bitwise_and(input: Any, other: Any) -> Tensor:
+    """Return input & other, of booleans or integers.
+
+    Parameters
+    ----------
+    input, other : Tensor, numpy.ndarray or number
+        Shapes must broadcast (ValueError otherwise); mixed dtypes follow the rules of arithmetic.
+
+    Raises
+    ------
+    TypeError
+        If an operand has a floating dtype.
+    """
+    return _bitwise(np.bitwise_and, input, other)
+
+
+def bitwise_or(input: Any, other: Any) -> Tensor:
+    """Return input | other; operands and errors as for `bitwise_and`."""
+    return _bitwise(np.bitwise_or, input, other)
+
+
+def bitwise_xor(input: Any, other: Any) -> Tensor:
+    """Return input ^ other; operands and errors as for `bitwise_and`."""
+    return _bitwise(np.bitwise_xor, input, other)
+
+
+def bitwise_not(input: Tensor) -> Tensor:
+    """Return ~input; the logical not of booleans.
+
+    Raises
+    ------
+    TypeError
+        If the input has a floating dtype.
+    """
+    x = values("input", input)
+    if x.dtype.kind == "f":
+        raise TypeError(f"input must be booleans or integers, got dtype {x.dtype}")
+    return Tensor(np.asarray(np.bitwise_not(x)))
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Return the index of the largest element (NaN is the largest; the first of equals), as int64.
+
+    Parameters
+    ----------
+    input : Tensor
+    dim : int, optional
+        Along this dimension; over all elements, in row-major order, if None.
+    keepdim : bool
+        Keep the dimension, with size 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such dimension, or no element.
+    """
+    x = values("input", input)
+    axis = None if dim is None else dimension("dim", dim, x.ndim)
+    if not (x.size if axis is None or not x.ndim else x.shape[axis]):
+        raise ValueError(f"input must have elements to choose from, got shape {x.shape}")
+    return Tensor(
+        np.asarray(np.argmax(x, axis=axis if x.ndim else None, keepdims=keepdim)).astype(np.int64, copy=False)
+    )

@@ -1,0 +1,355 @@
+"""The operators and methods of Tensor that are functions of numbanet.functional under another roof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numbanet.tensor import Tensor
+
+
+@cache
+def functional() -> Any:
+    from numbanet import functional as module  # which stands above this module
+
+    return module
+
+
+def _comparable(value: Any) -> bool:
+    return isinstance(value, (Methods, np.ndarray, np.generic, bool, int, float))
+
+
+def _wrapped(value: Any) -> Any:
+    from numbanet.tensor import Tensor  # which imports this module
+
+    return Tensor(value) if isinstance(value, np.ndarray) else value
+
+
+class Methods:
+    """What `numbanet.tensor.Tensor` inherits: each method calls the function of its name."""
+
+    __slots__ = ()
+    data: np.ndarray
+
+    # ------------------------------------------------------------------------------------------------ arithmetic
+
+    def __add__(self, other: Any) -> Tensor:
+        return functional().add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return functional().add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return functional().sub(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return functional().sub(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return functional().mul(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return functional().mul(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return functional().div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return functional().div(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return functional().pow(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return functional().pow(other, self)
+
+    def __abs__(self) -> Tensor:
+        return functional().abs(self)
+
+    def __neg__(self) -> Tensor:
+        return functional().neg(self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return functional().matmul(self, _wrapped(other))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return functional().matmul(_wrapped(other), self)
+
+    def __invert__(self) -> Tensor:
+        return functional().bitwise_not(self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return functional().bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return functional().bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return functional().bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return functional().bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return functional().bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Tensor:
+        return functional().bitwise_xor(other, self)
+
+    # Comparisons give booleans, element by element, so tensors are told apart by identity where they are keys.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: Any) -> Any:
+        return functional().eq(self, other) if _comparable(other) else NotImplemented
+
+    def __ne__(self, other: Any) -> Any:
+        return functional().ne(self, other) if _comparable(other) else NotImplemented
+
+    def __lt__(self, other: Any) -> Tensor:
+        return functional().lt(self, other) if _comparable(other) else NotImplemented
+
+    def __le__(self, other: Any) -> Tensor:
+        return functional().le(self, other) if _comparable(other) else NotImplemented
+
+    def __gt__(self, other: Any) -> Tensor:
+        return functional().gt(self, other) if _comparable(other) else NotImplemented
+
+    def __ge__(self, other: Any) -> Tensor:
+        return functional().ge(self, other) if _comparable(other) else NotImplemented
+
+    def sub(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """Return self - alpha * other."""
+        return functional().sub(self, other, alpha=alpha)
+
+    def add(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """Return self + alpha * other."""
+        return functional().add(self, other, alpha=alpha)
+
+    def mul(self, other: Any) -> Tensor:
+        """Return self * other."""
+        return functional().mul(self, other)
+
+    def div(self, other: Any) -> Tensor:
+        """Return self / other."""
+        return functional().div(self, other)
+
+    def eq(self, other: Any) -> Tensor:
+        """Return where self == other, as booleans."""
+        return functional().eq(self, other)
+
+    def ne(self, other: Any) -> Tensor:
+        """Return where self != other, as booleans."""
+        return functional().ne(self, other)
+
+    def lt(self, other: Any) -> Tensor:
+        """Return where self < other, as booleans."""
+        return functional().lt(self, other)
+
+    def le(self, other: Any) -> Tensor:
+        """Return where self <= other, as booleans."""
+        return functional().le(self, other)
+
+    def gt(self, other: Any) -> Tensor:
+        """Return where self > other, as booleans."""
+        return functional().gt(self, other)
+
+    def ge(self, other: Any) -> Tensor:
+        """Return where self >= other, as booleans."""
+        return functional().ge(self, other)
+
+    def maximum(self, other: Any) -> Tensor:
+        """Return the larger of each pair."""
+        return functional().maximum(self, other)
+
+    def minimum(self, other: Any) -> Tensor:
+        """Return the smaller of each pair."""
+        return functional().minimum(self, other)
+
+    def neg(self) -> Tensor:
+        """Return the negative values."""
+        return functional().neg(self)
+
+    def relu(self) -> Tensor:
+        """Return max(self, 0)."""
+        return functional().relu(self)
+
+    def sigmoid(self) -> Tensor:
+        """Return 1 / (1 + exp(-self))."""
+        return functional().sigmoid(self)
+
+    def tanh(self) -> Tensor:
+        """Return the hyperbolic tangent."""
+        return functional().tanh(self)
+
+    def softmax(self, dim: int, dtype: Any = None) -> Tensor:
+        """Return exp(self) divided by its sum along a dimension."""
+        return functional().softmax(self, dim, dtype=dtype)
+
+    def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
+        """Return the logarithm of `softmax`."""
+        return functional().log_softmax(self, dim, dtype=dtype)
+
+    def matmul(self, other: Any) -> Tensor:
+        """Return the matrix product; see `numbanet.functional.matmul`."""
+        return functional().matmul(self, _wrapped(other))
+
+    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Return the sum over all elements, or over some dimensions."""
+        return functional().sum(self, dim, keepdim)
+
+    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Return the mean over all elements, or over some dimensions."""
+        return functional().mean(self, dim, keepdim)
+
+    def exp(self) -> Tensor:
+        """Return e to the power of the values."""
+        return functional().exp(self)
+
+    def log(self) -> Tensor:
+        """Return the natural logarithm."""
+        return functional().log(self)
+
+    def sqrt(self) -> Tensor:
+        """Return the square root."""
+        return functional().sqrt(self)
+
+    def abs(self) -> Tensor:
+        """Return the absolute value."""
+        return functional().abs(self)
+
+    def pow(self, exponent: Any) -> Tensor:
+        """Return the values to the power `exponent`."""
+        return functional().pow(self, exponent)
+
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
+        """Return the values, moved to the nearest bound where they lie beyond it."""
+        return functional().clamp(self, min, max)
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Return the index of the largest element (the first of equals), over all elements or along a dimension."""
+        return functional().argmax(self, dim, keepdim)
+
+    # ------------------------------------------------------------------------------------------------ in place
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return functional().inplace.apply(self, functional().add, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return functional().inplace.apply(self, functional().sub, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return functional().inplace.apply(self, functional().mul, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return functional().inplace.apply(self, functional().div, other)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        functional().inplace.assign(self, index, value)
+
+    def add_(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """Add alpha * other in place; see `numbanet.functional.inplace.apply`."""
+        return functional().inplace.apply(self, functional().add, other, alpha=alpha)
+
+    def sub_(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """Subtract alpha * other in place; see `numbanet.functional.inplace.apply`."""
+        return functional().inplace.apply(self, functional().sub, other, alpha=alpha)
+
+    def mul_(self, other: Any) -> Tensor:
+        """Multiply in place; see `numbanet.functional.inplace.apply`."""
+        return functional().inplace.apply(self, functional().mul, other)
+
+    def div_(self, other: Any) -> Tensor:
+        """Divide in place; see `numbanet.functional.inplace.apply`."""
+        return functional().inplace.apply(self, functional().div, other)
+
+    def zero_(self) -> Tensor:
+        """Set every element to zero; see `numbanet.functional.inplace.assign`."""
+        return functional().inplace.assign(self, ..., 0)
+
+    def fill_(self, value: Any) -> Tensor:
+        """Set every element to a number; see `numbanet.functional.inplace.assign`.
+
+        Raises
+        ------
+        ValueError
+            If `value` is a tensor with dimensions.
+        """
+        if np.ndim(getattr(value, "data", value)):
+            raise ValueError(f"value must be a number or a tensor of no dimensions, got shape {value.shape}")
+        return functional().inplace.assign(self, ..., value)
+
+    def copy_(self, src: Tensor, non_blocking: bool = False) -> Tensor:
+        """Take over the values of a tensor, broadcast and converted; see `numbanet.functional.inplace.assign`.
+
+        Raises
+        ------
+        TypeError
+            If `src` is no Tensor.
+        """
+        if not isinstance(src, Methods):
+            raise TypeError(f"src must be a Tensor, got {type(src).__name__}")
+        return functional().inplace.assign(self, ..., src)
+
+    # ------------------------------------------------------------------------------------------------ shape
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the same elements, in row-major order of the shape, with another shape (one size may be -1)."""
+        return functional().reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    view = reshape
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Return the tensor with a run of dimensions made one."""
+        return functional().flatten(self, start_dim, end_dim)
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        """Return the tensor with two dimensions swapped."""
+        return functional().transpose(self, dim0, dim1)
+
+    def permute(self, *dims: Any) -> Tensor:
+        """Return the tensor with its dimensions in another order."""
+        return functional().permute(self, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
+
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """Return the tensor without the dimensions of size 1, or without those of `dim` that have size 1."""
+        return functional().squeeze(self, dim)
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """Return the tensor with a new dimension of size 1 at `dim`."""
+        return functional().unsqueeze(self, dim)
+
+    def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
+        """Return the tensor with a dimension split into several."""
+        return functional().unflatten(self, dim, sizes)
+
+    def expand(self, *sizes: Any) -> Tensor:
+        """Return a read-only view with dimensions of size 1 repeated."""
+        return functional().expand(self, sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
+
+    def contiguous(self) -> Tensor:
+        """Return the tensor in row-major order, itself where it is."""
+        return functional().contiguous(self)
+
+    def t(self) -> Tensor:
+        """Return the transpose of a matrix; a vector or a number as it is.
+
+        Raises
+        ------
+        ValueError
+            If it has more than two dimensions.
+        """
+        if self.data.ndim > 2:
+            raise ValueError(f"t() needs a tensor with at most 2 dimensions, got {self.data.ndim}")
+        return functional().transpose(self, 0, 1) if self.data.ndim == 2 else self  # type: ignore[return-value]
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - torch's name
+        """The transpose of a matrix."""
+        return functional().permute(self, tuple(reversed(range(self.data.ndim))))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return functional().getitem(self, index)
