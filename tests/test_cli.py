@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numbanet
 from numbanet import data, io
 from numbanet import functional as F
 from numbanet.__main__ import main
+from numbanet.cli.predict import read_image
 from numbanet.cli.show import value
 from numbanet.train.history import History
 
@@ -112,6 +114,19 @@ def test_predict_inverted(trained: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.replace("ink", "light") == light
 
 
+def test_pictures_are_turned_upright_and_16_bits_are_scaled() -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = data.load_digits(False).images[0, 0]
+    turned = image.fromarray(np.rot90(pixels).copy())
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned.save("turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(Path("turned.png"), [1, 8, 8])[0], pixels)
+    image.fromarray(pixels.astype(np.uint16) * 257).save("deep.png")
+    for channels in (1, 3):
+        np.testing.assert_array_equal(read_image(Path("deep.png"), [channels, 8, 8])[-1], pixels)
+
+
 def test_predict_without_pillow_and_with_bad_files(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,10 +183,44 @@ def test_a_training_is_never_overwritten(trained: Path, capsys: pytest.CaptureFi
     for _ in range(2):
         assert main(["train", "--epochs", "1", "--progress", "off"]) == 0
     assert {path.name for path in Path("runs").iterdir()} == {"digits-digits", "digits-digits-2"}
-    Path("runs/digits-digits-7").mkdir()  # not a training: the latest that can be resumed is number 2
-    capsys.readouterr()
-    assert main(["train", "--resume"]) == 0
-    assert "checkpoints and logs: runs/digits-digits-2" in capsys.readouterr().out.replace(os.sep, "/")
+    Path("runs/digits-digits-7").mkdir()  # not a training
+
+
+def place_trainings(trained: Path, *folders: str) -> None:
+    """Copy a training into folders, of which the first is the oldest."""
+    for age, folder in enumerate(reversed(folders)):
+        shutil.copytree(trained, folder)
+        os.utime(Path(folder) / "last.safetensors", (1e9 - age, 1e9 - age))
+
+
+def test_resume_without_a_folder_takes_the_newest(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no training below runs" in fails(capsys, "train", "--resume")
+    place_trainings(trained, "runs/digits-digits-3", "runs/digits-digits-2", "runs/mine")
+
+    def resumed(*words: str) -> str:
+        capsys.readouterr()
+        assert main(["train", "--resume", *words]) == 0
+        return capsys.readouterr().out.replace(os.sep, "/").rstrip().rpartition(" ")[2]
+
+    assert resumed() == "runs/mine"
+    for words in (["--data", "digits"], ["--model", "digits"], ["--data", "digits", "--model", "digits"]):
+        assert resumed(*words) == "runs/digits-digits-2"
+    message = fails(capsys, "train", "--resume", "--data", "mnist").replace(os.sep, "/")
+    assert "no training called mnist-lenet5 below runs, only runs/digits-digits-2, runs/digits-digits-3" in message
+
+
+def test_eval_and_predict_take_the_newest(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    assert "there is no training below runs" in fails(capsys, "eval")
+    assert "there is no training below runs" in fails(capsys, "predict", "digit.png")
+    place_trainings(trained, "runs/digits-digits-2", "runs/digits-digits")
+    assert main(["eval"]) == 0
+    newest = str(Path("runs/digits-digits/last.safetensors"))
+    assert capsys.readouterr().out.startswith(f"{newest}: digits after epoch 2\n")
+    image.fromarray(data.load_digits(False).images[0, 0]).save("digit.png")
+    assert main(["predict", "digit.png"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"using {newest}\n" and captured.out.startswith("digit.png: ")
 
 
 def test_resume_takes_no_other_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,12 +235,12 @@ def test_failures_are_one_line(trained: Path, capsys: pytest.CaptureFixture[str]
     message = fails(capsys, "train", "--data", "mnist", "--data-dir", "nowhere")
     assert "nowhere" in message and "--data-dir" in message and "--download" in message
     assert "device 'cuda' can't be used" in fails(capsys, "train", "--device", "cuda")
-    assert "count must be between 1 and" in fails(capsys, "train", "--threads", 100000)
+    assert "--threads must be between 1 and" in fails(capsys, "train", "--threads", 100000)
     assert "none.safetensors: no such file" in fails(capsys, "eval", "none.safetensors")
     io.save("plain.safetensors", {"weight": np.zeros(3)})
     assert "plain.safetensors: holds tensors only" in fails(capsys, "eval", "plain.safetensors")
-    io.save_state("foreign.safetensors", {"model": {}, "metadata": {}})
-    assert "was not written by 'numbanet train'" in fails(capsys, "eval", "foreign.safetensors")
+    message = fails(capsys, "train", "--model", "lenet5")
+    assert "--model lenet5 does not fit digits, images of 1x8x8: image_size must be at least 12" in message
     Path("damaged.safetensors").write_bytes((trained / "last.safetensors").read_bytes()[:1000])
     assert "damaged.safetensors: truncated" in fails(capsys, "eval", "damaged.safetensors")
     assert "loss in epoch 1, step" in fails(
@@ -199,6 +248,48 @@ def test_failures_are_one_line(trained: Path, capsys: pytest.CaptureFixture[str]
     )
     Path("file").write_text("")
     assert "file" in fails(capsys, "train", "--epochs", 1, "--progress", "off", "--out", "file/below")
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "train"])
+def test_checkpoints_of_other_origin(trained: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    Path("runs").mkdir()
+    path = Path("runs/last.safetensors")
+    words = {"eval": ["eval", path], "predict": ["predict", "x.png"], "train": ["train", "--resume"]}[command]
+    whole = io.load_state(trained / "last.safetensors")
+    facts = whole["metadata"]["facts"]
+    for metadata in ({}, None, [1], {"facts": None}, {"facts": {}}, {"facts": facts | {"mean": 3}}):
+        io.save_state(path, whole | {"metadata": metadata})
+        assert f"{path}: was not written by 'numbanet train'" in fails(capsys, *words)
+    io.save_state(path, whole | {"model": None})
+    assert "its model can't be used" in fails(capsys, *words)
+    if command == "train":
+        for task in (None, {}, {"seed": 1}):
+            io.save_state(path, whole | {"metadata": {"facts": facts, "task": task}})
+            assert f"{path}: does not tell how it was trained" in fails(capsys, *words)
+    else:
+        for changes in ({"model": {}}, {"metadata": {"facts": facts | {"model": "hal"}}}):
+            io.save_state(path, whole | changes)
+            assert f"{path}: its model can't be restored" in fails(capsys, *words)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run([sys.executable, "-m", "numbanet", "info"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_ctrl_c_while_the_commands_are_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("argparse.ArgumentParser.add_subparsers", interrupted)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "numbanet: interrupted\n"
 
 
 def test_verbose_shows_where_an_error_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +311,6 @@ def test_verbose_shows_where_an_error_came_from(monkeypatch: pytest.MonkeyPatch)
         "train --model hal",
         "train --batch-size 0",
         "predict",
-        "eval",
     ],
 )
 def test_usage_errors(line: str, capsys: pytest.CaptureFixture[str]) -> None:

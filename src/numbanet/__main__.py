@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from numbanet import __version__, settings
-from numbanet.cli import evaluate, predict, show, train
 
-_FAILED, _INTERRUPTED = 1, 130
+_FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 
 
 def _parser() -> argparse.ArgumentParser:
+    from numbanet.cli import evaluate, predict, show, train  # here, where Ctrl-C is heard
+
     parser = argparse.ArgumentParser(prog="numbanet", description="Train and run convolutional networks.")
     parser.add_argument("--version", action="version", version=f"numbanet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -53,16 +55,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0; or 1 after an error, whose message goes to standard error (with ``NUMBANET_VERBOSE=1`` it is raised instead);
-        or 130 after Ctrl-C.
+        or 130 after Ctrl-C; or 141 if the reader of the output went away.
 
     Raises
     ------
     SystemExit
         With code 2 if the words make no sense, and 0 after ``--help``.
     """
-    args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        args = _parser().parse_args(argv)
+        status = int(args.run(args))
+        sys.stdout.flush()  # so that a reader that went away is noticed here
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return _BROKEN_PIPE
     except KeyboardInterrupt as error:
         print(f"numbanet: {error}" if error.args else "numbanet: interrupted", file=sys.stderr)
         return _INTERRUPTED

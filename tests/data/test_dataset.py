@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from numbanet.data import Dataset, channel_statistics, load_digits
+from numbanet.data import DataLoader, Dataset, Normalize, channel_statistics, load_digits
 
 
 def small(**changes):
@@ -26,7 +26,7 @@ def test_labels_become_int64():
 @pytest.mark.parametrize(
     "changes, error, message",
     [
-        ({"images": np.zeros((3, 1, 2, 2))}, TypeError, "images must be uint8, got float64"),
+        ({"images": np.zeros((3, 1, 2, 2))}, TypeError, "images must be uint8 or float32, got float64"),
         ({"images": np.zeros((3, 2, 2), np.uint8)}, ValueError, r"images must have shape \(N, C, H, W\)"),
         ({"labels": np.zeros(3)}, TypeError, "labels must be integers, got float64"),
         ({"labels": np.zeros(2, int)}, ValueError, r"labels must have shape \(3,\).*got \(2,\)"),
@@ -51,7 +51,19 @@ def test_channel_statistics_are_those_of_numpy():
     np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)), rtol=1e-12)
 
 
-def test_channel_statistics_refuses_floats_and_nothing():
+def test_float32_images_are_taken_as_they_are():
+    images = np.random.default_rng(0).normal(3, 2, (7, 2, 4, 5)).astype(np.float32)
+    dataset = Dataset(images, np.zeros(7, int), ("a",))
+    mean, std = channel_statistics(dataset)
+    np.testing.assert_allclose(mean, images.mean((0, 2, 3), np.float64), rtol=1e-12)
+    np.testing.assert_allclose(std, images.std((0, 2, 3), np.float64), rtol=1e-12)
+    (batch, _), *_ = DataLoader(dataset, 7)
+    np.testing.assert_array_equal(batch, images)
+    (batch, _), *_ = DataLoader(dataset, 7, augment=Normalize(mean, std))
+    np.testing.assert_allclose(channel_statistics(batch), [(0, 0), (1, 1)], atol=1e-5)
+
+
+def test_channel_statistics_refuses_float64_and_nothing():
     with pytest.raises(TypeError, match="uint8"):
         channel_statistics(np.zeros((1, 1, 2, 2)))
     with pytest.raises(ValueError, match="at least one pixel"):

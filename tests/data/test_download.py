@@ -90,7 +90,39 @@ def test_a_wrong_hash_is_an_error_and_leaves_no_file(tmp_path, mnist_site):
     (mnist_site / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):
         download.download_mnist(tmp_path / "mine")
-    assert not (tmp_path / "mine" / "mnist" / "train-images-idx3-ubyte.gz").exists()
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("subfolder", ["", "MNIST/raw"])
+def test_mnist_fetches_to_where_the_others_are(tmp_path, mnist_site, subfolder):
+    mine = tmp_path / "mine"
+    folder = mine / subfolder
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte").write_bytes(b"mine")
+    download.download_mnist(mine)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte.gz",
+    ]
+
+
+def test_a_failed_download_keeps_what_was_there(tmp_path, mnist_site):
+    (mnist_site / "train-labels-idx1-ubyte.gz").unlink()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(OSError, match="train-labels"):
+        download.download_mnist(mine)
+    assert [path.name for path in (mine / "mnist").iterdir()] == ["train-images-idx3-ubyte.gz"]
+
+
+def test_archive_is_unpacked_next_to_the_files_that_are_there(tmp_path, site):
+    (tmp_path / "test_batch.bin").write_bytes(b"mine")
+    archive = cifar_site(site)
+    download.download_archive(archive, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*archive.files, "site"}
+    assert (tmp_path / "test_batch.bin").read_bytes() == b"mine"
 
 
 def test_archive_is_unpacked_in_its_folder_only(tmp_path, site):
@@ -107,7 +139,7 @@ def test_archive_is_unpacked_in_its_folder_only(tmp_path, site):
 def test_archive_with_a_wrong_hash(tmp_path, site):
     with pytest.raises(ValueError, match="cifar.tar.gz"):
         download.download_archive(cifar_site(site, tamper=True), tmp_path / "mine")
-    assert list((tmp_path / "mine").iterdir()) == []
+    assert not (tmp_path / "mine").exists()
 
 
 def test_without_pooch_the_extra_is_named(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def test_evaluate_records_nothing_and_restores_the_mode_after_an_error(tiny: Any
     assert tiny.model.training and is_grad_enabled()
 
 
+def test_evaluate_leaves_frozen_layers_as_they_were(tiny: Any) -> None:
+    tiny.model.train()
+    tiny.model[1].eval()
+    train.evaluate(tiny.model, tiny.test)
+    assert [layer.training for layer in tiny.model] == [True, False, True, True, True, True, True]
+
+
 def test_best_and_last_checkpoint(tiny: Any, tmp_path: Path) -> None:
     history = tiny.fit(tmp_path, epochs=6, schedule=None, metadata={"note": [1, "two"]})
     best, last = (io.load_state(tmp_path / f"{name}.safetensors") for name in ("best", "last"))
@@ -86,6 +94,72 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tiny: Any
         tiny.fit(tmp_path, loss=loss)
     assert all(np.isfinite(p.data).all() for p in tiny.model.parameters())
     assert len(io.load_state(tmp_path / "last.safetensors")["history"]) == 1
+
+
+def test_a_batch_that_is_not_finite_leaves_all_as_before(remake: Any) -> None:
+    batches = list(remake().loader)
+    before = remake()
+    before.loader, before.schedule = batches[:2], None
+    before.fit(None, epochs=1)
+    images = batches[2][0].copy()
+    images[0, 0, 0, 0] = np.nan
+    tiny = remake()
+    tiny.loader, tiny.schedule = [*batches[:2], (images, batches[2][1])], None
+    with pytest.raises(train.NonFiniteLoss, match="loss in epoch 1, step 3 is nan"):
+        tiny.fit(None)
+    for (name, value), expected in zip(
+        tiny.model.state_dict().items(), before.model.state_dict().values(), strict=True
+    ):
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+class Pairs:
+    """Batches of a class of the user's own, which has no length."""
+
+    def __init__(self, batches: Any):
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
+@pytest.mark.parametrize("progress", ["off", "lines", "bar"])
+def test_loaders_may_be_any_iterables_of_pairs(remake: Any, progress: str) -> None:
+    pytest.importorskip("tqdm")
+    batches, results = list(remake().loader), []
+    tensors = [(tensor(images), tensor(labels)) for images, labels in batches]
+    for kind in (list, tuple, Pairs):
+        for content in (batches, tensors):
+            tiny = remake()
+            tiny.loader, tiny.test = kind(content), kind(list(tiny.test))
+            history = tiny.fit(None, epochs=2, progress=progress)
+            assert [record.step for record in history] == [4, 8] and history[-1].test_accuracy is not None
+            results.append([value.tobytes() for value in tiny.model.state_dict().values()])
+    assert all(result == results[0] for result in results)
+
+
+def test_what_a_loader_must_have(tiny: Any, tmp_path: Path) -> None:
+    batches = list(tiny.loader)
+    tiny.loader = batches
+    for resume in (False, True):
+        with pytest.raises(TypeError, match="train_loader is a list without state_dict .* checkpoints in out need"):
+            tiny.fit(tmp_path, resume=resume)
+    tiny.loader = iter(batches)
+    with pytest.raises(ValueError, match="train_loader has no batch in epoch 2: each iteration"):
+        tiny.fit(None)
+    tiny.loader = []
+    with pytest.raises(ValueError, match="train_loader has no batch"):
+        tiny.fit(None)
+
+
+def test_an_interrupted_training_over_a_loader_without_length(tiny: Any) -> None:
+    def loss(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return F.cross_entropy(*args)
+
+    tiny.loader = Pairs(list(tiny.loader))
+    with pytest.raises(train.Interrupted, match="in epoch 1 of 3, after 1 batches; nothing was saved"):
+        tiny.fit(None, loss=loss)
 
 
 def test_a_test_loss_that_is_not_finite(tiny: Any) -> None:
@@ -128,6 +202,10 @@ def test_without_a_test_set_the_training_accuracy_decides(tiny: Any, tmp_path: P
 def test_faulty_arguments(tiny: Any) -> None:
     with pytest.raises(ValueError, match="epochs must be at least 0, got -1"):
         tiny.fit(None, epochs=-1)
+    with pytest.raises(TypeError, match="epochs must be an integer, got 2.5"):
+        tiny.fit(None, epochs=2.5)
+    with pytest.raises(TypeError, match="optimizer must be a numbanet.optim.Optimizer, got NoneType"):
+        train.fit(tiny.model, None, tiny.loader, epochs=1)
     with pytest.raises(ValueError, match="schedule_each must be 'epoch' or 'step', got 'day'"):
         tiny.fit(None, schedule_each="day")
     with pytest.raises(ValueError, match="progress must be 'auto'.*got 'loud'"):

@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 
 from numbanet.cli.options import add_engine_options, apply_engine_options
-from numbanet.cli.task import DATASETS, build_model, checkpoint_file, load_data, read_checkpoint, test_loader
+from numbanet.cli.task import (
+    CHECKPOINT_HELP,
+    DATASETS,
+    checkpoint_file,
+    load_data,
+    read_checkpoint,
+    test_loader,
+    trained_model,
+)
 
 HELP = "print the test accuracy of a checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("checkpoint", help="file, or folder of a training (then its last.safetensors)")
+    parser.add_argument("checkpoint", nargs="?", help=CHECKPOINT_HELP)
     parser.add_argument("--data", choices=DATASETS, help="data set (default: the one that it was trained on)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set (default: the one of the training)")
     parser.add_argument("--train-set", action="store_true", help="evaluate the training images instead")
@@ -34,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
             f"{path}: its model takes images of shape {tuple(facts['image_shape'])} in {len(facts['classes'])} "
             f"classes, {name} has {dataset.images.shape[1:]} in {len(dataset.classes)}"
         )
-    model = build_model(facts)
-    model.load_state_dict(state["model"])
+    model = trained_model(path, state)
     result = train.evaluate(model, test_loader(dataset, facts))
     kind = "training" if args.train_set else "test"
     print(f"{path}: {facts['model']} after epoch {len(state['history'])}")

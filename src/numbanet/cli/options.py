@@ -53,4 +53,7 @@ def apply_engine_options(args: argparse.Namespace) -> None:
     if args.device is not None:
         set_device(args.device)
     if args.threads is not None:
-        set_num_threads(args.threads)
+        try:
+            set_num_threads(args.threads)
+        except ValueError as error:
+            raise ValueError(str(error).replace("count", "--threads", 1)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanet.cli.options import add_engine_options, apply_engine_options, at_least
-from numbanet.cli.task import build_model, checkpoint_file, read_checkpoint
+from numbanet.cli.task import CHECKPOINT_HELP, checkpoint_file, read_checkpoint, trained_model
 
 HELP = "print the class of images"
 DESCRIPTION = """Print the class of images and its probability.
 
-Each image is made grey or RGB as the model needs it, cut around its centre to the model's proportions, and scaled to
-its size. The digits of MNIST and of the bundled set are light on dark: use --invert for ink on paper."""
+Each image is turned upright (EXIF), made grey or RGB as the model needs it, cut around its centre to the model's
+proportions, and scaled to its size. The digits of MNIST and of the bundled set are light on dark: use --invert for ink
+on paper."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--checkpoint", required=True, help="file, or folder of a training (then its last.safetensors)")
+    parser.add_argument("--checkpoint", help=CHECKPOINT_HELP)
     parser.add_argument("--top", type=at_least(1), default=3, help="classes to print for each image (default: 3)")
     parser.add_argument("--invert", action="store_true", help="swap light and dark")
     add_engine_options(parser)
@@ -34,12 +36,14 @@ def run(args: argparse.Namespace) -> int:
     from numbanet import functional as F
 
     apply_engine_options(args)
-    state = read_checkpoint(checkpoint_file(args.checkpoint))
+    checkpoint = checkpoint_file(args.checkpoint)
+    state = read_checkpoint(checkpoint)
     facts = state["metadata"]["facts"]
     normalize = data.Normalize(facts["mean"], facts["std"])
-    model = build_model(facts)
-    model.load_state_dict(state["model"])
+    model = trained_model(checkpoint, state)
     model.eval()
+    if args.checkpoint is None:
+        print(f"using {checkpoint}", file=sys.stderr)
     for path in args.images:
         pixels = read_image(Path(path), facts["image_shape"])
         batch = normalize((255 - pixels if args.invert else pixels)[None], None)
@@ -71,7 +75,11 @@ def read_image(path: Path, shape: list[int]) -> NDArray[np.uint8]:
         raise ValueError(f"the model takes {channels} channels, neither grey nor RGB")
     try:
         with Image.open(path) as file:
-            picture: Any = file.convert("L" if channels == 1 else "RGB")
+            upright: Any = ImageOps.exif_transpose(file)
+            if upright.mode.startswith("I"):  # 16 bits of grey, which `convert` would cut off at 255
+                values = np.clip(np.asarray(upright, np.int64), 0, 65535)
+                upright = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+            picture = upright.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnidentifiedImageError:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import data, models, nn, optim, random
+from numbanet.cli.runs import newest_checkpoint
 from numbanet.io import load_state
 from numbanet.problem.base import choice
 from numbanet.train.recipes import MODELS, Recipe, make_augmentation, make_optimizer, make_schedule
@@ -16,7 +17,10 @@ from numbanet.train.run import LAST_NAME
 
 DATASETS = tuple(MODELS)
 DEFAULT_FOLDER = "datasets"
+CHECKPOINT_HELP = "file, or folder of a training, then its last.safetensors (default: the newest below runs)"
 _TEST_BATCH = 250
+_FACTS = {"model": str, "data": str, "data_dir": str, "classes": list, "image_shape": list, "mean": list, "std": list}
+_STATE = {"model": dict, "history": list}
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,11 @@ def prepare(task: Task, download: bool = False) -> Setup:
         "image_shape": list(train.images.shape[1:]), "mean": list(mean), "std": list(std),
     }  # fmt: skip
     random.manual_seed(task.seed)
-    model = build_model(facts)
+    try:
+        model = build_model(facts)
+    except ValueError as error:
+        size = "x".join(map(str, facts["image_shape"]))
+        raise ValueError(f"--model {task.model} does not fit {task.data}, images of {size}: {error}") from error
     loader = data.DataLoader(
         train, task.recipe.batch_size, shuffle=True, generator=np.random.default_rng(task.seed),
         augment=make_augmentation(task.recipe, mean, std),
@@ -109,8 +117,10 @@ def test_loader(dataset: data.Dataset, facts: dict[str, Any]) -> data.DataLoader
     return data.DataLoader(dataset, _TEST_BATCH, augment=data.Normalize(facts["mean"], facts["std"]))
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """Return a checkpoint's file: the path, or the last checkpoint in the folder that it names."""
+def checkpoint_file(path: str | Path | None) -> Path:
+    """Return a checkpoint's file: the path, or the last checkpoint in the folder that it names, or the newest."""
+    if path is None:
+        return newest_checkpoint()
     return Path(path) / LAST_NAME if Path(path).is_dir() else Path(path)
 
 
@@ -122,7 +132,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     FileNotFoundError, ValueError
         If it is missing, damaged, or of another origin; the message names it.
     """
-    state = load_state(path)
-    if "facts" not in state.get("metadata", {}):
-        raise ValueError(f"{path}: was not written by 'numbanet train': it does not tell its model")
+    try:
+        state = load_state(path)
+        facts = state["metadata"]["facts"]
+        missing = [name for name, kind in _FACTS.items() if not isinstance(facts[name], kind)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: was not written by 'numbanet train': it does not tell its model ({error})") from None
+    missing += [name for name, kind in _STATE.items() if not isinstance(state.get(name), kind)]
+    if missing:
+        raise ValueError(f"{path}: was not written by 'numbanet train': its {' and '.join(missing)} can't be used")
     return state
+
+
+def trained_model(path: Path, state: dict[str, Any]) -> nn.Module:
+    """Return the model of a checkpoint that `read_checkpoint` read; ValueError if its parts do not fit each other."""
+    try:
+        model = build_model(state["metadata"]["facts"])
+        model.load_state_dict(state["model"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # on one line
+        raise ValueError(f"{path}: its model can't be restored: {reason}") from error
+    return model

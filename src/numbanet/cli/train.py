@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numbanet.cli.options import add_engine_options, apply_engine_options, at_least, positive_float
+from numbanet.cli.runs import new_folder, newest_checkpoint
 from numbanet.cli.task import DATASETS, DEFAULT_FOLDER, Task, prepare, read_checkpoint
 from numbanet.settings import cache_enabled
 from numbanet.train.progress import clock
@@ -18,7 +18,6 @@ from numbanet.train.run import LAST_NAME
 
 HELP = "train a network; with --data digits nothing need be downloaded"
 _RECIPE_OPTIONS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay")
-_RUNS = Path("runs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=float)
     add("--seed", type=at_least(0), help="of weights, order and augmentation (default: 0)")
     add("--out", metavar="DIR", help="folder for checkpoints and logs (default: a new one, runs/DATA-MODEL)")
-    add("--resume", action="store_true", help="go on with an interrupted training: that in --out, else the latest")
+    add("--resume", action="store_true", help="go on with a training: that in --out, else the newest below runs")
     add("--progress", choices=("auto", "bar", "lines", "off"), default="auto")
     add_engine_options(parser)
 
@@ -80,15 +79,10 @@ def _folder(args: argparse.Namespace) -> Path:
                 f"{folder} holds a training: add --resume to go on with it, or name another folder (--out)"
             )
         return folder
-    dataset = args.data or "digits"
-    name = f"{dataset}-{args.model or MODELS[dataset]}"
-    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    present = [path for path in _RUNS.iterdir() if pattern.fullmatch(path.name)] if _RUNS.is_dir() else []
     if args.resume:
-        present = [path for path in present if (path / LAST_NAME).exists()]
-    numbers = [int(match[1] or 1) for match in (pattern.fullmatch(path.name) for path in present) if match]
-    number = max(numbers, default=1) if args.resume else max(numbers, default=0) + 1
-    return _RUNS / (name if number == 1 else f"{name}-{number}")
+        return newest_checkpoint(args.data, args.model).parent
+    dataset = args.data or "digits"
+    return new_folder(dataset, args.model or MODELS[dataset])
 
 
 def _new_task(args: argparse.Namespace) -> Task:
@@ -106,7 +100,10 @@ def _resumed_task(folder: Path, args: argparse.Namespace) -> tuple[Task, dict[st
     if not path.is_file():
         raise FileNotFoundError(f"there is no training to resume in {folder}")
     metadata = read_checkpoint(path)["metadata"]
-    task = Task.from_dict(metadata["task"])
+    try:
+        task = Task.from_dict(metadata["task"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: does not tell how it was trained: {error}") from None
     for name in ("data", "model", "seed", *_RECIPE_OPTIONS):
         given, known = getattr(args, name), task.to_dict()[name]
         if given is not None and given != known:

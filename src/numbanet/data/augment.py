@@ -99,7 +99,7 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Subtracts `mean` and divides by `std`, one number for each channel, of pixels in [0, 1]; gives float32.
+    """Subtracts `mean` and divides by `std`, one number for each channel; gives float32.
 
     uint8 pixels are divided by 255 first. `channel_statistics` computes both arguments from a data set.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from numbanet.data.dataset import Dataset
 from numbanet.data.download import CIFAR10, CIFAR100, download_archive
-from numbanet.data.files import check_labels, find_folder
+from numbanet.data.files import check_labels, find_folder, require
 
 PIXELS = 3 * 32 * 32  # of a record: the red, the green and the blue plane, row by row
 
@@ -43,8 +43,8 @@ def cifar10(directory: str | os.PathLike[str], train: bool = True, download: boo
     train : bool
         The 50,000 training images, or else the 10,000 test images.
     download : bool
-        If files are missing, fetch and unpack the archive into `directory`, checked by SHA-256. Needs the extra
-        `numbanet[data]`.
+        If files are missing, fetch the archive, checked by SHA-256, and unpack them: next to those that are there,
+        else into `directory`/cifar-10-batches-bin. Needs the extra `numbanet[data]`.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def cifar10(directory: str | os.PathLike[str], train: bool = True, download: boo
         download_archive(CIFAR10, Path(directory))
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if train else ["test_batch.bin"]
     folder = find_folder(directory, (CIFAR10.folder,), names)
-    paths = [folder / name for name in names]
+    paths = [require(folder / name) for name in names]
     return _read(paths, records=10_000, label_bytes=1, label=0, classes=CIFAR10_CLASSES)
 
 

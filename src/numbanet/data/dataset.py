@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+PIXEL_DTYPES = (np.uint8, np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -14,8 +16,9 @@ class Dataset:
 
     Attributes
     ----------
-    images : ndarray of uint8, shape (N, C, H, W)
-        Read-only. Memory may be in any order; the readers of this package give channels-last.
+    images : ndarray of uint8 or float32, shape (N, C, H, W)
+        Read-only. Bytes stand for 0..1 and are divided by 255 where they are used; floats are taken as they are.
+        Memory may be in any order; the readers of this package give channels-last.
     labels : ndarray of int64, shape (N,)
         Read-only; an index into `classes` for each image.
     classes : tuple of str
@@ -23,19 +26,19 @@ class Dataset:
     Raises
     ------
     TypeError
-        If `images` is not uint8 or `labels` are not integers.
+        If `images` is neither uint8 nor float32, or `labels` are not integers.
     ValueError
         If the shapes do not fit each other, or a label has no class.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
-        if images.dtype != np.uint8:
-            raise TypeError(f"images must be uint8, got {images.dtype}")
+        if images.dtype not in PIXEL_DTYPES:
+            raise TypeError(f"images must be uint8 or float32, got {images.dtype}")
         if images.ndim != 4:
             raise ValueError(f"images must have shape (N, C, H, W), got {images.shape}")
         if not np.issubdtype(labels.dtype, np.integer):
@@ -65,30 +68,34 @@ def _read_only(array: NDArray) -> NDArray:
     return view
 
 
-def channel_statistics(images: Dataset | NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of pixels scaled to [0, 1]: the arguments of `Normalize`.
+def channel_statistics(images: Dataset | NDArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, bytes scaled to [0, 1]: the arguments of `Normalize`.
 
     Parameters
     ----------
-    images : Dataset or ndarray of uint8, shape (N, C, H, W)
+    images : Dataset or ndarray of uint8 or float32, shape (N, C, H, W)
 
     Returns
     -------
     mean, std : tuple of float, one for each channel
-        Computed exactly from a histogram of the 256 values. The deviation is that of the population.
+        Of bytes, computed exactly from a histogram of the 256 values. The deviation is that of the population.
 
     Raises
     ------
     TypeError
-        If `images` is not uint8.
+        If `images` is neither uint8 nor float32.
     ValueError
         If there is no pixel, or `images` has not four dimensions.
     """
     pixels = images.images if isinstance(images, Dataset) else np.asarray(images)
-    if pixels.dtype != np.uint8:
-        raise TypeError(f"images must be uint8, got {pixels.dtype}")
+    if pixels.dtype not in PIXEL_DTYPES:
+        raise TypeError(f"images must be uint8 or float32, got {pixels.dtype}")
     if pixels.ndim != 4 or pixels.size == 0:
         raise ValueError(f"images must have shape (N, C, H, W) with at least one pixel, got {pixels.shape}")
+    if pixels.dtype == np.float32:
+        axes = (0, 2, 3)
+        mean, std = pixels.mean(axes, np.float64), pixels.std(axes, np.float64)
+        return tuple(mean.tolist()), tuple(std.tolist())
     counts = np.zeros((pixels.shape[1], 256), np.int64)
     for start in range(0, len(pixels), 1024):  # in blocks: bincount widens its input to 8 bytes a pixel
         block = pixels[start : start + 1024]

@@ -6,6 +6,8 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,32 +56,59 @@ def _retrieve(url: str, sha256: str, path: Path) -> None:
     retriever(url, known_hash=f"sha256:{sha256}", fname=path.name, path=path.parent)
 
 
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; after an error, remove those of them that are empty."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            if not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
 def download_mnist(directory: Path) -> None:
-    """Fetch those of MNIST's four files that are nowhere under `directory`, into `directory`/mnist."""
-    for name, sha256 in MNIST_FILES.items():
-        paths = [directory / folder / name for folder in (".", *MNIST_FOLDERS)]
-        if not any(path.is_file() or path.with_suffix("").is_file() for path in paths):
-            _retrieve(MNIST_URL + name, sha256, directory / "mnist" / name)
+    """Fetch those of MNIST's four files that are missing: next to those that are there, else into `directory`/mnist.
+
+    The images and the labels of a set belong into one folder; the two sets may lie apart.
+    """
+    folders = [directory, *(directory / name for name in MNIST_FOLDERS)]
+    for prefix in ("train", "t10k"):
+        pair = [name for name in MNIST_FILES if name.startswith(prefix)]
+        holding = [folder for names in (pair, MNIST_FILES) for folder in folders if any(_there(folder, names))]
+        folder = holding[0] if holding else directory / "mnist"
+        for name, there in zip(pair, list(_there(folder, pair)), strict=True):
+            if not there:
+                with _made(folder):
+                    _retrieve(MNIST_URL + name, MNIST_FILES[name], folder / name)
+
+
+def _there(folder: Path, names: Iterable[str]) -> Iterator[bool]:
+    """For each file, whether it is in the folder, compressed or not."""
+    return ((folder / name).is_file() or (folder / name).with_suffix("").is_file() for name in names)
 
 
 def download_archive(archive: Archive, directory: Path) -> None:
-    """Fetch and unpack `archive` into `directory`, unless its files are there (or `directory` is its folder)."""
-    for folder in (directory, directory / archive.folder):
-        if all((folder / name).is_file() for name in archive.files if name.endswith(".bin")):
-            return
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+    """Fetch `archive` if some of its files are missing, and unpack those: next to the others, else into its folder."""
+    wanted = [name for name in archive.files if name.endswith(".bin")]
+    folders = [directory, directory / archive.folder]
+    folder = next((f for f in folders if any((f / name).is_file() for name in wanted)), folders[-1])
+    if all((folder / name).is_file() for name in wanted):
+        return
+    with _made(folder), tempfile.TemporaryDirectory(dir=folder) as scratch:
         packed = Path(scratch) / Path(archive.url).name
         _retrieve(archive.url, archive.sha256, packed)
-        _unpack(packed, archive, directory / archive.folder)
+        _unpack(packed, [name for name in archive.files if not (folder / name).is_file()], folder)
 
 
-def _unpack(packed: Path, archive: Archive, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def _unpack(packed: Path, names: Iterable[str], folder: Path) -> None:
     with tarfile.open(packed, "r:gz") as tar:
         for member in tar:
             name = Path(member.name).name
-            source = tar.extractfile(member) if name in archive.files else None
+            source = tar.extractfile(member) if name in names else None
             if source is None:
                 continue
             part = folder / (name + ".part")

@@ -32,6 +32,13 @@ def find_folder(directory: str | os.PathLike[str], subfolders: Sequence[str], na
     raise FileNotFoundError(f"none of {', '.join(names)} is in {' or '.join(map(str, folders))}")
 
 
+def require(path: Path) -> Path:
+    """Return `path`; FileNotFoundError that names it if it is no file, though others of its set are in its folder."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} is not in {path.parent}, where other files of the data set are")
+    return path
+
+
 @contextmanager
 def open_binary(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """Open a file that may be gzip-compressed, and tell how many bytes it can hold at most.

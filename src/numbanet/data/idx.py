@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numbanet.data.dataset import Dataset
 from numbanet.data.download import MNIST_FILES, MNIST_FOLDERS, download_mnist
-from numbanet.data.files import check_labels, find_folder, open_binary, read_exactly
+from numbanet.data.files import check_labels, find_folder, open_binary, read_exactly, require
 
 UINT8 = 8  # the type code of IDX: the only one that the image sets use
 
@@ -61,8 +61,8 @@ def mnist(directory: str | os.PathLike[str], train: bool = True, download: bool 
     train : bool
         The 60,000 training images, or else the 10,000 test images.
     download : bool
-        Fetch the files that are missing into `directory`/mnist, checked by SHA-256. Needs the extra
-        `numbanet[data]`.
+        Fetch the files that are missing, next to those that are there, else into `directory`/mnist, checked by
+        SHA-256. Needs the extra `numbanet[data]`.
 
     Returns
     -------
@@ -81,8 +81,8 @@ def mnist(directory: str | os.PathLike[str], train: bool = True, download: bool 
     prefix = "train" if train else "t10k"
     wanted = [name for name in MNIST_FILES if name.startswith(prefix)]
     folder = find_folder(directory, MNIST_FOLDERS, [*wanted, *(name[:-3] for name in wanted)])
-    images_path = _plain_or_compressed(folder / f"{prefix}-images-idx3-ubyte")
-    labels_path = _plain_or_compressed(folder / f"{prefix}-labels-idx1-ubyte")
+    images_path = require(_plain_or_compressed(folder / f"{prefix}-images-idx3-ubyte"))
+    labels_path = require(_plain_or_compressed(folder / f"{prefix}-labels-idx1-ubyte"))
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.shape[1:] != (28, 28):
         raise ValueError(f"{images_path}: holds an array of shape {images.shape}, expected (N, 28, 28)")

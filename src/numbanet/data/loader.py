@@ -55,7 +55,7 @@ class DataLoader:
     Yields
     ------
     images : ndarray of float32, shape (n, C, H, W)
-        Channels-last in memory. What is uint8 after augmentation is divided by 255.
+        Channels-last in memory. What is uint8 after augmentation is divided by 255; floats are left as they are.
     labels : ndarray of int64, shape (n,)
 
     Raises

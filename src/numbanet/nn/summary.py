@@ -14,6 +14,7 @@ from numbanet import random
 from numbanet.nn import tiling
 from numbanet.nn.conv import Conv2d
 from numbanet.nn.linear import Linear
+from numbanet.nn.mode import evaluating
 from numbanet.nn.module import Module
 from numbanet.nn.norm import BatchNorm1d, BatchNorm2d
 from numbanet.problem.base import integer
@@ -129,7 +130,7 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
     parameters = list(model.parameters())
     dtype = next((p.dtype for p in parameters), np.dtype(np.float32))
     layers: list[Layer] = []
-    with _watched(model, layers), _evaluating(model), no_grad():
+    with _watched(model, layers), evaluating(model), _random_state_kept(), no_grad():
         result = model(Tensor(np.zeros(shape, dtype)))
     return Summary(
         tuple(layers),
@@ -142,15 +143,12 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
 
 
 @contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    """Put a model into evaluation mode; afterwards restore each module's mode and the generator's state."""
-    modes, state = [(module, module.training) for module in model.modules()], random.get_state()
-    model.eval()
+def _random_state_kept() -> Iterator[None]:
+    """Give the default generator the state that it had before."""
+    state = random.get_state()
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         random.set_state(state)
 
 

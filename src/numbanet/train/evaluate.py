@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanet import functional as F
+from numbanet.nn.mode import evaluating
 from numbanet.tape import no_grad
 from numbanet.tensor import Tensor, tensor
 
@@ -57,6 +58,12 @@ def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int:
     return int(np.count_nonzero(logits.data.argmax(axis=1) == labels))
 
 
+def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the images and the labels of a batch, arrays or tensors, as tensors."""
+    images, labels = (part if isinstance(part, Tensor) else tensor(part) for part in batch)
+    return images, labels
+
+
 def evaluate(
     model: Any,
     loader: Any,
@@ -65,14 +72,14 @@ def evaluate(
 ) -> Meter:
     """Return the loss and accuracy of a model over a data set.
 
-    The model is put into evaluation mode, nothing is recorded, and the former mode is restored.
+    The model is put into evaluation mode, nothing is recorded, and each of its modules gets its former mode back.
 
     Parameters
     ----------
     model : numbanet.nn.Module
         Maps images (N, C, H, W) to logits (N, classes).
-    loader : numbanet.data.DataLoader
-        Yields arrays: images and integer labels (N,).
+    loader : iterable
+        Yields pairs of arrays or tensors, images and integer labels (N,), as a `numbanet.data.DataLoader` does.
     loss : callable, optional
         ``loss(logits, labels)``, a mean over the batch; `numbanet.functional.cross_entropy` if None.
     on_batch : callable, optional
@@ -85,15 +92,11 @@ def evaluate(
     """
     loss = loss or F.cross_entropy
     meter = Meter()
-    training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            for images, labels in loader:
-                logits = model(tensor(images))
-                meter.add(len(labels), loss(logits, tensor(labels)).item(), count_correct(logits, labels))
-                if on_batch is not None:
-                    on_batch(meter)
-    finally:
-        model.train(training)
+    with evaluating(model), no_grad():
+        for batch in loader:
+            images, labels = as_tensors(batch)
+            logits = model(images)
+            meter.add(len(labels), loss(logits, labels).item(), count_correct(logits, labels.data))
+            if on_batch is not None:
+                on_batch(meter)
     return meter

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from numbanet import functional as F
 from numbanet import optim
-from numbanet.tensor import tensor
-from numbanet.train.evaluate import Loss, Meter, count_correct, evaluate
+from numbanet.problem.base import integer
+from numbanet.train.evaluate import Loss, Meter, as_tensors, count_correct, evaluate
 from numbanet.train.history import EpochRecord, History
 from numbanet.train.interrupt import Interrupted, StopRequest
 from numbanet.train.progress import Silent, Style, make_progress
@@ -54,8 +54,10 @@ def fit(
         Maps images (N, C, H, W) to logits (N, classes).
     optimizer : numbanet.optim.Optimizer
         Made for the model's parameters.
-    train_loader, test_loader : numbanet.data.DataLoader
-        Yield images and integer labels (N,). Without a test loader nothing is evaluated.
+    train_loader, test_loader : iterable
+        Each iteration is an epoch of pairs of arrays or tensors, images and integer labels (N,): a
+        `numbanet.data.DataLoader`, a list, or an object of another class. With `out`, the train loader must have
+        ``state_dict`` and ``load_state_dict`` too. Without a test loader nothing is evaluated.
     epochs : int
         Epochs in all, also when resuming.
     loss : callable, optional
@@ -85,24 +87,33 @@ def fit(
 
     Raises
     ------
+    TypeError
+        If `epochs` is no integer, `optimizer` no optimizer, or `train_loader` has no state to put into a checkpoint.
     ValueError
         If an argument makes no sense, or the checkpoint to resume is damaged or does not fit.
     FileNotFoundError
         If there is no checkpoint to resume.
     NonFiniteLoss
-        If a loss is nan or infinite; the message tells epoch and step. The weights are those before that step.
+        If a loss is nan or infinite; the message tells epoch and step. The weights and
+        buffers are those before that step.
     Interrupted
         On Ctrl-C, a kind of KeyboardInterrupt; the message tells where the checkpoint is.
     """
-    if epochs < 0:
-        raise ValueError(f"epochs must be at least 0, got {epochs}")
+    epochs = integer("epochs", epochs, 0)
+    if not all(hasattr(optimizer, name) for name in ("param_groups", "zero_grad", "step")):
+        raise TypeError(f"optimizer must be a numbanet.optim.Optimizer, got {type(optimizer).__name__}")
     if schedule_each not in ("epoch", "step"):
         raise ValueError(f"schedule_each must be 'epoch' or 'step', got {schedule_each!r}")
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the training to resume")
     for name, loader in (("train_loader", train_loader), ("test_loader", test_loader)):
-        if loader is not None and not len(loader):
+        if loader is not None and _length(loader) == 0:
             raise ValueError(f"{name} has no batch")
+    if out is not None and not (hasattr(train_loader, "state_dict") and hasattr(train_loader, "load_state_dict")):
+        raise TypeError(
+            f"train_loader is a {type(train_loader).__name__} without state_dict and load_state_dict, which the "
+            "checkpoints in out need: use a numbanet.data.DataLoader, or leave out away"
+        )
     run = Run(
         model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {}
     )  # fmt: skip
@@ -110,13 +121,14 @@ def fit(
         run.load()
     elif run.out is not None:
         run.history.write(run.out)  # a folder that can't be written is an error now, and not after an epoch
-    images = len(train_loader.dataset)
-    shown = make_progress(progress, epochs, images, (run.epoch - 1) * images + run.meter.images)
+    dataset = getattr(train_loader, "dataset", None)
+    images = None if dataset is None else len(dataset)
+    shown = make_progress(progress, epochs, images, (run.epoch - 1) * (images or 0) + run.meter.images)
     each_step = schedule if schedule_each == "step" else None
     with StopRequest() as stop, closing(shown):
         while run.epoch <= epochs:
             # A training that was interrupted while it was tested has no batches left.
-            if run.batch < len(train_loader):
+            if run.batch != _length(train_loader):
                 _train_epoch(run, loss or F.cross_entropy, each_step, clip_norm, shown, stop)
             test = _test(run, test_loader, loss, shown, stop)
             record = _finish_epoch(run, test, schedule if schedule_each == "epoch" else None)
@@ -128,14 +140,25 @@ def fit(
     return run.history
 
 
+def _length(loader: Any) -> int | None:
+    """Return how many batches a loader has, or None if it does not tell."""
+    return len(loader) if hasattr(loader, "__len__") else None
+
+
 def _train_epoch(
     run: Run, loss: Loss, schedule: Any, clip_norm: float | None, shown: Silent, stop: StopRequest
 ) -> None:
     run.model.train()
     began = time.perf_counter()
-    for images, labels in run.loader:
-        logits = run.model(tensor(images))
-        value = loss(logits, tensor(labels))
+    buffers = [buffer.data for buffer in run.model.buffers()]
+    for batch in run.loader:
+        images, labels = as_tensors(batch)
+        former = [buffer.copy() for buffer in buffers]  # of batch norm: a few numbers a channel
+        logits = run.model(images)
+        value = loss(logits, labels)
+        if not math.isfinite(value.item()):
+            for buffer, data in zip(buffers, former):
+                buffer[...] = data
         _check_finite(value.item(), f"loss in epoch {run.epoch}, step {run.batch + 1}", run)
         run.optimizer.zero_grad()
         value.backward()
@@ -145,14 +168,16 @@ def _train_epoch(
         if schedule is not None:
             schedule.step()
         now = time.perf_counter()
-        run.meter.add(len(labels), value.item(), count_correct(logits, labels), now - began)
+        run.meter.add(len(labels), value.item(), count_correct(logits, labels.data), now - began)
         began = now
         run.batch += 1
         run.step += 1
         shown.batch(run.epoch, run.meter, len(labels))
         # After the last batch the loader must come to its end, for its own state: the test is interrupted instead.
-        if stop.requested and run.batch < len(run.loader):
+        if stop.requested and run.batch != _length(run.loader):
             _interrupt(run)
+    if not run.batch:
+        raise ValueError(f"train_loader has no batch in epoch {run.epoch}: each iteration over it must be an epoch")
 
 
 def _test(run: Run, loader: Any, loss: Loss | None, shown: Silent, stop: StopRequest) -> Meter | None:
@@ -202,5 +227,7 @@ def _check_finite(value: float, what: str, run: Run) -> None:
 
 def _interrupt(run: Run) -> None:
     path = run.save()
-    where = f"interrupted in epoch {run.epoch} of {run.epochs}, after {run.batch} of {len(run.loader)} batches"
+    batches = _length(run.loader)
+    of = "" if batches is None else f" of {batches}"
+    where = f"interrupted in epoch {run.epoch} of {run.epochs}, after {run.batch}{of} batches"
     raise Interrupted(f"{where}; " + (f"saved to {path}: resume goes on from there" if path else "nothing was saved"))

@@ -15,9 +15,9 @@ Style = Literal["auto", "bar", "lines", "off"]
 class Silent:
     """Shows nothing; the base of the others."""
 
-    def __init__(self, epochs: int, images: int, done: int):
+    def __init__(self, epochs: int, images: int | None, done: int):
         self.epochs = epochs
-        self.images = images  # of one epoch
+        self.images = images  # of one epoch; None if nobody knows
         self.done = done  # images of all epochs that were trained on before
 
     def batch(self, epoch: int, meter: Meter, count: int) -> None:
@@ -56,7 +56,7 @@ class Lines(Silent):
 class Bar(Lines):
     """A bar over the whole training, and the lines above it."""
 
-    def __init__(self, epochs: int, images: int, done: int):
+    def __init__(self, epochs: int, images: int | None, done: int):
         super().__init__(epochs, images, done)
         from tqdm import tqdm
 
@@ -65,8 +65,8 @@ class Bar(Lines):
 
         QuietBar.set_lock(threading.RLock())
         self._bar: Any = QuietBar(
-            total=epochs * images, initial=done, unit=" images", unit_scale=True, dynamic_ncols=True, leave=False,
-            smoothing=0.05,
+            total=None if images is None else epochs * images, initial=done, unit=" images", unit_scale=True,
+            dynamic_ncols=True, leave=False, smoothing=0.05,
         )  # fmt: skip
 
     def batch(self, epoch: int, meter: Meter, count: int) -> None:
@@ -85,8 +85,8 @@ class Bar(Lines):
         self._bar.close()
 
 
-def make_progress(style: Style, epochs: int, images: int, done: int) -> Silent:
-    """Return what shows a training of `epochs` epochs of `images` images, of which `done` images are behind.
+def make_progress(style: Style, epochs: int, images: int | None, done: int) -> Silent:
+    """Return what shows a training of `epochs` epochs of `images` images each (None: unknown), `done` of them over.
 
     Raises
     ------

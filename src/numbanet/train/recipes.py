@@ -28,8 +28,6 @@ class Recipe:
         Mirror half of the training images.
     shift : int
         Move training images by up to so many pixels.
-    cutout : int
-        Blank a square of so many pixels.
     """
 
     epochs: int
@@ -39,7 +37,6 @@ class Recipe:
     weight_decay: float
     flip: bool = False
     shift: int = 0
-    cutout: int = 0
 
 
 MODELS = {"digits": "digits", "mnist": "lenet5", "cifar10": "convnetjs", "cifar100": "resnet20"}
@@ -102,6 +99,4 @@ def make_augmentation(recipe: Recipe, mean: Sequence[float], std: Sequence[float
     if recipe.shift:
         steps.append(data.RandomShift(recipe.shift))
     steps.append(data.Normalize(mean, std))
-    if recipe.cutout:
-        steps.append(data.Cutout(recipe.cutout))
     return steps

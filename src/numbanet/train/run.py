@@ -126,6 +126,6 @@ class Run:
         state = load_state(path)
         try:
             self.load_state_dict(state)
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: does not fit this training: {error}") from error
         self.history.write(self.out)
