@@ -147,6 +147,9 @@ def test_what_a_loader_must_have(tiny: Any, tmp_path: Path) -> None:
     tiny.loader = iter(batches)
     with pytest.raises(ValueError, match="train_loader has no batch in epoch 2: each iteration"):
         tiny.fit(None)
+    tiny.loader, tiny.test = batches, iter(tiny.test)
+    with pytest.raises(ValueError, match="test_loader has no batch after epoch 2"):
+        tiny.fit(None, schedule=None)
     tiny.loader = []
     with pytest.raises(ValueError, match="train_loader has no batch"):
         tiny.fit(None)

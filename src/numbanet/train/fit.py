@@ -190,6 +190,8 @@ def _test(run: Run, loader: Any, loss: Loss | None, shown: Silent, stop: StopReq
             _interrupt(run)
 
     meter = evaluate(run.model, loader, loss, on_batch)
+    if not meter.images:
+        raise ValueError(f"test_loader has no batch after epoch {run.epoch}: each iteration over it must be an epoch")
     _check_finite(meter.loss, f"test loss after epoch {run.epoch}", run)
     return meter
 
