@@ -157,3 +157,21 @@ def test_refusals() -> None:
     with pytest.raises(RuntimeError, match="read-only"):
         nnet.tensor([1.0]).expand(3).zero_()
     assert x.tolist() == [1.0, 2.0] and counts.tolist() == [1, 2]
+
+
+def test_nothing_done_in_place_keeps_the_memory_watched() -> None:
+    w, x = nnet.tensor([1.0], requires_grad=True), nnet.tensor([2.0])
+    y = w * x
+    F.dropout(x, 0.0, inplace=True)
+    x += 1.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_rows_under_no_grad_change_the_whole() -> None:
+    w = nnet.tensor(np.ones((2, 3)), requires_grad=True)
+    recorded = w[1]
+    with nnet.no_grad():
+        w[0].zero_()
+        recorded *= 5.0
+    assert w.tolist() == [[0.0] * 3, [5.0] * 3]

@@ -1,7 +1,8 @@
 """Changes in place: ``inplace=True``, ``+=``, assignment to elements.
 
-What is not recorded is written to the memory, so that all its views see it. What is recorded gives the tensor new
-memory: operations before that need the old values keep them, and gradients stay right.
+Operators and assignments that are not recorded write to the memory, so that all its views see it. What is recorded, and
+``inplace=True``, gives the tensor new memory: operations before that need the old values keep them, and gradients stay
+right.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def replace(input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """
     _refuse_leaf(input)
     before = Tensor(input.data, input.requires_grad)
-    before._node = input._node
+    before._node, before._memory = input._node, input._memory
     result = function(before)
     input.data, input._memory = result.data, result._memory
     if result.requires_grad:
