@@ -13,6 +13,16 @@ from benchmarks import backends
 from benchmarks.backends import Backend
 
 
+def digits(b: Backend) -> Any:
+    """The network of the bundled digits, for 8x8x1."""
+    nn = b.nn
+    return nn.Sequential(
+        *_conv_norm(nn, 1, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
+        *_conv_norm(nn, 32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(256, 10),
+    )  # fmt: skip
+
+
 def lenet5(b: Backend) -> Any:
     """LeNet-5 with ReLU and max pooling, for 28x28x1."""
     nn = b.nn
@@ -141,6 +151,7 @@ class Net:
 
 
 NETS: dict[str, Net] = {
+    "digits": Net(digits, (1, 8, 8), 10, 32),
     "lenet5": Net(lenet5, (1, 28, 28), 10, 128),
     "convnetjs": Net(convnetjs, (3, 32, 32), 10, 128),
     "resnet20": Net(resnet20, (3, 32, 32), 10, 128),

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import backends, layers
+from benchmarks import backends, layers, nets
 from benchmarks.backends import TORCH_FORMATS, Backend
 from benchmarks.cases import Call, Case, random
 
 _FLOAT = 4  # bytes
+# Their backward is timed without the forward, too.
+_BACKWARD_ALONE = ("activation", "batch_norm", "linear", "pool", "softmax")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Operation:
         Whether the backward pass is timed too.
     tolerance : float
         See `Case`.
+    formats : tuple of str
+        The PyTorch backends that it is compared with; empty: all that differ for an input of its shape.
     """
 
     section: str
@@ -46,6 +50,7 @@ class Operation:
     flops: int = 0
     trained: bool = True
     tolerance: float = 1e-4
+    formats: tuple[str, ...] = ()
 
 
 def _call(name: str, *arguments: Any) -> Callable[[Backend], Callable[[Any], Any]]:
@@ -86,10 +91,18 @@ def _batch_norm(channels: int, training: bool) -> Callable[[Backend], Callable[[
     return prepare
 
 
-def _cross_entropy(n: int, classes: int) -> Callable[[Backend], Callable[[Any], Any]]:
+def _classification(loss: str, n: int, classes: int) -> Callable[[Backend], Callable[[Any], Any]]:
     def prepare(b: Backend) -> Callable[[Any], Any]:
         target = b.tensor(np.arange(n, dtype=np.int64) * 7 % classes)
-        return lambda x: b.functional.cross_entropy(x, target)
+        return lambda x: getattr(b.functional, loss)(x, target)
+
+    return prepare
+
+
+def _max_pool_with_indices(pool: layers.PoolLayer) -> Callable[[Backend], Callable[[Any], Any]]:
+    def prepare(b: Backend) -> Callable[[Any], Any]:
+        function = partial(b.functional.max_pool2d, return_indices=True)
+        return lambda x: function(x, pool.size, pool.stride, pool.pad)[0]
 
     return prepare
 
@@ -99,6 +112,10 @@ def _on_images() -> Iterator[Operation]:
         traffic = math.prod(pool.x_shape) + math.prod(pool.y_shape)
         prepare = _call(f"{pool.kind}_pool2d", pool.size, pool.stride, pool.pad)
         yield Operation("pool", pool.name, pool.x_shape, prepare, traffic)
+        if pool.kind == "max":
+            prepare = _max_pool_with_indices(pool)
+            traffic += 2 * math.prod(pool.y_shape)  # indices have 64 bits
+            yield Operation("pool", f"{pool.name} indices", pool.x_shape, prepare, traffic)
     for name, shape in layers.ACTIVATIONS.items():
         traffic = 2 * math.prod(shape)
         yield Operation("batch_norm", name, shape, _batch_norm(shape[1], True), traffic)
@@ -125,6 +142,10 @@ def _on_one_map() -> Iterator[Operation]:
     padded = n * c * (h + 2) * (w + 2)
     yield Operation("shape", f"pad 1 {name}", shape, _call("pad", (1, 1, 1, 1)), size + padded)
     yield Operation("shape", f"cat C {name}", shape, _with(lambda b, x, y: b.cat((x, y), 1), *shape), 4 * size)
+    # Where channels lie side by side, one dimension of them all takes a copy: PyTorch's other format would give a view.
+    flat = partial(Operation, shape=shape, traffic=2 * size, formats=TORCH_FORMATS[1:])
+    yield flat("shape", f"flatten {name}", prepare=lambda b: lambda x: x.flatten(1))
+    yield flat("shape", f"reshape {name}", prepare=lambda b: lambda x: x.reshape(n * c, h * w))
     yield Operation("loss", f"mse {name}", shape, _with(lambda b, x, y: b.functional.mse_loss(x, y), *shape), 2 * size)
 
 
@@ -133,7 +154,11 @@ def _on_rows() -> Iterator[Operation]:
         size = math.prod(shape)
         for function in ("softmax", "log_softmax"):
             yield Operation("softmax", f"{function} {name}", shape, _call(function, 1), 2 * size)
-        yield Operation("loss", f"cross_entropy {name}", shape, _cross_entropy(*shape), size)
+        for function in ("cross_entropy", "nll_loss"):
+            yield Operation("loss", f"{function} {name}", shape, _classification(function, *shape), size)
+        # Of a view nothing would be timed: the elements are put in the new order.
+        turned = partial(Operation, "shape", f"transpose {name}", shape)
+        yield turned(lambda b: lambda x: x.transpose(0, 1).reshape(-1), 2 * size)
     for table, linears in layers.LINEARS.items():
         for layer in linears:
             shape = (layer.n, layer.in_features)
@@ -170,10 +195,69 @@ def _training(operation: Operation, backend: str) -> Call:
     return run
 
 
+def _backward(operation: Operation, backend: str) -> Call:
+    b = backends.get(backend)
+    x, function = b.tensor(random(0, *operation.shape), True), operation.prepare(b)
+    y = function(x)
+    grad = b.tensor(random(3, *y.shape))
+
+    def run() -> Any:
+        x.grad = None
+        y.backward(grad, retain_graph=True)
+        b.synchronize()
+        return x.grad
+
+    return run
+
+
+def _parameters(b: Backend) -> list[Any]:
+    """Return the parameters of ResNet-20, with gradients."""
+    parameters = list(nets.model("resnet20", b.name).parameters())
+    for j, parameter in enumerate(parameters):
+        parameter.grad = b.tensor(random(j, *parameter.shape))
+    return parameters
+
+
+def _step(optimizer: str, options: dict[str, float], backend: str) -> Call:
+    b = backends.get(backend)
+    parameters = _parameters(b)
+    step = getattr(b.optim, optimizer)(parameters, lr=1e-3, **options).step
+
+    def run() -> Any:
+        step()
+        b.synchronize()
+        return parameters[0]
+
+    return run
+
+
+def _clip(backend: str) -> Call:
+    b = backends.get(backend)
+    parameters, bound = _parameters(b), 500.0
+
+    def run() -> Any:
+        nonlocal bound
+        bound *= 0.9999  # a little less each time, or there would be nothing left to scale
+        norm = b.nn.utils.clip_grad_norm_(parameters, bound)
+        b.synchronize()
+        return norm
+
+    return run
+
+
+def _updates() -> Iterator[Case]:
+    """Yield what works on all the parameters of a network."""
+    for optimizer, options in (("SGD", {"momentum": 0.9}), ("Adam", {})):
+        build = partial(_step, optimizer, options)
+        yield Case("optimizer", f"{optimizer} resnet20", "step", build, tolerance=1e-5)
+    yield Case("optimizer", "clip_grad_norm_ resnet20", "step", _clip, tolerance=1e-5)
+
+
 def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
     """Return the cases of some sections (None: all) in the order of the sections.
 
-    The pass is ``"forward"``, or ``"training"``: forward and backward in one, as autograd runs them.
+    The pass is ``"forward"``, ``"training"`` (forward and backward in one, as autograd runs them), ``"backward"`` (that
+    half alone, of a result computed before), or ``"step"`` for what changes parameters.
     """
     cases = []
     for operation in sorted((*_on_images(), *_on_one_map(), *_on_rows()), key=lambda o: o.section):
@@ -181,10 +265,12 @@ def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
             continue
         make = partial(
             Case, operation.section, operation.name, tolerance=operation.tolerance,
-            formats=TORCH_FORMATS if len(operation.shape) == 4 else TORCH_FORMATS[:1],
+            formats=operation.formats or (TORCH_FORMATS if len(operation.shape) == 4 else TORCH_FORMATS[:1]),
         )  # fmt: skip
         traffic = _FLOAT * operation.traffic
         cases.append(make("forward", partial(_forward, operation), flops=operation.flops, bytes=traffic))
         if operation.trained:
             cases.append(make("training", partial(_training, operation)))
-    return cases
+        if operation.trained and operation.section in _BACKWARD_ALONE:
+            cases.append(make("backward", partial(_backward, operation)))
+    return [*cases, *(case for case in _updates() if sections is None or case.section in sections)]

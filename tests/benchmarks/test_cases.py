@@ -64,8 +64,35 @@ def test_inference_gives_scores_and_records_nothing():
 def test_operation_runs(case):
     result = backends.to_numpy(case.build("numbanet")())
     assert np.isfinite(result).all()
-    if case.which == "training":
+    if case.which in ("training", "backward"):
         assert result.shape[0] == 128 and np.any(result)  # the gradient of the input
+
+
+def test_backward_alone_is_the_backward_of_training():
+    chosen = operations.operation_cases(("linear", "softmax"))
+    found = {(case.name, case.which): case for case in chosen if "128x10" in case.name or "cifar 64-10" in case.name}
+    names = {name for name, which in found if which == "backward"}
+    assert names
+    for name in names:
+        call = found[name, "backward"].build("numbanet")
+        both = backends.to_numpy(found[name, "training"].build("numbanet")())
+        for _ in range(2):  # what is kept serves again
+            np.testing.assert_array_equal(backends.to_numpy(call()), both)
+    sections = {case.section for case in operations.operation_cases() if case.which == "backward"}
+    assert sections == {"activation", "batch_norm", "linear", "pool", "softmax"}
+
+
+@pytest.mark.parametrize("case", operations.operation_cases(("optimizer",)), ids=lambda case: case.name)
+def test_updates_change_something_each_time(case):
+    call = case.build("numbanet")
+    first, second = (backends.to_numpy(call()).copy() for _ in range(2))
+    assert np.isfinite(second).all() and not np.array_equal(first, second)
+
+
+def test_every_operation_that_the_library_promises_is_timed():
+    names = " ".join(case.name for case in operations.operation_cases())
+    for word in ("nll_loss", "flatten", "reshape", "transpose", "indices", "SGD", "Adam", "clip_grad_norm_"):
+        assert word in names
 
 
 def test_names_of_cases_are_distinct():
