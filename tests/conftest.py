@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -10,3 +12,15 @@ import pytest
 def rng() -> np.random.Generator:
     """A fresh generator with a fixed seed."""
     return np.random.default_rng(1234)
+
+
+@pytest.fixture(autouse=True)
+def _all_threads():
+    """Let the next test begin with all threads: what this one runs, such as a command line, may set another number."""
+    yield
+    if "numbanet.cpu.parallel" in sys.modules:
+        import numba
+
+        from numbanet.cpu import limits, parallel
+
+        parallel.set_num_threads(min(limits.default_threads(), numba.config.NUMBA_NUM_THREADS))
