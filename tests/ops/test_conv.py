@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from benchmarks import layers
 from numbanet import dispatch, memory
 from numbanet.cpu import parallel
 from numbanet.problem.conv import conv2d_problem
@@ -317,3 +318,14 @@ def test_a_good_call_before_does_not_make_a_bad_one_good(arguments):
 def test_numpy_integers_are_integers():
     options = {"stride": np.int64(2), "padding": (np.int32(1), 1), "groups": np.int8(1)}
     assert nnet.ops.conv2d(X, W, **options).shape == (2, 6, 4, 4)
+
+
+@pytest.mark.parametrize("table", sorted(layers.TABLES))
+@pytest.mark.parametrize("precision", ["float32", "strict"])
+def test_every_layer_of_the_benchmarks_has_a_fast_kernel(table, precision):
+    for layer, which in itertools.product(layers.TABLES[table], PASSES):
+        options = layer.stride, layer.pad, layer.dilation, layer.groups
+        with nnet.precision(precision):
+            problem = conv2d_problem(which, layer.x_shape, layer.weight_shape, "float32", *options)
+            assert dispatch.choose(problem).name in KERNELS, layer
+        assert (problem.p, problem.q) == (layer.p, layer.q)
