@@ -230,3 +230,27 @@ def test_a_kernel_of_another_file_follows_that_file(tmp_path: Path) -> None:
         exec(compile(path.read_text(), str(path), "exec"), space)
         keys.append(key(space["f"]))
     assert keys[0] != keys[1]
+
+
+NAMELESS = """
+import importlib.util, sys
+import numpy as np
+from numbanet.cpu.parallel import launch
+spec = importlib.util.spec_from_file_location("nameless_kernels", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+y = np.zeros(3, np.float32)
+launch(module.seven, 3, (y,), (), "float32")
+print(y.tolist())
+"""
+
+
+def test_kernels_of_a_module_without_a_name(tmp_path: Path) -> None:
+    """A file that is executed, not imported: its second run finds machine code of a module that does not exist."""
+    source = tmp_path / "nameless.py"
+    source.write_text(
+        "from numbanet.cpu.compile import I64, Index, T, kernel\n\n"
+        "@kernel\ndef seven(task: Index, ints: I64, y: T):\n    y[task] = 7.0\n"
+    )
+    for _ in range(2):
+        assert run_python(NAMELESS, str(source), NUMBANET_CACHE_DIR=str(tmp_path / "cache")) == "[7.0, 7.0, 7.0]"

@@ -106,7 +106,12 @@ class KernelCache:
         if hashlib.sha256(payload).digest() != digest:
             settings.log(f"kernel cache: {path} is damaged; compiling anew")
             return None
-        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        except ImportError as error:
+            # Machine code belongs to the module of its kernel, and one that was executed from a file has no name.
+            settings.log(f"kernel cache: {path} needs a module that can't be imported ({error}); compiling anew")
+            return None
 
     def save_overload(self, signature: Any, result: CompileResult) -> None:
         """Store machine code; where the folder can't be written, say so in the log and go on without."""
