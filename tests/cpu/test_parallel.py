@@ -353,6 +353,28 @@ def test_fork_after_use(layer: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_tbb_cannot_serve_runs_serially() -> None:
+    code = PRELUDE + """
+import warnings
+from numbanet.cpu import parallel
+warnings.simplefilter("ignore")  # Python warns of forks with threads
+def serial_in_child():
+    child = os.fork()
+    if child == 0:
+        check()
+        os._exit(int(parallel._state.serial_only))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(serial_in_child())
+other = threading.Thread(target=check)
+other.start()
+other.join()
+print(serial_in_child(), parallel._state.serial_only, flush=True)
+"""
+    lines = in_layer(code, "tbb")
+    assert lines[0] == "0" and lines[-1] == "1 False"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fork_before_the_first_launch() -> None:
     code = """
         import os, warnings

@@ -157,6 +157,7 @@ class _State:
         self.serial: Any = None
         self.parallel: Any = None
         self.serial_only = False
+        self.launchers: set[int] = set()  # the Python threads that have launched kernels
 
 
 _state = _State()
@@ -197,6 +198,9 @@ def _after_fork() -> None:
         _state.guard = threading.RLock()
     if layer == "omp":
         _state.serial_only = True  # GNU OpenMP ends a forked child at its first parallel region
+    if layer == "tbb" and _state.launchers - {threading.get_ident()}:
+        # TBB ends its workers before a fork only if one thread alone has used it; the child would wait for lost ones.
+        _state.serial_only = True
 
 
 if hasattr(os, "register_at_fork"):
@@ -206,6 +210,7 @@ if hasattr(os, "register_at_fork"):
 def _thread_count() -> int:
     """Return the number of kernel threads of this Python thread; Numba's default does not know the cgroup quota."""
     if not hasattr(_state.seen, "default"):
+        _state.launchers.add(threading.get_ident())
         _state.seen.default = default_threads()
         untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
         if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:
