@@ -11,7 +11,7 @@ from numbanet import dispatch
 
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("conv2d", ((2, 16, 9, 9), (32, 16, 3, 3)), {"stride": 2, "padding": 1}),
-    ("conv2d", ((16, 9, 9), (32, 8, 3, 3), 1, "same", 1, 2), {"bias": True, "relu": True}),
+    ("conv2d", ((16, 9, 9), (32, 8, 3, 3), 1, "same", 1, 2), {"bias": True, "activation": "relu"}),
     ("max_pool2d", ((2, 16, 9, 9), 3), {"stride": 2, "ceil_mode": True}),
     ("avg_pool2d", ((2, 16, 9, 9), 2), {"count_include_pad": False}),
     ("adaptive_avg_pool2d", ((2, 16, 9, 9), 1), {}),

@@ -89,11 +89,11 @@ def _problem_class(operation: str) -> type[Problem]:
 
 def _conv2d(
     which: str, dtype: str, x_shape: Shape, weight_shape: Shape, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1, bias: bool = False, relu: bool = False,
+    groups: int = 1, bias: bool = False, residual: bool = False, activation: str | None = None,
 ) -> Any:  # fmt: skip
-    from numbanet.problem.conv import Epilogue, conv2d_problem
+    from numbanet.problem.conv import conv2d_problem, epilogue
 
-    options = stride, padding, dilation, groups, Epilogue(bias, relu)
+    options = stride, padding, dilation, groups, epilogue(bias, residual, activation)
     return conv2d_problem(which, _batched(x_shape), weight_shape, dtype, *options)
 
 
@@ -123,12 +123,17 @@ def _adaptive_avg_pool2d(which: str, dtype: str, x_shape: Shape, output_size: An
     return adaptive_avg_pool2d_problem(which, _batched(x_shape), dtype, output_size)
 
 
-def _matmul(which: str, dtype: str, a_shape: Shape, b_shape: Shape, bias: bool = False) -> Any:
+def _matmul(
+    which: str, dtype: str, a_shape: Shape, b_shape: Shape, bias: bool = False, residual: bool = False,
+    activation: str | None = None,
+) -> Any:  # fmt: skip
+    from numbanet.problem.conv import epilogue
     from numbanet.problem.matmul import MatmulProblem
 
     if len(a_shape) != 2 or len(b_shape) != 2 or a_shape[1] != b_shape[0]:
         raise ValueError(f"shapes must be (M, K) and (K, N), got {tuple(a_shape)} and {tuple(b_shape)}")
-    return MatmulProblem(which, dtype, a_shape[0], b_shape[1], a_shape[1], True, True, bias)
+    then = epilogue(bias, residual, activation)
+    return MatmulProblem(which, dtype, a_shape[0], b_shape[1], a_shape[1], True, True, then)
 
 
 def _batch_norm(which: str, dtype: str, x_shape: Shape, training: bool = True) -> Any:

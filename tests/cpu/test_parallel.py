@@ -284,7 +284,9 @@ def check():
     assert np.array_equal(nnet.ops.relu(x), expected)
 check()
 """
-EIGHT_THREADS = PRELUDE + """
+EIGHT_THREADS = (
+    PRELUDE
+    + """
 failures = []
 start = threading.Barrier(8)
 def work():
@@ -300,7 +302,10 @@ for worker in workers: worker.join()
 assert not failures, failures
 print("done")
 """
-FORK = PRELUDE + """
+)
+FORK = (
+    PRELUDE
+    + """
 import signal, warnings
 warnings.simplefilter("ignore")  # Python warns of forks with threads
 def fork_twice():
@@ -329,6 +334,7 @@ busy.set()
 other.join()
 print("done")
 """
+)
 LAYERS = ["tbb", "omp", "workqueue"]
 
 
@@ -354,7 +360,9 @@ def test_fork_after_use(layer: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_that_tbb_cannot_serve_runs_serially() -> None:
-    code = PRELUDE + """
+    code = (
+        PRELUDE
+        + """
 import warnings
 from numbanet.cpu import parallel
 warnings.simplefilter("ignore")  # Python warns of forks with threads
@@ -370,6 +378,7 @@ other.start()
 other.join()
 print(serial_in_child(), parallel._state.serial_only, flush=True)
 """
+    )
     lines = in_layer(code, "tbb")
     assert lines[0] == "0" and lines[-1] == "1 False"
 

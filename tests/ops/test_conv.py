@@ -11,7 +11,7 @@ import numbanet as nnet
 from benchmarks import layers
 from numbanet import dispatch, memory
 from numbanet.cpu import parallel
-from numbanet.problem.conv import conv2d_problem
+from numbanet.problem.conv import conv2d_problem, epilogue
 from tests.cases import CONV_CASES, ConvCase, operands
 
 PASSES = ("forward", "backward_input", "backward_weight")
@@ -140,15 +140,75 @@ def test_empty_batch(groups):
 
 
 def test_no_channels_leave_the_bias():
-    y = nnet.ops.conv2d(np.zeros((2, 0, 4, 4)), np.zeros((3, 0, 2, 2)), np.array([1.0, 2.0, 3.0]))
-    np.testing.assert_array_equal(y, np.broadcast_to(np.array([1.0, 2, 3])[:, None, None], (2, 3, 3, 3)))
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 9, 9), (2, 20, 9, 9)])
-def test_fused_relu(shape, rng):
-    x, weight, bias = rng.standard_normal(shape), rng.standard_normal((18, shape[1], 3, 3)), rng.standard_normal(18)
+    x, weight, bias = np.zeros((2, 0, 4, 4)), np.zeros((3, 0, 2, 2)), np.array([1.0, 2.0, 3.0])
     y = nnet.ops.conv2d(x, weight, bias)
-    np.testing.assert_allclose(nnet.ops.conv2d(x, weight, bias, relu=True), np.maximum(y, 0), atol=1e-12)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias[:, None, None], (2, 3, 3, 3)))
+    y6 = nnet.ops.conv2d(x, weight, bias, residual=3 * y, activation="relu6")
+    np.testing.assert_array_equal(y6, np.minimum(4 * y, 6))
+
+
+EPILOGUE_CASES = (
+    "pointwise",
+    "3x3, odd channels",
+    "3x3, stride 2, odd size",
+    "every width of a last panel: 2 vectors",
+    "long reduction in several blocks",
+    "few in-channels",
+    "groups of odd size",
+    "depthwise",
+)
+EPILOGUES = list(itertools.product((False, True), (False, True), (None, "relu", "relu6")))
+
+
+def finished(y: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None, activation: str | None):
+    """Return y after an epilogue, from its definition."""
+    y = y if bias is None else y + bias[:, None, None]
+    y = y if residual is None else y + residual
+    return y if activation is None else np.where(y < 0, 0, y) if activation == "relu" else np.clip(y, 0, 6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [case for case in CONV_CASES if case.name in EPILOGUE_CASES], ids=str)
+def test_every_epilogue_of_every_kernel(case, dtype, rng, poisoned):
+    x, weight, bias = (a.astype(dtype) for a in operands(case, rng))
+    x, bias = 4 * x, 4 * bias  # some results above six
+    with nnet.use("reference"):
+        plain = nnet.ops.conv2d(x.astype(float), weight.astype(float), **case.options)
+    addend = rng.standard_normal(plain.shape).astype(dtype)
+    for with_bias, with_residual, activation in EPILOGUES:
+        then = bias if with_bias else None, addend if with_residual else None, activation
+        fused = epilogue(with_bias, with_residual, activation)
+        problem = conv2d_problem("forward", x.shape, weight.shape, dtype, **case.options, epilogue=fused)
+        reference = finished(plain, *then)
+        tried = 0
+        for candidate, refusal in dispatch.verdicts(problem, "cpu"):
+            if refusal is None:
+                with nnet.use(candidate.name):
+                    y = nnet.ops.conv2d(x, weight, then[0], **case.options, residual=then[1], activation=activation)
+                error = np.abs(y - reference).max() / np.abs(plain).max()
+                assert error <= candidate.tolerance(problem), f"{candidate.name} {then}: relative error {error:.1e}"
+                tried += 1
+        assert tried >= 2  # a kernel, and the reference
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("channels", [3, 20])
+def test_an_activation_keeps_nan(activation, channels):
+    x, weight = np.zeros((1, channels, 4, 4)), np.ones((2, channels, 1, 1))
+    x[0, 1, 2, 3] = np.nan
+    x[0, 1, 1] = -1, 0.5, 7, np.inf
+    y = nnet.ops.conv2d(x, weight, activation=activation)
+    np.testing.assert_array_equal(y[0, 0, 1], [0, 0.5, 7, np.inf] if activation == "relu" else [0, 0.5, 6, 6])
+    assert np.isnan(y[0, :, 2, 3]).all() and np.isnan(y).sum() == 2
+
+
+def test_a_residual_of_any_strides(rng):
+    x, weight = rng.standard_normal((2, 20, 6, 5)), rng.standard_normal((18, 20, 1, 1))
+    residual = rng.standard_normal((2, 18, 6, 5))
+    y = nnet.ops.conv2d(x, weight) + residual
+    for addend in layouts(residual):
+        np.testing.assert_allclose(nnet.ops.conv2d(x, weight, residual=addend), y, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(nnet.ops.conv2d(x[0], weight, residual=residual[0]), y[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("channels", [3, 20])
@@ -206,6 +266,9 @@ X, W = np.zeros((2, 4, 8, 8), np.float32), np.zeros((6, 4, 3, 3), np.float32)
         (TypeError, "dtypes must be equal", {"weight": W.astype(np.float64)}),
         (TypeError, "input must have dtype", {"x": X.astype(np.int64)}),
         (TypeError, "weight must have dtype", {"weight": W.astype(complex)}),
+        (ValueError, "residual must have the result's shape", {"residual": np.zeros((2, 6, 8, 8), np.float32)}),
+        (TypeError, "dtypes must be equal.*residual", {"residual": np.zeros((2, 6, 6, 6))}),
+        (ValueError, "activation must be one of 'relu', 'relu6', got 'tanh'", {"activation": "tanh"}),
     ],
 )
 def test_bad_arguments_are_named(error, words, arguments):

@@ -64,8 +64,32 @@ def test_linear(rng):
     x, weight, bias = rng.standard_normal((2, 3, 7)), rng.standard_normal((5, 7)), rng.standard_normal(5)
     np.testing.assert_allclose(nnet.ops.linear(x, weight, bias), x @ weight.T + bias, atol=1e-12)
     np.testing.assert_allclose(nnet.ops.linear(x, weight), x @ weight.T, atol=1e-12)
+    for shape in ((2, 3, 5), (3, 1), (1,), ()):
+        wide = rng.standard_normal(shape)
+        np.testing.assert_allclose(nnet.ops.linear(x, weight, wide), x @ weight.T + wide, atol=1e-12)
+        y = nnet.ops.linear(x, weight, wide, residual=2 * (x @ weight.T), activation="relu")
+        np.testing.assert_allclose(y, np.maximum(3 * (x @ weight.T) + wide, 0), atol=1e-12)
     np.testing.assert_allclose(nnet.ops.linear(x, weight[0]), x @ weight[0], atol=1e-12)
     np.testing.assert_allclose(nnet.ops.linear(x[..., :0], weight[:, :0], bias), np.broadcast_to(bias, (2, 3, 5)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_every_epilogue(dtype, rows, rng):
+    x, weight, bias = (4 * rng.standard_normal(shape).astype(dtype) for shape in ((rows, 19), (33, 19), (33,)))
+    addend = rng.standard_normal((rows, 33)).astype(dtype)
+    for bias_, addend_, activation in itertools.product((None, bias), (None, addend), (None, "relu", "relu6")):
+        y = x.astype(float) @ weight.T.astype(float)
+        y = y + (0 if bias_ is None else bias_) + (0 if addend_ is None else addend_)
+        y = y if activation is None else np.clip(y, 0, 6 if activation == "relu6" else None)
+        for matrix in (weight, np.asfortranarray(weight)):
+            out = nnet.ops.linear(x, matrix, bias_, residual=addend_, activation=activation)
+            np.testing.assert_allclose(out, y, rtol=0, atol=2e-4 if dtype == "float32" else 1e-12)
+
+
+def test_an_activation_keeps_nan():
+    x = np.array([[np.nan, 1.0], [-1, 0], [9, 0]])
+    np.testing.assert_array_equal(nnet.ops.linear(x, np.eye(2), activation="relu6"), [[np.nan] * 2, [0, 0], [6, 0]])
 
 
 def test_threads_do_not_change_a_bit(rng):
@@ -106,8 +130,11 @@ def test_bad_arguments_are_named(error, words, a, b):
         ("input must have shape", (np.zeros((2, 3)), np.zeros((4, 5)), None)),
         ("weight must have shape", (np.zeros((2, 3)), np.zeros((4, 5, 3)), None)),
         ("bias must have shape", (np.zeros((2, 3)), np.zeros((4, 3)), np.zeros(3))),
+        ("residual must have the result's shape", (np.zeros((2, 3)), np.zeros((4, 3)), None, np.zeros(4))),
+        ("activation must be one of", (np.zeros((2, 3)), np.zeros((4, 3)), None, None, "tanh")),
     ],
 )
 def test_bad_linear_arguments_are_named(words, arguments):
     with pytest.raises(ValueError, match=words):
-        nnet.ops.linear(*arguments)
+        x, weight, bias, *options = arguments
+        nnet.ops.linear(x, weight, bias, **dict(zip(("residual", "activation"), options)))

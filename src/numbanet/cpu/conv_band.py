@@ -23,7 +23,7 @@ from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, splat, store, store_tail
-from numbanet.cpu.tile import BIAS, MAX_ROWS, MAX_VECTORS, RELU, address, outer_tile, stack_buffer, tile_rows
+from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, epilogue_flags, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
 _BUFFER = 16384  # numbers in a task's band
@@ -66,7 +66,7 @@ def copy_band(x, geometry, n, first, rows, band):
 
 
 @kernel
-def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, y: T):
+def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, y: T):
     """Convolve one band of one image."""
     (
         _, _, c, p, q, r_size, s_size, stride_h, stride_w, _, _, dilation_h, dilation_w, _, span_w,
@@ -101,6 +101,7 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, y: T):
         run_tiles(
             width, min(k - column - (width - 1) * vector, vector), sources, padded, 0, taps, run,
             offset(packed, column * taps * run), run * width * vector, outs, column, count, flags, bias,
+            address(residual, 0) - address(y, 0),
         )  # fmt: skip
 
 
@@ -172,15 +173,17 @@ def _forward_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     band_rows = _band_rows(p)
     bands = -(-p.p // band_rows)
     taps = _row_taps(p.r if p.dilation[1] == 1 else p.r * p.s)
-    flags = (BIAS if p.epilogue.bias else 0) | (RELU if p.epilogue.relu else 0)
+    flags = epilogue_flags(p.epilogue)
     return taps, p.n * bands, (*_geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
 
 
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, weight, bias = inputs
+    x, weight, bias, residual = inputs
     taps, tasks, integers_ = _forward_plan(p)
     packed = pack(weight, taps, 1, len(taps), False, p.dtype)
-    launch(band_forward, tasks, (x, packed, weight if bias is None else bias, outputs[0]), integers_, p.dtype)
+    unused = weight
+    buffers = x, packed, unused if bias is None else bias, unused if residual is None else residual, outputs[0]
+    launch(band_forward, tasks, buffers, integers_, p.dtype)
 
 
 @lru_cache(maxsize=1024)

@@ -166,7 +166,8 @@ def _gather(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.nda
 
 
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _gather(p, *inputs, outputs[0])
+    x, weight, bias, _ = inputs
+    _gather(p, x, weight, bias, outputs[0])
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -196,7 +197,7 @@ def _supports(p: ConvProblem) -> str | None:
         return "an empty input"
     if p.r * p.s > _TAPS:
         return f"a filter of {p.r * p.s} elements, more than {_TAPS}"
-    return "a fused relu" if p.epilogue.relu else None
+    return "a fused residual or activation" if p.epilogue.residual or p.epilogue.activation else None
 
 
 def _cost(p: ConvProblem) -> float:

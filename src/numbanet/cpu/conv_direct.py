@@ -9,7 +9,7 @@ register tiles over them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,11 +24,10 @@ from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
 from numbanet.cpu.tile import (
     ACCUMULATE,
-    BIAS,
     MAX_ROWS,
     MAX_VECTORS,
-    RELU,
     address,
+    epilogue_flags,
     panel_tile,
     stack_buffer,
     tile_rows,
@@ -44,19 +43,20 @@ _TASKS = 32  # as many tasks at least, where the problem allows it
 
 @device
 def run_tiles(
-    width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags, bias
-):
-    """Run the register tiles of one panel over the `count` positions of a block."""
+    width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags, bias,
+    residual,
+):  # fmt: skip
+    """Run the register tiles of one panel over the `count` positions of a block; see `panel_tile`."""
     rows = tile_rows(width)
     for m in range(0, count, rows):
         panel_tile(
             width, offset(sources, m), source_step, channel, taps, channels, packed, panel_step,
-            offset(outs, m), column, count - m, flags, bias, last,
+            offset(outs, m), column, count - m, flags, bias, residual, last,
         )  # fmt: skip
 
 
 @kernel
-def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T, y: T):
+def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T, residual: T, y: T):
     """Convolve one block of grid positions with some of the panels."""
     (
         _, _, _, _, _,
@@ -95,6 +95,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
                 run_tiles(
                     width, last, sources, padded, group * c + channel, here, channels,
                     offset(packed, start + channel * pitch), c * pitch, outs, group * k + column, count, flags, bias,
+                    address(residual, 0) - address(y, 0),
                 )  # fmt: skip
 
 
@@ -198,7 +199,7 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
         panels = p.groups * panel_count(columns, p.dtype)
         parts = min(panels, -(-_TASKS // blocks))
         image, row = out[0] * out[1] * out[2], out[1] * out[2]
-        flags = (BIAS if p.epilogue.bias else 0) | (RELU if p.epilogue.relu else 0)
+        flags = epilogue_flags(p.epilogue)
         integers_ = (
             *source, *grid.stride,
             p.n, *grid.size, grid.start[0] * row + grid.start[1] * out[2], image, grid.step[0] * row,
@@ -215,17 +216,28 @@ def zeros(count: int, dtype: str) -> np.ndarray:
     return np.zeros(count, dtype)
 
 
-def run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+def run(
+    p: ConvProblem,
+    source: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    residual: np.ndarray | None,
+    out: np.ndarray,
+) -> None:
     """Convolve forward (`source` is x, `out` is y) or backward (`source` is the gradient of y, `out` that of x)."""
-    if weight.size == 0:  # a sum of nothing
-        out[...] = 0 if bias is None else np.maximum(bias, 0) if p.epilogue.relu else bias
-        return
+    if weight.size == 0:  # the sum over no channel is that over one of zeros
+        p = replace(p, c=p.groups) if p.which == "forward" else replace(p, k=p.groups)
+        source = np.zeros((*source.shape[:3], p.groups), p.dtype)
+        weight = np.zeros((p.k, p.r, p.s, p.cg), p.dtype)
     padding = zeros(max(source.shape[3], 1), p.dtype)
     if p.which == "backward_input":
         clear_unseen(p, out)
     for grid, tasks, integers_ in _plan(p):
         packed = pack(weight, grid.taps, p.groups, p.r * p.s, p.which == "backward_input", p.dtype)
-        buffers = (source, packed, grid.taps, padding, padding if bias is None else bias, out)
+        buffers = (
+            source, packed, grid.taps, padding, padding if bias is None else bias,
+            padding if residual is None else residual, out,
+        )  # fmt: skip
         launch(gather, tasks, buffers, integers_, p.dtype)
 
 
@@ -234,7 +246,7 @@ def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: A
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    run(problem, *inputs, None, outputs[0])
+    run(problem, *inputs, None, None, outputs[0])
 
 
 def tolerance(problem: ConvProblem) -> float:

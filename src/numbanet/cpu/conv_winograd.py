@@ -100,7 +100,7 @@ def winograd(task: Index, ints: I64, x: T, weights: T, zero: T, bias: T, work: T
                     run_tiles(
                         width, vector, rows, 0, point * in_step + channel, 1, min(_CHANNEL_BLOCK, c - channel),
                         offset(weights, panel + channel * width * vector), 0,
-                        outs, point * out_step, count, ACCUMULATE if channel else 0, bias,
+                        outs, point * out_step, count, ACCUMULATE if channel else 0, bias, 0,
                     )  # fmt: skip
             for m in range(count):
                 n, rest = (first + m) // (tiles_h * tiles_w), (first + m) % (tiles_h * tiles_w)
@@ -136,7 +136,7 @@ def _plan(p: ConvProblem) -> tuple[int, int, tuple[int, ...]]:
     block = min(most, -(-tiles // blocks))
     shares = min(_SHARES, -(-tiles // block))
     steps = _odd_lines(block * source[2], p.dtype), _odd_lines(block * MAX_VECTORS * numpy_lanes(p.dtype), p.dtype)
-    relu = int(p.epilogue.relu)
+    relu = int(p.epilogue.activation == "relu")
     return shares, POINTS * sum(steps), (
         *source, *result, *pads, tiles_h, tiles_w, tiles, block, shares, *steps, relu,
     )  # fmt: skip
@@ -175,7 +175,8 @@ def _run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarra
 
 
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _run(problem, *inputs, outputs[0])
+    x, weight, bias, _ = inputs
+    _run(problem, x, weight, bias, outputs[0])
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -193,6 +194,8 @@ def _supports(p: ConvProblem) -> str | None:
         return "more than one group"
     if 0 in (p.n, p.c, p.k):
         return "an empty operand"
+    if p.epilogue.residual or p.epilogue.activation not in (None, "relu"):
+        return "a fused residual or relu6"
     channels = p.c if p.which == "forward" else p.k
     if channels > _CHANNELS:
         return f"{channels} channels in the reduction, more than {_CHANNELS}: its rounding error would be too large"

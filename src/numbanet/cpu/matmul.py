@@ -33,7 +33,7 @@ def _as_convolution(p: MatmulProblem) -> ConvProblem:
         "backward_weight": (p.k, p.n, p.m),
     }[which]
     return ConvProblem(
-        which, p.dtype, 1, channels, 1, pixels, filters, 1, 1, (1, 1), (0, 0, 0, 0), (1, 1), 1, Epilogue(bias=p.bias)
+        which, p.dtype, 1, channels, 1, pixels, filters, 1, 1, (1, 1), (0, 0, 0, 0), (1, 1), 1, p.epilogue
     )
 
 
@@ -45,20 +45,20 @@ def _rows(a: np.ndarray) -> np.ndarray:
 
 
 def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (a, b, bias), (out,) = inputs, outputs
+    (a, b, bias, residual), (out,) = inputs, outputs
     problem = _as_convolution(p)
     if problem.which == "forward":
         left = a if p.a_rows else _rows(a)
-        conv_direct.run(problem, left.reshape(1, 1, p.m, p.k), b.reshape(p.n, 1, 1, p.k), bias, out)
+        conv_direct.run(problem, left.reshape(1, 1, p.m, p.k), b.reshape(p.n, 1, 1, p.k), bias, residual, out)
     elif problem.which == "backward_input":
-        conv_direct.run(problem, a.reshape(1, 1, p.m, p.k), b.reshape(p.k, 1, 1, p.n), bias, out)
+        conv_direct.run(problem, a.reshape(1, 1, p.m, p.k), b.reshape(p.k, 1, 1, p.n), bias, residual, out)
     else:
         conv_weight.run(problem, b.reshape(1, 1, p.k, p.n), a.reshape(1, 1, p.k, p.m), out)
 
 
 def _supports(p: MatmulProblem) -> str | None:
-    if p.bias and p.b_rows and not p.a_rows:
-        return "a bias on the product of two matrices that lie along the reduction"
+    if p.epilogue != Epilogue() and p.b_rows and not p.a_rows:
+        return "an epilogue on the product of two matrices that lie along the reduction"
     return None
 
 

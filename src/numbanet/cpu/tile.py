@@ -26,6 +26,7 @@ from numbanet.cpu.isa import host_isa
 from numbanet.cpu.simd import (
     Vec,
     ir_call,
+    ir_constant,
     ir_load,
     ir_masked_load,
     ir_masked_store,
@@ -34,15 +35,24 @@ from numbanet.cpu.simd import (
     ir_tail_mask,
     vector_of,
 )
+from numbanet.problem.conv import Epilogue
 
 ACCUMULATE = 1  # flags of a tile's store: add what is there already,
 BIAS = 2  # add a number a column,
-RELU = 4  # clamp at zero; in this order
+RESIDUAL = 4  # add what is there in an array of the result's shape,
+RELU = 8  # clamp at zero,
+SIX = 16  # and at six; in this order
 
 MAX_ROWS = max(host_isa().tile_rows)
 MAX_VECTORS = host_isa().tile_vectors
 
 _I64 = ir.IntType(64)
+
+
+def epilogue_flags(epilogue: Epilogue) -> int:
+    """Return the flags of a tile whose store completes the result."""
+    activation = {None: 0, "relu": RELU, "relu6": RELU | SIX}[epilogue.activation]
+    return (BIAS if epilogue.bias else 0) | (RESIDUAL if epilogue.residual else 0) | activation
 
 
 def _int(value: int) -> ir.Constant:
@@ -119,6 +129,11 @@ def _has(builder: ir.IRBuilder, flags: ir.Value, flag: int) -> ir.Value:
     return builder.icmp_signed("!=", builder.and_(flags, _int(flag)), _int(0))
 
 
+def _shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.Value:
+    """Return the pointer `count` bytes behind another."""
+    return builder.inttoptr(builder.add(builder.ptrtoint(pointer, _I64), count), pointer.type)
+
+
 def _by_width(builder: ir.IRBuilder, width: ir.Value, emit: Any) -> None:
     """Emit ``emit(vectors, rows)`` for each tile width, chosen at run time by `width`."""
     done = builder.append_basic_block("tile.done")
@@ -192,6 +207,7 @@ def _panel_tile(
     valid: ir.Value,
     flags: ir.Value,
     bias: ir.Value,
+    residual: ir.Value,
     last_lanes: ir.Value,
 ) -> None:
     scalar_pointer = panel.type
@@ -218,6 +234,7 @@ def _panel_tile(
         builder.gep(builder.inttoptr(builder.load(builder.gep(outs, [_int(i)])), scalar_pointer), [first_column])
         for i in range(rows)
     ]
+    six = ir_constant(vec, 6.0)
 
     def read(base: ir.Value, j: int) -> ir.Value:
         spot = builder.gep(base, [_int(j * vec.lanes)])
@@ -230,12 +247,22 @@ def _panel_tile(
         loaded = [read(builder.gep(bias, [first_column]), j) for j in range(vectors)]
         return [builder.fadd(value, loaded[at % vectors]) for at, value in enumerate(values)]
 
+    def add_residual(values: list[ir.Value]) -> list[ir.Value]:
+        sources = [_shifted(builder, pointer, residual) for pointer in out_pointers]
+        return [builder.fadd(v, read(sources[at // vectors], at % vectors)) for at, v in enumerate(values)]
+
+    # Ordered comparisons keep NaN.
     def relu(values: list[ir.Value]) -> list[ir.Value]:
         return [builder.select(builder.fcmp_ordered("<=", v, zero), zero, v) for v in values]
 
+    def clamp_at_six(values: list[ir.Value]) -> list[ir.Value]:
+        return [builder.select(builder.fcmp_ordered(">=", v, six), six, v) for v in values]
+
     sums = _conditionally(builder, _has(builder, flags, ACCUMULATE), sums, accumulate)
     sums = _conditionally(builder, _has(builder, flags, BIAS), sums, add_bias)
+    sums = _conditionally(builder, _has(builder, flags, RESIDUAL), sums, add_residual)
     sums = _conditionally(builder, _has(builder, flags, RELU), sums, relu)
+    sums = _conditionally(builder, _has(builder, flags, SIX), sums, clamp_at_six)
     for i in range(rows):
         with builder.if_then(builder.icmp_signed("<", _int(i), valid)):
             for j in range(vectors):
@@ -249,7 +276,7 @@ def _panel_tile(
 @intrinsic
 def panel_tile(
     typingctx, width, sources, source_step, first_channel, taps, channels, panel, panel_step, outs, first_column, valid,
-    flags, bias, last_lanes,
+    flags, bias, residual, last_lanes,
 ):  # fmt: skip
     """Compute one tile of ``tile_rows(width)`` rows and ``width`` vectors of columns, and store it.
 
@@ -274,15 +301,17 @@ def panel_tile(
     valid : int
         Rows from this one on are computed but not stored; their addresses must be readable all the same.
     flags : int
-        ACCUMULATE | BIAS | RELU.
+        ACCUMULATE | BIAS | RESIDUAL | RELU | SIX.
     bias : pointer
         One number a column of the whole result.
+    residual : int
+        Bytes from an element of the result to that of the array that RESIDUAL adds.
     last_lanes : int
         How many lanes of the last vector of columns are stored.
     """
     vec = vector_of(panel.dtype)
     i64 = types.int64
-    sig = types.void(i64, sources, i64, i64, i64, i64, panel, i64, outs, i64, i64, i64, bias, i64)
+    sig = types.void(i64, sources, i64, i64, i64, i64, panel, i64, outs, i64, i64, i64, bias, i64, i64)
 
     def codegen(context, builder, sig, args):
         _by_width(builder, args[0], lambda vectors, rows: _panel_tile(builder, vec, rows, vectors, *args[1:]))
@@ -410,7 +439,10 @@ __all__ = [
     "MAX_ROWS",
     "MAX_VECTORS",
     "RELU",
+    "RESIDUAL",
+    "SIX",
     "address",
+    "epilogue_flags",
     "outer_tile",
     "panel_tile",
     "stack_buffer",

@@ -10,7 +10,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
 from numbanet.problem.base import float_array, same_dtype, sizes
-from numbanet.problem.conv import Epilogue, conv2d_problem
+from numbanet.problem.conv import ConvProblem, conv2d_problem, epilogue
 
 
 def _batched(name: str, x: np.ndarray) -> np.ndarray:
@@ -29,7 +29,9 @@ def conv2d(
     padding: Any = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-    relu: bool = False,
+    *,
+    residual: np.ndarray | None = None,
+    activation: str | None = None,
 ) -> np.ndarray:
     """Convolve (cross-correlate) images with filters.
 
@@ -47,8 +49,10 @@ def conv2d(
         ``"same_upper"`` as in Keras and ONNX.
     groups : int
         Divides C and K; group g of the out-channels sees group g of the in-channels only.
-    relu : bool
-        Apply max(y, 0) to the result as it is stored.
+    residual : numpy.ndarray, optional
+        Added to the result as it is stored: the result's shape, dtype of `x`.
+    activation : {None, "relu", "relu6"}
+        Applied last, as the result is stored: max(y, 0), or min(max(y, 0), 6); NaN stays NaN.
 
     Returns
     -------
@@ -71,14 +75,16 @@ def conv2d(
         bias = np.ascontiguousarray(float_array("bias", bias))
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"bias must have shape {weight.shape[:1]}, got {bias.shape}")
-    dtype = same_dtype(input=x, weight=weight, bias=bias)
-    epilogue = Epilogue(bias is not None, relu)
-    problem = conv2d_problem(
-        "forward", images.shape, weight.shape, dtype, stride, padding, dilation, groups, epilogue
-    )  # fmt: skip
+    if residual is not None:
+        residual = float_array("residual", residual)
+    dtype = same_dtype(input=x, weight=weight, bias=bias, residual=residual)
+    then = epilogue(bias is not None, residual is not None, activation)
+    problem = conv2d_problem("forward", images.shape, weight.shape, dtype, stride, padding, dilation, groups, then)
+    if residual is not None:
+        residual = channels_last(_of_result("residual", residual, problem))
     y = memory.empty((problem.n, problem.p, problem.q, problem.k), dtype)
     if y.size:
-        dispatch.run(problem, (channels_last(images), channels_last(weight), bias), (y,))
+        dispatch.run(problem, (channels_last(images), channels_last(weight), bias, residual), (y,))
     y = y.transpose(0, 3, 1, 2)
     return y[0] if x.ndim == 3 else y
 
@@ -120,7 +126,7 @@ def conv2d_backward_input(
     input_shape = sizes("input_shape", input_shape)
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
     problem = conv2d_problem("backward_input", shape, weight.shape, dtype, stride, padding, dilation, groups)
-    grads = _check_grad(grad, problem)
+    grads = _of_result("grad", grad, problem)
     dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype)
     if dx.size:
         dispatch.run(problem, (channels_last(grads), channels_last(weight)), (dx,))
@@ -165,15 +171,16 @@ def conv2d_backward_weight(
     dtype = same_dtype(input=x, grad=grad)
     weight_shape = sizes("weight_shape", weight_shape)
     problem = conv2d_problem("backward_weight", images.shape, weight_shape, dtype, stride, padding, dilation, groups)
-    grads = _check_grad(grad, problem)
+    grads = _of_result("grad", grad, problem)
     dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype)
     if dw.size:
         dispatch.run(problem, (channels_last(images), channels_last(grads)), (dw,))
     return dw.transpose(0, 3, 1, 2)
 
 
-def _check_grad(grad: np.ndarray, problem: Any) -> np.ndarray:
-    grads, expected = _batched("grad", grad), (problem.n, problem.k, problem.p, problem.q)
-    if grads.shape != expected:
-        raise ValueError(f"grad must have the result's shape {expected}, got {grads.shape}")
-    return grads
+def _of_result(name: str, array: np.ndarray, problem: ConvProblem) -> np.ndarray:
+    """Return an array of the result's shape as (N, K, P, Q)."""
+    batch, expected = _batched(name, array), (problem.n, problem.k, problem.p, problem.q)
+    if batch.shape != expected:
+        raise ValueError(f"{name} must have the result's shape {expected}, got {batch.shape}")
+    return batch

@@ -9,6 +9,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.elementwise import add
 from numbanet.problem.base import dtype_name, float_array, same_dtype
+from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
 
@@ -23,15 +24,23 @@ def _matrix(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return copy, True
 
 
-def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-    """Write the product of two matrices, plus a row, to `out`."""
+def _product(
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    activation: str | None = None,
+) -> None:
+    """Write the product of two matrices, and what the epilogue makes of it, to `out`."""
     (m, k), n = a.shape, b.shape[1]
     if out.size == 0:
         return
     a, a_rows = _matrix(a)
     b, b_rows = _matrix(b)
-    problem = MatmulProblem("forward", dtype_name(a.dtype), m, n, k, a_rows, b_rows, bias is not None)
-    dispatch.run(problem, (a, b, bias), (out,))
+    then = epilogue(bias is not None, residual is not None, activation)
+    problem = MatmulProblem("forward", dtype_name(a.dtype), m, n, k, a_rows, b_rows, then)
+    dispatch.run(problem, (a, b, bias, residual), (out,))
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -70,19 +79,26 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     out = memory.empty((*batch, m, n), dtype)
     if right.ndim == 2 and left.ndim > 2:  # one matrix for all: a single tall product
         rows = math.prod(left.shape[:-1])
-        _product(left.reshape(rows, left.shape[-1]), right, None, out.reshape(rows, n))
+        _product(left.reshape(rows, left.shape[-1]), right, out.reshape(rows, n))
     else:
         lefts = np.broadcast_to(left, (*batch, *left.shape[-2:]))
         rights = np.broadcast_to(right, (*batch, *right.shape[-2:]))
         for index in np.ndindex(*batch):
-            _product(lefts[index], rights[index], None, out[index])
+            _product(lefts[index], rights[index], out[index])
     if b.ndim == 1:
         out = out[..., 0]
     return out[..., 0, :] if a.ndim == 1 and b.ndim > 1 else out[..., 0] if a.ndim == 1 else out
 
 
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Return ``x @ weight.T + bias``.
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    residual: np.ndarray | None = None,
+    activation: str | None = None,
+) -> np.ndarray:
+    """Return ``x @ weight.T + bias``, and what a following sum and activation make of it.
 
     Parameters
     ----------
@@ -92,6 +108,10 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
         Shape (out_features, in_features), or (in_features,).
     bias : numpy.ndarray, optional
         Shape (out_features,), or any that broadcasts to the result.
+    residual : numpy.ndarray, optional
+        Added to the result as it is stored: the result's shape, dtype of `x`.
+    activation : {None, "relu", "relu6"}
+        Applied last, as the result is stored: max(y, 0), or min(max(y, 0), 6); NaN stays NaN.
 
     Returns
     -------
@@ -107,7 +127,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
     """
     x, weight = float_array("input", x), float_array("weight", weight)
     bias = None if bias is None else np.ascontiguousarray(float_array("bias", bias))
-    dtype = same_dtype(input=x, weight=weight, bias=bias)
+    residual = None if residual is None else np.ascontiguousarray(float_array("residual", residual))
+    dtype = same_dtype(input=x, weight=weight, bias=bias, residual=residual)
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight must have shape (out_features, in_features), got {weight.shape}")
     matrix = weight[None] if weight.ndim == 1 else weight
@@ -116,12 +137,15 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
     shape = (*x.shape[:-1], *weight.shape[:-1])
     if bias is not None and not _broadcasts(bias.shape, shape):
         raise ValueError(f"bias must have shape {weight.shape[:-1]} or broadcast to {shape}, got {bias.shape}")
+    if residual is not None and residual.shape != shape:
+        raise ValueError(f"residual must have the result's shape {shape}, got {residual.shape}")
+    if bias is not None and bias.shape != matrix.shape[:1]:  # a bias that is no number a column is a residual
+        wide = np.broadcast_to(bias, shape)
+        bias, residual = None, np.ascontiguousarray(wide) if residual is None else add(wide, residual)
     rows = math.prod(x.shape[:-1])
     out = memory.empty((rows, len(matrix)), dtype)
-    fused = bias if bias is not None and bias.shape == matrix.shape[:1] else None
-    _product(x.reshape(rows, x.shape[-1]), matrix.T, fused, out)
-    y = out.reshape(shape)
-    return y if bias is None or fused is not None else add(y, bias)
+    _product(x.reshape(rows, x.shape[-1]), matrix.T, out, bias, residual, activation)
+    return out.reshape(shape)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from numbanet.problem.base import Problem, choice, integer, pair, plain, sizes
 
 PASSES = ("forward", "backward_input", "backward_weight")
+ACTIVATIONS = ("relu", "relu6")
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,33 @@ class Epilogue:
     ----------
     bias : bool
         Add a number a channel.
-    relu : bool
-        Clamp at zero (NaN stays NaN).
+    residual : bool
+        Add an array of the result's shape and memory order.
+    activation : {None, "relu", "relu6"}
+        Then max(y, 0), or min(max(y, 0), 6); NaN stays NaN.
     """
 
     bias: bool = False
-    relu: bool = False
+    residual: bool = False
+    activation: str | None = None
+
+
+@lru_cache(maxsize=16)
+def _epilogue(bias: bool, residual: bool, activation: str | None) -> Epilogue:
+    return Epilogue(bias, residual, activation)
+
+
+def epilogue(bias: bool = False, residual: bool = False, activation: str | None = None) -> Epilogue:
+    """Check the activation's name and return the epilogue.
+
+    Raises
+    ------
+    ValueError
+        If `activation` is neither None nor one of `ACTIVATIONS`.
+    """
+    if activation is not None:
+        choice("activation", activation, ACTIVATIONS)
+    return _epilogue(bias, residual, activation)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from numbanet.problem.base import Problem
+from numbanet.problem.conv import Epilogue
 
 
 @dataclass(frozen=True)
 class MatmulProblem(Problem):
-    """out (m, n) = a (m, k) times b (k, n), plus a row of n numbers where `bias` is set.
+    """out (m, n) = a (m, k) times b (k, n), then the epilogue, whose bias is a row of n numbers.
 
     Attributes
     ----------
@@ -19,7 +20,7 @@ class MatmulProblem(Problem):
         Whether a lies in memory row by row, as (m, k), or column by column, as (k, m).
     b_rows : bool
         Whether b lies in memory row by row, as (k, n), or column by column, as (n, k).
-    bias : bool
+    epilogue : Epilogue
     """
 
     operation: ClassVar[str] = "matmul"
@@ -28,7 +29,7 @@ class MatmulProblem(Problem):
     k: int
     a_rows: bool
     b_rows: bool
-    bias: bool = False
+    epilogue: Epilogue = Epilogue()
 
     @property
     def flops(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.problem.conv import ConvProblem
+from numbanet.problem.conv import ConvProblem, Epilogue
 
 
 def _taps(problem: ConvProblem, padded: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -31,16 +31,26 @@ def _grouped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     return weight.reshape(problem.groups, problem.kg, problem.r, problem.s, problem.cg)
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """Return y (N, P, Q, K) from x (N, H, W, C), weight (K, R, S, C/groups) and bias (K) or None."""
+def finished(epilogue: Epilogue, y: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
+    """Return y after its epilogue; a channel's bias lies along the last dimension."""
+    if epilogue.bias:
+        y = y + bias
+    if epilogue.residual:
+        y = y + residual
+    if epilogue.activation is None:
+        return y
+    return np.clip(y, 0, 6 if epilogue.activation == "relu6" else None)  # keeps NaN
+
+
+def forward(
+    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None
+) -> np.ndarray:
+    """Return y (N, P, Q, K) from x (N, H, W, C), weight (K, R, S, C/groups), and bias (K) and residual or None."""
     grouped = _grouped(problem, weight)
     y = np.zeros((problem.n, problem.p, problem.q, problem.groups, problem.kg), x.dtype)
     for r, s, pixels in _taps(problem, _padded(problem, x)):
         y += np.einsum("npqgc,gkc->npqgk", pixels, grouped[:, :, r, s])
-    y = y.reshape(problem.n, problem.p, problem.q, problem.k)
-    if problem.epilogue.bias:
-        y = y + bias
-    return np.maximum(y, 0) if problem.epilogue.relu else y
+    return finished(problem.epilogue, y.reshape(problem.n, problem.p, problem.q, problem.k), bias, residual)
 
 
 def backward_input(problem: ConvProblem, grad: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ from typing import Any
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.problem.matmul import MatmulProblem
+from numbanet.reference.conv import finished
 
 
 def _run(problem: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    a, b, bias = inputs
+    a, b, bias, residual = inputs
     product = (a if problem.a_rows else a.T) @ (b if problem.b_rows else b.T)
-    outputs[0][...] = product + bias if problem.bias else product
+    outputs[0][...] = finished(problem.epilogue, product, bias, residual)
 
 
 CANDIDATES: CandidateLists = {
