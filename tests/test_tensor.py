@@ -132,7 +132,9 @@ def test_requires_grad() -> None:
         nnet.tensor([1]).requires_grad_()
 
 
-@pytest.mark.parametrize("operation", [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a / b])
+@pytest.mark.parametrize(
+    "operation", [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a / b]
+)
 @pytest.mark.parametrize("other", [2, 2.5, np.float32(2.5), np.array([2.0, 4.0], np.float32)])
 def test_arithmetic_with_numbers_and_arrays_on_both_sides(operation: Any, other: Any) -> None:
     values = np.array([1.5, -3.0], np.float32)

@@ -110,15 +110,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_no_home(tmp_path: Path) -> None:
-    program = (
-        """
+    program = """
 import pathlib
 def nowhere():
     raise RuntimeError("Could not determine home directory.")
 pathlib.Path.home = staticmethod(nowhere)
-"""
-        + RUN_RELU
-    )
+""" + RUN_RELU
     assert run_python(program, HOME=None, XDG_CACHE_HOME=None, NUMBANET_CACHE_DIR=None) == "right"
 
 

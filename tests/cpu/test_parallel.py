@@ -284,9 +284,7 @@ def check():
     assert np.array_equal(nnet.ops.relu(x), expected)
 check()
 """
-EIGHT_THREADS = (
-    PRELUDE
-    + """
+EIGHT_THREADS = PRELUDE + """
 failures = []
 start = threading.Barrier(8)
 def work():
@@ -302,10 +300,7 @@ for worker in workers: worker.join()
 assert not failures, failures
 print("done")
 """
-)
-FORK = (
-    PRELUDE
-    + """
+FORK = PRELUDE + """
 import signal, warnings
 warnings.simplefilter("ignore")  # Python warns of forks with threads
 def fork_twice():
@@ -334,7 +329,6 @@ busy.set()
 other.join()
 print("done")
 """
-)
 LAYERS = ["tbb", "omp", "workqueue"]
 
 
@@ -360,9 +354,7 @@ def test_fork_after_use(layer: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_that_tbb_cannot_serve_runs_serially() -> None:
-    code = (
-        PRELUDE
-        + """
+    code = PRELUDE + """
 import warnings
 from numbanet.cpu import parallel
 warnings.simplefilter("ignore")  # Python warns of forks with threads
@@ -378,7 +370,6 @@ other.start()
 other.join()
 print(serial_in_child(), parallel._state.serial_only, flush=True)
 """
-    )
     lines = in_layer(code, "tbb")
     assert lines[0] == "0" and lines[-1] == "1 False"
 

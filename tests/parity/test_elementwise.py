@@ -129,4 +129,4 @@ def test_integers_to_negative_powers(dtype, shape):
     np.testing.assert_array_equal((2 ** nnet.tensor(base)).numpy(), (2 ** torch.tensor(base)).numpy())
     for tensor in (torch.tensor(base), nnet.tensor(base)):
         with pytest.raises((ValueError, RuntimeError), match="negative"):
-            tensor**-1
+            tensor ** -1

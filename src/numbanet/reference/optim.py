@@ -33,7 +33,9 @@ def sgd(p: np.ndarray, g: np.ndarray, state: tuple[Optional], h: np.ndarray, opt
     p -= lr * g
 
 
-def adam(p: np.ndarray, g: np.ndarray, state: tuple[Optional, ...], h: np.ndarray, options: tuple[str, ...]) -> None:
+def adam(
+    p: np.ndarray, g: np.ndarray, state: tuple[Optional, ...], h: np.ndarray, options: tuple[str, ...]
+) -> None:
     """Adam (Kingma and Ba, 2015): m += (1 - beta1) * (g - m); v = beta2 * v + (1 - beta2) * g^2; p -= lr * m / sqrt(v).
 
     The bias corrections stand in the coefficients: `size` = lr / (1 - beta1^t), `scale` = 1 / sqrt(1 - beta2^t).
@@ -52,7 +54,9 @@ def adam(p: np.ndarray, g: np.ndarray, state: tuple[Optional, ...], h: np.ndarra
     p -= size * m / (np.sqrt(v) * scale + eps)
 
 
-def rmsprop(p: np.ndarray, g: np.ndarray, state: tuple[Optional, ...], h: np.ndarray, options: tuple[str, ...]) -> None:
+def rmsprop(
+    p: np.ndarray, g: np.ndarray, state: tuple[Optional, ...], h: np.ndarray, options: tuple[str, ...]
+) -> None:
     """RMSprop (Tieleman and Hinton, 2012): v = alpha * v + (1 - alpha) * g^2; p -= lr * g / (sqrt(v) + eps).
 
     The centred form (Graves, 2013) subtracts the square of the mean gradient from v; momentum adds up the quotients.
