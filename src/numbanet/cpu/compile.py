@@ -90,7 +90,7 @@ class Kernel:
         if unknown:
             raise TypeError(f"kernel {self.name}: unknown pointer annotation {unknown}")
         self._compiled: dict[str, CFunc] = {}
-        self._entries: dict[str, tuple[int, tuple[np.dtype, ...]]] = {}
+        self._entries: dict[str, tuple[int, np.ndarray, int]] = {}
 
     def signature(self, dtype: str) -> Any:
         """Return the Numba signature for one floating dtype (``"float32"`` or ``"float64"``)."""
@@ -124,12 +124,27 @@ class Kernel:
                 )
         return found
 
-    def entry(self, dtype: str) -> tuple[int, tuple[np.dtype, ...]]:
-        """Return, for one floating dtype, the address of the machine code and the dtype of each pointer."""
+    def dtypes(self, dtype: str) -> list[np.dtype]:
+        """Return the dtype of each pointer, for one floating dtype."""
+        return [np.dtype(str(argument.dtype)) for argument in self.signature(dtype).args[2:]]
+
+    def entry(self, dtype: str) -> tuple[int, np.ndarray, int]:
+        """Return, for one floating dtype, what the driver needs.
+
+        Returns
+        -------
+        address : int
+            Of the machine code.
+        expected : numpy.ndarray
+            The identities of the array type and of each pointer's dtype (one object a dtype in NumPy).
+        count : int
+            The number of pointers.
+        """
         found = self._entries.get(dtype)
         if found is None:
-            pointees = [np.dtype(str(argument.dtype)) for argument in self.signature(dtype).args[2:]]
-            found = self._entries[dtype] = (self.build(dtype).address, tuple(pointees))
+            identities = [id(np.ndarray), *map(id, self.dtypes(dtype))]
+            address = self.build(dtype).address
+            found = self._entries[dtype] = (address, np.array(identities, np.int64), len(self.pointers))
         return found
 
     def inspect_asm(self, dtype: str = "float32") -> str:

@@ -1,8 +1,11 @@
 """Run a kernel's tasks on all threads: the one parallel function of the package.
 
-`launch` packs pointers and integers into one block and calls a single ``@njit(parallel=True)`` driver, which hands each
-task to the kernel's machine code. So a kernel compiles as serial code (a parallel one costs ten times as much), and
-denormal handling, the thread-safety rules of Numba's layers and the fork rules have one place.
+`launch` calls a single ``@njit(parallel=True)`` driver, which checks the buffers and hands each task to the kernel's
+machine code. So a kernel compiles as serial code (a parallel one costs ten times as much), and denormal handling, the
+thread-safety rules of Numba's layers and the fork rules have one place.
+
+The driver takes nothing but integers, among them the addresses of Python objects whose first fields it reads: the tuple
+of buffers, and the arrays in it. Doing that in Python took longer than a small kernel runs.
 
 The tasks of a launch are cut from the problem alone, never from the number of threads: any number of threads gives the
 same bits.
@@ -16,7 +19,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -36,19 +38,39 @@ from numbanet.problem.base import integer
 MAX_POINTERS = 10
 _I64 = ir.IntType(64)
 _FLUSH_DENORMALS = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
-# NumPy's array object starts with the head of every object, then the pointer to its data. Kernels get that pointer from
-# there: the ways to it in Python, such as array.ctypes.data, take longer than a small kernel runs.
-_DATA_OFFSET = object.__basicsize__
+# Where objects keep what the driver reads, in bytes from their address: a tuple its items; an array its data, the
+# descriptor of its dtype and its flags (NumPy's C interface, after the object's head).
+_ITEMS = tuple.__basicsize__
+_DATA, _DTYPE, _FLAGS = (object.__basicsize__ + field for field in (0, 40, 48))
+_TYPE = object.__basicsize__ - ir.IntType(64).width // 8
+_CONTIGUOUS = 1
+
+
+def _field(builder, base, distance):
+    """Load the 64-bit number that lies `distance` bytes after an address."""
+    spot = builder.add(base, ir.Constant(_I64, distance))
+    return builder.load(builder.inttoptr(spot, _I64.as_pointer()))
 
 
 @intrinsic
-def _call_task(typingctx, address, count, block, task):
-    """Call kernel machine code: ``kernel(task, &block[count], data of the array block[0], ..., block[count - 1])``."""
+def _word(typingctx, base, distance):
+    """Return the 64-bit number that lies `distance` bytes after an address."""
 
     def codegen(context, builder, sig, args):
-        address, count, block, task = args
-        data = context.make_array(sig.args[2])(context, builder, block).data
-        integers = builder.gep(data, [count])
+        return builder.load(builder.inttoptr(builder.add(*args), _I64.as_pointer()))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _call_task(typingctx, address, count, items, integers, task):
+    """Call kernel machine code: ``kernel(task, integers, data of the first array, ..., data of the last)``.
+
+    `items` is the address of the first of `count` references to arrays, `integers` that of the first integer.
+    """
+
+    def codegen(context, builder, sig, args):
+        address, count, items, integers, task = args
         done = builder.append_basic_block("done")
         unknown = builder.append_basic_block("unknown")
         cases = builder.switch(count, unknown)
@@ -56,10 +78,8 @@ def _call_task(typingctx, address, count, block, task):
             here = builder.append_basic_block(f"pointers{number}")
             cases.add_case(ir.Constant(_I64, number), here)
             builder.position_at_end(here)
-            arrays = [builder.load(builder.gep(data, [ir.Constant(_I64, j)])) for j in range(number)]
-            fields = [builder.add(array, ir.Constant(_I64, _DATA_OFFSET)) for array in arrays]
-            pointers = [builder.load(builder.inttoptr(field, _I64.as_pointer())) for field in fields]
-            kind = ir.FunctionType(ir.VoidType(), [_I64, integers.type] + [_I64] * number)
+            pointers = [_field(builder, _field(builder, items, 8 * j), _DATA) for j in range(number)]
+            kind = ir.FunctionType(ir.VoidType(), [_I64] * (2 + number))
             builder.call(builder.inttoptr(address, kind.as_pointer()), [task, integers, *pointers])
             builder.branch(done)
         builder.position_at_end(unknown)
@@ -67,7 +87,7 @@ def _call_task(typingctx, address, count, block, task):
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, block, types.int64), codegen
+    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
 
 
 def _x86(context: Any) -> bool:
@@ -109,23 +129,48 @@ def _restore_denormals(typingctx, former):
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _run_task(address, count, block, task):
+def _run_task(address, count, items, integers, task):
     former = _flush_denormals()
-    _call_task(address, count, block, task)
+    _call_task(address, count, items, integers, task)
     _restore_denormals(former)
 
 
-def _drive_serial(address, count, block, tasks):
+@numba.njit(nogil=True, error_model="numpy")
+def _fits(expected, count, items):
+    """Return whether every buffer is a C-contiguous array of its pointer's dtype."""
+    kind = _word(expected, 0)
+    for j in range(count):
+        array = _word(items, 8 * j)
+        if _word(array, _TYPE) != kind or _word(array, _DTYPE) != _word(expected, 8 * (j + 1)):
+            return False
+        if not _word(array, _FLAGS) & _CONTIGUOUS:
+            return False
+    return True
+
+
+def _drive_serial(address, expected, count, arrays, integers, tasks):
+    items, expected, integers = arrays + _ITEMS, _word(expected, _DATA), _word(integers, _DATA)
+    if not _fits(expected, count, items):
+        return False
     for task in range(tasks):
-        _run_task(address, count, block, task)
+        _run_task(address, count, items, integers, task)
+    return True
 
 
-def _drive_parallel(address, count, block, tasks):
-    for task in prange(tasks):
-        _run_task(address, count, block, task)
+def _drive_parallel(address, expected, count, arrays, integers, tasks):
+    items, expected, integers = arrays + _ITEMS, _word(expected, _DATA), _word(integers, _DATA)
+    if not _fits(expected, count, items):
+        return False
+    if numba.get_num_threads() == 1:  # ten times cheaper than a parallel loop of one thread
+        for task in range(tasks):
+            _run_task(address, count, items, integers, task)
+    else:
+        for task in prange(tasks):
+            _run_task(address, count, items, integers, task)
+    return True
 
 
-_SIGNATURE = types.void(types.int64, types.int64, types.Array(types.int64, 1, "C"), types.int64)
+_SIGNATURE = types.boolean(*[types.int64] * 6)
 
 
 def _load_tbb() -> None:
@@ -153,7 +198,7 @@ class _State:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.ready = False
-        self.guard: Any = nullcontext()
+        self.guard: Any = None
         self.serial: Any = None
         self.parallel: Any = None
         self.serial_only = False
@@ -181,7 +226,8 @@ def _prepare() -> None:
         _state.serial = _driver(_drive_serial)
         _state.parallel = _driver(_drive_parallel, parallel=True)
         # The first parallel call picks Numba's threading layer.
-        _state.parallel(0, 0, np.zeros(1, np.int64), 0)
+        nothing = np.zeros(1, np.int64)
+        _state.parallel(0, id(nothing), 0, id(()), id(nothing), 0)
         layer = numba.threading_layer()
         if layer == "workqueue":
             _state.guard = threading.RLock()  # two Python threads in it at once would abort the process
@@ -207,15 +253,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _thread_count() -> int:
-    """Return the number of kernel threads of this Python thread; Numba's default does not know the cgroup quota."""
-    if not hasattr(_state.seen, "default"):
-        _state.launchers.add(threading.get_ident())
-        _state.seen.default = default_threads()
-        untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
-        if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:
-            numba.set_num_threads(_state.seen.default)
-    return numba.get_num_threads()
+def _take_default() -> None:
+    """Give this Python thread its number of kernel threads; Numba's default does not know the cgroup quota."""
+    _state.launchers.add(threading.get_ident())
+    _state.seen.default = default_threads()
+    untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+    if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:
+        numba.set_num_threads(_state.seen.default)
 
 
 def set_num_threads(count: int) -> None:
@@ -243,7 +287,9 @@ def set_num_threads(count: int) -> None:
 def get_num_threads() -> int:
     """Return how many threads the kernels that this Python thread starts use."""
     _prepare()
-    return _thread_count()
+    if not hasattr(_state.seen, "default"):
+        _take_default()
+    return numba.get_num_threads()
 
 
 @lru_cache(maxsize=1)
@@ -275,26 +321,50 @@ def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: S
     """
     if not _state.ready:
         _prepare()
-    address, expected = kernel.entry(dtype)
-    if len(arrays) != len(expected):
-        raise TypeError(f"kernel {kernel.name} takes {len(expected)} buffers, got {len(arrays)}")
-    for array, wanted in zip(arrays, expected):
-        if type(array) is not np.ndarray or array.dtype is not wanted or not array.flags.c_contiguous:
-            _check(kernel, array, wanted)
-    block = np.array([*map(id, arrays), *integers], np.int64)
-    if tasks <= 1 or _state.serial_only or _thread_count() == 1:
-        _state.serial(address, len(expected), block, tasks)
-        return
+    address, expected, count = kernel.entry(dtype)
+    arrays = tuple(arrays)
+    if len(arrays) != count:
+        raise TypeError(f"kernel {kernel.name} takes {count} buffers, got {len(arrays)}")
+    numbers = _block(tuple(integers))
+    call = (address, id(expected), count, id(arrays), id(numbers), tasks)
+    if not _start(call):
+        arrays = _plain(kernel, arrays, dtype)
+        _start((*call[:3], id(arrays), *call[4:]))
+
+
+def _start(call: tuple[int, ...]) -> bool:
+    """Run the driver; return False, and nothing has run, if a buffer does not fit its pointer."""
+    if call[5] <= 1 or _state.serial_only:
+        return _state.serial(*call)
+    if not hasattr(_state.seen, "default"):
+        _take_default()
+    if _state.guard is None:
+        return _state.parallel(*call)
     with _state.guard:
-        _state.parallel(address, len(expected), block, tasks)
+        return _state.parallel(*call)
 
 
-def _check(kernel: Kernel, array: Any, wanted: np.dtype) -> None:
-    # Equal dtypes are usually one object; an equal one that is not (unpickled, say) is fine too, and so is a subclass.
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"kernel {kernel.name} takes arrays, got {type(array).__name__}")
-    if array.dtype != wanted or not array.flags.c_contiguous:
-        raise TypeError(
-            f"kernel {kernel.name}: a buffer must be C-contiguous {wanted}, "
-            f"got {array.dtype} with shape {array.shape} and strides {array.strides}"
-        )
+@lru_cache(maxsize=8192)
+def _block(integers: tuple[int, ...]) -> np.ndarray:
+    """Return the integers of a problem as the memory that kernels read."""
+    block = np.array((*integers, 0), np.int64)  # never empty
+    block.flags.writeable = False
+    return block
+
+
+def _plain(kernel: Kernel, arrays: tuple[Any, ...], dtype: str) -> tuple[np.ndarray, ...]:
+    """Return buffers that the driver refused as plain arrays; TypeError if they hold something else.
+
+    Equal dtypes are usually one object, but an equal one that is not (unpickled, say) is fine, and so is a subclass.
+    """
+    plain = []
+    for array, wanted in zip(arrays, kernel.dtypes(dtype)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"kernel {kernel.name} takes arrays, got {type(array).__name__}")
+        if array.dtype != wanted or not array.flags.c_contiguous:
+            raise TypeError(
+                f"kernel {kernel.name}: a buffer must be C-contiguous {wanted}, "
+                f"got {array.dtype} with shape {array.shape} and strides {array.strides}"
+            )
+        plain.append(np.ndarray(array.shape, wanted, array))
+    return tuple(plain)
