@@ -35,6 +35,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "mse_loss": (("mse",), "loss"),
     "dropout": (("dropout",), "dropout"),
     "elementwise": (("elementwise",), "elementwise"),
+    "pointwise": (("pointwise",), "pointwise"),
     "reduce": (("reduce",), "reduce"),
     "copy": (("copy",), "shape"),
     "convert": (("copy",), "shape"),

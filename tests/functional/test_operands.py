@@ -16,6 +16,7 @@ ARGUMENTS = {
     "adaptive_avg_pool2d": (1,), "avg_pool2d": (1,), "batch_norm": (None, None, None, None, True), "conv2d": (ONE,),
     "cross_entropy": (ONE,), "expand": ((2, 2),), "flatten": (), "getitem": (0,), "linear": (ONE,), "matmul": (ONE,),
     "max_pool2d": (1,), "mse_loss": (ONE,), "nll_loss": (ONE,), "pad": ((1, 1),), "permute": ((1, 0),),
+    "prelu": (ONE,),
     "reshape": ((4,),),
     "softmax": (0,), "log_softmax": (0,), "to_dtype": (np.float64,), "transpose": (0, 1), "unflatten": (0, (2, 1)),
     "unsqueeze": (0,),

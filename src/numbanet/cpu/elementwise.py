@@ -171,6 +171,9 @@ _FUNCTIONS: dict[str, Callable] = {
     "abs_backward": _abs_backward,
     "at_least_backward": lambda grad, x, low: select(x >= low, grad, splat_as(grad, 0.0)),
     "at_most_backward": lambda grad, x, high: select(x <= high, grad, splat_as(grad, 0.0)),
+    "prelu": lambda x, slope, _: select(x > splat_as(x, 0.0), x, slope * x),
+    "prelu_backward": lambda grad, x, slope: select(x > splat_as(x, 0.0), grad, slope * grad),
+    "prelu_backward_weight": lambda grad, x, _: select(x > splat_as(x, 0.0), splat_as(x, 0.0), grad * x),
     **_COMPARISONS,
 }
 _KERNELS = {name: _make(name, function) for name, function in _FUNCTIONS.items()}

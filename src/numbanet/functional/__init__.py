@@ -40,6 +40,14 @@ from numbanet.functional.loss import nll_loss as nll_loss
 from numbanet.functional.matmul import linear as linear
 from numbanet.functional.matmul import matmul as matmul
 from numbanet.functional.norm import batch_norm as batch_norm
+from numbanet.functional.pointwise import elu as elu
+from numbanet.functional.pointwise import hardsigmoid as hardsigmoid
+from numbanet.functional.pointwise import hardswish as hardswish
+from numbanet.functional.pointwise import hardtanh as hardtanh
+from numbanet.functional.pointwise import mish as mish
+from numbanet.functional.pointwise import prelu as prelu
+from numbanet.functional.pointwise import relu6 as relu6
+from numbanet.functional.pointwise import softplus as softplus
 from numbanet.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d

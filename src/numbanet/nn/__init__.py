@@ -26,6 +26,14 @@ from numbanet.nn.module import Module as Module
 from numbanet.nn.norm import BatchNorm1d as BatchNorm1d
 from numbanet.nn.norm import BatchNorm2d as BatchNorm2d
 from numbanet.nn.parameter import Parameter as Parameter
+from numbanet.nn.pointwise import ELU as ELU
+from numbanet.nn.pointwise import Hardsigmoid as Hardsigmoid
+from numbanet.nn.pointwise import Hardswish as Hardswish
+from numbanet.nn.pointwise import Hardtanh as Hardtanh
+from numbanet.nn.pointwise import Mish as Mish
+from numbanet.nn.pointwise import PReLU as PReLU
+from numbanet.nn.pointwise import ReLU6 as ReLU6
+from numbanet.nn.pointwise import Softplus as Softplus
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d
 from numbanet.nn.pool import MaxPool2d as MaxPool2d

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_name
+from numbanet.problem.base import float_array, float_name
 from numbanet.problem.elementwise import elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
 
@@ -229,6 +229,11 @@ def where(condition: Any, input: Any, other: Any) -> np.ndarray:
     dtype = result_dtype(a, b)
     operands = (_as(a, dtype), _as(b, dtype), condition)
     return _run("where", dtype, operands) if dtype.kind == "f" else _by_definition("where", operands)
+
+
+def prelu(input: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return input where it is positive, else slope * input; the shapes broadcast, the dtypes are equal floats."""
+    return _run("prelu", float_array("input", input).dtype, (input, slope))
 
 
 def elementwise_backward(function: str, *operands: np.ndarray | float) -> np.ndarray:

@@ -72,6 +72,9 @@ FUNCTIONS: dict[str, Any] = {
     "abs_backward": lambda grad, x: grad * np.sign(x),
     "at_least_backward": lambda grad, x, low: np.where(x >= low, grad, 0),
     "at_most_backward": lambda grad, x, high: np.where(x <= high, grad, 0),
+    "prelu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "prelu_backward": lambda grad, x, slope: np.where(x > 0, grad, slope * grad),
+    "prelu_backward_weight": lambda grad, x: np.where(x > 0, 0, grad * x),
 }
 
 

@@ -1,0 +1,64 @@
+"""Pointwise functions with parameters, on arrays: what activations and losses compute element by element."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.pointwise import MAX_PARAMETERS, PointwiseProblem
+
+
+@lru_cache(maxsize=1024)
+def _numbers(parameters: tuple[float, ...]) -> np.ndarray:
+    return np.array([*parameters, *(0.0,) * (MAX_PARAMETERS - len(parameters))])
+
+
+def _prepare(
+    which: str, function: str, operands: tuple[np.ndarray, ...], mean: bool = False
+) -> tuple[PointwiseProblem, np.ndarray, tuple[np.ndarray, ...]]:
+    """Return the problem, the operand whose memory order the result has, and the operands as the kernels see them."""
+    arrays = [float_array("input", operand) for operand in operands]
+    dtype = same_dtype(**{f"operand {position}": array for position, array in enumerate(arrays)})
+    model = memory.dense(arrays[function.endswith(("_backward", "_backward_target"))])
+    dense = tuple(array.ndim > 0 for array in arrays)
+    for array in arrays:
+        if array.ndim and array.shape != model.shape:
+            raise ValueError(f"operands of {function} must have one shape, got {array.shape} and {model.shape}")
+    flat = (memory.flat(memory.like_layout(a, model)) if a.ndim else a.reshape(1) for a in arrays)
+    return PointwiseProblem(which, dtype, function, model.size, dense, mean), model, tuple(flat)
+
+
+def pointwise(function: str, operands: tuple[np.ndarray, ...], *parameters: float) -> np.ndarray:
+    """Return a function of arrays, element by element.
+
+    Parameters
+    ----------
+    function : str
+        A name of `numbanet.reference.pointwise`; those that end with ``_backward`` or ``_backward_target`` take the
+        gradient of the result first.
+    operands : tuple of numpy.ndarray
+        Arrays of one shape and dtype, float32 or float64; those of no dimension serve every element. The result has
+        the shape and memory order of the first, or of the second where that is a gradient.
+    *parameters : float
+        At most two.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtypes or shapes differ.
+    """
+    problem, model, flat = _prepare("forward", function, operands)
+    y = memory.empty_like(model)
+    dispatch.run(problem, (*flat, _numbers(parameters)), (memory.flat(y),))
+    return y
+
+
+def pointwise_sum(function: str, operands: tuple[np.ndarray, ...], *parameters: float, mean: bool) -> np.ndarray:
+    """Return the sum, or the mean, of what `pointwise` returns, without that array; no dimension."""
+    problem, _, flat = _prepare("sum", function, operands, mean)
+    total = np.empty(1, problem.dtype)
+    dispatch.run(problem, (*flat, _numbers(parameters)), (total,))
+    return total.reshape(())
