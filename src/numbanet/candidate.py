@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ def _nothing(problem: Any) -> int:
 
 def _unit(problem: Any) -> float:
     return 1.0
+
+
+def _itself(problem: Any) -> Hashable:
+    return problem
 
 
 def rounding(problem: Any) -> float:
@@ -48,6 +52,11 @@ class Candidate:
         operands and partial results, whose size depends on the machine, a kernel takes from `memory.empty` itself.)
     tolerance : callable
         ``tolerance(problem)``: expected max|error| / max|result| against exact arithmetic.
+    prepare : callable or None
+        ``prepare(problem, weight)`` packs or transforms the weight, the second input, and `run` takes what it returns
+        in its place. None: `run` takes the weight as it is.
+    form : callable
+        ``form(problem)``: what of a problem `prepare` looks at. Problems with equal forms share a prepared weight.
     """
 
     name: str
@@ -56,6 +65,8 @@ class Candidate:
     cost: Callable[[Any], float] = _unit
     workspace_bytes: Callable[[Any], int] = _nothing
     tolerance: Callable[[Any], float] = rounding
+    prepare: Callable[[Any, np.ndarray], Any] | None = None
+    form: Callable[[Any], Hashable] = _itself
 
 
 CandidateLists = dict[tuple[str, str], list[Candidate]]

@@ -17,6 +17,7 @@ from typing import Any
 
 from numbanet import memory, settings
 from numbanet.candidate import Arrays, Candidate
+from numbanet.prepared import PreparedWeight
 from numbanet.problem import Problem
 
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
@@ -151,11 +152,20 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     return _choose(problem, device, settings.get_precision(), _override.get())
 
 
-def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") -> None:
-    """Solve a problem: `inputs` and `outputs` are arrays (or None where the problem has no such operand)."""
+def run(
+    problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu", prepared: PreparedWeight | None = None
+) -> None:
+    """Solve a problem: `inputs` and `outputs` are arrays (or None where the problem has no such operand).
+
+    With `prepared`, which holds the weight that is the second input, forms of it that exist are used again.
+    """
     chosen = choose(problem, device)
     if chosen.name == "reference" and "reference" not in _override.get():
         _say_reference(problem)
+    if chosen.prepare is not None:
+        weight = inputs[1]
+        weight = chosen.prepare(problem, weight) if prepared is None else prepared.form(chosen, problem, weight)
+        inputs = (inputs[0], weight, *inputs[2:])
     size = chosen.workspace_bytes(problem)
     chosen.run(problem, inputs, outputs, memory.empty((size,), "uint8") if size else None)
 

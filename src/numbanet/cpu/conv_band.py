@@ -177,11 +177,15 @@ def _forward_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     return taps, p.n * bands, (*_geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
 
 
+def _prepare(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    taps, *_ = _forward_plan(p)
+    return pack(weight, taps, 1, len(taps), False, p.dtype)
+
+
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, weight, bias, residual = inputs
-    taps, tasks, integers_ = _forward_plan(p)
-    packed = pack(weight, taps, 1, len(taps), False, p.dtype)
-    unused = weight
+    x, packed, bias, residual = inputs
+    _, tasks, integers_ = _forward_plan(p)
+    unused = packed
     buffers = x, packed, unused if bias is None else bias, unused if residual is None else residual, outputs[0]
     launch(band_forward, tasks, buffers, integers_, p.dtype)
 
@@ -243,7 +247,12 @@ def _weight_cost(p: ConvProblem) -> float:
 
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "forward"): [Candidate("cpu.band", _forward, _supports, _forward_cost, tolerance=tolerance)],
+    ("conv2d", "forward"): [
+        Candidate(
+            "cpu.band", _forward, _supports, _forward_cost, tolerance=tolerance,
+            prepare=_prepare, form=lambda p: p.dilation[1] == 1,
+        )  # fmt: skip
+    ],
     ("conv2d", "backward_weight"): [
         Candidate("cpu.band", _backward_weight, _supports, _weight_cost, tolerance=tolerance)
     ],

@@ -216,26 +216,44 @@ def zeros(count: int, dtype: str) -> np.ndarray:
     return np.zeros(count, dtype)
 
 
+def _padded(p: ConvProblem) -> ConvProblem:
+    """Return a problem with a reduction: the sum over no channel is that over one of zeros."""
+    if p.reduction:
+        return p
+    return replace(p, c=p.groups) if p.which == "forward" else replace(p, k=p.groups)
+
+
+def prepare(p: ConvProblem, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the packed weight of each grid."""
+    if not p.reduction:
+        p = _padded(p)
+        weight = np.zeros((p.k, p.r, p.s, p.cg), p.dtype)
+    transposed = p.which == "backward_input"
+    return tuple(pack(weight, grid.taps, p.groups, p.r * p.s, transposed, p.dtype) for grid in grids(p))
+
+
+def form(p: ConvProblem) -> tuple:
+    """Return what of a problem decides about the packed weight, beside the weight."""
+    return p.which, p.groups, p if p.which == "backward_input" else None
+
+
 def run(
     p: ConvProblem,
     source: np.ndarray,
-    weight: np.ndarray,
+    packed: tuple[np.ndarray, ...],
     bias: np.ndarray | None,
     residual: np.ndarray | None,
     out: np.ndarray,
 ) -> None:
     """Convolve forward (`source` is x, `out` is y) or backward (`source` is the gradient of y, `out` that of x)."""
-    if weight.size == 0:  # the sum over no channel is that over one of zeros
-        p = replace(p, c=p.groups) if p.which == "forward" else replace(p, k=p.groups)
-        source = np.zeros((*source.shape[:3], p.groups), p.dtype)
-        weight = np.zeros((p.k, p.r, p.s, p.cg), p.dtype)
+    if not p.reduction:
+        p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
     padding = zeros(max(source.shape[3], 1), p.dtype)
     if p.which == "backward_input":
         clear_unseen(p, out)
-    for grid, tasks, integers_ in _plan(p):
-        packed = pack(weight, grid.taps, p.groups, p.r * p.s, p.which == "backward_input", p.dtype)
+    for (grid, tasks, integers_), panels in zip(_plan(p), packed):
         buffers = (
-            source, packed, grid.taps, padding, padding if bias is None else bias,
+            source, panels, grid.taps, padding, padding if bias is None else bias,
             padding if residual is None else residual, out,
         )  # fmt: skip
         launch(gather, tasks, buffers, integers_, p.dtype)
@@ -264,6 +282,10 @@ def cost(problem: ConvProblem) -> float:
 
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "forward"): [Candidate("cpu.direct", _forward, cost=cost, tolerance=tolerance)],
-    ("conv2d", "backward_input"): [Candidate("cpu.direct", _backward_input, cost=cost, tolerance=tolerance)],
+    ("conv2d", "forward"): [
+        Candidate("cpu.direct", _forward, cost=cost, tolerance=tolerance, prepare=prepare, form=form)
+    ],
+    ("conv2d", "backward_input"): [
+        Candidate("cpu.direct", _backward_input, cost=cost, tolerance=tolerance, prepare=prepare, form=form)
+    ],
 }

@@ -9,6 +9,7 @@ backward_input is the same algorithm with the filter turned round and the paddin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -165,9 +166,8 @@ def transformed_weight(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
     return out
 
 
-def _run(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+def _run(p: ConvProblem, source: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
     shares, work_size, integers_ = _plan(p)
-    weights = transformed_weight(p, weight)
     work = memory.empty((shares * work_size,), p.dtype)
     nothing = zeros(max(source.shape[3], out.shape[3]), p.dtype)
     buffers = (source, weights, nothing, nothing if bias is None else bias, work, out)
@@ -211,11 +211,23 @@ def _cost(p: ConvProblem) -> float:
     return 2.0 * POINTS * tiles * c * columns + transforms
 
 
+def _form(p: ConvProblem) -> str:
+    return p.which
+
+
 def _tolerance(p: ConvProblem) -> float:
     return 3e-5
 
 
+def _candidate(run: Callable[..., None]) -> list[Candidate]:
+    return [
+        Candidate(
+            "cpu.winograd", run, _supports, _cost, tolerance=_tolerance, prepare=transformed_weight, form=_form
+        )  # fmt: skip
+    ]
+
+
 CANDIDATES: CandidateLists = {
-    ("conv2d", "forward"): [Candidate("cpu.winograd", _forward, _supports, _cost, tolerance=_tolerance)],
-    ("conv2d", "backward_input"): [Candidate("cpu.winograd", _backward_input, _supports, _cost, tolerance=_tolerance)],
+    ("conv2d", "forward"): _candidate(_forward),
+    ("conv2d", "backward_input"): _candidate(_backward_input),
 }

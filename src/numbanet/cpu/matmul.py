@@ -44,14 +44,22 @@ def _rows(a: np.ndarray) -> np.ndarray:
     return copy
 
 
+def _prepare(p: MatmulProblem, b: np.ndarray) -> Any:
+    """Return b packed as a filter; as it is where it is the convolution's input."""
+    problem = _as_convolution(p)
+    if problem.which == "backward_weight":
+        return b
+    return conv_direct.prepare(problem, b.reshape(problem.k, 1, 1, problem.c))
+
+
 def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     (a, b, bias, residual), (out,) = inputs, outputs
     problem = _as_convolution(p)
     if problem.which == "forward":
         left = a if p.a_rows else _rows(a)
-        conv_direct.run(problem, left.reshape(1, 1, p.m, p.k), b.reshape(p.n, 1, 1, p.k), bias, residual, out)
+        conv_direct.run(problem, left.reshape(1, 1, p.m, p.k), b, bias, residual, out)
     elif problem.which == "backward_input":
-        conv_direct.run(problem, a.reshape(1, 1, p.m, p.k), b.reshape(p.k, 1, 1, p.n), bias, residual, out)
+        conv_direct.run(problem, a.reshape(1, 1, p.m, p.k), b, bias, residual, out)
     else:
         conv_weight.run(problem, b.reshape(1, 1, p.k, p.n), a.reshape(1, 1, p.k, p.m), out)
 
@@ -69,6 +77,9 @@ def _tolerance(p: MatmulProblem) -> float:
 
 CANDIDATES: CandidateLists = {
     ("matmul", "forward"): [
-        Candidate("cpu.panel", _run, _supports, lambda problem: float(problem.flops), tolerance=_tolerance)
+        Candidate(
+            "cpu.panel", _run, _supports, lambda problem: float(problem.flops), tolerance=_tolerance,
+            prepare=_prepare, form=lambda problem: (problem.a_rows, problem.b_rows),
+        )  # fmt: skip
     ],
 }
