@@ -12,7 +12,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-TORCH  ?= torch==2.13.0
+TORCH  ?= torch==2.13.0 torchvision==0.28.0
 ARGS   ?=
 
 BIN := $(VENV)/bin
@@ -57,7 +57,7 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 
 $(VENV)/.torch: | $(BIN)/python
 	@echo "Installing $(TORCH) into $(VENV) (once)"
-	@$(PIP) "$(TORCH)" && touch $@
+	@$(PIP) $(TORCH) && touch $@
 
 $(VENV)/.%: pyproject.toml | $(BIN)/python
 	@echo "Installing numbanet and its requirements for '$*' into $(VENV) (once)"

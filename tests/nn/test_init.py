@@ -128,3 +128,34 @@ def test_mode_errors() -> None:
         init.kaiming_uniform_(blank(2, 2), mode="fan")
     with pytest.raises(ValueError, match="at least 2 dimensions"):
         init.xavier_normal_(blank(2))
+
+
+def test_drawn_from_gives_layers_their_generator() -> None:
+    with init.drawn_from(np.random.default_rng(3)):
+        first, second = nn.Linear(4, 5), nn.Linear(4, 5, generator=np.random.default_rng(3))
+        with init.drawn_from(None):
+            third = nn.Linear(4, 5)
+    rng = np.random.default_rng(3)
+    assert np.array_equal(first.weight.data, nn.Linear(4, 5, generator=rng).weight.data)
+    assert np.array_equal(first.weight.data, second.weight.data)
+    assert np.array_equal(third.weight.data, nn.Linear(4, 5, generator=rng).weight.data)
+    with pytest.raises(TypeError, match="generator must be a numpy.random.Generator, got int"):
+        with init.drawn_from(3):  # type: ignore[arg-type]
+            pass
+
+
+def test_skipped_leaves_tensors_as_they_are() -> None:
+    with init.skipped():
+        assert np.isnan(init.normal_(blank(3, 4)).data).all()
+        nn.Conv2d(3, 4, 3)
+    assert not np.isnan(init.normal_(blank(3, 4)).data).any()
+
+
+@pytest.mark.parametrize("fill", [init.normal_, init.uniform_, init.trunc_normal_, init.kaiming_normal_])
+def test_large_tensors_are_drawn_in_parts(fill: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fill(blank(7, 3, 5), generator=np.random.default_rng(0)).data
+    monkeypatch.setattr(init, "_CHUNK", 40)
+    parts = fill(blank(7, 3, 5), generator=np.random.default_rng(0)).data
+    if fill is not init.trunc_normal_:  # draws again what fell outside, so its parts follow each other differently
+        assert np.array_equal(whole, parts)
+    assert not np.isnan(parts).any() and len(np.unique(parts)) == parts.size

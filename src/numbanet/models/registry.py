@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from numbanet import nn
+from numbanet.models import resnet, vgg
 from numbanet.models.builder import convnet
 from numbanet.models.convnetjs import convnetjs
 from numbanet.models.digits import digits
 from numbanet.models.lenet import lenet5
-from numbanet.models.resnet_cifar import ResNetCifar, resnet20
+from numbanet.models.resnet_cifar import ResNetCifar, resnet20, resnet56
 from numbanet.problem.base import choice
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -21,7 +22,11 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits": digits,
     "lenet5": lenet5,
     "resnet20": resnet20,
-    **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in (32, 44, 56, 110)},
+    "resnet56": resnet56,
+    **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in (32, 44, 110)},
+    **{f"resnet{depth}": getattr(resnet, f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
+    "resnext50_32x4d": resnet.resnext50_32x4d,
+    **{name: getattr(vgg, name) for depth in (11, 13, 16, 19) for name in (f"vgg{depth}", f"vgg{depth}_bn")},
 }
 
 
@@ -63,9 +68,9 @@ def get(
         If the model has no such option; the message lists those it has.
     """
     build = _MODELS[choice("name", name, names())]
-    known = list(inspect.signature(build).parameters)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise TypeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    given = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, **options}
-    return build(**{key: value for key, value in given.items() if value is not None and key in known})
+    parameters = inspect.signature(build).parameters
+    unknown = [option for option in options if option not in parameters]
+    if unknown and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise TypeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(parameters)}")
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    return build(**{key: value for key, value in shape.items() if value is not None and key in parameters}, **options)

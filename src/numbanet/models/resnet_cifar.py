@@ -6,6 +6,8 @@ import numpy as np
 
 from numbanet import functional as F
 from numbanet import nn
+from numbanet.models.resnet import BasicBlock, projection
+from numbanet.models.weights import he_fan_out, initialise
 from numbanet.nn import init
 from numbanet.problem.base import choice, integer
 from numbanet.tensor import Tensor
@@ -30,49 +32,6 @@ class ZeroPadShortcut(nn.Module):
     def extra_repr(self) -> str:
         """Return the numbers of channels."""
         return f"{self.in_channels}, {self.out_channels}"
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm, and a shortcut around them: relu(f(x) + shortcut(x)).
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-    stride : int
-        Of the first convolution.
-    shortcut : {"A", "B"}
-        Where the shape changes: `ZeroPadShortcut`, or a 1 x 1 convolution with batch norm.
-    generator : numpy.random.Generator, optional
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        shortcut: str = "A",
-        generator: np.random.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False, generator=generator)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False, generator=generator)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample: nn.Module | None = None
-        if stride != 1 and shortcut == "A":
-            self.downsample = ZeroPadShortcut(in_channels, out_channels)
-        elif stride != 1:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False, generator=generator),
-                nn.BatchNorm2d(out_channels),
-            )
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return (N, out_channels, H / stride, W / stride) from (N, in_channels, H, W)."""
-        identity = input if self.downsample is None else self.downsample(input)
-        x = self.relu(self.bn1(self.conv1(input)))
-        return self.relu(self.bn2(self.conv2(x)) + identity)
 
 
 class ResNetCifar(nn.Module):
@@ -113,17 +72,16 @@ class ResNetCifar(nn.Module):
         if rest:
             raise ValueError(f"depth must be 6n + 2, such as 20, 32, 44, 56 or 110, got {depth}")
         choice("shortcut", shortcut, ("A", "B"))
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False, generator=generator)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.relu = nn.ReLU()
-        self.layer1 = _stage(16, 16, 1, blocks, shortcut, generator)
-        self.layer2 = _stage(16, 32, 2, blocks, shortcut, generator)
-        self.layer3 = _stage(32, 64, 2, blocks, shortcut, generator)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(64, num_classes, generator=generator)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        with init.drawn_from(generator):
+            self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(16)
+            self.relu = nn.ReLU()
+            self.layer1 = _stage(16, 16, 1, blocks, shortcut)
+            self.layer2 = _stage(16, 32, 2, blocks, shortcut)
+            self.layer3 = _stage(32, 64, 2, blocks, shortcut)
+            self.avgpool = nn.AdaptiveAvgPool2d(1)
+            self.fc = nn.Linear(64, num_classes)
+            initialise(self, nn.Conv2d, he_fan_out)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return scores (N, num_classes) of images (N, in_channels, H, W)."""
@@ -132,17 +90,13 @@ class ResNetCifar(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _stage(
-    in_channels: int,
-    out_channels: int,
-    stride: int,
-    blocks: int,
-    shortcut: str,
-    generator: np.random.Generator | None,
-) -> nn.Sequential:
-    first = BasicBlock(in_channels, out_channels, stride, shortcut, generator)
-    others = (BasicBlock(out_channels, out_channels, 1, shortcut, generator) for _ in range(blocks - 1))
-    return nn.Sequential(first, *others)
+def _stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: str) -> nn.Sequential:
+    around: nn.Module | None = None
+    if stride != 1:
+        around = (ZeroPadShortcut(in_channels, out_channels) if shortcut == "A"
+                  else projection(in_channels, out_channels, stride))  # fmt: skip
+    first = BasicBlock(in_channels, out_channels, stride, around)
+    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels) for _ in range(blocks - 1)))
 
 
 def resnet20(
@@ -150,3 +104,10 @@ def resnet20(
 ) -> ResNetCifar:
     """Build the 20-layer `ResNetCifar`: 269,722 parameters with ten classes."""
     return ResNetCifar(20, num_classes, in_channels, shortcut, generator)
+
+
+def resnet56(
+    num_classes: int = 10, in_channels: int = 3, shortcut: str = "A", generator: np.random.Generator | None = None
+) -> ResNetCifar:
+    """Build the 56-layer `ResNetCifar`: 853,018 parameters with ten classes."""
+    return ResNetCifar(56, num_classes, in_channels, shortcut, generator)

@@ -1,12 +1,16 @@
 """Fill tensors with first values: the functions of torch.nn.init.
 
-Each takes ``generator``, a numpy.random.Generator; without one the package's own draws (`numbanet.random.manual_seed`).
-Numbers are drawn in row-major order of the shape, so they do not depend on the order of the tensor's memory.
+Each takes ``generator``, a numpy.random.Generator; without one that of `drawn_from` draws, or else the package's own
+(`numbanet.random.manual_seed`). Numbers are drawn in row-major order of the shape, so they do not depend on the order
+of the tensor's memory.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from statistics import NormalDist
 from typing import Any
 
@@ -20,6 +24,44 @@ _GAINS = {
     "linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "conv3d": 1.0, "sigmoid": 1.0,
     "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4,
 }  # fmt: skip
+
+_CHUNK = 1 << 20  # numbers drawn at once, in float64: a large layer shall not take a large copy of itself
+_REJECT = 0.1  # probability of the interval from which numbers outside it are cheaper to draw again
+_here: ContextVar[np.random.Generator | None] = ContextVar("numbanet_init_generator", default=None)
+_skipped: ContextVar[bool] = ContextVar("numbanet_init_skipped", default=False)
+
+
+@contextmanager
+def drawn_from(generator: np.random.Generator | None) -> Iterator[None]:
+    """Within a ``with`` block, draw from `generator` wherever no other one is given; None changes nothing.
+
+    Raises
+    ------
+    TypeError
+        If it is not a numpy.random.Generator.
+    """
+    token = _here.set(_here.get() if generator is None else _chosen(generator))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Within a ``with`` block, leave tensors as they are: new layers hold garbage until a checkpoint is loaded.
+
+    ::
+
+        with nn.init.skipped():
+            model = models.vgg16()
+        io.load_model(model, "vgg16.safetensors")
+    """
+    token = _skipped.set(True)
+    try:
+        yield
+    finally:
+        _skipped.reset(token)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -65,22 +107,34 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * window, tensor.shape[0] * window
 
 
-def _fill(tensor: Tensor, values: Any) -> Tensor:
-    tensor.data[...] = values
+def _fill(tensor: Tensor, draw: Callable[[tuple[int, ...]], Any]) -> Tensor:
+    """Fill with ``draw(shape)``, some rows at a time; generators give the same numbers however they are asked."""
+    if _skipped.get():
+        return tensor
+    data = tensor.data
+    rows = max(1, _CHUNK // max(1, math.prod(data.shape[1:])))
+    if data.ndim == 0 or len(data) <= rows:
+        data[...] = draw(data.shape)
+    else:
+        for first in range(0, len(data), rows):
+            part = data[first : first + rows]
+            part[...] = draw(part.shape)
     tensor.bump_version()
     return tensor
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
     """Fill with numbers of the uniform distribution over [a, b), and return the tensor."""
-    return _fill(tensor, _chosen(generator).uniform(a, b, tensor.shape))
+    chosen = _chosen(generator)
+    return _fill(tensor, lambda shape: chosen.uniform(a, b, shape))
 
 
 def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: np.random.Generator | None = None
 ) -> Tensor:
     """Fill with numbers of the normal distribution, and return the tensor."""
-    return _fill(tensor, _chosen(generator).normal(mean, std, tensor.shape))
+    chosen = _chosen(generator)
+    return _fill(tensor, lambda shape: chosen.normal(mean, std, shape))
 
 
 def trunc_normal_(
@@ -100,27 +154,37 @@ def trunc_normal_(
     """
     if a > b or not std > 0:
         raise ValueError(f"a must not be above b and std must be positive, got a={a}, b={b}, std={std}")
-    # The inverse of the distribution function maps a uniform number between its values at a and b.
-    normal = NormalDist(mean, std)
-    uniform = _chosen(generator).uniform(normal.cdf(a), normal.cdf(b), tensor.shape)
-    inside = np.clip(uniform, np.nextafter(0, 1), np.nextafter(1, 0))
-    values = np.asarray(np.frompyfunc(normal.inv_cdf, 1, 1)(inside), np.float64)
-    return _fill(tensor, np.clip(values, a, b))
+    normal, chosen = NormalDist(mean, std), _chosen(generator)
+    low, high = normal.cdf(a), normal.cdf(b)
+
+    def again(shape: tuple[int, ...]) -> np.ndarray:
+        values = chosen.normal(mean, std, shape)
+        while (outside := (values < a) | (values > b)).any():
+            values[outside] = chosen.normal(mean, std, int(outside.sum()))
+        return values
+
+    def inverse(shape: tuple[int, ...]) -> np.ndarray:
+        # The inverse of the distribution function maps a uniform number between its values at a and b.
+        inside = np.clip(chosen.uniform(low, high, shape), np.nextafter(0, 1), np.nextafter(1, 0))
+        values = np.asarray(np.frompyfunc(normal.inv_cdf, 1, 1)(inside), np.float64)
+        return np.clip(values, a, b)
+
+    return _fill(tensor, again if high - low > _REJECT else inverse)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one number, and return the tensor."""
-    return _fill(tensor, val)
+    return _fill(tensor, lambda shape: val)
 
 
 def ones_(tensor: Tensor) -> Tensor:
     """Fill with ones, and return the tensor."""
-    return _fill(tensor, 1)
+    return _fill(tensor, lambda shape: 1)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
     """Fill with zeros, and return the tensor."""
-    return _fill(tensor, 0)
+    return _fill(tensor, lambda shape: 0)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
@@ -188,7 +252,7 @@ def _chosen(generator: np.random.Generator | None) -> np.random.Generator:
         return generator
     if generator is not None:
         raise TypeError(f"generator must be a numpy.random.Generator, got {type(generator).__name__}")
-    return numpy_generator()
+    return _here.get() or numpy_generator()
 
 
 def _xavier_std(tensor: Tensor, gain: float) -> float:

@@ -1,0 +1,90 @@
+"""The networks against torchvision's, with equal weights: scores in float32, a training step's gradients in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn as tnn
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import models, nn
+from tests.parity import torchvision_models
+
+torchvision = torchvision_models.load()
+
+NAMES = ("vgg11", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d")
+SIZE = 64
+
+
+def small(model: Any, layers: Any) -> Any:
+    """The same network with two classes and, in VGG and AlexNet, hidden layers of 8: a test needs no 100 M weights."""
+    if isinstance(getattr(model, "classifier", None), layers.Sequential):
+        linear = [k for k, layer in enumerate(model.classifier) if isinstance(layer, layers.Linear)]
+        sizes = [model.classifier[linear[0]].in_features, *[8] * (len(linear) - 1), 2]
+        for k, taken, given in zip(linear, sizes, sizes[1:]):
+            model.classifier[k] = layers.Linear(taken, given)
+    for module in model.modules():
+        if isinstance(module, layers.Dropout):
+            module.p = 0.0
+    return model
+
+
+def twins(name: str) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    theirs = small(getattr(torchvision, name)(num_classes=2), tnn)
+    for module in theirs.modules():  # running statistics that are no zeros and ones
+        if isinstance(module, tnn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    with nn.init.skipped():
+        ours = small(models.get(name, 2), nn)
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    return ours, theirs
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE)), np.array([0, 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores(name: str) -> None:
+    ours, theirs = twins(name)
+    ours.eval(), theirs.eval()
+    x = batch()[0].astype(np.float32)
+    with nnet.no_grad(), torch.no_grad():
+        scores, expected = ours(nnet.tensor(x)).data, theirs(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_step(name: str) -> None:
+    ours, theirs = twins(name)
+    ours, theirs = ours.double(), theirs.double()
+    x, labels = batch()
+    loss = F.cross_entropy(ours(nnet.tensor(x)), nnet.tensor(labels))
+    expected = tnn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(labels))
+    loss.backward()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    gradients = {key: parameter.grad.numpy() for key, parameter in theirs.named_parameters()}
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for key, parameter in ours.named_parameters():
+        # A bias before batch norm has gradient zero, but for rounding.
+        atol = 1e-6 * np.abs(gradients[key]).max() + 1e-12 * largest
+        np.testing.assert_allclose(parameter.grad.data, gradients[key], rtol=0, atol=atol, err_msg=key)
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[key], value.numpy(), rtol=1e-8, atol=1e-10, err_msg=key)
+
+
+def test_files_without_counters_of_batches_load() -> None:
+    """Many of torchvision's files are older than ``num_batches_tracked``; torch loads them, and so do we."""
+    theirs = torchvision.resnet18(num_classes=2).state_dict()
+    old = {key: value for key, value in theirs.items() if not key.endswith("num_batches_tracked")}
+    with nn.init.skipped():
+        found = models.resnet18(2).load_state_dict(old)
+    assert found == ([], [])
+    torchvision.resnet18(num_classes=2).load_state_dict(dict(old))
