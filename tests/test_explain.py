@@ -26,8 +26,8 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("dropout", ((32, 10), 0.3), {}),
     ("reduce", ((2, 16, 9, 9), (2, 3)), {"mean": True}),
     ("pad", ((2, 16, 9, 9), (1, 1, 2, 2)), {"mode": "reflect"}),
-    ("clip", ("scale", 1000), {}),
-    ("vector_norm", (), {"size": 1000, "ord": 2.0, "chunk": 512}),
+    ("clip", ("scale", (1000,)), {}),
+    ("vector_norm", (), {"sizes": (1000, 10), "ord": 2.0}),
 ]
 
 

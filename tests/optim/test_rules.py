@@ -131,6 +131,21 @@ def test_writes_nothing_beyond_its_arrays(size: int) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_lists_are_updated_as_one_by_one(rule: str) -> None:
+    step, states, choices = RULES[rule]
+    shapes = [(5, 3), (), (0,), (70_001,), (16,), (40_000,), (2, 3, 4, 5), (33,)]
+    sets = [operands(rule, shape, "float64" if shape == (16,) else "float32") for shape in shapes]
+    sets[6] = [np.asfortranarray(a) if j % 2 else a for j, a in enumerate(sets[6])]
+    expected = [[a.copy() for a in arrays] for arrays in sets]
+    for arrays in expected:
+        step(*arrays, **choices[-1])
+    step(*(list(arrays) for arrays in zip(*sets)), **choices[-1])
+    for found, wanted in zip(sets, expected):
+        for f, w in zip(found, wanted):
+            np.testing.assert_array_equal(f, w)
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_threads_give_equal_bits(rule: str) -> None:
     step, _, choices = RULES[rule]
     before, results = get_num_threads(), []
@@ -171,8 +186,10 @@ def test_refuses_what_does_not_fit() -> None:
         ops.sgd_step(frozen, x, lr=0.1)
     with pytest.raises(TypeError, match="parameter must be an array of native float32 or float64, got int64"):
         ops.sgd_step(np.zeros(3, np.int64), x, lr=0.1)
-    with pytest.raises(TypeError, match="parameter must be .* got list"):
-        ops.sgd_step([0.0], x, lr=0.1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="parameter must be .* got float"):
+        ops.sgd_step([0.0], [x], lr=0.1)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="grad must have as many entries as parameter, 2, got 1"):
+        ops.sgd_step([x, x.copy()], [x], lr=0.1)
     with pytest.raises(ValueError, match="exp_avg_sq is updated in place"):
         ops.adam_step(x, x.copy(), x.copy(), frozen, step=1)
     with pytest.raises(ValueError, match="momentum_buffer must have the parameter's shape"):
@@ -199,6 +216,24 @@ def test_vector_norm_of_what_is_not_finite(ord: float, rng: np.random.Generator)
         assert np.isnan(ops.vector_norm(x, ord))
         x[position] = -np.inf
         assert ops.vector_norm(x, ord) == (np.abs(x).min() if ord == -np.inf else np.inf)
+
+
+@pytest.mark.parametrize("ord", [2, np.inf, -np.inf, 0, 3, -1])
+def test_vector_norms_of_many(ord: float, rng: np.random.Generator) -> None:
+    shapes = [(3, 5), (0,), (50_000,), (), (17,)]
+    arrays = [rng.standard_normal(shape).astype("float64" if j % 2 else "float32") for j, shape in enumerate(shapes)]
+    expected = [ops.vector_norm(x, ord) for x in arrays]
+    np.testing.assert_array_equal(ops.vector_norms(arrays, ord), expected)
+    with nnet.use("reference"):
+        np.testing.assert_allclose(ops.vector_norms(arrays, ord), expected, rtol=1e-12)
+    assert ops.vector_norms([], ord).shape == (0,)
+
+
+def test_fill(rng: np.random.Generator) -> None:
+    arrays = [np.full(33, np.nan, np.float32), np.zeros((2, 3, 4)).transpose(2, 0, 1), np.ones((4, 6))[:, ::2]]
+    ops.fill_(arrays, 2.5)
+    for x in arrays:
+        np.testing.assert_array_equal(x, 2.5)
 
 
 def test_vector_norm_of_nothing_and_of_extremes() -> None:

@@ -1,8 +1,9 @@
-"""Optimizer steps fused into one pass over parameter, gradient and state; partial norms; scaling and clamping.
+"""Optimizer steps fused into one pass over parameter, gradient and state; partial norms; scaling, clamping, filling.
 
-Each rule is a function of one vector (`i`: where it starts, `n`: how many of its lanes count), inlined twice into its
-kernel: with n = lanes for the full vectors, where the tests on n vanish, and once for the tail. The formulas, and the
-order of the coefficients `h`, are those of `numbanet.reference.optim`.
+All work on many arrays in one launch (see `numbanet.cpu.many`). Each rule is a function of one vector (`i`: where it
+starts, `n`: how many of its lanes count), inlined twice into its kernel: with n = lanes for the full vectors, where the
+tests on n vanish, and once for the tail. The formulas, and the order of the coefficients `h`, are those of
+`numbanet.reference.optim`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.many import many, pieces, references, typed
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     absolute,
@@ -26,6 +28,7 @@ from numbanet.cpu.simd import (
     load_tail,
     maximum,
     minimum,
+    offset,
     reduce_add,
     reduce_max,
     splat,
@@ -34,8 +37,6 @@ from numbanet.cpu.simd import (
     store_tail,
 )
 from numbanet.problem.optim import RULES
-
-_CHUNK = 1 << 14  # elements a task
 
 
 @device
@@ -76,15 +77,17 @@ def _sgd(param, grad, buffer, i, n, use_buffer, first, nesterov, h):
 
 
 @kernel
-def sgd(task: Index, ints: I64, param: T, grad: T, buffer: T, coefficients: F64):
-    size, chunk, use_buffer, first, nesterov = integers(ints, 5)
+def sgd(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
+    tasks, use_buffer, first, nesterov = integers(ints, 4)
     h = floats(coefficients, 5)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    while i + lanes(param) <= end:
-        _sgd(param, grad, buffer, i, lanes(param), use_buffer, first, nesterov, h)
-        i += lanes(param)
-    if i < end:
-        _sgd(param, grad, buffer, i, end - i, use_buffer, first, nesterov, h)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        param, grad, buffer = many(like, table, number * 3, 3)
+        while i + lanes(param) <= end:
+            _sgd(param, grad, buffer, i, lanes(param), use_buffer, first, nesterov, h)
+            i += lanes(param)
+        if i < end:
+            _sgd(param, grad, buffer, i, end - i, use_buffer, first, nesterov, h)
 
 
 @device
@@ -105,15 +108,17 @@ def _adam(param, grad, exp_avg, exp_avg_sq, largest, i, n, amsgrad, h):
 
 
 @kernel
-def adam(task: Index, ints: I64, param: T, grad: T, exp_avg: T, exp_avg_sq: T, largest: T, coefficients: F64):
-    size, chunk, _, _, amsgrad = integers(ints, 5)
+def adam(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
+    tasks, _, _, amsgrad = integers(ints, 4)
     h = floats(coefficients, 9)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    while i + lanes(param) <= end:
-        _adam(param, grad, exp_avg, exp_avg_sq, largest, i, lanes(param), amsgrad, h)
-        i += lanes(param)
-    if i < end:
-        _adam(param, grad, exp_avg, exp_avg_sq, largest, i, end - i, amsgrad, h)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        param, grad, exp_avg, exp_avg_sq, largest = many(like, table, number * 5, 5)
+        while i + lanes(param) <= end:
+            _adam(param, grad, exp_avg, exp_avg_sq, largest, i, lanes(param), amsgrad, h)
+            i += lanes(param)
+        if i < end:
+            _adam(param, grad, exp_avg, exp_avg_sq, largest, i, end - i, amsgrad, h)
 
 
 @device
@@ -135,15 +140,17 @@ def _rmsprop(param, grad, square_avg, grad_avg, buffer, i, n, centered, use_buff
 
 
 @kernel
-def rmsprop(task: Index, ints: I64, param: T, grad: T, square_avg: T, grad_avg: T, buffer: T, coefficients: F64):
-    size, chunk, _, centered, use_buffer = integers(ints, 5)
+def rmsprop(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
+    tasks, _, centered, use_buffer = integers(ints, 4)
     h = floats(coefficients, 7)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    while i + lanes(param) <= end:
-        _rmsprop(param, grad, square_avg, grad_avg, buffer, i, lanes(param), centered, use_buffer, h)
-        i += lanes(param)
-    if i < end:
-        _rmsprop(param, grad, square_avg, grad_avg, buffer, i, end - i, centered, use_buffer, h)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        param, grad, square_avg, grad_avg, buffer = many(like, table, number * 5, 5)
+        while i + lanes(param) <= end:
+            _rmsprop(param, grad, square_avg, grad_avg, buffer, i, lanes(param), centered, use_buffer, h)
+            i += lanes(param)
+        if i < end:
+            _rmsprop(param, grad, square_avg, grad_avg, buffer, i, end - i, centered, use_buffer, h)
 
 
 @device
@@ -156,15 +163,17 @@ def _adagrad(param, grad, total, i, n, h):
 
 
 @kernel
-def adagrad(task: Index, ints: I64, param: T, grad: T, total: T, coefficients: F64):
-    size, chunk = integers(ints, 2)
+def adagrad(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
+    tasks, _ = integers(ints, 2)
     h = floats(coefficients, 4)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    while i + lanes(param) <= end:
-        _adagrad(param, grad, total, i, lanes(param), h)
-        i += lanes(param)
-    if i < end:
-        _adagrad(param, grad, total, i, end - i, h)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        param, grad, total = many(like, table, number * 3, 3)
+        while i + lanes(param) <= end:
+            _adagrad(param, grad, total, i, lanes(param), h)
+            i += lanes(param)
+        if i < end:
+            _adagrad(param, grad, total, i, end - i, h)
 
 
 @device
@@ -180,15 +189,17 @@ def _adadelta(param, grad, square_avg, acc_delta, i, n, h):
 
 
 @kernel
-def adadelta(task: Index, ints: I64, param: T, grad: T, square_avg: T, acc_delta: T, coefficients: F64):
-    size, chunk = integers(ints, 2)
+def adadelta(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
+    tasks, _, _ = integers(ints, 3)
     h = floats(coefficients, 6)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    while i + lanes(param) <= end:
-        _adadelta(param, grad, square_avg, acc_delta, i, lanes(param), h)
-        i += lanes(param)
-    if i < end:
-        _adadelta(param, grad, square_avg, acc_delta, i, end - i, h)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        param, grad, square_avg, acc_delta = many(like, table, number * 4, 4)
+        while i + lanes(param) <= end:
+            _adadelta(param, grad, square_avg, acc_delta, i, lanes(param), h)
+            i += lanes(param)
+        if i < end:
+            _adadelta(param, grad, square_avg, acc_delta, i, end - i, h)
 
 
 _STEPS = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop, "adagrad": adagrad, "adadelta": adadelta}
@@ -196,19 +207,20 @@ _OPTIONS = {"sgd": ("first", "nesterov")}
 
 
 def _step(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    grad, coefficients = inputs
-    parameter, *state = outputs
+    grads, coefficients = inputs
+    parameters, *state = outputs
     # A state that the step does not use is never touched: any valid buffer can stand for it.
-    buffers = [parameter if array is None else array for array in state]
+    columns = (parameters, grads, *(parameters if arrays is None else arrays for arrays in state))
     uses = [name in problem.state for name in RULES[problem.rule]]
     options = [name in problem.options for name in _OPTIONS.get(problem.rule, ())]
-    tasks = -(-problem.size // _CHUNK)
-    integers = (problem.size, _CHUNK, *uses, *options)
-    launch(_STEPS[problem.rule], tasks, (parameter, grad, *buffers, coefficients), integers, problem.dtype)
+    tasks, _, plan = pieces(problem.sizes)
+    table = references([array for row in zip(*columns) for array in row])
+    arrays = (typed(problem.dtype), table, plan, coefficients)
+    launch(_STEPS[problem.rule], tasks, arrays, (tasks, *uses, *options), problem.dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Partial norms: one float64 number a task, so that a float32 gradient of any length keeps its digits.
+# Partial norms: one float64 number a piece, so that a float32 gradient of any length keeps its digits.
 
 _SQUARES, _MAGNITUDES, _MAXIMUM = range(3)
 
@@ -222,79 +234,122 @@ def _accumulate(total, x, i, n, function):
 
 
 @kernel
-def norm(task: Index, ints: I64, x: T, partial: F64):
-    size, chunk, function = integers(ints, 3)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    total = convert(splat(x, 0.0), partial)
-    while i + lanes(x) <= end:
-        total = _accumulate(total, x, i, lanes(x), function)
-        i += lanes(x)
-    if i < end:  # the lanes beyond the tail are zero: neutral for all three functions
-        total = _accumulate(total, x, i, end - i, function)
-    result = reduce_add(total)
-    if function == _MAXIMUM and result == result:  # no lane is negative, so only NaN lanes make a NaN sum
-        result = reduce_max(total)
-    partial[task] = result
+def norm(task: Index, ints: I64, like: T, table: I64, plan: I64, partial: F64):
+    tasks, function = integers(ints, 2)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        (x,) = many(like, table, number, 1)
+        # Two sums: one would wait for itself.
+        total = convert(splat(x, 0.0), partial)
+        other = total
+        while i + 2 * lanes(x) <= end:
+            total = _accumulate(total, x, i, lanes(x), function)
+            other = _accumulate(other, x, i + lanes(x), lanes(x), function)
+            i += 2 * lanes(x)
+        while i < end:  # the lanes beyond the tail are zero: neutral for all three functions
+            total = _accumulate(total, x, i, end - i, function)
+            i += lanes(x)
+        if function == _MAXIMUM:
+            total = maximum(total, other)
+            result = reduce_add(total)
+            if result == result:  # no lane is negative, so only NaN lanes make a NaN sum
+                result = reduce_max(total)
+        else:
+            result = reduce_add(total + other)
+        partial[piece] = result
 
 
 @kernel
-def norm_any(task: Index, ints: I64, x: T, partial: F64, order: F64):
-    size, chunk = integers(ints, 2)
+def norm_any(task: Index, ints: I64, like: T, table: I64, plan: I64, partial: F64, order: F64):
+    tasks = ints[0]
     p = order[0]
-    total = math.inf if p == -math.inf else 0.0
-    for i in range(task * chunk, min(size, (task + 1) * chunk)):
-        v = abs(float(x[i]))
-        if p == -math.inf:
-            total = v if v < total or v != v else total
-        elif p == 0.0:
-            total += 1.0 if v != 0.0 else 0.0
-        else:
-            total += v**p
-    partial[task] = total
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        (x,) = many(like, table, number, 1)
+        total = math.inf if p == -math.inf else 0.0
+        while i < end:
+            v = abs(float(x[i]))
+            if p == -math.inf:
+                total = v if v < total or v != v else total
+            elif p == 0.0:
+                total += 1.0 if v != 0.0 else 0.0
+            else:
+                total += v**p
+            i += 1
+        partial[piece] = total
 
 
 _VECTORISED = {2.0: _SQUARES, 1.0: _MAGNITUDES, math.inf: _MAXIMUM}
 
 
 def _norm(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (x,), (partial,) = inputs, outputs
+    tasks, count, plan = pieces(problem.sizes)
+    partial = np.empty(count)
+    arrays = (typed(problem.dtype), references(inputs[0]), plan, partial)
     if problem.ord in _VECTORISED:
-        integers = (problem.size, problem.chunk, _VECTORISED[problem.ord])
-        launch(norm, partial.size, (x, partial), integers, problem.dtype)
+        launch(norm, tasks, arrays, (tasks, _VECTORISED[problem.ord]), problem.dtype)
     else:
-        order = np.array([problem.ord])
-        launch(norm_any, partial.size, (x, partial, order), (problem.size, problem.chunk), problem.dtype)
+        launch(norm_any, tasks, (*arrays, np.array([problem.ord])), (tasks,), problem.dtype)
+    # The parts of an array, in their order.
+    numbers = (tasks, count, len(problem.sizes), _MERGES.get(problem.ord, _MERGE_SUM))
+    launch(merge, 1, (partial, plan, outputs[0]), numbers, problem.dtype)
+
+
+_MERGE_SUM, _MERGE_MAXIMUM, _MERGE_MINIMUM = range(3)
+_MERGES = {math.inf: _MERGE_MAXIMUM, -math.inf: _MERGE_MINIMUM}
+
+
+@kernel
+def merge(task: Index, ints: I64, partial: F64, plan: I64, out: F64):
+    """Merge the parts of each array."""
+    tasks, count, arrays, function = integers(ints, 4)
+    for number in range(arrays):
+        out[number] = math.inf if function == _MERGE_MINIMUM else 0.0
+    for piece in range(count):
+        number, v = plan[tasks + 1 + 3 * piece], partial[piece]
+        former = out[number]
+        if function == _MERGE_SUM:
+            v = former + v
+        elif former != former or (v == v and (v < former if function == _MERGE_MAXIMUM else v > former)):
+            v = former
+        out[number] = v
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Scaling and clamping in place.
+# Scaling, clamping and filling in place.
+
+_SCALE, _CLAMP, _FILL = range(3)
+_CLIPS = {"scale": _SCALE, "clamp": _CLAMP, "fill": _FILL}
 
 
 @device
-def _clip_vector(x, i, n, scale, a, b):
-    v = _get(x, i, n)
-    if scale:
-        v = v * splat(x, a)
-    else:
-        v = minimum(maximum(v, splat(x, a)), splat(x, b))
+def _clip_vector(x, i, n, function, a, b):
+    v = splat(x, a)
+    if function == _SCALE:
+        v = _get(x, i, n) * v
+    elif function == _CLAMP:
+        v = minimum(maximum(_get(x, i, n), v), splat(x, b))
     _put(x, i, v, n)
 
 
 @kernel
-def clip(task: Index, ints: I64, x: T, coefficients: F64):
-    size, chunk, scale = integers(ints, 3)
+def clip(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
+    tasks, function = integers(ints, 2)
     a, b = floats(coefficients, 2)
-    i, end = task * chunk, min(size, (task + 1) * chunk)
-    while i + lanes(x) <= end:
-        _clip_vector(x, i, lanes(x), scale, a, b)
-        i += lanes(x)
-    if i < end:
-        _clip_vector(x, i, end - i, scale, a, b)
+    for piece in range(plan[task], plan[task + 1]):
+        number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
+        (x,) = many(like, table, number, 1)
+        while i + lanes(x) <= end:
+            _clip_vector(x, i, lanes(x), function, a, b)
+            i += lanes(x)
+        if i < end:
+            _clip_vector(x, i, end - i, function, a, b)
 
 
 def _clip(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    integers = (problem.size, _CHUNK, problem.function == "scale")
-    launch(clip, -(-problem.size // _CHUNK), (outputs[0], inputs[0]), integers, problem.dtype)
+    tasks, _, plan = pieces(problem.sizes)
+    arrays = (typed(problem.dtype), references(outputs[0]), plan, inputs[0])
+    launch(clip, tasks, arrays, (tasks, _CLIPS[problem.function]), problem.dtype)
 
 
 CANDIDATES: CandidateLists = {

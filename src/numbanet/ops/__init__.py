@@ -55,10 +55,12 @@ from numbanet.ops.optim import adadelta_step as adadelta_step
 from numbanet.ops.optim import adagrad_step as adagrad_step
 from numbanet.ops.optim import adam_step as adam_step
 from numbanet.ops.optim import clamp_ as clamp_
+from numbanet.ops.optim import fill_ as fill_
 from numbanet.ops.optim import rmsprop_step as rmsprop_step
 from numbanet.ops.optim import scale_ as scale_
 from numbanet.ops.optim import sgd_step as sgd_step
 from numbanet.ops.optim import vector_norm as vector_norm
+from numbanet.ops.optim import vector_norms as vector_norms
 from numbanet.ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from numbanet.ops.pool import adaptive_avg_pool2d_backward as adaptive_avg_pool2d_backward
 from numbanet.ops.pool import avg_pool2d as avg_pool2d

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from numbanet import ops
-from numbanet.optim.optimizer import Optimizer, Parameters, State, full, not_negative
+from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
 
 
 class Adadelta(Optimizer):
@@ -51,12 +52,17 @@ class Adadelta(Optimizer):
         if not 0 <= group["rho"] <= 1:
             raise ValueError(f"rho must be in [0, 1], got {group['rho']}")
 
-    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+    def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:
         if not state:
             state["step"] = 0
             state["square_avg"], state["acc_delta"] = full(parameter, 0.0), full(parameter, 0.0)
         state["step"] += 1
+        return None
+
+    def _update(
+        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
+    ) -> None:
         ops.adadelta_step(
-            parameter, grad, state["square_avg"], state["acc_delta"], lr=group["lr"], rho=group["rho"],
-            eps=group["eps"], weight_decay=group["weight_decay"], maximize=group["maximize"],
+            parameters, grads, column(states, "square_avg"), column(states, "acc_delta"), lr=group["lr"],
+            rho=group["rho"], eps=group["eps"], weight_decay=group["weight_decay"], maximize=group["maximize"],
         )  # fmt: skip

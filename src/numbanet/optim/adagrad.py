@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from numbanet import ops
-from numbanet.optim.optimizer import Optimizer, Parameters, State, full, not_negative
+from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
 
 
 class Adagrad(Optimizer):
@@ -52,13 +53,18 @@ class Adagrad(Optimizer):
         for name in ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"):
             not_negative(name, group[name])
 
-    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+    def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:
         if not state:
             state["step"] = 0
             state["sum"] = full(parameter, group["initial_accumulator_value"])
         state["step"] += 1
-        lr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
+        return state["step"]
+
+    def _update(
+        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
+    ) -> None:
+        lr = group["lr"] / (1 + (kind - 1) * group["lr_decay"])
         ops.adagrad_step(
-            parameter, grad, state["sum"], lr=lr, eps=group["eps"], weight_decay=group["weight_decay"],
+            parameters, grads, column(states, "sum"), lr=lr, eps=group["eps"], weight_decay=group["weight_decay"],
             maximize=group["maximize"],
         )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from numbanet import ops
-from numbanet.optim.optimizer import Optimizer, Parameters, State, below_one, full, not_negative
+from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, below_one, column, full, not_negative
 
 
 class Adam(Optimizer):
@@ -60,16 +61,21 @@ class Adam(Optimizer):
         for position in (0, 1):
             below_one(f"betas[{position}]", group["betas"][position])
 
-    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+    def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:
         if not state:
             state["step"] = 0
             state["exp_avg"], state["exp_avg_sq"] = full(parameter, 0.0), full(parameter, 0.0)
             if group["amsgrad"]:
                 state["max_exp_avg_sq"] = full(parameter, 0.0)
         state["step"] += 1
+        return state["step"]
+
+    def _update(
+        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
+    ) -> None:
         ops.adam_step(
-            parameter, grad, state["exp_avg"], state["exp_avg_sq"],
-            state["max_exp_avg_sq"] if group["amsgrad"] else None, step=state["step"], lr=group["lr"],
+            parameters, grads, column(states, "exp_avg"), column(states, "exp_avg_sq"),
+            column(states, "max_exp_avg_sq") if group["amsgrad"] else None, step=kind, lr=group["lr"],
             betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"],
             decoupled_weight_decay=group["decoupled_weight_decay"], maximize=group["maximize"],
         )  # fmt: skip

@@ -49,7 +49,7 @@ def clip_grad_norm_(
     gradients = _gradients(parameters)
     if not gradients:
         return Tensor(np.zeros((), np.float32))
-    norms = np.array([ops.vector_norm(g.data, norm_type) for g in gradients])
+    norms = ops.vector_norms([g.data for g in gradients], norm_type)
     total = ops.vector_norm(norms, norm_type)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
@@ -58,8 +58,8 @@ def clip_grad_norm_(
         )
     factor = max_norm / (total + 1e-6)
     if not factor >= 1:  # NaN scales, too
+        ops.scale_([g.data for g in gradients], factor)
         for gradient in gradients:
-            ops.scale_(gradient.data, factor)
             gradient.bump_version()
     return Tensor(np.asarray(total, np.result_type(*(g.dtype for g in gradients))))
 
@@ -73,6 +73,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         Those without a gradient are left out.
     clip_value : float
     """
-    for gradient in _gradients(parameters):
-        ops.clamp_(gradient.data, -float(clip_value), float(clip_value))
+    gradients = _gradients(parameters)
+    ops.clamp_([g.data for g in gradients], -float(clip_value), float(clip_value))
+    for gradient in gradients:
         gradient.bump_version()

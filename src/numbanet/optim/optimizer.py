@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
 
-from numbanet import memory
+from numbanet import memory, ops
 from numbanet.tape import enable_grad
 from numbanet.tensor import Tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 State = dict[str, Any]
+Values = list[np.ndarray]
 
 
 def not_negative(name: str, value: float) -> None:
@@ -106,8 +107,17 @@ class Optimizer(ABC):
         """Raise ValueError for an option that is out of its range."""
 
     @abstractmethod
-    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
-        """Update one parameter; `state` is empty at its first step."""
+    def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:
+        """Bring a parameter's state to this step (it is empty at the first); return what tells steps apart.
+
+        Parameters for which it returns the same are updated together.
+        """
+
+    @abstractmethod
+    def _update(
+        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
+    ) -> None:
+        """Update parameters of a group for which `_prepare` returned `kind`."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -127,15 +137,34 @@ class Optimizer(ABC):
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
-                    p.bump_version()
+            self._step_group(group)
         self.step_count += 1
         return loss
 
+    def _step_group(self, group: dict[str, Any]) -> None:
+        members: dict[tuple[Hashable, int], tuple[Values, Values, list[State]]] = {}
+        seen: dict[int, int] = {}
+        tensors, states = [p for p in group["params"] if p.grad is not None], self.state
+        for p in tensors:
+            values, state = p.data, states.get(p)
+            if state is None:
+                state = states[p] = {}
+            # One that stands in the group twice is updated twice, one after the other.
+            turn = seen[id(p)] = seen.get(id(p), -1) + 1
+            key = self._prepare(values, state, group), turn
+            if key not in members:
+                members[key] = [], [], []
+            parameters, grads, chosen = members[key]
+            parameters.append(values)
+            grads.append(p.grad.data)
+            chosen.append(state)
+        for (kind, _), columns in members.items():
+            self._update(*columns, group, kind)
+        for p in tensors:
+            p.bump_version()
+
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, or set them to zero.
+        """Forget the gradients, or set them to zero in place.
 
         Parameters
         ----------
@@ -143,10 +172,14 @@ class Optimizer(ABC):
             Set ``grad`` to None: a parameter without a gradient is then left alone by `step`, while one with a zero
             gradient still decays and moves on.
         """
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.grad = None if set_to_none else Tensor(full(p.data, 0.0))
+        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if set_to_none:
+            for p in given:
+                p.grad = None
+        elif given:
+            ops.fill_([p.grad.data for p in given], 0.0)
+            for p in given:
+                p.grad.bump_version()
 
     def state_dict(self) -> dict[str, Any]:
         """Return options and state as dictionaries of numbers and arrays.
@@ -235,3 +268,8 @@ def full(model: np.ndarray, value: float) -> np.ndarray:
     array = memory.empty_like(model)
     array.fill(value)
     return array
+
+
+def column(states: list[State], name: str) -> Values:
+    """Return one of the state arrays of each parameter."""
+    return [state[name] for state in states]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from numbanet import ops
-from numbanet.optim.optimizer import Optimizer, Parameters, State, full, not_negative
+from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
 
 
 class RMSprop(Optimizer):
@@ -55,7 +56,7 @@ class RMSprop(Optimizer):
         for name in ("lr", "eps", "momentum", "weight_decay", "alpha"):
             not_negative(name, group[name])
 
-    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
+    def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:
         if not state:
             state["step"] = 0
             state["square_avg"] = full(parameter, 0.0)
@@ -64,9 +65,14 @@ class RMSprop(Optimizer):
             if group["centered"]:
                 state["grad_avg"] = full(parameter, 0.0)
         state["step"] += 1
+        return None
+
+    def _update(
+        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
+    ) -> None:
         ops.rmsprop_step(
-            parameter, grad, state["square_avg"], state["grad_avg"] if group["centered"] else None,
-            state["momentum_buffer"] if group["momentum"] > 0 else None, lr=group["lr"], alpha=group["alpha"],
-            eps=group["eps"], weight_decay=group["weight_decay"], momentum=group["momentum"],
+            parameters, grads, column(states, "square_avg"), column(states, "grad_avg") if group["centered"] else None,
+            column(states, "momentum_buffer") if group["momentum"] > 0 else None, lr=group["lr"],
+            alpha=group["alpha"], eps=group["eps"], weight_decay=group["weight_decay"], momentum=group["momentum"],
             maximize=group["maximize"],
         )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory, ops
-from numbanet.optim.optimizer import Optimizer, Parameters, State, not_negative
+from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, not_negative
 
 
 class SGD(Optimizer):
@@ -55,15 +56,20 @@ class SGD(Optimizer):
             raise ValueError("nesterov needs a momentum above 0 and a dampening of 0, got "
                              f"momentum={group['momentum']}, dampening={group['dampening']}")  # fmt: skip
 
-    def _update(self, parameter: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
-        buffer, first = None, False
-        if group["momentum"] != 0:
-            buffer = state.get("momentum_buffer")
-            first = buffer is None
-            if buffer is None:
-                buffer = state["momentum_buffer"] = memory.empty_like(parameter)
+    def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:
+        if group["momentum"] == 0:
+            return False
+        first = state.get("momentum_buffer") is None
+        if first:
+            state["momentum_buffer"] = memory.empty_like(parameter)
+        return first
+
+    def _update(
+        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
+    ) -> None:
+        momentum = group["momentum"]
         ops.sgd_step(
-            parameter, grad, buffer, lr=group["lr"], momentum=group["momentum"], dampening=group["dampening"],
-            weight_decay=group["weight_decay"], nesterov=group["nesterov"] and buffer is not None,
-            maximize=group["maximize"], first=first,
+            parameters, grads, column(states, "momentum_buffer") if momentum != 0 else None,
+            lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=group["weight_decay"],
+            nesterov=group["nesterov"] and momentum != 0, maximize=group["maximize"], first=kind,
         )  # fmt: skip

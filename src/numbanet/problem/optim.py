@@ -1,4 +1,4 @@
-"""Steps of optimizers, and what clips gradients before them: in place, over one parameter at a time."""
+"""Steps of optimizers, and what clips gradients before them: in place, over many parameters at once."""
 
 from __future__ import annotations
 
@@ -22,63 +22,73 @@ RULES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class OptimizerProblem(Problem):
-    """One step of an optimizer over one parameter.
+    """One step of an optimizer over parameters that share their options.
 
-    The inputs are the gradient and the rule's coefficients (float64, in the order that `numbanet.reference.optim`
-    unpacks them); the outputs are the parameter and the state arrays, updated in place. The coefficients are data and
-    not part of the problem, since the learning rate may change at every step.
+    The inputs are the gradients (a sequence of arrays) and the rule's coefficients (float64, in the order that
+    `numbanet.reference.optim` unpacks them); the outputs are the parameters and, for each of the rule's states, its
+    arrays, updated in place. The arrays of one parameter are dense and lie in memory in the same order of axes. The
+    coefficients are data and not part of the problem, since the learning rate may change at every step.
 
     Attributes
     ----------
     rule : str
         A key of `RULES`.
-    size : int
-        Number of elements.
+    sizes : tuple of int
+        Number of elements of each parameter.
     state : tuple of str
-        Those of the rule's state arrays that the step uses; the others are None among the outputs.
+        Those of the rule's states that the step uses; the others are None among the outputs.
     options : tuple of str
         ``"nesterov"``, and ``"first"`` for the step that starts SGD's momentum buffer.
     """
 
     operation: ClassVar[str] = "optimizer_step"
     rule: str
-    size: int
+    sizes: tuple[int, ...]
     state: tuple[str, ...]
     options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class VectorNormProblem(Problem):
-    """Parts of a norm: of each chunk of the input the sum of |x|^ord, in float64.
+    """Of each of many dense arrays the sum of |x|^ord, in float64; the input is a sequence of arrays.
 
-    For ord = inf and -inf it is the largest and the least |x|, for 0 the number of elements that are not zero. The last
-    chunk may be shorter.
+    For ord = inf and -inf it is the largest and the least |x| (of nothing: 0 and inf), for 0 the number of elements
+    that are not zero.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Number of elements of each array.
+    ord : float
     """
 
     operation: ClassVar[str] = "vector_norm"
-    size: int
+    sizes: tuple[int, ...]
     ord: float
-    chunk: int
 
 
 @dataclass(frozen=True)
 class ClipProblem(Problem):
-    """Scale or clamp an array in place; the input is two float64 coefficients: (factor, unused) or (low, high).
+    """Scale, clamp or fill many dense arrays in place.
+
+    The input is two float64 coefficients: (factor, unused), (low, high) or (value, unused); the output a sequence of
+    arrays.
 
     Attributes
     ----------
-    function : {"scale", "clamp"}
-    size : int
+    function : {"scale", "clamp", "fill"}
+    sizes : tuple of int
+        Number of elements of each array.
     """
 
     operation: ClassVar[str] = "clip"
     function: str
-    size: int
+    sizes: tuple[int, ...]
 
 
 @lru_cache(maxsize=1024)
 def optimizer_problem(
-    rule: str, dtype: str, size: int, state: tuple[str, ...], options: tuple[str, ...] = ()
+    rule: str, dtype: str, sizes: tuple[int, ...], state: tuple[str, ...], options: tuple[str, ...] = ()
 ) -> OptimizerProblem:
     """Return the problem of one step.
 
@@ -90,7 +100,7 @@ def optimizer_problem(
     choice("rule", rule, tuple(RULES))
     for name in state:
         choice(f"state of {rule}", name, RULES[rule])
-    return OptimizerProblem("step", dtype, rule, size, state, options)
+    return OptimizerProblem("step", dtype, rule, sizes, state, options)
 
 
 def check_in_place(name: str, value: Any) -> np.ndarray:

@@ -107,32 +107,36 @@ _RULES: dict[str, Any] = {
 
 
 def _step(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    grad, coefficients = inputs
-    parameter, *state = outputs
+    grads, coefficients = inputs
+    parameters, *states = outputs
     with np.errstate(all="ignore"):
-        _RULES[problem.rule](parameter, grad, tuple(state), coefficients, problem.options)
+        for number, (parameter, grad) in enumerate(zip(parameters, grads)):
+            state = tuple(None if arrays is None else arrays[number] for arrays in states)
+            _RULES[problem.rule](parameter, grad, state, coefficients, problem.options)
 
 
 def _partial_norm(x: np.ndarray, order: float) -> float:
     x = np.abs(x.astype(np.float64))
     if order in (np.inf, -np.inf):
-        return float(x.max() if order > 0 else x.min())
+        return float(x.max(initial=0.0) if order > 0 else x.min(initial=np.inf))
     return float(np.count_nonzero(x) if order == 0 else (x**order).sum())
 
 
 def _norm(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     with np.errstate(all="ignore"):
-        for task in range(outputs[0].size):
-            chunk = inputs[0][task * problem.chunk : (task + 1) * problem.chunk]
-            outputs[0][task] = _partial_norm(chunk, problem.ord)
+        outputs[0][...] = [_partial_norm(x, problem.ord) for x in inputs[0]]
 
 
 def _clip(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    first, second = inputs[0]
     with np.errstate(all="ignore"):
-        if problem.function == "scale":
-            outputs[0][...] *= inputs[0][0]
-        else:
-            np.clip(outputs[0], *inputs[0], out=outputs[0])
+        for x in outputs[0]:
+            if problem.function == "scale":
+                x *= first
+            elif problem.function == "clamp":
+                np.clip(x, first, second, out=x)
+            else:
+                x.fill(first)
 
 
 def _candidates(run: Any) -> list[Candidate]:
