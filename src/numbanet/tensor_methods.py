@@ -330,6 +330,14 @@ class Methods:
         """Return a read-only view with dimensions of size 1 repeated."""
         return functional().expand(self, sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
 
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Return views of consecutive parts along a dimension; see `numbanet.functional.split`."""
+        return functional().split(self, split_size, dim)
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """Return views of at most `chunks` parts along a dimension."""
+        return functional().chunk(self, chunks, dim)
+
     def contiguous(self) -> Tensor:
         """Return the tensor in row-major order, itself where it is."""
         return functional().contiguous(self)

@@ -7,6 +7,8 @@ from numbanet.functional.activation import sigmoid as sigmoid
 from numbanet.functional.activation import silu as silu
 from numbanet.functional.activation import tanh as tanh
 from numbanet.functional.conv import conv2d as conv2d
+from numbanet.functional.conv_transpose import conv1d as conv1d
+from numbanet.functional.conv_transpose import conv_transpose2d as conv_transpose2d
 from numbanet.functional.dropout import dropout as dropout
 from numbanet.functional.dropout import dropout2d as dropout2d
 from numbanet.functional.elementwise import abs as abs
@@ -53,6 +55,7 @@ from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d
 from numbanet.functional.reduce import mean as mean
 from numbanet.functional.reduce import sum as sum
+from numbanet.functional.response import local_response_norm as local_response_norm
 from numbanet.functional.shape import cat as cat
 from numbanet.functional.shape import clone as clone
 from numbanet.functional.shape import contiguous as contiguous
@@ -68,5 +71,10 @@ from numbanet.functional.shape import to_dtype as to_dtype
 from numbanet.functional.shape import transpose as transpose
 from numbanet.functional.shape import unflatten as unflatten
 from numbanet.functional.shape import unsqueeze as unsqueeze
+from numbanet.functional.shuffle import channel_shuffle as channel_shuffle
+from numbanet.functional.shuffle import chunk as chunk
+from numbanet.functional.shuffle import pixel_shuffle as pixel_shuffle
+from numbanet.functional.shuffle import pixel_unshuffle as pixel_unshuffle
+from numbanet.functional.shuffle import split as split
 from numbanet.functional.softmax import log_softmax as log_softmax
 from numbanet.functional.softmax import softmax as softmax

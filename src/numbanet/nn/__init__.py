@@ -14,6 +14,8 @@ from numbanet.nn.container import Identity as Identity
 from numbanet.nn.container import ModuleList as ModuleList
 from numbanet.nn.container import Sequential as Sequential
 from numbanet.nn.conv import Conv2d as Conv2d
+from numbanet.nn.conv_transpose import Conv1d as Conv1d
+from numbanet.nn.conv_transpose import ConvTranspose2d as ConvTranspose2d
 from numbanet.nn.dropout import Dropout as Dropout
 from numbanet.nn.dropout import Dropout2d as Dropout2d
 from numbanet.nn.flatten import Flatten as Flatten
@@ -37,4 +39,8 @@ from numbanet.nn.pointwise import Softplus as Softplus
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d
 from numbanet.nn.pool import MaxPool2d as MaxPool2d
+from numbanet.nn.response import LocalResponseNorm as LocalResponseNorm
+from numbanet.nn.shuffle import ChannelShuffle as ChannelShuffle
+from numbanet.nn.shuffle import PixelShuffle as PixelShuffle
+from numbanet.nn.shuffle import PixelUnshuffle as PixelUnshuffle
 from numbanet.nn.summary import summary as summary

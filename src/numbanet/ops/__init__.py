@@ -15,6 +15,8 @@ from numbanet.ops.activation import tanh_backward as tanh_backward
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
 from numbanet.ops.conv import conv2d_backward_weight as conv2d_backward_weight
+from numbanet.ops.conv_transpose import conv_transpose2d as conv_transpose2d
+from numbanet.ops.conv_transpose import conv_transpose2d_backward as conv_transpose2d_backward
 from numbanet.ops.dropout import dropout as dropout
 from numbanet.ops.elementwise import abs as abs
 from numbanet.ops.elementwise import add as add
@@ -61,6 +63,8 @@ from numbanet.ops.optim import scale_ as scale_
 from numbanet.ops.optim import sgd_step as sgd_step
 from numbanet.ops.optim import vector_norm as vector_norm
 from numbanet.ops.optim import vector_norms as vector_norms
+from numbanet.ops.pointwise import pointwise as pointwise
+from numbanet.ops.pointwise import pointwise_sum as pointwise_sum
 from numbanet.ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from numbanet.ops.pool import adaptive_avg_pool2d_backward as adaptive_avg_pool2d_backward
 from numbanet.ops.pool import avg_pool2d as avg_pool2d
@@ -69,6 +73,8 @@ from numbanet.ops.pool import max_pool2d as max_pool2d
 from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward
 from numbanet.ops.reduce import mean as mean
 from numbanet.ops.reduce import sum as sum
+from numbanet.ops.response import local_response_norm as local_response_norm
+from numbanet.ops.response import local_response_norm_backward as local_response_norm_backward
 from numbanet.ops.shape import cat as cat
 from numbanet.ops.shape import clone as clone
 from numbanet.ops.shape import contiguous as contiguous
@@ -76,6 +82,9 @@ from numbanet.ops.shape import pad as pad
 from numbanet.ops.shape import pad_backward as pad_backward
 from numbanet.ops.shape import reshape as reshape
 from numbanet.ops.shape import to_dtype as to_dtype
+from numbanet.ops.shuffle import channel_shuffle as channel_shuffle
+from numbanet.ops.shuffle import pixel_shuffle as pixel_shuffle
+from numbanet.ops.shuffle import pixel_unshuffle as pixel_unshuffle
 from numbanet.ops.softmax import log_softmax as log_softmax
 from numbanet.ops.softmax import log_softmax_backward as log_softmax_backward
 from numbanet.ops.softmax import softmax as softmax

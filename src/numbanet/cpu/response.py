@@ -1,0 +1,131 @@
+"""Local response normalisation: sums over a window that slides along the channels of a pixel.
+
+A task writes the squares of a pixel to a row of scratch with zeros at both ends; the sums are then loads at
+neighbouring addresses, with no test at the borders.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import floats, fma, integers, lanes, load, load_tail, splat, store, store_tail
+from numbanet.cpu.vmath import exp, log
+
+_CHUNK = 1 << 14  # elements a task
+
+
+@device
+def _get(x, i, n):
+    return load(x, i) if n >= lanes(x) else load_tail(x, i, n)
+
+
+@device
+def _put(x, i, v, n):
+    if n >= lanes(x):
+        store(x, i, v)
+    else:
+        store_tail(x, i, v, n)
+
+
+@device
+def _window(scratch, i, size, n):
+    """Return the sum of `size` vectors that begin at neighbouring elements."""
+    total = _get(scratch, i, n)
+    for j in range(1, size):
+        total = total + _get(scratch, i + j, n)
+    return total
+
+
+@device
+def _squares(x, i, scratch, o, channels):
+    for c in range(0, channels, lanes(x)):
+        v = _get(x, i + c, channels - c)
+        _put(scratch, o + c, v * v, channels - c)
+
+
+@device
+def _clear(scratch, start, end):
+    for i in range(start, end):
+        scratch[i] = 0.0
+
+
+@kernel
+def forward(task: Index, ints: I64, x: T, numbers: F64, scratch: T, y: T):
+    rows, channels, chunk, before, after = integers(ints, 5)
+    alpha, beta, k = floats(numbers, 3)
+    size = before + after + 1
+    base = task * (channels + size - 1)
+    _clear(scratch, base, base + before)
+    _clear(scratch, base + before + channels, base + channels + size - 1)
+    share, power, offset = splat(x, alpha / size), splat(x, -beta), splat(x, k)
+    for row in range(task * chunk, min(rows, (task + 1) * chunk)):
+        i = row * channels
+        _squares(x, i, scratch, base + before, channels)
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            d = fma(_window(scratch, base + c, size, n), share, offset)
+            _put(y, i + c, _get(x, i + c, n) * exp(power * log(d)), n)
+
+
+@kernel
+def backward(task: Index, ints: I64, grad: T, x: T, numbers: F64, scratch: T, dx: T):
+    rows, channels, chunk, before, after = integers(ints, 5)
+    alpha, beta, k = floats(numbers, 3)
+    size = before + after + 1
+    width = channels + size - 1
+    base, second = 2 * task * width, (2 * task + 1) * width
+    _clear(scratch, base, base + before)
+    _clear(scratch, base + before + channels, base + width)
+    _clear(scratch, second, second + after)
+    _clear(scratch, second + after + channels, second + width)
+    share, power, offset = splat(x, alpha / size), splat(x, -beta), splat(x, k)
+    factor = splat(x, -2.0 * alpha * beta / size)
+    for row in range(task * chunk, min(rows, (task + 1) * chunk)):
+        i = row * channels
+        _squares(x, i, scratch, base + before, channels)
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            d = fma(_window(scratch, base + c, size, n), share, offset)
+            g = _get(grad, i + c, n) * exp(power * log(d))
+            _put(dx, i + c, g, n)
+            _put(scratch, second + after + c, g * _get(x, i + c, n) / d, n)
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            shared = factor * _window(scratch, second + c, size, n)
+            _put(dx, i + c, fma(_get(x, i + c, n), shared, _get(dx, i + c, n)), n)
+
+
+def _cut(problem: Any) -> tuple[int, int]:
+    """Return the number of tasks and the rows of one."""
+    chunk = max(1, _CHUNK // max(1, problem.channels))
+    return -(-problem.rows // chunk), chunk
+
+
+def _run(chosen: Any, problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    tasks, chunk = _cut(problem)
+    sizes = (problem.rows, problem.channels, chunk, problem.before, problem.after)
+    launch(chosen, tasks, (*inputs, workspace.view(problem.dtype), *outputs), sizes, problem.dtype)
+
+
+def _scratch_bytes(problem: Any) -> int:
+    rows = 1 if problem.which == "forward" else 2
+    return max(1, rows * _cut(problem)[0]) * (problem.channels + problem.size) * np.dtype(problem.dtype).itemsize
+
+
+def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    _run(forward, problem, inputs, outputs, workspace)
+
+
+def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    _run(backward, problem, inputs, outputs, workspace)
+
+
+CANDIDATES: CandidateLists = {
+    ("local_response_norm", "forward"): [Candidate("cpu.vector", _forward, workspace_bytes=_scratch_bytes)],
+    ("local_response_norm", "backward_input"): [Candidate("cpu.vector", _backward, workspace_bytes=_scratch_bytes)],
+}
