@@ -7,9 +7,7 @@ from numbanet.tape import record
 from numbanet.tensor import Tensor, values
 
 
-def local_response_norm(
-    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """Return input / (k + alpha / size * sum of squares)^beta; see `numbanet.ops.local_response_norm`.
 
     Parameters
