@@ -153,20 +153,18 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     return _choose(problem, device, settings.get_precision(), _override.get())
 
 
-def run(
-    problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu", prepared: PreparedWeight | None = None
-) -> None:
+def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") -> None:
     """Solve a problem: `inputs` and `outputs` are arrays (or None where the problem has no such operand).
 
-    With `prepared`, which holds the weight that is the second input, forms of it that exist are used again.
+    A weight, which is the second input, may be prepared: forms of it that exist are used again.
     """
     chosen = choose(problem, device)
     if chosen.name == "reference" and "reference" not in _override.get():
         _say_reference(problem)
-    if chosen.prepare is not None:
-        weight = inputs[1]
-        weight = chosen.prepare(problem, weight) if prepared is None else prepared.form(chosen, problem, weight)
-        inputs = (inputs[0], weight, *inputs[2:])
+    if len(inputs) > 1 and type(inputs[1]) is PreparedWeight:
+        inputs = (inputs[0], inputs[1].form(chosen, problem), *inputs[2:])
+    elif chosen.prepare is not None:
+        inputs = (inputs[0], chosen.prepare(problem, inputs[1]), *inputs[2:])
     size = chosen.workspace_bytes(problem)
     chosen.run(problem, inputs, outputs, memory.empty((size,), "uint8") if size else None)
 

@@ -192,6 +192,13 @@ def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     return out
 
 
+def owned(x: np.ndarray) -> bool:
+    """Return whether NumPy arrays alone reach the memory of x: it is not a mapped file, or another object's buffer."""
+    while type(x.base) is np.ndarray:
+        x = x.base
+    return x.base is None or type(x.base) is _Lease
+
+
 def release() -> None:
     """Give the idle blocks back to the system."""
     global _idle_bytes

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Candidate
 
 _FORMS = 4  # as many at most; the one that was made first goes
@@ -21,22 +22,40 @@ class PreparedWeight:
     Parameters
     ----------
     weight : numpy.ndarray
-        Not copied: whoever changes it must drop this object.
+        Of a convolution (K, C/groups, R, S), or of a linear layer (out_features, in_features). It is not copied where
+        its memory order is that of the kernels: whoever changes it must drop this object.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the weight.
+    array : numpy.ndarray
+        The weight in the memory order of the kernels: (K, R, S, C/groups), or (out_features, in_features).
     """
 
-    __slots__ = ("_forms", "weight")
+    __slots__ = ("_forms", "array", "shape")
 
     def __init__(self, weight: np.ndarray):
-        self.weight = weight
+        self.shape = weight.shape
+        self.array = memory.channels_last(weight) if weight.ndim == 4 else np.ascontiguousarray(weight)
         self._forms: dict[Hashable, Any] = {}
 
-    def form(self, candidate: Candidate, problem: Any, weight: np.ndarray) -> Any:
-        """Return what the candidate's `prepare` makes of the weight (here in the memory order of its kernels)."""
-        assert candidate.prepare is not None
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy dtype of the weight."""
+        return self.array.dtype
+
+    def form(self, candidate: Candidate, problem: Any) -> Any:
+        """Return what the candidate's `run` takes as the weight of a problem; `prepare` is called once a form."""
+        if candidate.prepare is None:
+            return self.array
         key = candidate.name, candidate.form(problem)
         found = self._forms.get(key)
         if found is None:
             while len(self._forms) >= _FORMS:
                 self._forms.pop(next(iter(self._forms)))
-            found = self._forms[key] = candidate.prepare(problem, weight)
+            found = self._forms[key] = candidate.prepare(problem, self.array)
         return found
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy of its owner prepares anew: forms belong to one array

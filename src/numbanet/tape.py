@@ -172,6 +172,10 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
+def _array_of(tensor: Tensor) -> np.ndarray:
+    return _tensor_class().__dict__["data"].__get__(tensor)
+
+
 @cache
 def _tensor_class() -> type[Tensor]:
     from numbanet.tensor import Tensor  # which imports this module
@@ -198,10 +202,12 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     Tensor
     """
     result = _tensor_class()(data)
-    if data.base is not None:
+    base = data.base
+    if base is not None:
         for parent in parents:
-            if parent is not None and (data.base is parent.data or data.base is parent.data.base):
+            if parent is not None and (base is (array := _array_of(parent)) or base is array.base):
                 result._memory = parent._memory  # a view: what changes one changes both
+                parent.expose()
     if needs_grad(*parents):
         result.requires_grad = True
         result._node = Node(parents, backward)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory, ops, settings
+from numbanet.prepared import PreparedWeight
 from numbanet.tape import Node, Version, run_backward
 from numbanet.tensor_methods import Methods, functional
 
@@ -45,21 +46,21 @@ class Tensor(Methods):
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the dimensions."""
-        return self.data.shape
+        return array_of(self).shape
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return self.data.ndim
+        return array_of(self).ndim
 
     def dim(self) -> int:
         """Return the number of dimensions."""
-        return self.data.ndim
+        return array_of(self).ndim
 
     @property
     def dtype(self) -> np.dtype:
         """NumPy dtype of the values."""
-        return self.data.dtype
+        return array_of(self).dtype
 
     @property
     def device(self) -> str:
@@ -77,7 +78,7 @@ class Tensor(Methods):
 
     def numel(self) -> int:
         """Return the number of elements."""
-        return self.data.size
+        return array_of(self).size
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -261,6 +262,13 @@ class Tensor(Methods):
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
         self._memory.changes += 1
 
+    def expose(self) -> None:
+        """Take notice that someone gets the memory, and may write to it without a word; see `nn.Parameter`."""
+
+    def prepared(self) -> PreparedWeight | None:
+        """Return the prepared forms of a weight that nobody can change unnoticed, else None; see `nn.Parameter`."""
+        return None
+
     def to(self, *args: Any, dtype: Any = None, device: str | None = None, copy: bool = False) -> Tensor:
         """Return the tensor on another device or in another dtype; itself where nothing changes.
 
@@ -309,6 +317,10 @@ class Tensor(Methods):
         return self.to(np.float64)
 
 
+array_of: Callable[[Tensor], np.ndarray] = Tensor.__dict__["data"].__get__
+"""Return a tensor's array to read it: parameters take notice where ``.data`` is asked for, which may be to write."""
+
+
 def values(name: str, operand: Any) -> np.ndarray:
     """Return the array of a function's operand.
 
@@ -318,7 +330,7 @@ def values(name: str, operand: Any) -> np.ndarray:
         If it is no Tensor; the message has the argument's name.
     """
     if isinstance(operand, Tensor):
-        return operand.data
+        return array_of(operand)
     raise TypeError(f"{name} must be a Tensor, got {type(operand).__name__}: numbanet.tensor makes one")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
-from numbanet.tape import record
-from numbanet.tensor import Tensor, values
+from numbanet.tape import needs_grad, record
+from numbanet.tensor import Tensor, array_of, values
 
 
 def conv2d(
@@ -40,9 +40,12 @@ def conv2d(
     Tensor
         Shape (N, K, P, Q) or (K, P, Q).
     """
-    x, w = values("input", input), values("weight", weight)
+    x, b = values("input", input), None if bias is None else values("bias", bias)
     options = (stride, padding, dilation, groups)
-    y = ops.conv2d(x, w, None if bias is None else values("bias", bias), *options)
+    if isinstance(weight, Tensor) and not needs_grad(input, weight, bias):
+        return Tensor(ops.conv2d(x, weight.prepared() or array_of(weight), b, *options))
+    w = values("weight", weight)
+    y = ops.conv2d(x, w, b, *options)
     need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

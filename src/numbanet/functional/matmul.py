@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from numbanet import ops
-from numbanet.tape import record
-from numbanet.tensor import Tensor, values
+from numbanet.tape import needs_grad, record
+from numbanet.tensor import Tensor, array_of, values
 
 
 def _reduced(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -62,8 +62,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Tensor
         Shape (..., out_features).
     """
-    x, w = values("input", input), values("weight", weight)
-    y = ops.linear(x, w, None if bias is None else values("bias", bias))
+    x, b = values("input", input), None if bias is None else values("bias", bias)
+    if isinstance(weight, Tensor) and not needs_grad(input, weight, bias):
+        return Tensor(ops.linear(x, (weight.prepared() if weight.ndim == 2 else None) or array_of(weight), b))
+    w = values("weight", weight)
+    y = ops.linear(x, w, b)
     need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

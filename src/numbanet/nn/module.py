@@ -139,10 +139,10 @@ class Module:
             raise KeyError(f"attribute {name!r} already exists")
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
         for table in _TABLES:
-            found = self.__dict__.get(table, {})
-            if name in found:
-                return found[name]
+            if table in own and name in own[table]:
+                return own[table][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
-from numbanet import settings
+from numbanet import memory, settings
+from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
-from numbanet.tensor import Tensor, tensor
+from numbanet.tensor import Tensor, array_of, tensor
+
+_set_array = Tensor.__dict__["data"].__set__
 
 
 class Parameter(Tensor):
@@ -29,7 +33,10 @@ class Parameter(Tensor):
         If the values are not numbers.
     """
 
-    __slots__ = ()
+    __slots__ = ("_counts", "_prepared")
+
+    _prepared: PreparedWeight | None
+    _counts: tuple[int, int, int]
 
     def __init__(self, data: Any, requires_grad: bool = True):
         source = data.data if isinstance(data, Tensor) else data
@@ -37,8 +44,52 @@ class Parameter(Tensor):
         super().__init__(source if shared else tensor(source).data)
         self.requires_grad_(requires_grad)
 
+    @property
+    def data(self) -> np.ndarray:  # type: ignore[override]
+        """The values."""
+        self.expose()
+        return array_of(self)
+
+    @data.setter
+    def data(self, value: np.ndarray) -> None:
+        self.expose()
+        _set_array(self, value)
+
+    def expose(self) -> None:
+        """Drop what was prepared: who gets the values may change them."""
+        self._prepared = None
+
+    def prepared(self) -> PreparedWeight | None:
+        """Return the prepared forms of the values, where nobody can change them unnoticed, else None.
+
+        No one can where this parameter alone refers to the array: a change then goes through `data`, which drops the
+        forms, or through `bump_version`. Arrays and tensors that view the memory hold references to it, so the counts
+        of references show them.
+        """
+        found, counts = self._prepared, self._references()
+        if found is not None and counts == self._counts:
+            return found
+        array = array_of(self)
+        if counts[:2] != _ALONE[array.base is not None] or not memory.owned(array):
+            self._prepared = None
+            return None
+        found = self._prepared = PreparedWeight(array)
+        del array
+        self._counts = self._references()
+        return found
+
+    def _references(self) -> tuple[int, int, int]:
+        """Return how many references there are to the array and to the memory that it views, and its version."""
+        array = array_of(self)
+        base = array.base
+        return getrefcount(array), 0 if base is None else getrefcount(base), self._version
+
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+# The counts of references where a parameter alone has its array: one with memory of its own, and one that is a view.
+_ALONE = tuple(Parameter(make())._references()[:2] for make in (lambda: np.zeros(1), lambda: np.zeros((1, 1)).T))
 
 
 def float_dtype(dtype: Any = None, device: str | None = None) -> np.dtype:

@@ -15,6 +15,7 @@ from numbanet.ops.activation import tanh_backward as tanh_backward
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
 from numbanet.ops.conv import conv2d_backward_weight as conv2d_backward_weight
+from numbanet.ops.conv import prepare_conv2d as prepare_conv2d
 from numbanet.ops.conv_transpose import conv_transpose2d as conv_transpose2d
 from numbanet.ops.conv_transpose import conv_transpose2d_backward as conv_transpose2d_backward
 from numbanet.ops.dropout import dropout as dropout
@@ -50,6 +51,7 @@ from numbanet.ops.loss import nll_loss_backward as nll_loss_backward
 from numbanet.ops.loss import nll_loss_with_state as nll_loss_with_state
 from numbanet.ops.matmul import linear as linear
 from numbanet.ops.matmul import matmul as matmul
+from numbanet.ops.matmul import prepare_linear as prepare_linear
 from numbanet.ops.norm import batch_norm as batch_norm
 from numbanet.ops.norm import batch_norm_backward as batch_norm_backward
 from numbanet.ops.norm import batch_norm_forward as batch_norm_forward

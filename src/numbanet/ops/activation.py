@@ -6,6 +6,8 @@ functions take the gradient of the result and what the docstring names: the resu
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from numbanet import dispatch, memory
@@ -13,10 +15,15 @@ from numbanet.problem.activation import ActivationProblem, gelu_form
 from numbanet.problem.base import dtype_name, float_array, same_dtype
 
 
+@lru_cache(maxsize=4096)
+def _problem(which: str, dtype: np.dtype, function: str, size: int, parameter: float) -> ActivationProblem:
+    return ActivationProblem(which, dtype_name(dtype), function, size, parameter)
+
+
 def _forward(function: str, x: np.ndarray, parameter: float = 0.0) -> np.ndarray:
     x = memory.dense(float_array("x", x))
     y = memory.empty_like(x)
-    problem = ActivationProblem("forward", dtype_name(x.dtype), function, x.size, parameter)
+    problem = _problem("forward", x.dtype, function, x.size, parameter)
     dispatch.run(problem, (memory.flat(x),), (memory.flat(y),))
     return y
 
@@ -27,8 +34,10 @@ def _backward(function: str, grad: np.ndarray, saved: np.ndarray, parameter: flo
         raise ValueError(f"grad must have the shape {saved.shape} of the result, got {grad.shape}")
     saved = memory.dense(saved)
     grad = memory.like_layout(grad, saved)
+    if grad.dtype != saved.dtype:
+        same_dtype(grad=grad, saved=saved)
     dx = memory.empty_like(saved)
-    problem = ActivationProblem("backward_input", same_dtype(grad=grad, saved=saved), function, dx.size, parameter)
+    problem = _problem("backward_input", saved.dtype, function, dx.size, parameter)
     dispatch.run(problem, (memory.flat(grad), memory.flat(saved)), (memory.flat(dx),))
     return dx
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.ops.shape import channels_last
-from numbanet.problem.base import float_array, same_dtype, sizes
+from numbanet.ops.shape import channels_last, contiguous
+from numbanet.prepared import PreparedWeight
+from numbanet.problem.base import dtype_name, float_array, plain, same_dtype, sizes
 from numbanet.problem.conv import ConvProblem, conv2d_problem, epilogue
 
 
@@ -23,7 +25,7 @@ def _batched(name: str, x: np.ndarray) -> np.ndarray:
 
 def conv2d(
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | PreparedWeight,
     bias: np.ndarray | None = None,
     stride: int | Sequence[int] = 1,
     padding: Any = 0,
@@ -39,8 +41,8 @@ def conv2d(
     ----------
     x : numpy.ndarray
         Shape (N, C, H, W) or (C, H, W), any strides; float32 or float64.
-    weight : numpy.ndarray
-        Shape (K, C/groups, R, S), dtype of `x`.
+    weight : numpy.ndarray or PreparedWeight
+        Shape (K, C/groups, R, S), dtype of `x`; or what `prepare_conv2d` made of it.
     bias : numpy.ndarray, optional
         Shape (K,), dtype of `x`.
     stride, dilation : int or (int, int)
@@ -69,24 +71,84 @@ def conv2d(
     -----
     Rounding, and what infinite and NaN operands do at borders and under Winograd's algorithm: docs/numerics.md.
     """
-    x, weight = float_array("input", x), float_array("weight", weight)
-    images = _batched("input", x)
+    x = float_array("input", x)
+    images = x if x.ndim == 4 else _batched("input", x)
+    if not isinstance(weight, PreparedWeight):
+        weight = float_array("weight", weight)
     if bias is not None:
-        bias = np.ascontiguousarray(float_array("bias", bias))
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"bias must have shape {weight.shape[:1]}, got {bias.shape}")
+        bias = contiguous(float_array("bias", bias))
     if residual is not None:
         residual = float_array("residual", residual)
-    dtype = same_dtype(input=x, weight=weight, bias=bias, residual=residual)
-    then = epilogue(bias is not None, residual is not None, activation)
-    problem = conv2d_problem("forward", images.shape, weight.shape, dtype, stride, padding, dilation, groups, then)
+    dtype = x.dtype
+    if not dtype == weight.dtype == (bias if bias is not None else x).dtype:
+        same_dtype(input=x, weight=weight, bias=bias)
+    problem, shape = _forward_plan(
+        images.shape, weight.shape, dtype, None if bias is None else bias.shape, residual is not None, activation,
+        plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups),
+    )  # fmt: skip
     if residual is not None:
+        same_dtype(input=x, residual=residual)
         residual = channels_last(_of_result("residual", residual, problem))
-    y = memory.empty((problem.n, problem.p, problem.q, problem.k), dtype)
+    y = memory.empty(shape, dtype)
     if y.size:
-        dispatch.run(problem, (channels_last(images), channels_last(weight), bias, residual), (y,))
+        ordered = weight if isinstance(weight, PreparedWeight) else channels_last(weight)
+        dispatch.run(problem, (channels_last(images), ordered, bias, residual), (y,))
     y = y.transpose(0, 3, 1, 2)
     return y[0] if x.ndim == 3 else y
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _forward_plan(
+    x_shape: tuple, weight_shape: tuple, dtype: np.dtype, bias_shape: tuple | None, residual: bool,
+    activation: str | None, stride: Any, padding: Any, dilation: Any, groups: int,
+) -> tuple[ConvProblem, tuple[int, ...]]:  # fmt: skip
+    """Return the problem and the shape of the result in memory: a steady call looks them up."""
+    if bias_shape is not None and bias_shape != weight_shape[:1]:
+        raise ValueError(f"bias must have shape {weight_shape[:1]}, got {bias_shape}")
+    then = epilogue(bias_shape is not None, residual, activation)
+    problem = conv2d_problem(
+        "forward", x_shape, weight_shape, dtype_name(dtype), stride, padding, dilation, groups, then
+    )  # fmt: skip
+    return problem, (problem.n, problem.p, problem.q, problem.k)
+
+
+def prepare_conv2d(
+    weight: np.ndarray,
+    input_shape: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> PreparedWeight:
+    """Pack or transform a weight for the kernel that convolves images of a shape, once for many calls of `conv2d`.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray
+        Shape (K, C/groups, R, S). It must not be changed as long as the result is used.
+    input_shape : sequence of int
+        Shape of the input: (N, C, H, W) or (C, H, W). Images of other shapes are taken too; where another kernel runs
+        for them, the weight is prepared for that one at the first call.
+    stride, padding, dilation, groups
+        As given to `conv2d`.
+
+    Returns
+    -------
+    PreparedWeight
+        To be given to `conv2d` in place of the weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not fit each other.
+    """
+    prepared = PreparedWeight(float_array("weight", weight))
+    sizes_ = sizes("input_shape", input_shape)
+    shape = sizes_ if len(sizes_) == 4 else (1, *sizes_)
+    dtype = dtype_name(prepared.dtype)
+    problem = conv2d_problem("forward", shape, prepared.shape, dtype, stride, padding, dilation, groups)
+    prepared.form(dispatch.choose(problem), problem)
+    return prepared
 
 
 def conv2d_backward_input(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.elementwise import add
-from numbanet.problem.base import dtype_name, float_array, same_dtype
+from numbanet.ops.shape import contiguous
+from numbanet.prepared import PreparedWeight
+from numbanet.problem.base import dtype_name, float_array, integer, same_dtype
 from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
@@ -24,23 +27,28 @@ def _matrix(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return copy, True
 
 
+@lru_cache(maxsize=4096)
+def _problem(
+    dtype: np.dtype, m: int, n: int, k: int, a_rows: bool, b_rows: bool, bias: bool, residual: bool,
+    activation: str | None,
+) -> MatmulProblem:  # fmt: skip
+    then = epilogue(bias, residual, activation)
+    return MatmulProblem("forward", dtype_name(dtype), m, n, k, a_rows, b_rows, then)
+
+
 def _product(
     a: np.ndarray,
     b: np.ndarray,
     out: np.ndarray,
-    bias: np.ndarray | None = None,
-    residual: np.ndarray | None = None,
-    activation: str | None = None,
 ) -> None:
-    """Write the product of two matrices, and what the epilogue makes of it, to `out`."""
+    """Write the product of two matrices to `out`."""
     (m, k), n = a.shape, b.shape[1]
     if out.size == 0:
         return
     a, a_rows = _matrix(a)
     b, b_rows = _matrix(b)
-    then = epilogue(bias is not None, residual is not None, activation)
-    problem = MatmulProblem("forward", dtype_name(a.dtype), m, n, k, a_rows, b_rows, then)
-    dispatch.run(problem, (a, b, bias, residual), (out,))
+    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None)
+    dispatch.run(problem, (a, b, None, None), (out,))
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -92,7 +100,7 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def linear(
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | PreparedWeight,
     bias: np.ndarray | None = None,
     *,
     residual: np.ndarray | None = None,
@@ -104,8 +112,8 @@ def linear(
     ----------
     x : numpy.ndarray
         Shape (..., in_features).
-    weight : numpy.ndarray
-        Shape (out_features, in_features), or (in_features,).
+    weight : numpy.ndarray or PreparedWeight
+        Shape (out_features, in_features), or (in_features,); or what `prepare_linear` made of it.
     bias : numpy.ndarray, optional
         Shape (out_features,), or any that broadcasts to the result.
     residual : numpy.ndarray, optional
@@ -125,27 +133,70 @@ def linear(
     ValueError
         If the shapes do not fit.
     """
-    x, weight = float_array("input", x), float_array("weight", weight)
-    bias = None if bias is None else np.ascontiguousarray(float_array("bias", bias))
-    residual = None if residual is None else np.ascontiguousarray(float_array("residual", residual))
-    dtype = same_dtype(input=x, weight=weight, bias=bias, residual=residual)
-    if weight.ndim not in (1, 2):
+    x = float_array("input", x)
+    if not isinstance(weight, PreparedWeight):
+        weight = float_array("weight", weight)
+    bias = None if bias is None else contiguous(float_array("bias", bias))
+    residual = None if residual is None else contiguous(float_array("residual", residual))
+    dtype = x.dtype
+    if residual is not None or not dtype == weight.dtype == (bias if bias is not None else x).dtype:
+        same_dtype(input=x, weight=weight, bias=bias, residual=residual)
+    if len(weight.shape) not in (1, 2):
         raise ValueError(f"weight must have shape (out_features, in_features), got {weight.shape}")
-    matrix = weight[None] if weight.ndim == 1 else weight
-    if x.ndim == 0 or x.shape[-1] != matrix.shape[1]:
-        raise ValueError(f"input must have shape (..., {matrix.shape[1]}) for weight {weight.shape}, got {x.shape}")
-    shape = (*x.shape[:-1], *weight.shape[:-1])
+    (*_, columns), before = weight.shape, weight.shape[:-1]
+    if x.ndim == 0 or x.shape[-1] != columns:
+        raise ValueError(f"input must have shape (..., {columns}) for weight {weight.shape}, got {x.shape}")
+    shape = (*x.shape[:-1], *before)
     if bias is not None and not _broadcasts(bias.shape, shape):
         raise ValueError(f"bias must have shape {weight.shape[:-1]} or broadcast to {shape}, got {bias.shape}")
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must have the result's shape {shape}, got {residual.shape}")
-    if bias is not None and bias.shape != matrix.shape[:1]:  # a bias that is no number a column is a residual
+    if bias is not None and bias.shape != (before or (1,)):  # a bias that is no number a column is a residual
         wide = np.broadcast_to(bias, shape)
         bias, residual = None, np.ascontiguousarray(wide) if residual is None else add(wide, residual)
-    rows = math.prod(x.shape[:-1])
-    out = memory.empty((rows, len(matrix)), dtype)
-    _product(x.reshape(rows, x.shape[-1]), matrix.T, out, bias, residual, activation)
+    rows = x.shape[0] if x.ndim == 2 else math.prod(x.shape[:-1])
+    out = memory.empty((rows, *(before or (1,))), dtype)
+    if out.size:
+        a, a_rows = _matrix(x if x.ndim == 2 else x.reshape(rows, columns))
+        b: np.ndarray | PreparedWeight
+        if isinstance(weight, PreparedWeight):
+            b, b_rows = weight, False  # row by row, so its transpose column by column
+        else:
+            b, b_rows = _matrix((weight if weight.ndim == 2 else weight[None]).T)
+        fused = bias is not None, residual is not None
+        problem = _problem(dtype, rows, out.shape[1], columns, a_rows, b_rows, *fused, activation)
+        dispatch.run(problem, (a, b, bias, residual), (out,))
     return out.reshape(shape)
+
+
+def prepare_linear(weight: np.ndarray, rows: int = 1) -> PreparedWeight:
+    """Pack a weight once for many calls of `linear`.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray
+        Shape (out_features, in_features). It must not be changed as long as the result is used.
+    rows : int
+        Of the inputs, about.
+
+    Returns
+    -------
+    PreparedWeight
+        To be given to `linear` in place of the weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weight is no matrix of floats.
+    """
+    weight = float_array("weight", weight)
+    if weight.ndim != 2:
+        raise ValueError(f"weight must have shape (out_features, in_features), got {weight.shape}")
+    prepared = PreparedWeight(weight)
+    out, columns = weight.shape
+    problem = _problem(weight.dtype, integer("rows", rows, 1), out, columns, True, False, False, False, None)
+    prepared.form(dispatch.choose(problem), problem)
+    return prepared
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

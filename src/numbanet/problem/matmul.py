@@ -31,6 +31,8 @@ class MatmulProblem(Problem):
     b_rows: bool
     epilogue: Epilogue = Epilogue()
 
+    __hash__ = Problem.remembered_hash
+
     @property
     def flops(self) -> int:
         """Floating-point operations."""
