@@ -70,16 +70,31 @@ def _supports(p: MatmulProblem) -> str | None:
     return None
 
 
-def _tolerance(p: MatmulProblem) -> float:
+def tolerance(p: MatmulProblem) -> float:
     unit = 3e-6 if p.dtype == "float32" else 6e-15
     return unit * (p.k / 1000 + 1) ** 0.5
+
+
+def memory_cost(p: MatmulProblem) -> float:
+    """Return how many operations are done while the operands and the result pass between memory and the core."""
+    return 11.0 * (p.m * p.k + p.k * p.n + p.m * p.n)
+
+
+def _cost(p: MatmulProblem) -> float:
+    # Packing a number costs about as much as twenty operations.
+    return max(p.flops, memory_cost(p)) + (20.0 * p.n * p.k if p.a_rows or not p.b_rows else 0.0)
 
 
 CANDIDATES: CandidateLists = {
     ("matmul", "forward"): [
         Candidate(
-            "cpu.panel", _run, _supports, lambda problem: float(problem.flops), tolerance=_tolerance,
-            prepare=_prepare, form=lambda problem: (problem.a_rows, problem.b_rows),
+            "cpu.panel",
+            _run,
+            _supports,
+            _cost,
+            tolerance=tolerance,
+            prepare=_prepare,
+            form=lambda problem: (problem.a_rows, problem.b_rows),
         )  # fmt: skip
     ],
 }

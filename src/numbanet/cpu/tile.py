@@ -22,6 +22,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_switch
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.simd import (
     Vec,
@@ -55,78 +56,8 @@ def epilogue_flags(epilogue: Epilogue) -> int:
     return (BIAS if epilogue.bias else 0) | (RESIDUAL if epilogue.residual else 0) | activation
 
 
-def _int(value: int) -> ir.Constant:
-    return ir.Constant(_I64, value)
-
-
-class _Loop:
-    """A counted loop whose carried values are phi nodes: ``with`` its body, then read ``results``."""
-
-    def __init__(self, builder: ir.IRBuilder, count: ir.Value, initial: list[ir.Value], name: str):
-        self.builder, self.count = builder, count
-        self.before = builder.block
-        self.body = builder.append_basic_block(name)
-        self.after = builder.append_basic_block(name + ".end")
-        self.initial = initial
-
-    def __enter__(self) -> _Loop:
-        b = self.builder
-        b.cbranch(b.icmp_signed("<", _int(0), self.count), self.body, self.after)
-        b.position_at_end(self.body)
-        self.index = b.phi(_I64)
-        self.index.add_incoming(_int(0), self.before)
-        self.carried = [b.phi(v.type) for v in self.initial]
-        for phi, value in zip(self.carried, self.initial):
-            phi.add_incoming(value, self.before)
-        return self
-
-    def close(self, values: list[ir.Value]) -> list[ir.Value]:
-        """End the body with the next iteration's values; return the values after the loop."""
-        b = self.builder
-        following = b.add(self.index, _int(1))
-        self.index.add_incoming(following, b.block)
-        for phi, value in zip(self.carried, values):
-            phi.add_incoming(value, b.block)
-        last = b.block
-        b.cbranch(b.icmp_signed("<", following, self.count), self.body, self.after)
-        b.position_at_end(self.after)
-        results = []
-        for start, value in zip(self.initial, values):
-            phi = b.phi(value.type)
-            phi.add_incoming(start, self.before)
-            phi.add_incoming(value, last)
-            results.append(phi)
-        return results
-
-    def __exit__(self, *exception: object) -> None:
-        """The loop is ended by `close`."""
-
-
-def _grid(values: list[ir.Value], columns: int) -> list[list[ir.Value]]:
-    return [values[i : i + columns] for i in range(0, len(values), columns)]
-
-
-def _conditionally(builder: ir.IRBuilder, condition: ir.Value, values: list[ir.Value], change: Any) -> list[ir.Value]:
-    """Return ``change(values)`` where the condition holds, else the values."""
-    before = builder.block
-    then, after = builder.append_basic_block("then"), builder.append_basic_block("after")
-    builder.cbranch(condition, then, after)
-    builder.position_at_end(then)
-    changed = change(values)
-    last = builder.block
-    builder.branch(after)
-    builder.position_at_end(after)
-    merged = []
-    for old, new in zip(values, changed):
-        phi = builder.phi(old.type)
-        phi.add_incoming(old, before)
-        phi.add_incoming(new, last)
-        merged.append(phi)
-    return merged
-
-
 def _has(builder: ir.IRBuilder, flags: ir.Value, flag: int) -> ir.Value:
-    return builder.icmp_signed("!=", builder.and_(flags, _int(flag)), _int(0))
+    return builder.icmp_signed("!=", builder.and_(flags, ir_int(flag)), ir_int(0))
 
 
 def _shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.Value:
@@ -136,18 +67,8 @@ def _shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.Va
 
 def _by_width(builder: ir.IRBuilder, width: ir.Value, emit: Any) -> None:
     """Emit ``emit(vectors, rows)`` for each tile width, chosen at run time by `width`."""
-    done = builder.append_basic_block("tile.done")
-    unknown = builder.append_basic_block("tile.unknown")
-    switch = builder.switch(width, unknown)
-    for vectors, rows in enumerate(host_isa().tile_rows, 1):
-        block = builder.append_basic_block(f"tile{rows}x{vectors}")
-        switch.add_case(_int(vectors), block)
-        builder.position_at_end(block)
-        emit(vectors, rows)
-        builder.branch(done)
-    builder.position_at_end(unknown)
-    builder.unreachable()
-    builder.position_at_end(done)
+    rows = host_isa().tile_rows
+    ir_switch(builder, width, range(1, MAX_VECTORS + 1), lambda vectors: emit(vectors, rows[vectors - 1]))
 
 
 @intrinsic
@@ -155,9 +76,9 @@ def tile_rows(typingctx, width):
     """Return the number of rows of the tile that is `width` vectors wide."""
 
     def codegen(context, builder, sig, args):
-        rows = _int(1)
+        rows = ir_int(1)
         for vectors, count in enumerate(host_isa().tile_rows, 1):
-            rows = builder.select(builder.icmp_signed("==", args[0], _int(vectors)), _int(count), rows)
+            rows = builder.select(builder.icmp_signed("==", args[0], ir_int(vectors)), ir_int(count), rows)
         return rows
 
     return types.int64(types.int64), codegen
@@ -183,7 +104,7 @@ def stack_buffer(typingctx, p, count):
     def codegen(context, builder, sig, args):
         with builder.goto_entry_block():
             kind = context.get_data_type(p.dtype)
-            buffer = builder.alloca(kind, size=_int(count.literal_value))
+            buffer = builder.alloca(kind, size=ir_int(count.literal_value))
         buffer.align = 64
         return buffer
 
@@ -212,18 +133,20 @@ def _panel_tile(
 ) -> None:
     scalar_pointer = panel.type
     zero = ir.Constant(ir.VectorType(panel.type.pointee, vec.lanes), None)
-    with _Loop(builder, taps, [zero] * (rows * vectors), "taps") as tap:
+    with Loop(builder, taps, [zero] * (rows * vectors), "taps") as tap:
         table = builder.gep(sources, [builder.mul(tap.index, source_step)])
         pointers = [
-            builder.gep(builder.inttoptr(builder.load(builder.gep(table, [_int(i)])), scalar_pointer), [first_channel])
+            builder.gep(
+                builder.inttoptr(builder.load(builder.gep(table, [ir_int(i)])), scalar_pointer), [first_channel]
+            )
             for i in range(rows)
         ]
         base = builder.gep(panel, [builder.mul(tap.index, panel_step)])
-        with _Loop(builder, channels, list(tap.carried), "channels") as channel:
-            row = builder.gep(base, [builder.mul(channel.index, _int(vectors * vec.lanes))])
-            weights = [ir_load(builder, builder.gep(row, [_int(j * vec.lanes)]), vec) for j in range(vectors)]
+        with Loop(builder, channels, list(tap.carried), "channels") as channel:
+            row = builder.gep(base, [builder.mul(channel.index, ir_int(vectors * vec.lanes))])
+            weights = [ir_load(builder, builder.gep(row, [ir_int(j * vec.lanes)]), vec) for j in range(vectors)]
             sums = []
-            for pointer, old in zip(pointers, _grid(channel.carried, vectors)):
+            for pointer, old in zip(pointers, ir_grid(channel.carried, vectors)):
                 value = ir_splat(builder, builder.load(builder.gep(pointer, [channel.index])), vec.lanes)
                 sums += [ir_call(builder, "llvm.fma", vec, value, w, a) for w, a in zip(weights, old)]
             sums = channel.close(sums)
@@ -231,13 +154,13 @@ def _panel_tile(
 
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     out_pointers = [
-        builder.gep(builder.inttoptr(builder.load(builder.gep(outs, [_int(i)])), scalar_pointer), [first_column])
+        builder.gep(builder.inttoptr(builder.load(builder.gep(outs, [ir_int(i)])), scalar_pointer), [first_column])
         for i in range(rows)
     ]
     six = ir_constant(vec, 6.0)
 
     def read(base: ir.Value, j: int) -> ir.Value:
-        spot = builder.gep(base, [_int(j * vec.lanes)])
+        spot = builder.gep(base, [ir_int(j * vec.lanes)])
         return ir_masked_load(builder, spot, vec, mask) if j == vectors - 1 else ir_load(builder, spot, vec)
 
     def accumulate(values: list[ir.Value]) -> list[ir.Value]:
@@ -258,15 +181,15 @@ def _panel_tile(
     def clamp_at_six(values: list[ir.Value]) -> list[ir.Value]:
         return [builder.select(builder.fcmp_ordered(">=", v, six), six, v) for v in values]
 
-    sums = _conditionally(builder, _has(builder, flags, ACCUMULATE), sums, accumulate)
-    sums = _conditionally(builder, _has(builder, flags, BIAS), sums, add_bias)
-    sums = _conditionally(builder, _has(builder, flags, RESIDUAL), sums, add_residual)
-    sums = _conditionally(builder, _has(builder, flags, RELU), sums, relu)
-    sums = _conditionally(builder, _has(builder, flags, SIX), sums, clamp_at_six)
+    sums = ir_conditionally(builder, _has(builder, flags, ACCUMULATE), sums, accumulate)
+    sums = ir_conditionally(builder, _has(builder, flags, BIAS), sums, add_bias)
+    sums = ir_conditionally(builder, _has(builder, flags, RESIDUAL), sums, add_residual)
+    sums = ir_conditionally(builder, _has(builder, flags, RELU), sums, relu)
+    sums = ir_conditionally(builder, _has(builder, flags, SIX), sums, clamp_at_six)
     for i in range(rows):
-        with builder.if_then(builder.icmp_signed("<", _int(i), valid)):
+        with builder.if_then(builder.icmp_signed("<", ir_int(i), valid)):
             for j in range(vectors):
-                spot, value = builder.gep(out_pointers[i], [_int(j * vec.lanes)]), sums[i * vectors + j]
+                spot, value = builder.gep(out_pointers[i], [ir_int(j * vec.lanes)]), sums[i * vectors + j]
                 if j == vectors - 1:
                     ir_masked_store(builder, value, spot, vec, mask)
                 else:
@@ -339,37 +262,37 @@ def _outer_tile(
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     pointer_type = out.type
     zero = ir.Constant(ir.VectorType(out.type.pointee, vec.lanes), None)
-    with _Loop(builder, count, [zero] * (rows * vectors), "runs") as run:
-        entry = builder.gep(runs, [builder.mul(run.index, _int(3))])
+    with Loop(builder, count, [zero] * (rows * vectors), "runs") as run:
+        entry = builder.gep(runs, [builder.mul(run.index, ir_int(3))])
         g = builder.gep(builder.inttoptr(builder.load(entry), pointer_type), [offsets[0]])
-        x = builder.gep(builder.inttoptr(builder.load(builder.gep(entry, [_int(1)])), pointer_type), [offsets[1]])
-        pixels = builder.load(builder.gep(entry, [_int(2)]))
-        with _Loop(builder, pixels, [*run.carried, g, x], "pixels") as pixel:
+        x = builder.gep(builder.inttoptr(builder.load(builder.gep(entry, [ir_int(1)])), pointer_type), [offsets[1]])
+        pixels = builder.load(builder.gep(entry, [ir_int(2)]))
+        with Loop(builder, pixels, [*run.carried, g, x], "pixels") as pixel:
             *old, g_here, x_here = pixel.carried
             columns = []
             for j in range(vectors):
-                spot = builder.gep(x_here, [_int(j * vec.lanes)])
+                spot = builder.gep(x_here, [ir_int(j * vec.lanes)])
                 last = j == vectors - 1
                 columns.append(ir_masked_load(builder, spot, vec, mask) if last else ir_load(builder, spot, vec))
             sums = []
-            for i, accumulators in enumerate(_grid(old, vectors)):
+            for i, accumulators in enumerate(ir_grid(old, vectors)):
                 value = ir_splat(builder, builder.load(builder.gep(g_here, [row_offsets[i]])), vec.lanes)
                 sums += [ir_call(builder, "llvm.fma", vec, value, c, a) for c, a in zip(columns, accumulators)]
             sums = pixel.close([*sums, builder.gep(g_here, [steps[0]]), builder.gep(x_here, [steps[1]])])[:-2]
         sums = run.close(sums)
 
-    adding = builder.icmp_signed("!=", accumulate, _int(0))
+    adding = builder.icmp_signed("!=", accumulate, ir_int(0))
     for i in range(rows):
-        row = builder.gep(out, [builder.mul(_int(i), out_step)])
-        with builder.if_then(builder.icmp_signed("<", _int(i), valid)):
+        row = builder.gep(out, [builder.mul(ir_int(i), out_step)])
+        with builder.if_then(builder.icmp_signed("<", ir_int(i), valid)):
             for j in range(vectors):
-                spot, last, value = builder.gep(row, [_int(j * vec.lanes)]), j == vectors - 1, sums[i * vectors + j]
+                spot, last, value = builder.gep(row, [ir_int(j * vec.lanes)]), j == vectors - 1, sums[i * vectors + j]
 
                 def add(values: list[ir.Value], spot: ir.Value = spot, last: bool = last) -> list[ir.Value]:
                     old = ir_masked_load(builder, spot, vec, mask) if last else ir_load(builder, spot, vec)
                     return [builder.fadd(values[0], old)]
 
-                [value] = _conditionally(builder, adding, [value], add)
+                [value] = ir_conditionally(builder, adding, [value], add)
                 if last:
                     ir_masked_store(builder, value, spot, vec, mask)
                 else:
@@ -418,13 +341,13 @@ def outer_tile(
 
         def emit(vectors: int, rows: int) -> None:
             common = (builder, vec, rows, vectors, runs, count, (g_step, x_step), (g_offset, x_offset))
-            whole = builder.icmp_signed("<=", _int(rows), rest[3])
-            plain = builder.and_(whole, builder.icmp_signed("!=", contiguous, _int(0)))
+            whole = builder.icmp_signed("<=", ir_int(rows), rest[3])
+            plain = builder.and_(whole, builder.icmp_signed("!=", contiguous, ir_int(0)))
             with builder.if_else(plain) as (then, otherwise):
                 with then:
-                    _outer_tile(*common, [_int(i) for i in range(rows)], *rest)
+                    _outer_tile(*common, [ir_int(i) for i in range(rows)], *rest)
                 with otherwise:
-                    loaded = [builder.load(builder.gep(table, [_int(i)])) for i in range(rows)]
+                    loaded = [builder.load(builder.gep(table, [ir_int(i)])) for i in range(rows)]
                     _outer_tile(*common, loaded, *rest)
 
         _by_width(builder, width, emit)
