@@ -2,9 +2,13 @@
 
 Sources. Parameters, multiply-adds (in thousand millions, of convolutions and linear layers, one image of 224 x 224
 pixels) and state dictionaries: torchvision 0.28, ``num_params`` and ``_ops`` of each model's weights, and the first 16
-digits of the SHA-256 of its lines "name shape", in order. The papers give rounded numbers of the same: VGG, table 2
-(133, 133, 138 and 144 million parameters); ResNet, table 1 (1.8, 3.6, 3.8, 7.6 and 11.3 thousand million multiply-adds;
-torchvision's bottlenecks have their stride in the 3 x 3 convolution, which takes a little more).
+digits of the SHA-256 of its lines "name shape", in order.
+
+The papers give rounded numbers of the same. VGG, table 2: 133, 133, 138 and 144 million parameters. ResNet, table 1:
+1.8, 3.6, 3.8, 7.6 and 11.3 thousand million multiply-adds (torchvision's bottlenecks have their stride in the 3 x 3
+convolution, which takes a little more). MobileNet v2, table 4: 3.4 million parameters, 300 million multiply-adds.
+GoogLeNet without its auxiliary heads, table 1: 6.8 million parameters, with 5 x 5 filters where torchvision has 3 x 3.
+The All-Convolutional Net, table 3: 1.4 million parameters.
 """
 
 from __future__ import annotations
@@ -16,14 +20,21 @@ import pytest
 
 import numbanet as nnet
 from numbanet import models, nn
+from numbanet.models.googlenet import _renormalised
 
 TORCHVISION = {
+    "alexnet": (61_100_840, 0.714, "9c198ebdae1863e4"),
+    "densenet121": (7_978_856, 2.834, "aa0fd9923b0003b8"),
+    "googlenet": (13_004_888, 1.498, "7f541ca29410efb1"),
+    "mobilenet_v2": (3_504_872, 0.301, "37bbbce8932fd0c4"),
     "resnet18": (11_689_512, 1.814, "84fb10d9c6905a1c"),
     "resnet34": (21_797_672, 3.664, "28f9096d51307499"),
     "resnet50": (25_557_032, 4.089, "d7e4f8bb0a536344"),
     "resnet101": (44_549_160, 7.801, "02c0f34f4842751f"),
     "resnet152": (60_192_808, 11.514, "685c66205bc823aa"),
     "resnext50_32x4d": (25_028_904, 4.23, "e3bad165c034e60f"),
+    "squeezenet1_0": (1_248_424, 0.819, "4654d26ad581241f"),
+    "squeezenet1_1": (1_235_496, 0.349, "1d365589393f9c1e"),
     "vgg11": (132_863_336, 7.609, "cb3dc23f2a13e182"),
     "vgg11_bn": (132_868_840, 7.609, "8b6717e727c0ecf9"),
     "vgg13": (133_047_848, 11.308, "67c1dc8b57fde74b"),
@@ -33,6 +44,8 @@ TORCHVISION = {
     "vgg19": (143_667_240, 19.632, "4723255af8f6c485"),
     "vgg19_bn": (143_678_248, 19.632, "fc3ff6fab2b5cc09"),
 }
+
+S = (784, 1000, 500, 250, 30)  # the autoencoder of the paper
 
 
 def parameters(model: nn.Module) -> int:
@@ -60,11 +73,44 @@ def test_counts_and_names_are_those_of_torchvision(name: str) -> None:
     assert multiply_adds(model, (3, 224, 224)) / 1e9 == pytest.approx(giga, abs=6e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_googlenet_without_auxiliary_heads() -> None:
+    with nn.init.skipped():
+        plain = models.googlenet(aux_logits=False)
+    assert parameters(plain) == 6_624_904
+    heads = models.googlenet(4).train()(nnet.tensor(np.zeros((2, 3, 64, 64), np.float32)))
+    assert [scores.shape for scores in heads] == [(2, 4)] * 3
+    assert not isinstance(plain.train()(nnet.tensor(np.zeros((2, 3, 64, 64), np.float32))), tuple)
+
+
+def test_googlenet_renormalises_images() -> None:
+    image = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
+    mean, deviation = (np.float32(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    found = _renormalised(nnet.tensor((image - mean) / deviation)).data
+    np.testing.assert_allclose(found, (image - 0.5) / 0.5, atol=1e-6)
+
+
+def test_all_convolutional_net() -> None:
+    model = models.all_cnn()
+    assert parameters(model) == 1_369_738
+    sizes = [layer.output_shape[2] for layer in nn.summary(model, (3, 32, 32)).layers if layer.kind == "Conv2d"]
+    assert sizes == [32, 32, 16, 16, 16, 8, 6, 6, 6]  # the paper's table 2
+    assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5]
+
+
+def test_autoencoder() -> None:
+    model = models.autoencoder()
+    assert parameters(model) == sum(a * b + b for a, b in zip(S, S[1:])) + sum(a * b + a for a, b in zip(S, S[1:]))
+    images = nnet.tensor(np.zeros((2, 1, 28, 28), np.float32))
+    assert model.encoder(images.flatten(1)).shape == (2, 30) and model(images).shape == (2, 1, 28, 28)
+    with pytest.raises(ValueError, match="sizes must hold the pixels of an image and one layer at least, got"):
+        models.autoencoder((784,))
+
+
+@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "resnext50_32x4d", "squeezenet1_1"])
 def test_classes_channels_and_generator(name: str) -> None:
     model = models.get(name, 3, 2, generator=np.random.default_rng(0)).eval()
     with nnet.no_grad():
-        assert model(nnet.tensor(np.zeros((1, 2, 70, 65), np.float32))).shape == (1, 3)
+        assert model(nnet.tensor(np.zeros((1, 2, 70, 66), np.float32))).shape == (1, 3)
     first, second = model.state_dict(), models.get(name, 3, 2, generator=np.random.default_rng(0)).state_dict()
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
@@ -91,7 +137,16 @@ def test_dilation_in_place_of_stride_keeps_the_size() -> None:
     assert shapes["layer2.3.conv3"][2:] == shapes["layer4.2.conv3"][2:] == (8, 8)
 
 
+def test_width_of_mobilenet() -> None:
+    """Channels are multiples of 8, and the last layer never narrower than 1280."""
+    model = models.mobilenet_v2(width_mult=0.35)
+    assert [model.features[k].conv[-2].out_channels for k in (1, 2, 4, 7, 11, 14, 17)] == [8, 8, 16, 24, 32, 56, 112]
+    assert model.features[18][0].out_channels == 1280
+
+
 def test_errors() -> None:
+    with pytest.raises(ValueError, match="version must be one of '1_0', '1_1', got '2'"):
+        models.squeezenet.SqueezeNet("2")
     with pytest.raises(ValueError, match="depth must be one of 11, 13, 16, 19, got 12"):
         models.VGG(12)
     with pytest.raises(ValueError, match="layers must hold the numbers of blocks of four stages, got"):

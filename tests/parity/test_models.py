@@ -57,7 +57,21 @@ def twin(model: nn.Sequential) -> tnn.Sequential:
     return tnn.Sequential(*(eval(f"tnn.{layer!r}") for layer in model))
 
 
+class Autoencoder(tnn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (12, 9, 7, 3)
+        down = [layer for a, b in zip(sizes, sizes[1:]) for layer in (tnn.Linear(a, b), tnn.Sigmoid())]
+        up = [layer for a, b in zip(sizes[::-1], sizes[-2::-1]) for layer in (tnn.Linear(a, b), tnn.Sigmoid())]
+        self.encoder, self.decoder = tnn.Sequential(*down[:-1]), tnn.Sequential(*up)
+
+    def forward(self, x: Any) -> Any:
+        return self.decoder(self.encoder(x))
+
+
 CASES = {
+    "all_cnn": (lambda: models.all_cnn(dropout=False), twin, (3, 16, 16)),
+    "autoencoder": (lambda: models.autoencoder((12, 9, 7, 3)), lambda m: Autoencoder(), (12,)),
     "resnet20": (lambda: models.resnet20(), lambda m: ResNet20("A"), (3, 32, 32)),
     "resnet20-B": (lambda: models.resnet20(shortcut="B"), lambda m: ResNet20("B"), (3, 32, 32)),
     "lenet5": (models.lenet5, twin, (1, 28, 28)),

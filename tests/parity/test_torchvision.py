@@ -16,7 +16,10 @@ from tests.parity import torchvision_models
 
 torchvision = torchvision_models.load()
 
-NAMES = ("vgg11", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d")
+NAMES = (
+    "alexnet", "densenet121", "googlenet", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d", "squeezenet1_0",
+    "squeezenet1_1", "vgg11", "vgg11_bn",
+)  # fmt: skip
 SIZE = 64
 
 
@@ -24,7 +27,7 @@ def small(model: Any, layers: Any) -> Any:
     """The same network with two classes and, in VGG and AlexNet, hidden layers of 8: a test needs no 100 M weights."""
     if isinstance(getattr(model, "classifier", None), layers.Sequential):
         linear = [k for k, layer in enumerate(model.classifier) if isinstance(layer, layers.Linear)]
-        sizes = [model.classifier[linear[0]].in_features, *[8] * (len(linear) - 1), 2]
+        sizes = linear and [model.classifier[linear[0]].in_features, *[8] * (len(linear) - 1), 2]
         for k, taken, given in zip(linear, sizes, sizes[1:]):
             model.classifier[k] = layers.Linear(taken, given)
     for module in model.modules():
@@ -35,7 +38,8 @@ def small(model: Any, layers: Any) -> Any:
 
 def twins(name: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
-    theirs = small(getattr(torchvision, name)(num_classes=2), tnn)
+    options = {"init_weights": True} if name == "googlenet" else {}
+    theirs = small(getattr(torchvision, name)(num_classes=2, **options), tnn)
     for module in theirs.modules():  # running statistics that are no zeros and ones
         if isinstance(module, tnn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
@@ -44,6 +48,10 @@ def twins(name: str) -> tuple[Any, Any]:
         ours = small(models.get(name, 2), nn)
     ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
     return ours, theirs
+
+
+def heads(scores: Any) -> Any:
+    return scores if isinstance(scores, tuple) else (scores,)
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
@@ -65,8 +73,9 @@ def test_training_step(name: str) -> None:
     ours, theirs = twins(name)
     ours, theirs = ours.double(), theirs.double()
     x, labels = batch()
-    loss = F.cross_entropy(ours(nnet.tensor(x)), nnet.tensor(labels))
-    expected = tnn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(labels))
+    loss = sum(F.cross_entropy(scores, nnet.tensor(labels)) for scores in heads(ours(nnet.tensor(x))))
+    other = torch.tensor(labels)
+    expected = sum(tnn.functional.cross_entropy(scores, other) for scores in heads(theirs(torch.tensor(x))))
     loss.backward()
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)

@@ -1,9 +1,21 @@
 """Networks to train: builders, and a registry of them by name."""
 
+from numbanet.models.alexnet import AlexNet as AlexNet
+from numbanet.models.alexnet import alexnet as alexnet
+from numbanet.models.all_cnn import all_cnn as all_cnn
+from numbanet.models.autoencoder import Autoencoder as Autoencoder
+from numbanet.models.autoencoder import autoencoder as autoencoder
 from numbanet.models.builder import convnet as convnet
 from numbanet.models.convnetjs import convnetjs as convnetjs
+from numbanet.models.densenet import DenseNet as DenseNet
+from numbanet.models.densenet import densenet121 as densenet121
 from numbanet.models.digits import digits as digits
+from numbanet.models.googlenet import GoogLeNet as GoogLeNet
+from numbanet.models.googlenet import GoogLeNetOutputs as GoogLeNetOutputs
+from numbanet.models.googlenet import googlenet as googlenet
 from numbanet.models.lenet import lenet5 as lenet5
+from numbanet.models.mobilenet import MobileNetV2 as MobileNetV2
+from numbanet.models.mobilenet import mobilenet_v2 as mobilenet_v2
 from numbanet.models.registry import get as get
 from numbanet.models.registry import names as names
 from numbanet.models.resnet import ResNet as ResNet
@@ -16,6 +28,9 @@ from numbanet.models.resnet import resnext50_32x4d as resnext50_32x4d
 from numbanet.models.resnet_cifar import ResNetCifar as ResNetCifar
 from numbanet.models.resnet_cifar import resnet20 as resnet20
 from numbanet.models.resnet_cifar import resnet56 as resnet56
+from numbanet.models.squeezenet import SqueezeNet as SqueezeNet
+from numbanet.models.squeezenet import squeezenet1_0 as squeezenet1_0
+from numbanet.models.squeezenet import squeezenet1_1 as squeezenet1_1
 from numbanet.models.vgg import VGG as VGG
 from numbanet.models.vgg import vgg11 as vgg11
 from numbanet.models.vgg import vgg11_bn as vgg11_bn

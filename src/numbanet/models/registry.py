@@ -9,23 +9,36 @@ from typing import Any
 
 from numbanet import nn
 from numbanet.models import resnet, vgg
+from numbanet.models.alexnet import alexnet
+from numbanet.models.all_cnn import all_cnn
 from numbanet.models.builder import convnet
 from numbanet.models.convnetjs import convnetjs
+from numbanet.models.densenet import densenet121
 from numbanet.models.digits import digits
+from numbanet.models.googlenet import googlenet
 from numbanet.models.lenet import lenet5
+from numbanet.models.mobilenet import mobilenet_v2
 from numbanet.models.resnet_cifar import ResNetCifar, resnet20, resnet56
+from numbanet.models.squeezenet import squeezenet1_0, squeezenet1_1
 from numbanet.problem.base import choice
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": alexnet,
+    "all_cnn": all_cnn,
     "convnet": convnet,
     "convnetjs": convnetjs,
+    "densenet121": densenet121,
     "digits": digits,
+    "googlenet": googlenet,
     "lenet5": lenet5,
+    "mobilenet_v2": mobilenet_v2,
     "resnet20": resnet20,
     "resnet56": resnet56,
     **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in (32, 44, 110)},
     **{f"resnet{depth}": getattr(resnet, f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
     "resnext50_32x4d": resnet.resnext50_32x4d,
+    "squeezenet1_0": squeezenet1_0,
+    "squeezenet1_1": squeezenet1_1,
     **{name: getattr(vgg, name) for depth in (11, 13, 16, 19) for name in (f"vgg{depth}", f"vgg{depth}_bn")},
 }
 

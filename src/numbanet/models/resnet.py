@@ -189,7 +189,7 @@ class ResNet(nn.Module):
             initialise(self, nn.Conv2d, he_fan_out)
         for module in self.modules():
             if zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
-                init.zeros_((module.bn2 if isinstance(module, BasicBlock) else module.bn3).weight)
+                init.zeros_(getattr(module, "bn2" if isinstance(module, BasicBlock) else "bn3").weight)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return scores (N, num_classes) of images (N, in_channels, H, W)."""

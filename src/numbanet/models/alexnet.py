@@ -1,0 +1,68 @@
+"""AlexNet in one column (Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet import nn
+from numbanet.nn import init
+from numbanet.tensor import Tensor
+
+
+class AlexNet(nn.Module):
+    """Five convolutions and three fully connected layers: 61,100,840 parameters with 1000 classes.
+
+    Parameters are named as in torchvision's AlexNet. Images may have any size from 63 pixels on; the paper's have 224.
+
+    Parameters
+    ----------
+    num_classes, in_channels : int
+    dropout : float
+        Probability of dropping an input of the hidden fully connected layers.
+    generator : numpy.random.Generator, optional
+        Draws the first values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        *,
+        dropout: float = 0.5,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        with init.drawn_from(generator):
+            self.features = nn.Sequential(
+                nn.Conv2d(in_channels, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+                nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+                nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
+                nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
+                nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+            )  # fmt: skip
+            self.avgpool = nn.AdaptiveAvgPool2d(6)
+            self.classifier = nn.Sequential(
+                nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(),
+                nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(),
+                nn.Linear(4096, num_classes),
+            )  # fmt: skip
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return scores (N, num_classes) of images (N, in_channels, H, W)."""
+        return self.classifier(self.avgpool(self.features(input)).flatten(1))
+
+
+def alexnet(
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    *,
+    dropout: float = 0.5,
+    generator: np.random.Generator | None = None,
+) -> AlexNet:
+    """Build `AlexNet`."""
+    return AlexNet(num_classes, in_channels, dropout=dropout, generator=generator)
