@@ -30,6 +30,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "adaptive_avg_pool2d": (("pool_average",), "pool"),
     "batch_norm": (("norm", "norm_backward"), "norm"),
     "local_response_norm": (("response",), "response"),
+    "resample": (("resample",), "resample"),
     "activation": (("activation",), "activation"),
     "softmax": (("softmax",), "softmax"),
     "cross_entropy": (("loss",), "loss"),

@@ -18,15 +18,15 @@ def _run(lib: Any, function: Callable, arrays: Any, arguments: tuple, options: d
     tensors = [None if a is None else make(a, requires_grad=a.dtype.kind == "f") for a in arrays]
     try:
         results = function(*tensors, *arguments, **options)
+        results = results if isinstance(results, (tuple, list)) else (results,)
+        for position, result in enumerate(results):
+            if result.requires_grad:
+                grad = np.asarray(np.random.default_rng(position).standard_normal(tuple(result.shape)))
+                grad = grad.astype(str(result.dtype).removeprefix("torch."))
+                more = any(r.requires_grad for r in results[position + 1 :])
+                result.backward(grad if lib is nnet else torch.tensor(grad), retain_graph=more)
     except REFUSALS as error:
         return error, None, None
-    results = results if isinstance(results, (tuple, list)) else (results,)
-    for position, result in enumerate(results):
-        if result.requires_grad:
-            grad = np.asarray(np.random.default_rng(position).standard_normal(tuple(result.shape)))
-            grad = grad.astype(str(result.dtype).removeprefix("torch."))
-            more = any(r.requires_grad for r in results[position + 1 :])
-            result.backward(grad if lib is nnet else torch.tensor(grad), retain_graph=more)
     values = [r.detach().numpy() for r in results]
     grads = [None if t is None or t.grad is None else t.grad.numpy() for t in tensors]
     return None, values, grads

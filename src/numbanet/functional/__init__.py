@@ -55,6 +55,7 @@ from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d
 from numbanet.functional.reduce import mean as mean
 from numbanet.functional.reduce import sum as sum
+from numbanet.functional.resample import interpolate as interpolate
 from numbanet.functional.response import local_response_norm as local_response_norm
 from numbanet.functional.shape import cat as cat
 from numbanet.functional.shape import clone as clone

@@ -39,6 +39,9 @@ from numbanet.nn.pointwise import Softplus as Softplus
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d
 from numbanet.nn.pool import MaxPool2d as MaxPool2d
+from numbanet.nn.resample import Upsample as Upsample
+from numbanet.nn.resample import UpsamplingBilinear2d as UpsamplingBilinear2d
+from numbanet.nn.resample import UpsamplingNearest2d as UpsamplingNearest2d
 from numbanet.nn.response import LocalResponseNorm as LocalResponseNorm
 from numbanet.nn.shuffle import ChannelShuffle as ChannelShuffle
 from numbanet.nn.shuffle import PixelShuffle as PixelShuffle

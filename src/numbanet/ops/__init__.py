@@ -75,6 +75,8 @@ from numbanet.ops.pool import max_pool2d as max_pool2d
 from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward
 from numbanet.ops.reduce import mean as mean
 from numbanet.ops.reduce import sum as sum
+from numbanet.ops.resample import interpolate as interpolate
+from numbanet.ops.resample import interpolate_backward as interpolate_backward
 from numbanet.ops.response import local_response_norm as local_response_norm
 from numbanet.ops.response import local_response_norm_backward as local_response_norm_backward
 from numbanet.ops.shape import cat as cat

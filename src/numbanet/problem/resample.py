@@ -1,0 +1,166 @@
+"""Interpolation of images: sizes, argument checks, and the tables of weights that say what it computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from numbanet.problem.base import Problem, choice, integer
+
+MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area")
+_CUBIC = -0.75  # the derivative of the kernel at 1, torch's choice (Keys, 1981, has -0.5)
+
+
+class Table(NamedTuple):
+    """For each output of an axis the inputs that it sums: ``sources[starts[i]:starts[i + 1]]``."""
+
+    starts: np.ndarray
+    sources: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class ResampleProblem(Problem):
+    """y[n, p, q, c] = sum of rows.weight * columns.weight * x[n, rows.sources, columns.sources, c], NHWC memory.
+
+    Attributes
+    ----------
+    n, h, w, c, p, q : int
+        Sizes of x and y.
+    mode : {"nearest", "nearest-exact", "bilinear", "bicubic"}
+    align_corners : bool
+        Whether the centres of the corner pixels stay where they are, or the outer borders of the image.
+    scales : tuple of (float or None)
+        Size of a pixel of y in pixels of x, down and across; None for the quotient of the sizes.
+    """
+
+    operation: ClassVar[str] = "resample"
+    n: int
+    h: int
+    w: int
+    c: int
+    p: int
+    q: int
+    mode: str
+    align_corners: bool
+    scales: tuple[float | None, float | None]
+
+    @property
+    def tables(self) -> tuple[Table, Table]:
+        """What the rows and columns of y (backward: of the gradient of x) sum."""
+        rows = axis_table(self.h, self.p, self.mode, self.align_corners, self.scales[0])
+        columns = axis_table(self.w, self.q, self.mode, self.align_corners, self.scales[1])
+        if self.which == "forward":
+            return rows, columns
+        return transposed(rows, self.h), transposed(columns, self.w)
+
+
+@lru_cache(maxsize=1024)
+def axis_table(size: int, count: int, mode: str, align_corners: bool, scale: float | None) -> Table:
+    """Return the table of an axis of `size` inputs and `count` outputs: PyTorch's rules."""
+    at = np.arange(count)
+    if mode.startswith("nearest"):
+        # In float32, as torch: elsewhere the rounding would choose another pixel now and then.
+        step = np.float32(size / count if scale is None else scale)
+        places = np.float32(at + 0.5) * step if mode == "nearest-exact" else np.float32(at) * step
+        index = np.minimum(np.floor(places).astype(np.int64), size - 1)
+        return Table(np.arange(count + 1), index, np.ones(count))
+    if align_corners:
+        source = at * ((size - 1) / (count - 1) if count > 1 else 0.0)
+    else:
+        source = (at + 0.5) * (size / count if scale is None else scale) - 0.5
+    if mode == "bilinear":
+        source = np.maximum(source, 0)
+        first = np.minimum(source.astype(np.int64), size - 1)
+        t = np.clip(source - first, 0, 1)
+        index, weight = np.stack([first, np.minimum(first + 1, size - 1)], 1), np.stack([1 - t, t], 1)
+    else:
+        first = np.floor(source).astype(np.int64)
+        t = source - first
+        index = np.clip(first[:, None] + np.arange(-1, 3), 0, size - 1)
+        weight = np.stack([_far(t + 1), _near(t), _near(1 - t), _far(2 - t)], 1)
+    taps = index.shape[1]
+    return Table(np.arange(0, taps * count + 1, taps), index.reshape(-1), weight.reshape(-1))
+
+
+def _near(d: np.ndarray) -> np.ndarray:
+    return ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1
+
+
+def _far(d: np.ndarray) -> np.ndarray:
+    return ((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC
+
+
+def transposed(table: Table, size: int) -> Table:
+    """Return the table that takes gradients back to the `size` inputs, outputs in ascending order."""
+    outputs = np.repeat(np.arange(len(table.starts) - 1), np.diff(table.starts))
+    order = np.argsort(table.sources, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(table.sources, minlength=size))])
+    return Table(starts, outputs[order], table.weight[order])
+
+
+def _pair(name: str, value: Any, axes: int, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    if isinstance(value, (tuple, list)):
+        if len(value) != axes:
+            raise ValueError(f"{name} must have {axes} numbers for this input, got {value!r}")
+        found = tuple(value)
+    else:
+        found = (value,) * axes
+    if any(isinstance(v, (bool, np.bool_)) or not isinstance(v, kinds) for v in found):
+        raise TypeError(f"{name} must be a number, or one for each axis, got {value!r}")
+    return found
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """What the arguments of `interpolate` mean: the new sizes, the scales to compute with, and the flag."""
+
+    sizes: tuple[int, ...]
+    scales: tuple[float | None, ...]
+    align_corners: bool
+
+
+def resizing(
+    shape: Sequence[int],
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Resizing:
+    """Check the arguments of an interpolation of (N, C, W) or (N, C, H, W).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense, or is not supported; the message names it and what was expected.
+    """
+    axes = len(shape) - 2
+    choice("mode", mode, MODES)
+    if axes not in (1, 2) or (mode in ("bilinear", "bicubic")) > (axes == 2) or (mode == "linear") > (axes == 1):
+        raise ValueError(f"input must have 4 dimensions (or 3 for 'nearest', 'linear', 'area'), got {tuple(shape)}")
+    if antialias:
+        raise ValueError("antialias=True is not supported: blur the input first, or use mode='area'")
+    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
+        raise ValueError(f"align_corners must be None with mode={mode!r}, got {align_corners!r}")
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"one of size and scale_factor must be given, got {size!r} and {scale_factor!r}")
+    if recompute_scale_factor and size is not None:
+        raise ValueError("recompute_scale_factor must not be True where size is given")
+    scales: tuple[float | None, ...] = (None,) * axes
+    if size is not None:
+        sizes = tuple(integer("size", s) for s in _pair("size", size, axes, (int, np.integer)))
+    else:
+        factors = _pair("scale_factor", scale_factor, axes, (int, float, np.integer, np.floating))
+        sizes = tuple(math.floor(n * float(f)) for n, f in zip(shape[2:], factors))
+        if not recompute_scale_factor and mode != "area":
+            scales = tuple(1 / float(f) if f > 0 else None for f in factors)
+    if min(*sizes, *shape[1:]) < 1:
+        raise ValueError(f"input and result must have channels and pixels, got {tuple(shape)} to {sizes}")
+    return Resizing(sizes, scales, bool(align_corners))

@@ -1,0 +1,96 @@
+"""Interpolation: kernels against the definition, gradients, edges, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import nn, ops
+from tests.gradcheck import gradcheck
+
+OPTIONS = [
+    {"scale_factor": 2}, {"size": (3, 11)}, {"scale_factor": (1.7, 0.6), "mode": "nearest-exact"},
+    {"scale_factor": 2, "mode": "bilinear"}, {"size": (13, 3), "mode": "bilinear", "align_corners": True},
+    {"scale_factor": (0.4, 2.5), "mode": "bilinear", "recompute_scale_factor": True},
+    {"scale_factor": 1.5, "mode": "bicubic"}, {"size": (1, 9), "mode": "bicubic", "align_corners": True},
+    {"size": (3, 4), "mode": "area"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-13)])
+def test_kernels_against_definition(options, dtype, tolerance, rng, poisoned):
+    for shape in [(2, 17, 5, 7), (1, 3, 6, 4), (2, 1, 4, 9), (1, 16, 1, 1), (0, 4, 5, 5), (1, 33, 41, 40)]:
+        if "scale_factor" in options and shape[-1] == 1 and min(np.atleast_1d(options["scale_factor"])) < 1:
+            continue
+        x = rng.standard_normal(shape).astype(dtype)
+        y = ops.interpolate(x, **options)
+        grad = rng.standard_normal(y.shape).astype(dtype)
+        dx = ops.interpolate_backward(grad, shape, **options)
+        with nnet.use("reference"):
+            want = ops.interpolate(x.astype(np.float64), **options)
+            want_dx = ops.interpolate_backward(grad.astype(np.float64), shape, **options)
+        for got, right in ((y, want), (dx, want_dx)):
+            assert got.shape == right.shape and got.dtype == dtype
+            assert np.abs(got - right).max(initial=0) <= tolerance * np.abs(right).max(initial=1)
+
+
+def test_by_hand():
+    x = np.array([[[[0.0, 4.0]]]])
+    assert ops.interpolate(x, (1, 4))[0, 0, 0].tolist() == [0, 0, 4, 4]
+    assert ops.interpolate(x, (1, 4), mode="bilinear")[0, 0, 0].tolist() == [0, 1, 3, 4]
+    assert np.allclose(ops.interpolate(x, (1, 5), mode="bilinear", align_corners=True)[0, 0, 0], [0, 1, 2, 3, 4])
+    assert ops.interpolate(x[0], scale_factor=2, mode="linear")[0, 0].tolist() == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients(options, rng):
+    gradcheck(lambda t: F.interpolate(t, **options), rng.standard_normal((2, 2, 4, 5)))
+
+
+def test_three_dimensions(rng):
+    for options in ({"size": 7}, {"scale_factor": 0.5, "mode": "linear"}, {"size": 2, "mode": "area"}):
+        gradcheck(lambda t, o=options: F.interpolate(t, **o), rng.standard_normal((2, 2, 4)))
+
+
+def test_any_strides_and_threads(rng):
+    from numbanet.cpu.parallel import get_num_threads, set_num_threads
+
+    x = rng.standard_normal((2, 6, 40, 50))[:, ::-1, :, ::2]
+    x.flags.writeable = False
+    threads, results = get_num_threads(), []
+    for count, view in ((1, x), (threads, x), (threads, x.copy())):
+        set_num_threads(count)
+        results.append(ops.interpolate(view, scale_factor=2.5, mode="bicubic"))
+    assert np.array_equal(*results[:2]) and np.array_equal(*results[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({}, "one of size and scale_factor"), ({"size": 2, "scale_factor": 2}, "one of size and scale_factor"),
+     ({"size": (2, 2, 2)}, "size must have 2 numbers"), ({"size": 0}, "must have channels and pixels"),
+     ({"size": 2, "mode": "cubic"}, "mode must be one of"), ({"size": 2, "mode": "linear"}, "input must have"),
+     ({"size": 2, "align_corners": True}, "align_corners must be None"),
+     ({"size": 2, "mode": "bilinear", "antialias": True}, "antialias=True is not supported"),
+     ({"size": 2, "recompute_scale_factor": True}, "recompute_scale_factor must not")],
+    ids=str,
+)  # fmt: skip
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        F.interpolate(nnet.tensor(np.zeros((1, 2, 3, 4))), **options)
+
+
+def test_types():
+    with pytest.raises(TypeError, match="size must be a number"):
+        F.interpolate(nnet.tensor(np.zeros((1, 2, 3, 4))), 2.5)
+    with pytest.raises(TypeError, match="float32 or float64"):
+        F.interpolate(nnet.tensor(np.zeros((1, 2, 3, 4), int)), 2)
+
+
+def test_layers(rng):
+    x = nnet.tensor(rng.standard_normal((1, 2, 3, 4)))
+    assert repr(nn.Upsample(scale_factor=2, mode="bilinear")) == "Upsample(scale_factor=2.0, mode='bilinear')"
+    assert nn.Upsample((4, 6))(x).shape == (1, 2, 4, 6)
+    assert nn.UpsamplingNearest2d(scale_factor=2)(x).shape == nn.UpsamplingBilinear2d((6, 8))(x).shape
