@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from functools import lru_cache
+from sys import getrefcount
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,11 @@ def _block(size: int) -> np.ndarray:
             if blocks:
                 _idle[size] = blocks
             return found
+    return _fresh(size)
+
+
+def _fresh(size: int) -> np.ndarray:
+    """Return new memory: what a steady training step never asks for."""
     return np.empty(size, np.uint8)
 
 
@@ -107,7 +113,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         block = _block(_rounded(size) + _ALIGNMENT)
     except MemoryError:
         release()
-        block = np.empty(_rounded(size) + _ALIGNMENT, np.uint8)
+        block = _fresh(_rounded(size) + _ALIGNMENT)
     buffer = np.asarray(_Lease(block))
     start = -buffer.__array_interface__["data"][0] % _ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)
@@ -182,6 +188,12 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
     return empty(tuple(x.shape[axis] for axis in order), dtype).transpose(inverse)
 
 
+def same_order(x: np.ndarray, model: np.ndarray) -> bool:
+    """Return whether x is dense and its axes lie in memory in the order of those of `model`, which has its shape."""
+    ours = _layout(x)
+    return ours.dense and ours.order == _layout(model).order
+
+
 def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     """Return x, copied if need be, dense and with its axes in memory in the same order as those of `model`."""
     ours, wanted = _layout(x), _layout(model)
@@ -197,6 +209,24 @@ def owned(x: np.ndarray) -> bool:
     while type(x.base) is np.ndarray:
         x = x.base
     return x.base is None or type(x.base) is _Lease
+
+
+_box = [np.empty(0)]
+_ALONE = getrefcount(_box[0])  # one reference from the list, and what the count itself takes
+
+
+def alone_in(holder: list[Any], position: int) -> bool:
+    """Return whether the list alone refers to its array, and the array alone to its memory: it may become another's."""
+    if getrefcount(holder[position]) != _ALONE:
+        return False
+    array = holder[position]
+    base = array.base
+    if base is None:
+        return type(array) is np.ndarray and array.flags.writeable
+    del base
+    if getrefcount(array.base) != _ALONE or not owned(array) or not array.flags.writeable:
+        return False
+    return array.base.nbytes <= _rounded(array.nbytes) + _ALIGNMENT  # and is not a small part of much memory
 
 
 def release() -> None:

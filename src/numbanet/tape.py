@@ -223,29 +223,36 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
         If the tape was freed by an earlier backward, or an operand was changed in place since it was recorded.
     """
     if root._node is None:
-        root._accumulate(grad)
+        root._accumulate([grad], 0)
         return
     nodes, gradients = {root._node.number: root._node}, {root._node.number: grad}
     heap = [-root._node.number]
     while heap:
         number = -heapq.heappop(heap)
         node, total = nodes.pop(number), gradients.pop(number)
-        backward = node.checked()
         kept = None if node.retained is None else node.retained()
         if kept is not None:
-            kept._accumulate(total)
-        for source, gradient in zip(node.sources, backward(total), strict=True):
-            if source is None or gradient is None:
-                continue
-            if not isinstance(source, Node):
-                source._accumulate(gradient)
-            elif source.number in gradients:
-                gradients[source.number] = _sum(gradients[source.number], gradient)
-            else:
-                nodes[source.number], gradients[source.number] = source, gradient
-                heapq.heappush(heap, -source.number)
+            kept._accumulate([total], 0)
+        # From here on the list alone holds the gradients, and where the tape may go, nothing the values saved for them:
+        # memory is given back as early as it can be, and a gradient that nobody shares is handed on without a copy.
+        found: list[Any] = list(node.checked()(total))
+        del total
+        sources = node.sources
+        if len(found) != len(sources):
+            raise ValueError(f"a backward function gave {len(found)} gradients for {len(sources)} operands")
         if not retain_graph:
             node.free()
+        for position, source in enumerate(sources):
+            if source is None or found[position] is None:
+                continue
+            if not isinstance(source, Node):
+                source._accumulate(found, position)
+            elif source.number in gradients:
+                gradients[source.number] = _sum(gradients[source.number], found[position])
+            else:
+                nodes[source.number], gradients[source.number] = source, found[position]
+                heapq.heappush(heap, -source.number)
+            found[position] = None
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:

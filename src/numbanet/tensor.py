@@ -203,14 +203,19 @@ class Tensor(Methods):
                 raise TypeError(f"grad must have the tensor's dtype {self.dtype}, got {value.dtype}")
         self._grad = value
 
-    def _accumulate(self, gradient: np.ndarray) -> None:
+    def _accumulate(self, gradients: list[Any], position: int) -> None:
+        """Add one of a list of gradients; one that nobody else refers to may become the first without a copy."""
+        ours = memory.alone_in(gradients, position)
+        gradient = gradients[position]
         if gradient.shape != self.shape:
             raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {self.shape}")
         if self.grad is None:
-            # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
-            values = memory.empty_like(self.data)
-            values[...] = gradient
-            self._grad = Tensor(values)
+            data = array_of(self)
+            if not (ours and gradient.dtype == data.dtype and memory.same_order(gradient, data)):
+                # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
+                gradient = memory.empty_like(data)
+                gradient[...] = gradients[position]
+            self._grad = Tensor(gradient)
         else:
             self.grad.data = ops.add(self.grad.data, gradient)
             self.grad.bump_version()
