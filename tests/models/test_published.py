@@ -8,7 +8,8 @@ The papers give rounded numbers of the same. VGG, table 2: 133, 133, 138 and 144
 1.8, 3.6, 3.8, 7.6 and 11.3 thousand million multiply-adds (torchvision's bottlenecks have their stride in the 3 x 3
 convolution, which takes a little more). MobileNet v2, table 4: 3.4 million parameters, 300 million multiply-adds.
 GoogLeNet without its auxiliary heads, table 1: 6.8 million parameters, with 5 x 5 filters where torchvision has 3 x 3.
-The All-Convolutional Net, table 3: 1.4 million parameters.
+The All-Convolutional Net, table 3: 1.4 million parameters. ShuffleNet v2, table 5: 2.3 million parameters, 146 million
+multiply-adds. ZFNet and U-Net give sizes of images (figures 3 and 1), and no counts.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ TORCHVISION = {
     "resnet101": (44_549_160, 7.801, "02c0f34f4842751f"),
     "resnet152": (60_192_808, 11.514, "685c66205bc823aa"),
     "resnext50_32x4d": (25_028_904, 4.23, "e3bad165c034e60f"),
+    "shufflenet_v2_x1_0": (2_278_604, 0.145, "81b349bc1cbbbc7a"),
     "squeezenet1_0": (1_248_424, 0.819, "4654d26ad581241f"),
     "squeezenet1_1": (1_235_496, 0.349, "1d365589393f9c1e"),
     "vgg11": (132_863_336, 7.609, "cb3dc23f2a13e182"),
@@ -95,6 +97,31 @@ def test_all_convolutional_net() -> None:
     sizes = [layer.output_shape[2] for layer in nn.summary(model, (3, 32, 32)).layers if layer.kind == "Conv2d"]
     assert sizes == [32, 32, 16, 16, 16, 8, 6, 6, 6]  # the paper's table 2
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5]
+
+
+def test_zfnet() -> None:
+    with nn.init.skipped():
+        model = models.zfnet()
+    convs = [(3, 96, 7), (96, 256, 5), (256, 384, 3), (384, 384, 3), (384, 256, 3)]
+    linears = [(256 * 6 * 6, 4096), (4096, 4096), (4096, 1000)]
+    assert parameters(model) == sum(c * k * r * r + k for c, k, r in convs) + sum(c * k + k for c, k in linears)
+    layers = nn.summary(model, (3, 224, 224)).layers
+    sizes = [layer.output_shape[2] for layer in layers if layer.kind in ("Conv2d", "MaxPool2d")]
+    assert sizes == [110, 55, 26, 13, 13, 13, 13, 6]  # the paper's figure 3
+
+
+def test_unet() -> None:
+    model = models.unet()
+    widths = [1, 64, 128, 256, 512, 1024]
+    double = sum(9 * c * k + k + 9 * k * k + k for c, k in zip(widths, widths[1:]))
+    up = sum(4 * c * k + k + 9 * c * k + k + 9 * k * k + k for k, c in zip(widths[1:], widths[2:]))
+    assert parameters(model) == double + up + 64 * 2 + 2 == 31_030_658
+    # The paper's figure 1: 572 pixels become 388; here 188, which is the least, become 4.
+    small = nn.summary(models.unet(width=2), (1, 188, 188))
+    sizes = [layer.output_shape[2] for layer in small.layers if layer.kind in ("Conv2d", "ConvTranspose2d")]
+    assert sizes == [186, 184, 90, 88, 42, 40, 18, 16, 6, 4, 8, 6, 4, 8, 6, 4, 8, 6, 4, 8, 6, 4, 4]
+    padded = models.unet(3, 2, width=2, padding=1)
+    assert padded(nnet.tensor(np.zeros((1, 2, 32, 48), np.float32))).shape == (1, 3, 32, 48)
 
 
 def test_autoencoder() -> None:

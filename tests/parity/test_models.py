@@ -69,7 +69,47 @@ class Autoencoder(tnn.Module):
         return self.decoder(self.encoder(x))
 
 
+class UNet(tnn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+        def double(c: int, k: int) -> tnn.Sequential:
+            return tnn.Sequential(tnn.Conv2d(c, k, 3), tnn.ReLU(), tnn.Conv2d(k, k, 3), tnn.ReLU())
+
+        w = [width * 2**step for step in range(5)]
+        self.down = tnn.ModuleList([double(c, k) for c, k in zip([1, *w], w)])
+        self.up = tnn.ModuleList([tnn.ConvTranspose2d(2 * k, k, 2, 2) for k in w[3::-1]])
+        self.merge = tnn.ModuleList([double(2 * k, k) for k in w[3::-1]])
+        self.head = tnn.Conv2d(width, 2, 1)
+
+    def forward(self, x: Any) -> Any:
+        a = self.down[0](x)
+        b = self.down[1](tnn.functional.max_pool2d(a, 2))
+        c = self.down[2](tnn.functional.max_pool2d(b, 2))
+        d = self.down[3](tnn.functional.max_pool2d(c, 2))
+        x = self.down[4](tnn.functional.max_pool2d(d, 2))
+        for up, merge, left in zip(self.up, self.merge, (d, c, b, a)):
+            x = up(x)
+            cut = (left.shape[2] - x.shape[2]) // 2
+            x = merge(torch.cat((left[:, :, cut:-cut, cut:-cut], x), 1))
+        return self.head(x)
+
+
+def zfnet_features() -> nn.Sequential:
+    with nn.init.skipped():
+        layers = models.zfnet().features
+    for parameter in layers.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(*layers, nn.Flatten())
+
+
 CASES = {
+    "unet": (
+        lambda: nn.Sequential(models.unet(width=2), nn.Flatten()),
+        lambda m: tnn.Sequential(UNet(2), tnn.Flatten()),
+        (1, 188, 188),
+    ),
+    "zfnet": (zfnet_features, twin, (3, 64, 64)),
     "all_cnn": (lambda: models.all_cnn(dropout=False), twin, (3, 16, 16)),
     "autoencoder": (lambda: models.autoencoder((12, 9, 7, 3)), lambda m: Autoencoder(), (12,)),
     "resnet20": (lambda: models.resnet20(), lambda m: ResNet20("A"), (3, 32, 32)),

@@ -17,8 +17,8 @@ from tests.parity import torchvision_models
 torchvision = torchvision_models.load()
 
 NAMES = (
-    "alexnet", "densenet121", "googlenet", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d", "squeezenet1_0",
-    "squeezenet1_1", "vgg11", "vgg11_bn",
+    "alexnet", "densenet121", "googlenet", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d",
+    "shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg11_bn",
 )  # fmt: skip
 SIZE = 64
 

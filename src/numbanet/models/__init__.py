@@ -28,9 +28,13 @@ from numbanet.models.resnet import resnext50_32x4d as resnext50_32x4d
 from numbanet.models.resnet_cifar import ResNetCifar as ResNetCifar
 from numbanet.models.resnet_cifar import resnet20 as resnet20
 from numbanet.models.resnet_cifar import resnet56 as resnet56
+from numbanet.models.shufflenet import ShuffleNetV2 as ShuffleNetV2
+from numbanet.models.shufflenet import shufflenet_v2_x1_0 as shufflenet_v2_x1_0
 from numbanet.models.squeezenet import SqueezeNet as SqueezeNet
 from numbanet.models.squeezenet import squeezenet1_0 as squeezenet1_0
 from numbanet.models.squeezenet import squeezenet1_1 as squeezenet1_1
+from numbanet.models.unet import UNet as UNet
+from numbanet.models.unet import unet as unet
 from numbanet.models.vgg import VGG as VGG
 from numbanet.models.vgg import vgg11 as vgg11
 from numbanet.models.vgg import vgg11_bn as vgg11_bn
@@ -40,3 +44,5 @@ from numbanet.models.vgg import vgg16 as vgg16
 from numbanet.models.vgg import vgg16_bn as vgg16_bn
 from numbanet.models.vgg import vgg19 as vgg19
 from numbanet.models.vgg import vgg19_bn as vgg19_bn
+from numbanet.models.zfnet import ZFNet as ZFNet
+from numbanet.models.zfnet import zfnet as zfnet

@@ -142,8 +142,8 @@ class GoogLeNet(nn.Module):
             self.conv2, self.conv3, self.maxpool2 = ConvNorm(64, 64, 1), ConvNorm(64, 192, 3, padding=1), pool()
             channels = 192
             for name, (one, reduce3, three, reduce5, five, pooled) in _INCEPTIONS.items():
-                module = Inception(channels, one, reduce3, three, reduce5, five, pooled)
-                setattr(self, f"inception{name}", module)
+                inception = Inception(channels, one, reduce3, three, reduce5, five, pooled)
+                setattr(self, f"inception{name}", inception)
                 channels = one + three + five + pooled
             self.maxpool3, self.maxpool4 = pool(), nn.MaxPool2d(2)
             self.aux1 = AuxiliaryHead(512, num_classes, dropout_aux) if aux_logits else None

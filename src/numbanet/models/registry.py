@@ -19,7 +19,9 @@ from numbanet.models.googlenet import googlenet
 from numbanet.models.lenet import lenet5
 from numbanet.models.mobilenet import mobilenet_v2
 from numbanet.models.resnet_cifar import ResNetCifar, resnet20, resnet56
+from numbanet.models.shufflenet import shufflenet_v2_x1_0
 from numbanet.models.squeezenet import squeezenet1_0, squeezenet1_1
+from numbanet.models.zfnet import zfnet
 from numbanet.problem.base import choice
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -37,8 +39,10 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in (32, 44, 110)},
     **{f"resnet{depth}": getattr(resnet, f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
     "resnext50_32x4d": resnet.resnext50_32x4d,
+    "shufflenet_v2_x1_0": shufflenet_v2_x1_0,
     "squeezenet1_0": squeezenet1_0,
     "squeezenet1_1": squeezenet1_1,
+    "zfnet": zfnet,
     **{name: getattr(vgg, name) for depth in (11, 13, 16, 19) for name in (f"vgg{depth}", f"vgg{depth}_bn")},
 }
 
