@@ -47,6 +47,70 @@ def test_against_the_definition(shape, training, dtype, rng):
         assert np.abs(found - right).max() <= unit * max(size, np.abs(right).max())
 
 
+def fused(x, grad, weight, bias, mean, var, extra, training, activation):
+    mean, var = mean.copy(), var.copy()
+    y, centre, inverse = ops.batch_norm_forward(x, mean, var, weight, bias, training, 0.3, 1e-3, activation, extra)
+    gradients = ops.batch_norm_backward(
+        grad, x, weight, centre, inverse, training, activation, y, extra is not None
+    )  # fmt: skip
+    return y, centre, inverse, mean, var, *gradients
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_fused_is_the_same_as_one_after_the_other(shape, residual, activation, rng):
+    x, grad, weight, bias, mean, var = operands(shape, "float32", rng)
+    extra = rng.standard_normal(shape).astype(np.float32) if residual else None
+    for training in (True, False):
+        found = fused(x, grad, weight, bias, mean, var, extra, training, activation)
+        y = ops.batch_norm_forward(x, mean.copy(), var.copy(), weight, bias, training, 0.3, 1e-3)[0]
+        y = y if extra is None else ops.add(y, extra)
+        masked = grad
+        if activation == "relu":
+            y = ops.relu(y)
+            masked = ops.relu_backward(grad, y)
+        _, centre, inverse, mean_after, var_after, *gradients = everything(
+            x, masked, weight, bias, mean, var, training
+        )  # fmt: skip
+        expected = [y, centre, inverse, mean_after, var_after, *gradients, *([masked] if residual else [])]
+        for a, b in zip(found, expected, strict=True):
+            assert np.array_equal(a, b)
+        with dispatch.use("reference"):
+            right = fused(*(a.astype(np.float64) for a in (x, grad, weight, bias, mean, var)),
+                          None if extra is None else extra.astype(np.float64), training, activation)  # fmt: skip
+        assert np.abs(found[0] - right[0]).max() <= 3e-6 * max(1, np.abs(right[0]).max())
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 7), (2, 65, 7, 7), (5, 16)], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_two_halves_make_the_whole(shape, training, rng):
+    x, _, weight, bias, mean, var = operands(shape, "float64", rng)
+    arguments = (weight, bias, training, 0.3, 1e-3)
+    y, centre, inverse = ops.batch_norm_forward(x, mean.copy(), var.copy(), *arguments, "relu", x)
+    found = ops.batch_norm_statistics(x, mean, var, *arguments)
+    np.testing.assert_array_equal(found[0], centre)
+    np.testing.assert_array_equal(found[1], inverse)
+    np.testing.assert_array_equal(ops.batch_norm_apply(x, found[2], "relu", x), y)
+    with dispatch.use("reference"):
+        np.testing.assert_allclose(ops.batch_norm_apply(x, found[2], "relu", x), y, rtol=1e-12, atol=1e-13)
+    assert ops.batch_norm_apply(x[:0], found[2]).shape == x[:0].shape
+
+
+@pytest.mark.parametrize("channels", [64, 128, 48, 30])
+def test_results_beyond_the_caches(channels, rng):
+    x, grad = rng.standard_normal((2, 4_500_000 // channels, channels), np.float32)
+    x, grad = x[:, :, None, None], grad[:, :, None, None]
+    y, mean, inverse = ops.batch_norm_forward(x, training=True, activation="relu")
+    assert y.nbytes > 1 << 24
+    dx = ops.batch_norm_backward(grad, x, None, mean, inverse, True, "relu", y)[0]
+    centred = (x - mean[:, None, None]) * inverse[:, None, None]
+    np.testing.assert_allclose(y, np.maximum(centred, 0), rtol=1e-5, atol=1e-5)
+    grad = np.where(y > 0, grad, 0)
+    share = grad.mean(axis=0) + centred * (grad * centred).mean(axis=0)
+    np.testing.assert_allclose(dx, (grad - share) * inverse[:, None, None], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [3, 16, 64, 100])
 def test_a_large_mean_costs_no_digits(channels, rng):
     x = (1e4 + rng.standard_normal((8, channels, 40, 40))).astype(np.float32)
@@ -145,3 +209,15 @@ def test_refusals():
         ops.batch_norm(x, weight=np.ones(3), training=True)
     with pytest.raises(ValueError, match="grad"):
         ops.batch_norm_backward(one, x, None, one, one, True)
+    with pytest.raises(ValueError, match=r"residual must have the shape of input, \(2, 3\), got \(3,\)"):
+        ops.batch_norm_forward(x, training=True, residual=one)
+    with pytest.raises(TypeError, match="residual: float64"):
+        ops.batch_norm_forward(x, training=True, residual=np.ones((2, 3)))
+    with pytest.raises(ValueError, match="activation must be one of 'relu', got 'tanh'"):
+        ops.batch_norm_forward(x, training=True, activation="tanh")
+    with pytest.raises(ValueError, match="y must be the result"):
+        ops.batch_norm_backward(x, x, None, one, one, True, "relu")
+    with pytest.raises(ValueError, match=r"coefficients must have shape \(3, 3\)"):
+        ops.batch_norm_apply(x, one)
+    with pytest.raises(ValueError, match="at least one value per channel"):
+        ops.batch_norm_statistics(x[:0], training=True)

@@ -10,75 +10,28 @@ Narrow rows are taken several at a time as one row of up to four vectors, whose 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.norm_apply import apply
+from numbanet.cpu.norm_rows import cut, four, four_tail, merge_span, put_four, repeat, touch
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     convert,
     fma,
     integers,
     lanes,
-    load,
     load_tail,
     maximum,
-    numpy_lanes,
     offset,
     splat,
     splat_as,
     sqrt,
-    store,
     store_tail,
 )
-
-_BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
-_BLOCK_ROWS = 64  # rows of a block at least
-_TILE = 1024  # columns of a block at most
-_CHUNK = 1 << 14  # elements that a task normalises
-_SERIAL = 1 << 16  # up to so many elements one task does all: waking threads would cost more
-_MERGE = 256  # partial results, in vectors, that a task merges
-
-
-@device
-def four(x, p):
-    """Load the four vectors from element p on."""
-    w = lanes(x)
-    return load(x, p), load(x, p + w), load(x, p + 2 * w), load(x, p + 3 * w)
-
-
-@device
-def four_tail(x, p, n):
-    """Load n elements into four vectors."""
-    w = lanes(x)
-    first, second = load_tail(x, p, n), load_tail(x, p + w, n - w)
-    return first, second, load_tail(x, p + 2 * w, n - 2 * w), load_tail(x, p + 3 * w, n - 3 * w)
-
-
-@device
-def put_four(y, p, n, v0, v1, v2, v3):
-    """Store the first n elements of four vectors."""
-    w = lanes(y)
-    store_tail(y, p, v0, n)
-    store_tail(y, p + w, v1, n - w)
-    store_tail(y, p + 2 * w, v2, n - 2 * w)
-    store_tail(y, p + 3 * w, v3, n - 3 * w)
-
-
-@device
-def touch(x, p, stride, rows, n):
-    """Read n columns of some rows in the order of memory, so that a walk down the columns finds them in the cache."""
-    total = splat(x, 0.0)
-    for row in range(rows):
-        j = p + row * stride
-        end = j + n
-        while j < end:
-            total = total + load_tail(x, j, end - j)
-            j += lanes(x)
-    return total
 
 
 @kernel
@@ -150,10 +103,11 @@ def statistics(
 ):  # fmt: skip
     """Merge the blocks for a span of channels; update the running statistics; prepare `normalize`.
 
-    With no blocks the statistics are the running ones.
+    With no blocks the statistics are the running ones. The coefficients are written side by side, once for each of
+    `repeats` samples of a widened row.
     """
     elements, wide, channels, block_rows, blocks = integers(ints, 5)
-    has_weight, has_bias, has_mean, has_var, span = integers(offset(ints, 5), 5)
+    has_weight, has_bias, has_mean, has_var, span, repeats = integers(offset(ints, 5), 6)
     copies = wide // channels
     eps, momentum = numbers[0], numbers[1]
     zero = convert(splat(partial, 0.0), numbers)
@@ -206,82 +160,18 @@ def statistics(
         shift = shift - (centre - convert(rounded, numbers)) * scale
         store_tail(mean, c, rounded, n)
         store_tail(inverse, c, convert(deviation, mean), n)
-        for copy in range(copies):
+        for copy in range(repeats):
             p = copy * channels + c
             store_tail(coefficients, p, rounded, n)
-            store_tail(coefficients, p + wide, convert(scale, mean), n)
-            store_tail(coefficients, p + 2 * wide, convert(shift, mean), n)
+            store_tail(coefficients, p + repeats * channels, convert(scale, mean), n)
+            store_tail(coefficients, p + 2 * repeats * channels, convert(shift, mean), n)
 
 
-@kernel
-def normalize(task: Index, ints: I64, x: T, coefficients: T, y: T):
-    """y = (x - mean) * scale + shift, for a block of rows."""
-    elements, wide, block_rows = integers(ints, 3)
-    p = task * block_rows * wide
-    end = min(elements, p + block_rows * wide)
-    w = lanes(x)
-    if wide <= 4 * w:
-        m0, m1, m2, m3 = four_tail(coefficients, 0, wide)
-        s0, s1, s2, s3 = four_tail(coefficients, wide, wide)
-        b0, b1, b2, b3 = four_tail(coefficients, 2 * wide, wide)
-        if wide == 4 * w:
-            while p + wide <= end:
-                a0, a1, a2, a3 = four(x, p)
-                store(y, p, fma(a0 - m0, s0, b0))
-                store(y, p + w, fma(a1 - m1, s1, b1))
-                store(y, p + 2 * w, fma(a2 - m2, s2, b2))
-                store(y, p + 3 * w, fma(a3 - m3, s3, b3))
-                p += wide
-        while p < end:
-            n = min(wide, end - p)
-            a0, a1, a2, a3 = four_tail(x, p, n)
-            a0, a1, a2, a3 = fma(a0 - m0, s0, b0), fma(a1 - m1, s1, b1), fma(a2 - m2, s2, b2), fma(a3 - m3, s3, b3)
-            put_four(y, p, n, a0, a1, a2, a3)
-            p += wide
-    while p < end:
-        j = 0
-        while j + w <= wide:
-            a = load(x, p + j) - load(coefficients, j)
-            store(y, p + j, fma(a, load(coefficients, wide + j), load(coefficients, 2 * wide + j)))
-            j += w
-        if j < wide:
-            n = wide - j
-            a = load_tail(x, p + j, n) - load_tail(coefficients, j, n)
-            a = fma(a, load_tail(coefficients, wide + j, n), load_tail(coefficients, 2 * wide + j, n))
-            store_tail(y, p + j, a, n)
-        p += wide
-
-
-@lru_cache(maxsize=1024)
-def cut(rows: int, channels: int, dtype: str) -> tuple[int, int, int, int, int]:
-    """Return the columns of a widened row, rows and columns of a block, and the number of blocks down and across."""
-    vectors = 4 * numpy_lanes(dtype)
-    wide = channels * max(1, vectors // max(1, channels))
-    tile = min(wide, _TILE) or 1
-    block_rows = max(_BLOCK_ROWS, _BLOCK // tile)
-    blocks = -(-rows * channels // (wide * block_rows)) if rows * channels else 0
-    return wide, block_rows, tile, blocks, -(-wide // tile)
-
-
-def merge_span(parts: int, dtype: str) -> int:
-    """Return for how many channels, in whole vectors, one task merges that many partial results."""
-    return numpy_lanes(dtype) * max(1, _MERGE // max(1, parts))
-
-
-def chunk_rows(wide: int, elements: int) -> int:
-    """Return how many rows a task of an elementwise pass takes."""
-    return max(1, (_CHUNK if elements > _SERIAL else _SERIAL) // max(1, wide))
-
-
-def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+def _statistics(problem: Any, inputs: Arrays, mean: Any, inverse: Any, coefficients: Any, partial: Any) -> None:
     x, weight, bias, running_mean, running_var, numbers = inputs
-    y, mean, inverse = outputs
     dtype, channels = problem.dtype, problem.channels
     elements = problem.rows * channels
     wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
-    scratch = workspace.view(dtype)
-    coefficients = scratch[: 3 * wide]
-    partial = scratch[3 * wide :] if problem.training else scratch
     if problem.training:
         launch(moments, blocks * tiles, (x, partial), (elements, wide, block_rows, tile, tiles), dtype)
     given = [a is not None for a in (weight, bias, running_mean, running_var)]
@@ -294,19 +184,43 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         statistics,
         -(-channels // span),
         (partial, weight, bias, running_mean, running_var, numbers, mean, inverse, coefficients),
-        (elements, wide, channels, block_rows, blocks, *given, span),
+        (elements, wide, channels, block_rows, blocks, *given, span, coefficients.size // (3 * channels)),
         dtype,
     )
-    rows = chunk_rows(wide, elements)
-    tasks = -(-elements // (rows * wide)) if elements else 0
-    launch(normalize, tasks, (x, coefficients, y), (elements, wide, rows), dtype)
 
 
-def _forward_bytes(problem: Any) -> int:
+def _run_forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    *given, residual = inputs
+    y, mean, inverse = outputs
+    wide, *_ = cut(problem.rows, problem.channels, problem.dtype)
+    scratch = workspace.view(problem.dtype)
+    coefficients = scratch[: 3 * wide]
+    _statistics(problem, tuple(given), mean, inverse, coefficients, scratch[3 * wide :])
+    apply(problem, inputs[0], coefficients, residual, y)
+
+
+def _run_statistics(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    mean, inverse, coefficients = outputs
+    _statistics(problem, inputs, mean, inverse, coefficients, workspace.view(problem.dtype))
+
+
+def _run_apply(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    x, coefficients, residual = inputs
+    wide, *_ = cut(problem.rows, problem.channels, problem.dtype)
+    if wide != problem.channels:
+        given, coefficients = coefficients, workspace.view(problem.dtype)[: 3 * wide]
+        launch(repeat, 1, (given, coefficients), (problem.channels, wide, 3), problem.dtype)
+    apply(problem, x, coefficients, residual, outputs[0])
+
+
+def _bytes(problem: Any) -> int:
+    """Return the size of the coefficients of widened rows and of the blocks' partial results."""
     wide, _, _, blocks, _ = cut(problem.rows, problem.channels, problem.dtype)
-    return max(1, 3 * wide * (1 + (blocks if problem.training else 0))) * np.dtype(problem.dtype).itemsize
+    return max(1, 3 * wide * (2 + (blocks if problem.training else 0))) * np.dtype(problem.dtype).itemsize
 
 
 CANDIDATES: CandidateLists = {
-    ("batch_norm", "forward"): [Candidate("cpu.rows", _forward, workspace_bytes=_forward_bytes)],
+    ("batch_norm", "forward"): [Candidate("cpu.rows", _run_forward, workspace_bytes=_bytes)],
+    ("batch_norm", "statistics"): [Candidate("cpu.rows", _run_statistics, workspace_bytes=_bytes)],
+    ("batch_norm", "apply"): [Candidate("cpu.rows", _run_apply, workspace_bytes=_bytes)],
 }

@@ -1,4 +1,4 @@
-"""Gradients of batch normalisation: one pass that sums, one pass that applies (see `numbanet.cpu.norm` for the cut)."""
+"""Gradients of batch normalisation: one pass that sums, one that applies (`numbanet.cpu.norm_rows` has the cut)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.compile import F64, I64, Index, T, kernel
-from numbanet.cpu.norm import chunk_rows, cut, four, four_tail, merge_span, put_four, touch
+from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, merge_span, put_four, repeat, touch
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     convert,
@@ -17,16 +17,41 @@ from numbanet.cpu.simd import (
     lanes,
     load,
     load_tail,
+    numpy_lanes,
+    select,
     splat,
     splat_as,
     store,
     store_tail,
 )
+from numbanet.cpu.stream import aligned, drain, put, streams
 
 
-@kernel
-def gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, partial: T):
-    """partial[t] = (sum of grad, sum of grad * (x - mean)) of block t, for each column."""
+@device
+def _keep(g, y, masked, p, n):
+    return g
+
+
+@device
+def _mask(g, y, masked, p, n):
+    """Return and write the gradient of what a ReLU with the result y took."""
+    zero = splat(y, 0.0)
+    g = select(load(y, p) <= zero, zero, g)
+    store(masked, p, g)
+    return g
+
+
+@device
+def _mask_tail(g, y, masked, p, n):
+    zero = splat(y, 0.0)
+    g = select(load_tail(y, p, n) <= zero, zero, g)
+    store_tail(masked, p, g, n)
+    return g
+
+
+@device
+def _sums(mask, mask_tail, task, ints, grad, x, means, y, masked, partial):
+    """partial[t] = (sum of g, sum of g * (x - mean)) of block t, for each column; g is the masked gradient."""
     elements, wide, block_rows, tile, tiles = integers(ints, 5)
     t, column = task // tiles, task % tiles * tile
     columns_end = min(wide, column + tile)
@@ -51,15 +76,21 @@ def gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, partial: T):
                 if n == 4 * w:
                     g0, g1, g2, g3 = four(grad, p)
                     a0, a1, a2, a3 = four(x, p)
+                    g0, g1 = mask(g0, y, masked, p, w), mask(g1, y, masked, p + w, w)
+                    g2, g3 = mask(g2, y, masked, p + 2 * w, w), mask(g3, y, masked, p + 3 * w, w)
+                    left = 0
                 else:
-                    g0, g1, g2, g3 = four_tail(grad, p, n)
-                    a0, a1, a2, a3 = four_tail(x, p, n)
+                    left = n
             else:
                 left = min(n, rest - column)
                 if left <= 0:
                     break
+            if left > 0:
                 g0, g1, g2, g3 = four_tail(grad, p, left)
                 a0, a1, a2, a3 = four_tail(x, p, left)
+                g0, g1 = mask_tail(g0, y, masked, p, left), mask_tail(g1, y, masked, p + w, left - w)
+                g2 = mask_tail(g2, y, masked, p + 2 * w, left - 2 * w)
+                g3 = mask_tail(g3, y, masked, p + 3 * w, left - 3 * w)
             s0, s1, s2, s3 = s0 + g0, s1 + g1, s2 + g2, s3 + g3
             q0, q1, q2, q3 = fma(g0, a0 - m0, q0), fma(g1, a1 - m1, q1), fma(g2, a2 - m2, q2), fma(g3, a3 - m3, q3)
             p += wide
@@ -69,12 +100,13 @@ def gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, partial: T):
 
 
 @kernel
-def repeat(task: Index, ints: I64, mean: T, means: T):
-    """Write the means side by side, once for each sample of a widened row."""
-    channels, wide = integers(ints, 2)
-    for p in range(0, wide, channels):
-        for c in range(0, channels, lanes(mean)):
-            store_tail(means, p + c, load_tail(mean, c, channels - c), channels - c)
+def gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, partial: T):
+    _sums(_keep, _keep, task, ints, grad, x, means, x, x, partial)
+
+
+@kernel
+def masked_gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, y: T, masked: T, partial: T):
+    _sums(_mask, _mask_tail, task, ints, grad, x, means, y, masked, partial)
 
 
 @kernel
@@ -117,10 +149,11 @@ def gradient_coefficients(
 @kernel
 def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, dx: T):
     """dx = a * grad + b * (x - mean) + c, for a block of rows."""
-    elements, wide, block_rows = integers(ints, 3)
+    elements, wide, block_rows, large = integers(ints, 4)
     p = task * block_rows * wide
     end = min(elements, p + block_rows * wide)
     w = lanes(x)
+    past = large != 0 and aligned(dx)
     if wide <= 4 * w:
         m0, m1, m2, m3 = four_tail(coefficients, 0, wide)
         a0, a1, a2, a3 = four_tail(coefficients, wide, wide)
@@ -131,10 +164,10 @@ def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, dx: T
             if n == 4 * w:
                 g0, g1, g2, g3 = four(grad, p)
                 x0, x1, x2, x3 = four(x, p)
-                store(dx, p, fma(a0, g0, fma(b0, x0 - m0, c0)))
-                store(dx, p + w, fma(a1, g1, fma(b1, x1 - m1, c1)))
-                store(dx, p + 2 * w, fma(a2, g2, fma(b2, x2 - m2, c2)))
-                store(dx, p + 3 * w, fma(a3, g3, fma(b3, x3 - m3, c3)))
+                put(dx, p, fma(a0, g0, fma(b0, x0 - m0, c0)), past)
+                put(dx, p + w, fma(a1, g1, fma(b1, x1 - m1, c1)), past)
+                put(dx, p + 2 * w, fma(a2, g2, fma(b2, x2 - m2, c2)), past)
+                put(dx, p + 3 * w, fma(a3, g3, fma(b3, x3 - m3, c3)), past)
             else:
                 g0, g1, g2, g3 = four_tail(grad, p, n)
                 x0, x1, x2, x3 = four_tail(x, p, n)
@@ -146,7 +179,7 @@ def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, dx: T
         while j + w <= wide:
             v = load(x, p + j) - load(coefficients, j)
             v = fma(load(coefficients, 2 * wide + j), v, load(coefficients, 3 * wide + j))
-            store(dx, p + j, fma(load(coefficients, wide + j), load(grad, p + j), v))
+            put(dx, p + j, fma(load(coefficients, wide + j), load(grad, p + j), v), past)
             j += w
         if j < wide:
             n = wide - j
@@ -154,14 +187,16 @@ def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, dx: T
             v = fma(load_tail(coefficients, 2 * wide + j, n), v, load_tail(coefficients, 3 * wide + j, n))
             store_tail(dx, p + j, fma(load_tail(coefficients, wide + j, n), load_tail(grad, p + j, n), v), n)
         p += wide
+    if past:
+        drain()
 
 
 _ZERO = np.zeros(1)
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    grad, x, weight, mean, inverse = inputs
-    dx, dweight, dbias = outputs
+    grad, x, weight, mean, inverse, y = inputs
+    dx, dweight, dbias, dresidual = outputs
     dtype, channels = problem.dtype, problem.channels
     elements = problem.rows * channels
     wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
@@ -171,8 +206,15 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     means = mean
     if wide != channels:
         means = coefficients[:wide]
-        launch(repeat, 1, (mean, means), (channels, wide), dtype)
-    launch(gradient_sums, blocks * tiles, (grad, x, means, partial), (elements, wide, block_rows, tile, tiles), dtype)
+        launch(repeat, 1, (mean, means), (channels, wide, 1), dtype)
+    numbers = (elements, wide, block_rows, tile, tiles)
+    if problem.activation is None:
+        launch(gradient_sums, blocks * tiles, (grad, x, means, partial), numbers, dtype)
+    else:
+        # Without a residual, which needs it, the masked gradient lies for a while where its successor will.
+        masked = dx if dresidual is None else dresidual
+        launch(masked_gradient_sums, blocks * tiles, (grad, x, means, y, masked, partial), numbers, dtype)
+        grad = masked
     launch(
         gradient_coefficients,
         -(-channels // span),
@@ -182,7 +224,8 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     )
     rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
-    launch(gradient_apply, tasks, (grad, x, coefficients, dx), (elements, wide, rows), dtype)
+    large = streams(dx) and grad is not dx and wide % numpy_lanes(dtype) == 0
+    launch(gradient_apply, tasks, (grad, x, coefficients, dx), (elements, wide, rows, large), dtype)
 
 
 def _backward_bytes(problem: Any) -> int:

@@ -51,6 +51,31 @@ def batch_norm(
     Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
     2015.
     """
+    return fused_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def fused_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Return activation(batch_norm(input) + residual) in the passes over memory that `batch_norm` makes.
+
+    Parameters and errors as for `batch_norm`, and:
+
+    Parameters
+    ----------
+    activation : {None, "relu"}
+    residual : Tensor, optional
+        Of the shape of the input.
+    """
     x, scale = values("input", input), None if weight is None else values("weight", weight)
     y, mean, inverse = ops.batch_norm_forward(
         x,
@@ -61,13 +86,16 @@ def batch_norm(
         training,
         momentum,
         eps,
+        activation,
+        None if residual is None else values("residual", residual),
     )
     if training:
         for statistic in (running_mean, running_var):
             if statistic is not None:
                 statistic.bump_version()
+    kept, added = None if activation is None else y, residual is not None
 
-    def backward(grad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return ops.batch_norm_backward(grad, x, scale, mean, inverse, training)
+    def backward(grad: np.ndarray) -> tuple[np.ndarray, ...]:
+        return ops.batch_norm_backward(grad, x, scale, mean, inverse, training, activation, kept, added)
 
-    return record(y, (input, weight, bias), backward)
+    return record(y, (input, weight, bias, residual) if added else (input, weight, bias), backward)

@@ -53,8 +53,10 @@ from numbanet.ops.matmul import linear as linear
 from numbanet.ops.matmul import matmul as matmul
 from numbanet.ops.matmul import prepare_linear as prepare_linear
 from numbanet.ops.norm import batch_norm as batch_norm
+from numbanet.ops.norm import batch_norm_apply as batch_norm_apply
 from numbanet.ops.norm import batch_norm_backward as batch_norm_backward
 from numbanet.ops.norm import batch_norm_forward as batch_norm_forward
+from numbanet.ops.norm import batch_norm_statistics as batch_norm_statistics
 from numbanet.ops.optim import adadelta_step as adadelta_step
 from numbanet.ops.optim import adagrad_step as adagrad_step
 from numbanet.ops.optim import adam_step as adam_step

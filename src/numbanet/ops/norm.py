@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,41 @@ def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
     return None if value is None else np.ascontiguousarray(float_array(name, value))
 
 
+class _Operands(NamedTuple):
+    """The vectors of a normalisation, and those running statistics that must be copied back."""
+
+    dtype: str
+    vectors: tuple[np.ndarray | None, ...]  # weight, bias, running mean, running variance
+    shapes: tuple[tuple[int, ...] | None, ...]  # running mean, running variance, weight, bias
+    copied: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+def _operands(
+    x: np.ndarray,
+    running_mean: np.ndarray | None,
+    running_var: np.ndarray | None,
+    weight: np.ndarray | None,
+    bias: np.ndarray | None,
+) -> _Operands:
+    mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
+    weight, bias = _vector("weight", weight), _vector("bias", bias)
+    dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
+    shapes = tuple([None if a is None else a.shape for a in (mean, var, weight, bias)])
+    pairs = ((running_mean, mean), (running_var, var))
+    copied = tuple((old, new) for old, new in pairs if old is not None and new is not None and new is not old)
+    return _Operands(dtype, (weight, bias, mean, var), shapes, copied)
+
+
+def _like_rows(name: str, value: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Return a further operand of the input's shape as the matrix of its samples."""
+    if value is None:
+        return None
+    matrix = _matrix(float_array(name, value))
+    if matrix.dtype != rows.dtype:
+        raise TypeError(f"{name}: {matrix.dtype} differs from the {rows.dtype} of x")
+    return matrix.reshape(rows.shape)
+
+
 def batch_norm_forward(
     x: np.ndarray,
     running_mean: np.ndarray | None = None,
@@ -44,18 +80,26 @@ def batch_norm_forward(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `batch_norm` returns, and the mean and inverse deviation of each channel, for `batch_norm_backward`.
 
-    Arguments, effects and errors as for `batch_norm`.
+    Arguments, effects and errors as for `batch_norm`, and:
+
+    Parameters
+    ----------
+    activation : {None, "relu"}
+        Applied to the result in the same pass over memory.
+    residual : numpy.ndarray, optional
+        Of the shape of x; added to the result before the activation.
     """
     x = float_array("x", x)
-    stored_mean, stored_var = running_mean, running_var
-    running_mean, running_var = _vector("running_mean", running_mean), _vector("running_var", running_var)
-    weight, bias = _vector("weight", weight), _vector("bias", bias)
-    dtype = same_dtype(x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    shapes = [None if a is None else a.shape for a in (running_mean, running_var, weight, bias)]
-    problem = batch_norm_problem("forward", dtype, x.shape, bool(training), *shapes)
+    operands = _operands(x, running_mean, running_var, weight, bias)
+    added = None if residual is None else residual.shape
+    problem = batch_norm_problem(
+        "forward", operands.dtype, x.shape, bool(training), *operands.shapes, activation, added
+    )  # fmt: skip
     rows = _matrix(x)
     y = memory.empty(rows.shape, x.dtype)
     if not problem.rows:
@@ -63,13 +107,86 @@ def batch_norm_forward(
         return _restored(y), np.zeros(problem.channels, x.dtype), np.zeros(problem.channels, x.dtype)
     mean, inverse = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
     shape = (problem.rows, problem.channels)
-    inputs = (rows.reshape(shape), weight, bias, running_mean, running_var, _numbers(eps, momentum))
+    matrix = rows.reshape(shape)
+    inputs = (matrix, *operands.vectors, _numbers(eps, momentum), _like_rows("residual", residual, matrix))
     dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
     if training:
-        for stored, updated in ((stored_mean, running_mean), (stored_var, running_var)):
-            if stored is not None and updated is not None and updated is not stored:
-                stored[...] = updated
+        for stored, updated in operands.copied:
+            stored[...] = updated
     return _restored(y), mean, inverse
+
+
+def batch_norm_statistics(
+    x: np.ndarray,
+    running_mean: np.ndarray | None = None,
+    running_var: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean and inverse deviation of each channel, and the coefficients that `batch_norm_apply` takes.
+
+    It is the first half of `batch_norm_forward`; arguments, effects on the running statistics and errors as there.
+    `x` must have at least one value a channel.
+    """
+    x = float_array("x", x)
+    operands = _operands(x, running_mean, running_var, weight, bias)
+    problem = batch_norm_problem("statistics", operands.dtype, x.shape, bool(training), *operands.shapes)
+    if not problem.rows:
+        raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
+    mean, inverse = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
+    coefficients = np.empty((3, problem.channels), x.dtype)
+    matrix = _matrix(x).reshape(problem.rows, problem.channels)
+    dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum)), (mean, inverse, coefficients))
+    if training:
+        for stored, updated in operands.copied:
+            stored[...] = updated
+    return mean, inverse, coefficients
+
+
+def batch_norm_apply(
+    x: np.ndarray, coefficients: np.ndarray, activation: str | None = None, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """Return activation((x - mean) * scale + shift + residual), channel by channel.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Shape (N, C, ...); float32 or float64.
+    coefficients : numpy.ndarray
+        Shape (3, C): mean, scale and shift of each channel, such as `batch_norm_statistics` returns.
+    activation : {None, "relu"}
+    residual : numpy.ndarray, optional
+        Of the shape of x.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape of x; channels lie side by side in memory.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, or there is no such activation.
+    TypeError
+        If dtypes differ or are not float32 or float64.
+    """
+    x, coefficients = float_array("x", x), np.ascontiguousarray(float_array("coefficients", coefficients))
+    added = None if residual is None else residual.shape
+    dtype = same_dtype(x=x, coefficients=coefficients)
+    problem = batch_norm_problem("apply", dtype, x.shape, False, activation=activation, residual=added)
+    if coefficients.shape != (3, problem.channels):
+        raise ValueError(f"coefficients must have shape (3, {problem.channels}), got {coefficients.shape}")
+    rows = _matrix(x)
+    y = memory.empty(rows.shape, x.dtype)
+    shape = (problem.rows, problem.channels)
+    if problem.rows:
+        matrix = rows.reshape(shape)
+        inputs = (matrix, coefficients, _like_rows("residual", residual, matrix))
+        dispatch.run(problem, inputs, (y.reshape(shape),))
+    return _restored(y)
 
 
 def batch_norm(
@@ -119,8 +236,11 @@ def batch_norm_backward(
     mean: np.ndarray,
     inverse: np.ndarray,
     training: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the gradients of `batch_norm` with respect to x, weight and bias.
+    activation: str | None = None,
+    y: np.ndarray | None = None,
+    residual: bool = False,
+) -> tuple[np.ndarray, ...]:
+    """Return the gradients of `batch_norm` with respect to x, weight and bias; with `residual` that of it too.
 
     Parameters
     ----------
@@ -130,21 +250,35 @@ def batch_norm_backward(
         As given to `batch_norm_forward`.
     mean, inverse : numpy.ndarray
         As returned by it.
-    training : bool
+    training, activation
         As given to it.
+    y : numpy.ndarray, optional
+        Its result, which an activation needs.
+    residual : bool
+        Whether it was given one.
     """
     x, grad, weight = float_array("x", x), float_array("grad", grad), _vector("weight", weight)
     if grad.shape != x.shape:
         raise ValueError(f"grad must have the shape of x, {x.shape}, got {grad.shape}")
+    if activation is not None and (y is None or y.shape != x.shape):
+        raise ValueError(f"y must be the result, of the shape {x.shape} of x, got {None if y is None else y.shape}")
     dtype = same_dtype(grad=grad, x=x, weight=weight, mean=mean, inverse=inverse)
-    weight_shape = None if weight is None else weight.shape
-    problem = batch_norm_problem("backward", dtype, x.shape, bool(training), weight=weight_shape)
+    weight_shape, added = None if weight is None else weight.shape, x.shape if residual else None
+    problem = batch_norm_problem(
+        "backward", dtype, x.shape, bool(training), weight=weight_shape, activation=activation, residual=added
+    )
     rows, gradient = _matrix(x), _matrix(grad)
     dx = memory.empty(rows.shape, x.dtype)
+    # Without an activation the residual's gradient is that of the result.
+    masked = memory.empty(rows.shape, x.dtype) if residual and activation is not None else None
+    last = (_restored(gradient if masked is None else masked),) if residual else ()
     if not problem.rows:
-        return _restored(dx), np.zeros(problem.channels, x.dtype), np.zeros(problem.channels, x.dtype)
+        return _restored(dx), np.zeros(problem.channels, x.dtype), np.zeros(problem.channels, x.dtype), *last
     dweight, dbias = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
     shape = (problem.rows, problem.channels)
-    inputs = (gradient.reshape(shape), rows.reshape(shape), weight, mean, inverse)
-    dispatch.run(problem, inputs, (dx.reshape(shape), dweight, dbias))
-    return _restored(dx), dweight, dbias
+    matrix = rows.reshape(shape)
+    result = None if activation is None else _like_rows("y", y, matrix)
+    inputs = (gradient.reshape(shape), matrix, weight, mean, inverse, result)
+    outputs = (dx.reshape(shape), dweight, dbias, None if masked is None else masked.reshape(shape))
+    dispatch.run(problem, inputs, outputs)
+    return _restored(dx), dweight, dbias, *last

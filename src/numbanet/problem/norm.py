@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from numbanet.problem.base import Problem
+from numbanet.problem.base import Problem, choice
 
 
 @dataclass(frozen=True)
 class BatchNormProblem(Problem):
     """Normalise the columns of a matrix of `rows` samples by `channels`.
+
+    The passes: ``"statistics"`` (of which `mean`, 1 / deviation, and coefficients of the next), ``"apply"``:
+    y = activation((x - mean) * scale + shift + residual), ``"forward"``: the two in one, and ``"backward"``.
 
     Attributes
     ----------
@@ -21,12 +24,18 @@ class BatchNormProblem(Problem):
     channels : int
     training : bool
         Whether the statistics are those of the batch.
+    activation : {None, "relu"}
+        What follows in the same pass.
+    residual : bool
+        Whether another array of the input's shape is added before the activation.
     """
 
     operation: ClassVar[str] = "batch_norm"
     rows: int
     channels: int
     training: bool
+    activation: str | None = None
+    residual: bool = False
 
 
 Shape = tuple[int, ...]
@@ -42,6 +51,8 @@ def batch_norm_problem(
     running_var: Shape | None = None,
     weight: Shape | None = None,
     bias: Shape | None = None,
+    activation: str | None = None,
+    residual: Shape | None = None,
 ) -> BatchNormProblem:
     """Return the problem for an input of shape (N, C), (N, C, L) or (N, C, H, W), from the shapes of all operands.
 
@@ -49,8 +60,8 @@ def batch_norm_problem(
     ------
     ValueError
         If the input has fewer than two dimensions, training has a single value per channel, a vector does not have one
-        number a channel, or the running statistics are not given together, or missing where they are needed (an empty
-        input needs none).
+        number a channel, the running statistics are not given together, or missing where they are needed (an empty
+        input needs none), the residual does not have the input's shape, or there is no such activation.
     """
     if len(shape) < 2:
         raise ValueError(f"input must have at least 2 dimensions (N, C, ...), got shape {shape}")
@@ -63,6 +74,10 @@ def batch_norm_problem(
             raise ValueError(f"{name} must have shape ({channels},), one number a channel of input, got {given}")
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, or both be None")
-    if which == "forward" and rows and not training and running_mean is None:
+    if residual not in (None, shape):
+        raise ValueError(f"residual must have the shape of input, {shape}, got {residual}")
+    if activation is not None:
+        choice("activation", activation, ("relu",))
+    if which in ("forward", "statistics") and rows and not training and running_mean is None:
         raise ValueError("running_mean and running_var must be given when training is False, got None")
-    return BatchNormProblem(which, dtype, rows, channels, training)
+    return BatchNormProblem(which, dtype, rows, channels, training, activation, residual is not None)

@@ -12,9 +12,17 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 
 
-def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+def _normalised(problem: Any, x: np.ndarray, coefficients: Any, residual: np.ndarray | None) -> np.ndarray:
+    mean, scale, shift = coefficients
+    y = (x - mean) * scale + shift
+    if residual is not None:
+        y = y + residual
+    return np.where(y < 0, 0, y) if problem.activation == "relu" else y
+
+
+def _moments(problem: Any, inputs: Arrays, mean: np.ndarray, inverse: np.ndarray) -> tuple[Any, Any]:
+    """Compute the statistics; return what x - mean is multiplied by, and what is added."""
     x, weight, bias, running_mean, running_var, (eps, momentum) = inputs
-    y, mean, inverse = outputs
     if problem.training:
         mean[...] = x.mean(axis=0)
         var = np.square(x - mean).mean(axis=0)
@@ -26,12 +34,34 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         mean[...] = running_mean
         var = running_var
     inverse[...] = 1 / np.sqrt(var + eps)
-    y[...] = (x - mean) * inverse * (1 if weight is None else weight) + (0 if bias is None else bias)
+    return inverse * (1 if weight is None else weight), 0 if bias is None else bias
+
+
+def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    *given, residual = inputs
+    y, mean, inverse = outputs
+    scale, shift = _moments(problem, tuple(given), mean, inverse)
+    y[...] = _normalised(problem, inputs[0], (mean, scale, shift), residual)
+
+
+def _statistics(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    mean, inverse, coefficients = outputs
+    coefficients[1], coefficients[2] = _moments(problem, inputs, mean, inverse)
+    coefficients[0] = mean
+
+
+def _apply(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    x, coefficients, residual = inputs
+    outputs[0][...] = _normalised(problem, x, coefficients, residual)
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    grad, x, weight, mean, inverse = inputs
-    dx, dweight, dbias = outputs
+    grad, x, weight, mean, inverse, y = inputs
+    dx, dweight, dbias, dresidual = outputs
+    if problem.activation == "relu":
+        grad = np.where(y <= 0, 0, grad)
+    if dresidual is not None:
+        dresidual[...] = grad
     normalised = (x - mean) * inverse
     dweight[...] = (grad * normalised).sum(axis=0)
     dbias[...] = grad.sum(axis=0)
@@ -43,6 +73,8 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
 
 
 CANDIDATES: CandidateLists = {
-    ("batch_norm", "forward"): [Candidate("reference", _forward, cost=lambda p: float("inf"))],
-    ("batch_norm", "backward"): [Candidate("reference", _backward, cost=lambda p: float("inf"))],
-}
+    ("batch_norm", which): [Candidate("reference", run, cost=lambda p: float("inf"))]
+    for which, run in {
+        "forward": _forward, "statistics": _statistics, "apply": _apply, "backward": _backward,
+    }.items()
+}  # fmt: skip

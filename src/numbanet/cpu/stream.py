@@ -1,0 +1,75 @@
+"""Stores that go past the caches, for results far larger than them.
+
+An ordinary store first reads the line that it writes. Of a result that the caches cannot hold until it is read again,
+that is a third of the traffic of a pass like ``y = relu(x)``; and every line of it drives out one that may be needed.
+For smaller results ordinary stores are faster, since the next operation finds them in a cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from numbanet.cpu.isa import host_isa
+from numbanet.cpu.simd import ir_store, ir_vector
+
+_LARGE = 1 << 24  # bytes: half of what a third-level cache of 32 MiB holds
+_I64 = ir.IntType(64)
+
+
+def streams(y: np.ndarray) -> bool:
+    """Return whether a result is so large that `put` shall go past the caches."""
+    return y.nbytes >= _LARGE
+
+
+@intrinsic
+def aligned(typingctx, p):
+    """Return whether an address is one of whole vectors, as stores past the caches need it."""
+    vector_bytes = host_isa().vector_bytes
+
+    def codegen(context, builder, sig, args):
+        low = builder.and_(builder.ptrtoint(args[0], _I64), ir.Constant(_I64, vector_bytes - 1))
+        return builder.icmp_unsigned("==", low, ir.Constant(_I64, 0))
+
+    return types.boolean(p), codegen
+
+
+@intrinsic
+def put(typingctx, p, i, v, past):
+    """Write the vector v to the elements from i on; with `past`, past the caches: the address must be `aligned`."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.gep(args[0], [args[1]])
+        with builder.if_else(args[3]) as (then, otherwise):
+            with then:
+                written = builder.store(args[2], builder.bitcast(pointer, ir_vector(v).as_pointer()))
+                written.align = host_isa().vector_bytes
+                one = ir.Constant(ir.IntType(32), 1)
+                written.set_metadata("nontemporal", builder.module.add_metadata([one]))
+            with otherwise:
+                ir_store(builder, args[2], pointer, v)
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64, v, types.boolean), codegen
+
+
+@intrinsic
+def drain(typingctx):
+    """Make the stores past the caches visible to other threads, as ordinary stores are: the end of a task."""
+
+    def codegen(context, builder, sig, args):
+        if _x86(context):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.sfence"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _x86(context: Any) -> bool:
+    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))
