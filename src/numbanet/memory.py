@@ -88,7 +88,7 @@ def _fresh(size: int) -> np.ndarray:
 
 def _rounded(size: int) -> int:
     """Round up so that nearby sizes share blocks: to an eighth of the power of two below."""
-    step = max(4096, 1 << (size.bit_length() - 4))
+    step = max(4096, 1 << max(0, size.bit_length() - 4))
     return -(-size // step) * step
 
 
