@@ -79,7 +79,7 @@ LAYERS = [
     ("reference", "cpu", "cuda"),
     ("dispatch",),
     ("ops", "random"),
-    ("tensor", "tensor_methods", "tape"),
+    ("tensor", "tensor_methods", "tape", "deferred"),
     ("functional",),
     ("nn", "optim"),
 ]

@@ -31,10 +31,24 @@ _numbers = itertools.count()
 class Version:
     """Counts the changes in place of some memory; all tensors that view it share one."""
 
-    __slots__ = ("changes",)
+    __slots__ = ("changes", "readers")
 
     def __init__(self) -> None:
         self.changes = 0
+        self.readers: list[weakref.ref[Any]] = []
+
+    def add_reader(self, reader: weakref.ref[Any]) -> None:
+        """Note a tensor that will read the memory later; see `numbanet.deferred`."""
+        self.readers = [known for known in self.readers if (tensor := known()) is not None and tensor.pending]
+        self.readers.append(reader)
+
+    def settle(self) -> None:
+        """Let those who will read the memory do so now: it is about to change."""
+        for reader in self.readers:
+            tensor = reader()
+            if tensor is not None:
+                tensor.data  # noqa: B018 - reading computes
+        self.readers = []
 
 
 class Node:

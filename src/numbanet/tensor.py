@@ -335,7 +335,10 @@ def values(name: str, operand: Any) -> np.ndarray:
         If it is no Tensor; the message has the argument's name.
     """
     if isinstance(operand, Tensor):
-        return array_of(operand)
+        try:
+            return array_of(operand)
+        except AttributeError:  # a result that waits: see numbanet.deferred
+            return operand.data
     raise TypeError(f"{name} must be a Tensor, got {type(operand).__name__}: numbanet.tensor makes one")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet import ops
+from numbanet.deferred import activated
 from numbanet.functional.elementwise import maximum
 from numbanet.functional.inplace import replace
 from numbanet.functional.shape import to_dtype
@@ -24,6 +25,9 @@ def _floating(input: Tensor) -> Tensor:
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return max(input, 0)."""
+    later = activated(input, "relu", inplace)
+    if later is not None:
+        return later
     if inplace:
         return replace(input, relu)
     x = values("input", input)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
+from numbanet.deferred import Deferred, added
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.tape import Backward, record
 from numbanet.tensor import Tensor, values
@@ -78,6 +79,10 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """
     if alpha != 1:
         other = mul(other, alpha)
+    if type(input) is Deferred or type(other) is Deferred:
+        later = added(input, other)
+        if later is not None:
+            return later
     return _record(ops.add(_data(input), _data(other)), input, other, _same, _same)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
-from numbanet.functional.elementwise import _fit
+from numbanet.deferred import Deferred, added
+from numbanet.functional.elementwise import _fit, add
 from numbanet.functional.shape import index_steps, to_dtype
 from numbanet.tape import Version, is_grad_enabled, needs_grad, record
 from numbanet.tensor import Tensor, values
@@ -80,6 +81,10 @@ def apply(input: Tensor, function: Callable[..., Tensor], other: Any, **options:
             raise TypeError(f"the result's dtype {result.dtype} does not fit in the tensor's dtype {before.dtype}")
         return to_dtype(result, before.dtype)
 
+    if function is add and type(input) is Deferred and not options:
+        later = added(input, other)
+        if later is not None:
+            return input.become(later)
     values("input", input)
     _refuse_leaf(input)
     if needs_grad(input, other if isinstance(other, Tensor) else None):
@@ -137,6 +142,7 @@ def assign(input: Tensor, index: Any, value: Any) -> Tensor:
 
 
 def _write(input: Tensor, steps: tuple[Any, ...], value: Any) -> Tensor:
+    input._memory.settle()
     node = input._node
     if node is not None and all(memory is not input._memory for memory, _ in node.watched):
         # The operation that made it may need its result in backward; a view's does not, and shall change what it views.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
+from numbanet.deferred import activated
 from numbanet.functional.inplace import replace
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.elementwise import prelu as prelu_values
@@ -50,7 +51,8 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """Return min(max(input, 0), 6)."""
-    return hardtanh(input, 0.0, 6.0, inplace)
+    later = activated(input, "relu6", inplace)
+    return later if later is not None else hardtanh(input, 0.0, 6.0, inplace)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:

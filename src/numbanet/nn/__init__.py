@@ -20,6 +20,7 @@ from numbanet.nn.dropout import Dropout as Dropout
 from numbanet.nn.dropout import Dropout2d as Dropout2d
 from numbanet.nn.flatten import Flatten as Flatten
 from numbanet.nn.flatten import Unflatten as Unflatten
+from numbanet.nn.fuse import fuse as fuse
 from numbanet.nn.linear import Linear as Linear
 from numbanet.nn.loss import CrossEntropyLoss as CrossEntropyLoss
 from numbanet.nn.loss import MSELoss as MSELoss

@@ -15,6 +15,7 @@ from numbanet.ops.activation import tanh_backward as tanh_backward
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
 from numbanet.ops.conv import conv2d_backward_weight as conv2d_backward_weight
+from numbanet.ops.conv import conv2d_shape as conv2d_shape
 from numbanet.ops.conv import prepare_conv2d as prepare_conv2d
 from numbanet.ops.conv_transpose import conv_transpose2d as conv_transpose2d
 from numbanet.ops.conv_transpose import conv_transpose2d_backward as conv_transpose2d_backward

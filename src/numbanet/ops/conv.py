@@ -112,6 +112,18 @@ def _forward_plan(
     return problem, (problem.n, problem.p, problem.q, problem.k)
 
 
+def conv2d_shape(
+    x: np.ndarray, weight: np.ndarray, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> tuple[int, ...]:
+    """Return the shape that `conv2d` of these operands gives; errors as there."""
+    images = _batched("input", x)
+    problem, (n, p, q, k) = _forward_plan(
+        images.shape, weight.shape, np.dtype(same_dtype(input=x, weight=weight)), None, False, None,
+        plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups),
+    )  # fmt: skip
+    return (n, k, p, q) if x.ndim == 4 else (k, p, q)
+
+
 def prepare_conv2d(
     weight: np.ndarray,
     input_shape: Sequence[int],
