@@ -3,6 +3,7 @@
 #   make train         train on the bundled digits and print the test accuracy
 #   make test          the test suite, without torch
 #   make parity        the tests against PyTorch (installs it)
+#   make test-cuda     the tests of the CUDA kernels, which need no GPU (installs the CUDA compiler, about 1 GB)
 #   make lint types    ruff; mypy
 #   make bench-quick   a short side-by-side comparison with PyTorch
 #   make wheel         build the wheel, install it elsewhere, and train from it
@@ -18,7 +19,7 @@ ARGS   ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: train test parity lint types asv-check bench-quick wheel clean
+.PHONY: train test parity test-cuda test-cuda-here lint types asv-check bench-quick wheel clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.core
@@ -29,6 +30,13 @@ test: $(VENV)/.test
 
 parity: $(VENV)/.test $(VENV)/.torch
 	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+# In a virtual environment of its own: numba-cuda takes the place of Numba's built-in CUDA side.
+test-cuda:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-cuda test-cuda-here
+
+test-cuda-here: $(VENV)/.testcuda
+	$(BIN)/python -m pytest tests/cuda $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -48,7 +56,7 @@ wheel: $(VENV)/.core
 	.ci/try-wheel $(BIN)/python dist/*.whl
 
 clean:
-	rm -rf $(VENV) build dist .asv
+	rm -rf $(VENV) $(VENV)-cuda build dist .asv
 
 # One stamp for each set of requirements; only a newer pyproject.toml installs again.
 $(VENV)/.core: pyproject.toml | $(BIN)/python

@@ -1,0 +1,213 @@
+"""The decorators that compile CUDA code: ``kernel`` (an entry point) and ``device`` (a function that kernels call).
+
+A kernel is a flat function over scalars and typed pointers, as on the CPU::
+
+    @kernel(threads=256)
+    def relu(size: Int, x: T, y: T):
+        ...
+
+``T`` stands for the floating dtype that the kernel is compiled for. Python source becomes PTX (numba-cuda and NVVM),
+and PTX becomes a cubin (nvJitLink); neither step needs a GPU or a driver. `numbanet.cuda.launch` runs the result.
+
+All of the package that knows numba-cuda is this file and `numbanet.cuda.ptx`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from numba import cuda
+from numba.cuda import dispatcher, types
+
+from numbanet import settings
+
+__all__ = ["BF16", "F32", "F64", "I32", "I64", "Int", "Kernel", "Long", "Real", "T", "U8", "device", "kernel"]
+
+# Annotations of kernel parameters: they stand for the keys of _SCALARS and _POINTEES.
+if TYPE_CHECKING:
+    Int = Long = Real = T = U8 = I32 = I64 = F32 = F64 = BF16 = Any
+else:
+    Int, Long, Real, T, U8, I32, I64, F32, F64, BF16 = (
+        "Int", "Long", "Real", "T", "U8", "I32", "I64", "F32", "F64", "BF16",
+    )  # fmt: skip
+# Sizes and offsets are 32 bits wide where they may (the GPU's integer units are), 64 where a tensor may be huge.
+_SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32}
+_POINTEES = {
+    "U8": types.uint8, "I32": types.int32, "I64": types.int64,
+    "F32": types.float32, "F64": types.float64, "BF16": types.uint16,
+}  # fmt: skip
+_FLOATS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.uint16}
+
+Capability = tuple[Any, ...]
+"""Compute capability, such as (9, 0); (9, 0, "a") adds the instructions that only that chip has (wgmma, TMA)."""
+
+_building = threading.RLock()
+
+
+def device(function: Callable) -> Any:
+    """Compile a function that kernels call; it is inlined into them."""
+    return cuda.jit(function, device=True, forceinline=True)
+
+
+@contextmanager
+def _capability(capability: Capability) -> Iterator[None]:
+    """Compile device functions for a capability: numba-cuda asks the current GPU for it, and there may be none."""
+    former = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = former
+
+
+@lru_cache(maxsize=1)
+def _source_hash() -> str:
+    """Return the hash of every source of the CUDA side and of the versions that compile it."""
+    packages = ("numba-cuda", "numba", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
+    digest = hashlib.sha256()
+    for name in packages:
+        try:
+            digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
+        except importlib.metadata.PackageNotFoundError:
+            digest.update(f"{name} absent\n".encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Kernel:
+    """A CUDA entry point, compiled on first use, once for each floating dtype and compute capability.
+
+    Attributes
+    ----------
+    name : str
+        ``module.function``, with the configuration of a kernel that comes from a factory.
+    parameters : tuple of str
+        Annotation of each parameter.
+    threads : int
+        Threads a block.
+    blocks : int
+        Blocks that shall fit on a multiprocessor at once: this bounds the registers a thread may use.
+    shared_bytes : int
+        Dynamic shared memory of a block.
+    """
+
+    def __init__(self, function: Callable, threads: int, blocks: int, shared_bytes: int, config: str):
+        self.function = function
+        stem = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self.name = f"{stem}[{config}]" if config else stem
+        self.parameters = tuple(str(p.annotation) for p in inspect.signature(function).parameters.values())
+        unknown = [a for a in self.parameters if a != "T" and a not in _SCALARS and a not in _POINTEES]
+        if unknown:
+            raise TypeError(f"kernel {self.name}: unknown parameter annotation {unknown}")
+        self.threads, self.blocks, self.shared_bytes = threads, blocks, shared_bytes
+        self._ptx: dict[tuple[str, Capability], str] = {}
+        self._cubin: dict[tuple[str, Capability], bytes] = {}
+
+    @property
+    def entry(self) -> str:
+        """The name of the entry point in PTX and cubin."""
+        return "numbanet_" + re.sub(r"\W+", "_", self.name).strip("_")
+
+    def signature(self, dtype: str) -> Any:
+        """Return the Numba signature for one floating dtype."""
+        found = []
+        for annotation in self.parameters:
+            if annotation in _SCALARS:
+                found.append(_SCALARS[annotation])
+            else:
+                found.append(types.CPointer(_FLOATS[dtype] if annotation == "T" else _POINTEES[annotation]))
+        return types.void(*found)
+
+    def ptx(self, dtype: str = "float32", capability: Capability = (8, 0)) -> str:
+        """Return the PTX of the kernel for one floating dtype and compute capability."""
+        key = dtype, capability
+        with _building:
+            if key not in self._ptx:
+                with _capability(capability):
+                    text, _ = cuda.compile(
+                        self.function, self.signature(dtype), device=False, abi="numba", cc=capability, output="ptx",
+                        launch_bounds=(self.threads, self.blocks),
+                    )  # fmt: skip
+                mangled = re.search(r"\.entry (\w+)", text)
+                if mangled is None:
+                    raise RuntimeError(f"kernel {self.name}: the compiler returned no entry point")
+                self._ptx[key] = text.replace(mangled[1], self.entry)
+            return self._ptx[key]
+
+    def cubin(self, dtype: str, capability: Capability) -> bytes:
+        """Return the machine code, from the disk cache where it has been compiled before."""
+        key = dtype, capability
+        with _building:
+            if key not in self._cubin:
+                self._cubin[key] = self._load(*key) or self._link(*key)
+            return self._cubin[key]
+
+    def _path(self, dtype: str, capability: Capability) -> Path:
+        code = self.function.__code__
+        key = repr((self.name, code.co_code, code.co_consts, dtype, capability, self.threads, self.blocks))
+        name = f"{self.entry}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.cubin"
+        return settings.cache_root() / f"cubins-{_source_hash()}" / name
+
+    def _load(self, dtype: str, capability: Capability) -> bytes | None:
+        if not settings.cache_enabled():
+            return None
+        try:
+            content = self._path(dtype, capability).read_bytes()
+        except OSError:
+            return None
+        digest, code = content[:32], content[32:]
+        return code if hashlib.sha256(code).digest() == digest else None
+
+    def _link(self, dtype: str, capability: Capability) -> bytes:
+        from cuda.core import Linker, LinkerOptions, ObjectCode
+
+        arch = "sm_" + "".join(map(str, capability))
+        linker = Linker(ObjectCode.from_ptx(self.ptx(dtype, capability).encode()), options=LinkerOptions(arch=arch))
+        code = bytes(linker.link("cubin").code)
+        if settings.cache_enabled():
+            self._store(self._path(dtype, capability), code)
+        return code
+
+    @staticmethod
+    def _store(path: Path, code: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(hashlib.sha256(code).digest() + code)
+            os.replace(part, path)
+        except OSError as error:
+            settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
+
+    def __repr__(self) -> str:
+        return f"<CUDA kernel {self.name}>"
+
+
+def kernel(*, threads: int, blocks: int = 1, shared_bytes: int = 0, config: str = "") -> Callable[[Callable], Kernel]:
+    """Make a CUDA entry point of a function (see the module's text for the form).
+
+    Parameters
+    ----------
+    threads : int
+        Threads a block.
+    blocks : int
+        Blocks that shall fit on a multiprocessor at once.
+    shared_bytes : int
+        Dynamic shared memory of a block.
+    config : str
+        What tells this kernel from others that the same factory makes.
+    """
+    return lambda function: Kernel(function, threads, blocks, shared_bytes, config)

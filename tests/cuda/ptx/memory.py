@@ -1,0 +1,161 @@
+"""The memory that an interpreted kernel sees: buffers with guards between them, and shared memory with its history."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BASE = 0x7F0000000000  # a global address is no small number, so that confusing it with an offset shows
+_GUARD = 256
+
+
+class Fault(Exception):
+    """What the interpreted program did wrong."""
+
+
+class GlobalMemory:
+    """Buffers in one address space, each aligned to 256 bytes, with guards between them."""
+
+    def __init__(self, buffers: list[np.ndarray]):
+        self._buffers = buffers
+        starts, end = [], _GUARD
+        for buffer in buffers:
+            if not buffer.flags.c_contiguous:
+                raise ValueError("a buffer must be C-contiguous")
+            starts.append(end)
+            end += -(-(buffer.nbytes + _GUARD) // _GUARD) * _GUARD
+        self.bytes = np.zeros(end, np.uint8)
+        self._owner = np.full(end, -1, np.int32)
+        self._starts = starts
+        for number, (start, buffer) in enumerate(zip(starts, buffers)):
+            self.bytes[start : start + buffer.nbytes] = buffer.reshape(-1).view(np.uint8)
+            self._owner[start : start + buffer.nbytes] = number
+        self._written = np.zeros(end, bool)
+
+    def address(self, number: int) -> int:
+        """Return the address of a buffer."""
+        return _BASE + self._starts[number]
+
+    def index(self, addresses: np.ndarray, size: int) -> np.ndarray:
+        """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
+        if np.any(addresses % size):
+            raise Fault(f"misaligned global access of {size} bytes")
+        at = addresses.astype(np.int64) - _BASE
+        if np.any((at < 0) | (at + size > len(self.bytes))):
+            raise Fault("global access outside of all buffers")
+        first, last = self._owner[at], self._owner[at + size - 1]
+        if np.any((first < 0) | (first != last)):
+            raise Fault("global access outside of all buffers")
+        return at
+
+    def mark(self, at: np.ndarray, size: int) -> None:
+        """Remember that the program wrote there."""
+        self._written[at[:, None] + np.arange(size)] = True
+
+    def write_back(self) -> None:
+        """Copy what the program wrote into the buffers.
+
+        Raises
+        ------
+        Fault
+            If it wrote into a read-only buffer.
+        """
+        for start, buffer in zip(self._starts, self._buffers):
+            part = slice(start, start + buffer.nbytes)
+            if not self._written[part].any():
+                continue
+            if not buffer.flags.writeable:
+                raise Fault("a read-only buffer was written")
+            buffer.reshape(-1).view(np.uint8)[:] = self.bytes[part]
+
+
+class SharedMemory:
+    """Shared memory of every block, one after the other.
+
+    Two threads race where both touch a cell, one of them writes, and no barrier stands between them: none of the block,
+    and, within a warp, none of the warp.
+    """
+
+    _CELL = 2  # bytes: the smallest element that kernels keep in shared memory
+
+    def __init__(self, blocks: int, size: int, threads: int):
+        self.size = size
+        self.stride = -(-max(size, 1) // 128) * 128
+        self.bytes = np.full(blocks * self.stride, 0xFB, np.uint8)
+        self._known = np.zeros(blocks * self.stride, bool)
+        self._threads = threads
+        lane = np.arange(blocks * threads)
+        self._block = lane // threads
+        self._warp = self._block * -(-threads // 32) + lane % threads // 32
+        cells = blocks * self.stride // self._CELL
+        # Of each cell: who wrote and who read it last (-1 nobody, -2 threads of several warps, -3 - w several threads
+        # of warp w), and in which block and warp epochs.
+        self._writer, self._reader = np.full(cells, -1), np.full(cells, -1)
+        self._write_epoch, self._read_epoch = np.full((2, cells), -1), np.full((2, cells), -1)
+        self.block_epoch = np.zeros(blocks, np.int64)
+        self.warp_epoch = np.zeros(blocks * -(-threads // 32), np.int64)
+
+    def index(self, addresses: np.ndarray, size: int, lanes: np.ndarray) -> np.ndarray:
+        """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
+        if np.any(addresses % size):
+            raise Fault(f"misaligned shared access of {size} bytes")
+        at = addresses.astype(np.int64)
+        if np.any((at < 0) | (at + size > self.size)):
+            raise Fault("shared access out of bounds")
+        return at + lanes // self._threads * self.stride
+
+    def _cells(self, at: np.ndarray, size: int) -> np.ndarray:
+        return (at // self._CELL)[:, None] + np.arange(max(1, size // self._CELL))
+
+    def _conflict(self, cells: np.ndarray, who: np.ndarray, epochs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        """Return where a cell was touched by another thread with no barrier since."""
+        same_block = epochs[0][cells] == self.block_epoch[self._block[lanes]][:, None]
+        if not same_block.any():
+            return same_block
+        other, warp = who[cells], self._warp[lanes][:, None]
+        since = (self._warp_of(other) != warp) | (epochs[1][cells] == self.warp_epoch[warp])
+        return (other != -1) & (other != lanes[:, None]) & same_block & since
+
+    def _warp_of(self, who: np.ndarray) -> np.ndarray:
+        """Return the warp of a cell's last user, -1 for several."""
+        return np.where(who >= 0, self._warp[np.maximum(who, 0)], np.where(who <= -3, -3 - who, -1))
+
+    def _touch(self, cells: np.ndarray, who: np.ndarray, epochs: np.ndarray, lanes: np.ndarray) -> None:
+        who[cells] = lanes[:, None]
+        epochs[0][cells] = self.block_epoch[self._block[lanes]][:, None]
+        epochs[1][cells] = self.warp_epoch[self._warp[lanes]][:, None]
+
+    def read(self, at: np.ndarray, size: int, lanes: np.ndarray) -> None:
+        """Check reads of `size` bytes."""
+        if not self._known[at[:, None] + np.arange(size)].all():
+            raise Fault("shared memory was read before anybody wrote it")
+        cells = self._cells(at, size)
+        if self._conflict(cells, self._writer, self._write_epoch, lanes).any():
+            raise Fault("race in shared memory: read of what another thread wrote, no barrier between")
+        warp = np.broadcast_to(self._warp[lanes][:, None], cells.shape)
+        before = self._conflict(cells, self._reader, self._read_epoch, lanes)
+        former = self._warp_of(self._reader[cells])
+        self._touch(cells, self._reader, self._read_epoch, lanes)
+        # Another reader in this epoch, before or in this very instruction.
+        now = self._reader[cells] != lanes[:, None]
+        same = (before & (former == warp)) | now
+        if not same.any() and not before.any():
+            return
+        strange = (before & (former != warp)) | (now & (self._warp_of(self._reader[cells]) != warp))
+        self._reader[cells[same]] = -3 - warp[same]
+        self._reader[cells[strange]] = -2
+
+    def write(self, at: np.ndarray, size: int, lanes: np.ndarray) -> None:
+        """Check writes of `size` bytes."""
+        cells = self._cells(at, size)
+        if self._conflict(cells, self._writer, self._write_epoch, lanes).any():
+            raise Fault("race in shared memory: two threads wrote, no barrier between")
+        if self._conflict(cells, self._reader, self._read_epoch, lanes).any():
+            raise Fault("race in shared memory: write to what another thread reads, no barrier between")
+        self._touch(cells, self._writer, self._write_epoch, lanes)
+        if np.any(self._writer[cells] != lanes[:, None]):
+            raise Fault("race in shared memory: two threads write at once")
+        self._known[at[:, None] + np.arange(size)] = True
+
+    def forget(self, at: np.ndarray, size: int) -> None:
+        """Mark cells as unwritten: a copy into them is under way."""
+        self._known[at[:, None] + np.arange(size)] = False
