@@ -24,7 +24,7 @@ from numbanet.problem import Problem
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "conv2d": (("conv_winograd", "conv_direct", "conv_weight", "conv_band", "conv_depthwise"), "conv"),
-    "matmul": (("matmul_few", "matmul"), "matmul"),
+    "matmul": (("matmul_few", "matmul_outer", "matmul"), "matmul"),
     "max_pool2d": (("pool_max", "pool_max_backward"), "pool"),
     "avg_pool2d": (("pool_average",), "pool"),
     "adaptive_avg_pool2d": (("pool_average",), "pool"),

@@ -10,6 +10,7 @@ import pytest
 import numbanet as nnet
 from numbanet import dispatch, memory
 from numbanet.cpu import parallel
+from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
 SIZES = [
@@ -65,6 +66,11 @@ SHAPES = [
     ((3, 0), (0, 4)),
     ((0, 3, 4), (4, 2)),
     ((2, 3, 4), (2, 4, 0)),
+    ((2, 3, 0), (2, 0, 4)),
+    ((40, 3, 4), (40, 4, 5)),
+    ((3, 70, 300), (3, 300, 90)),
+    ((70, 300), (2, 1, 300, 20)),
+    ((2, 1, 1, 40), (3, 40, 1)),
 ]
 
 
@@ -74,7 +80,21 @@ def test_dimensions(a, b, rng):
     expected = x @ y
     out = nnet.ops.matmul(x, y)
     assert out.shape == expected.shape
-    np.testing.assert_allclose(out, expected, atol=1e-12)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("a", "b"), [shapes for shapes in SHAPES if min(map(len, shapes)) > 1])
+def test_stacks_in_all_memory_orders(a, b, rng):
+    x, y = rng.standard_normal(a), rng.standard_normal(b)
+    for xs, ys in itertools.product(orders(x), orders(y)):
+        np.testing.assert_allclose(nnet.ops.matmul(xs, ys), x @ y, rtol=0, atol=1e-12)
+
+
+def orders(x: np.ndarray):
+    """Yield arrays equal to a stack of matrices: row by row, column by column, and with gaps."""
+    yield x
+    yield np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    yield np.repeat(x, 2, axis=-1)[..., ::2]
 
 
 def test_any_strides(rng):
@@ -108,8 +128,13 @@ def test_every_epilogue(dtype, rows, columns, rng):
         y = y + (0 if bias_ is None else bias_) + (0 if addend_ is None else addend_)
         y = y if activation is None else np.clip(y, 0, 6 if activation == "relu6" else None)
         for matrix in (weight, np.asfortranarray(weight)):
-            out = nnet.ops.linear(x, matrix, bias_, residual=addend_, activation=activation)
-            np.testing.assert_allclose(out, y, rtol=0, atol=2e-4 if dtype == "float32" else 1e-12)
+            then = epilogue(bias_ is not None, addend_ is not None, activation)
+            problem = MatmulProblem("forward", dtype, rows, columns, 19, True, matrix is not weight, then)
+            for candidate, refusal in dispatch.verdicts(problem, "cpu"):
+                if refusal is None:
+                    with nnet.use(candidate.name):
+                        out = nnet.ops.linear(x, matrix, bias_, residual=addend_, activation=activation)
+                    np.testing.assert_allclose(out, y, rtol=0, atol=2e-4 if dtype == "float32" else 1e-12)
 
 
 def test_an_activation_keeps_nan():
@@ -119,12 +144,14 @@ def test_an_activation_keeps_nan():
 
 def test_threads_do_not_change_a_bit(rng):
     a, b = rng.standard_normal((200, 90)).astype(np.float32), rng.standard_normal((90, 70)).astype(np.float32)
+    stack = rng.standard_normal((50, 9, 10)).astype(np.float32)
+    pairs = [(a, b), (b.T, a.T), (a.T, a), (a[0], b), (a[:2], a.T), (b.T, a[0]), (stack, stack.swapaxes(1, 2))]
     before = parallel.get_num_threads()
     try:
         results = []
         for threads in (1, before):
             parallel.set_num_threads(threads)
-            results.append((nnet.ops.matmul(a, b), nnet.ops.matmul(b.T, a.T), nnet.ops.matmul(a.T, a)))
+            results.append([nnet.ops.matmul(*pair) for pair in pairs])
     finally:
         parallel.set_num_threads(before)
     for first, last in zip(*results):

@@ -65,6 +65,8 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
 
 
 def _supports(p: MatmulProblem) -> str | None:
+    if p.batch > 1:
+        return "more than one product"
     if p.epilogue != Epilogue() and p.b_rows and not p.a_rows:
         return "an epilogue on the product of two matrices that lie along the reduction"
     return None
@@ -81,8 +83,10 @@ def memory_cost(p: MatmulProblem) -> float:
 
 
 def _cost(p: MatmulProblem) -> float:
-    # Packing a number costs about as much as twenty operations.
-    return max(p.flops, memory_cost(p)) + (20.0 * p.n * p.k if p.a_rows or not p.b_rows else 0.0)
+    # Packing or turning a number costs about as much as twenty operations, a launch of its own 600,000.
+    packing = 20.0 * p.n * p.k + 6e5 if p.a_rows or not p.b_rows else 0.0
+    turning = 0.0 if p.a_rows or p.b_rows else 20.0 * p.m * p.k
+    return max(1.02 * p.flops, memory_cost(p)) + packing + turning
 
 
 CANDIDATES: CandidateLists = {

@@ -17,12 +17,12 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.dot import axpy_terms, axpy_tile, dot_columns, dot_tile
 from numbanet.cpu.matmul import memory_cost, tolerance
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load_tail, offset, select, splat, store_tail
+from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, offset, select, splat, store_tail
 from numbanet.cpu.tile import BIAS, RELU, RESIDUAL, SIX, epilogue_flags
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
 
-_ROWS = 8  # rows of the small operand at most
+_DOT_ROWS, _AXPY_ROWS = 32, 8  # rows of the small operand at most
 _GROUP = 16  # rows of the matrix that all rows of the small operand see before the next ones
 _SHORTEST, _STRIP = 256, 2048  # columns of a task: a run of memory, but a part of the result that stays in the cache
 _TASKS = 16
@@ -178,8 +178,11 @@ def _transposed(x: np.ndarray) -> np.ndarray:
 
 def _supports(p: MatmulProblem) -> str | None:
     few = min(p.m, p.n)
-    if few > _ROWS:
-        return f"more than {_ROWS} rows, and columns"
+    if p.batch > 1:
+        return "more than one product"
+    most = _DOT_ROWS if (p.a_rows if p.m > p.n else not p.b_rows) else _AXPY_ROWS
+    if few > most:
+        return f"more than {most} rows, and columns"
     if p.m > p.n > 1 and p.epilogue != Epilogue():
         return "an epilogue on a few columns"
     return "a sum of nothing" if p.k == 0 else None
@@ -187,7 +190,9 @@ def _supports(p: MatmulProblem) -> str | None:
 
 def _cost(p: MatmulProblem) -> float:
     few, columns = min(p.m, p.n), max(p.m, p.n)
-    return max(2.0 * (few if few <= 2 else -(-few // 4) * 4) * columns * p.k, memory_cost(p))
+    # Adding up the lanes of dots costs about as much as eight vectors of products.
+    reduction = p.k + 8 * numpy_lanes(p.dtype)
+    return max(2.0 * (few if few <= 2 else -(-few // 4) * 4) * columns * reduction, memory_cost(p))
 
 
 CANDIDATES: CandidateLists = {

@@ -16,12 +16,13 @@ from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
 
-def _matrix(x: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return a matrix as a C-contiguous array, and whether that holds its rows (else its columns)."""
+def _stack(x: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return a matrix, or a stack of them, as a C-contiguous array, and whether that holds rows (else columns)."""
     if x.flags.c_contiguous:
         return x, True
-    if x.T.flags.c_contiguous:
-        return x.T, False
+    turned = x.swapaxes(-1, -2)
+    if turned.flags.c_contiguous:
+        return turned, False
     copy = memory.empty(x.shape, x.dtype)
     copy[...] = x
     return copy, True
@@ -30,25 +31,38 @@ def _matrix(x: np.ndarray) -> tuple[np.ndarray, bool]:
 @lru_cache(maxsize=4096)
 def _problem(
     dtype: np.dtype, m: int, n: int, k: int, a_rows: bool, b_rows: bool, bias: bool, residual: bool,
-    activation: str | None,
+    activation: str | None, batch: int = 1,
 ) -> MatmulProblem:  # fmt: skip
     then = epilogue(bias, residual, activation)
-    return MatmulProblem("forward", dtype_name(dtype), m, n, k, a_rows, b_rows, then)
+    return MatmulProblem("forward", dtype_name(dtype), m, n, k, a_rows, b_rows, then, batch)
 
 
-def _product(
-    a: np.ndarray,
-    b: np.ndarray,
-    out: np.ndarray,
-) -> None:
+def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """Write the product of two matrices to `out`."""
     (m, k), n = a.shape, b.shape[1]
     if out.size == 0:
         return
-    a, a_rows = _matrix(a)
-    b, b_rows = _matrix(b)
+    a, a_rows = _stack(a)
+    b, b_rows = _stack(b)
     problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None)
     dispatch.run(problem, (a, b, None, None), (out,))
+
+
+def _products(a: np.ndarray, b: np.ndarray, batch: tuple[int, ...], out: np.ndarray) -> None:
+    """Write the products of two stacks of matrices, whose leading dimensions broadcast to `batch`, to `out`."""
+    if out.size == 0:
+        return
+    (m, n), k = out.shape[-2:], a.shape[-1]
+    if k == 0:
+        out[...] = 0  # sums of nothing
+        return
+    index = np.empty((2, math.prod(batch)), np.int64)
+    for numbers, shape in zip(index, (a.shape[:-2], b.shape[:-2])):
+        numbers.reshape(batch)[...] = np.arange(math.prod(shape)).reshape(shape)
+    (a, a_rows), (b, b_rows) = _stack(a), _stack(b)
+    left, right = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
+    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None, index.shape[1])
+    dispatch.run(problem, (left, right, None, None, index), (out,))
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -85,14 +99,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise ValueError(f"the leading dimensions of a and b do not broadcast, got {a.shape} and {b.shape}") from None
     m, n = left.shape[-2], right.shape[-1]
     out = memory.empty((*batch, m, n), dtype)
-    if right.ndim == 2 and left.ndim > 2:  # one matrix for all: a single tall product
+    if math.prod(batch) == 1:
+        _product(left.reshape(left.shape[-2:]), right.reshape(right.shape[-2:]), out.reshape(m, n))
+    elif right.ndim == 2:  # one matrix for all: a single tall product
         rows = math.prod(left.shape[:-1])
         _product(left.reshape(rows, left.shape[-1]), right, out.reshape(rows, n))
     else:
-        lefts = np.broadcast_to(left, (*batch, *left.shape[-2:]))
-        rights = np.broadcast_to(right, (*batch, *right.shape[-2:]))
-        for index in np.ndindex(*batch):
-            _product(lefts[index], rights[index], out[index])
+        _products(left, right, batch, out)
     if b.ndim == 1:
         out = out[..., 0]
     return out[..., 0, :] if a.ndim == 1 and b.ndim > 1 else out[..., 0] if a.ndim == 1 else out
@@ -157,12 +170,12 @@ def linear(
     rows = x.shape[0] if x.ndim == 2 else math.prod(x.shape[:-1])
     out = memory.empty((rows, *(before or (1,))), dtype)
     if out.size:
-        a, a_rows = _matrix(x if x.ndim == 2 else x.reshape(rows, columns))
+        a, a_rows = _stack(x if x.ndim == 2 else x.reshape(rows, columns))
         b: np.ndarray | PreparedWeight
         if isinstance(weight, PreparedWeight):
             b, b_rows = weight, False  # row by row, so its transpose column by column
         else:
-            b, b_rows = _matrix((weight if weight.ndim == 2 else weight[None]).T)
+            b, b_rows = _stack((weight if weight.ndim == 2 else weight[None]).T)
         fused = bias is not None, residual is not None
         problem = _problem(dtype, rows, out.shape[1], columns, a_rows, b_rows, *fused, activation)
         dispatch.run(problem, (a, b, bias, residual), (out,))

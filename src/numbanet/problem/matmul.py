@@ -21,6 +21,9 @@ class MatmulProblem(Problem):
     b_rows : bool
         Whether b lies in memory row by row, as (k, n), or column by column, as (n, k).
     epilogue : Epilogue
+    batch : int
+        How many products. Above 1, a and b are stacks of matrices, there is no epilogue, and a fifth input of int64
+        and shape (2, batch) tells which matrices of the stacks each product takes.
     """
 
     operation: ClassVar[str] = "matmul"
@@ -30,10 +33,11 @@ class MatmulProblem(Problem):
     a_rows: bool
     b_rows: bool
     epilogue: Epilogue = Epilogue()
+    batch: int = 1
 
     __hash__ = Problem.remembered_hash
 
     @property
     def flops(self) -> int:
         """Floating-point operations."""
-        return 2 * self.m * self.n * self.k
+        return 2 * self.batch * self.m * self.n * self.k

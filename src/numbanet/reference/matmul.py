@@ -10,8 +10,10 @@ from numbanet.reference.conv import finished
 
 
 def _run(problem: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    a, b, bias, residual = inputs
-    product = (a if problem.a_rows else a.T) @ (b if problem.b_rows else b.T)
+    a, b, bias, residual = inputs[:4]
+    if problem.batch > 1:
+        a, b = a[inputs[4][0]], b[inputs[4][1]]
+    product = (a if problem.a_rows else a.swapaxes(-1, -2)) @ (b if problem.b_rows else b.swapaxes(-1, -2))
     outputs[0][...] = finished(problem.epilogue, product, bias, residual)
 
 
