@@ -45,7 +45,8 @@ def test_all_transpositions(size, dtype, rng):
     for a_rows, b_rows in itertools.product([True, False], repeat=2):
         a, b = stored((m, k), a_rows, dtype, rng), stored((k, n), b_rows, dtype, rng)
         expected = a.astype(np.float64) @ b.astype(np.float64)
-        for candidate, refusal in dispatch.verdicts(MatmulProblem("forward", dtype, m, n, k, a_rows, b_rows), "cpu"):
+        layouts = a.flags.c_contiguous, b.flags.c_contiguous  # a single row or column lies both ways
+        for candidate, refusal in dispatch.verdicts(MatmulProblem("forward", dtype, m, n, k, *layouts), "cpu"):
             if refusal is None:
                 with nnet.use(candidate.name):
                     out = nnet.ops.matmul(a, b)
@@ -129,7 +130,7 @@ def test_every_epilogue(dtype, rows, columns, rng):
         y = y if activation is None else np.clip(y, 0, 6 if activation == "relu6" else None)
         for matrix in (weight, np.asfortranarray(weight)):
             then = epilogue(bias_ is not None, addend_ is not None, activation)
-            problem = MatmulProblem("forward", dtype, rows, columns, 19, True, matrix is not weight, then)
+            problem = MatmulProblem("forward", dtype, rows, columns, 19, True, matrix.T.flags.c_contiguous, then)
             for candidate, refusal in dispatch.verdicts(problem, "cpu"):
                 if refusal is None:
                     with nnet.use(candidate.name):
