@@ -5,11 +5,13 @@
     python -m benchmarks.compare                                   # every layer table, 1 thread and all threads
     python -m benchmarks.compare --table resnet50,cifar --passes forward --threads 1,2
     python -m benchmarks.compare --sections layers,operations,training,inference --json all.json --plot all.png
+    python -m benchmarks.compare --sections training,inference,memory --nets vgg16,resnet50,mobilenet_v2
     python -m benchmarks.compare --quick                           # under a minute
 
 Ratios are PyTorch's time over ours, PyTorch in its better memory format, float32 on both sides, best of several
-samples. GFLOP/s count the flops of the direct method whatever the algorithm. PyTorch is also timed against itself:
-where that control is not 1.00 +- 0.03 the row is marked with a tilde and is noise.
+samples; inference runs through torch.compile and ONNX Runtime too, and the best of all counts. GFLOP/s count the flops
+of the direct method whatever the algorithm. PyTorch is also timed against itself: where that control is not 1.00 +-
+0.03 the row is marked with a tilde and is noise.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import backends, cases, layers, nets, operations, peak, report, steps, timing
+from benchmarks import backends, cases, engines, layers, memory, nets, operations, peak, report, steps, timing
 from benchmarks.cases import Case
 from benchmarks.report import Row
 
-SECTIONS = ("layers", "operations", "training", "inference")
+SECTIONS = ("layers", "operations", "training", "inference", "memory")
 CONTROL = "control"
+_FORMATS = {"torch": "nchw", "torch:channels_last": "nhwc", "torch:compiled": "compil", "onnxruntime": "onnx"}
 QUICK_NETS = ("lenet5", "convnetjs", "resnet20")
 
 
@@ -45,6 +48,10 @@ def difference(ours: Any, theirs: Any) -> float:
         return math.inf
     gap = float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))
     return math.inf if math.isnan(gap) else gap
+
+
+def _available(name: str) -> bool:
+    return engines.missing(name) is None if name in engines.ENGINES else backends.available(name)
 
 
 def _steady(first: str, samples: Mapping[str, list[float]]) -> bool:
@@ -72,7 +79,7 @@ def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
     WrongResult
         If the results differ by more than the case allows.
     """
-    formats = [name for name in case.formats if backends.available(name)]
+    formats = [name for name in case.formats if _available(name)]
     calls = {name: case.build(name) for name in ("numbanet", *formats)}
     results = {name: call() for name, call in calls.items()}  # compiles, warms up, and is what gets compared
     if not formats:
@@ -91,7 +98,7 @@ def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
     return {
         "seconds": best["numbanet"],
         "torch_seconds": best[better],
-        "torch_format": ("nhwc" if better.endswith("channels_last") else "nchw") if len(formats) > 1 else "",
+        "torch_format": _FORMATS[better] if len(formats) > 1 else "",
         "control": best[CONTROL] / best[first],
         "error": error,
     }
@@ -116,7 +123,9 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
     if "training" in options.sections:
         chosen += steps.training_cases(options.nets, batch or (16 if quick else None))
     if "inference" in options.sections:
-        chosen += steps.inference_cases(options.nets, (batch,) if batch else (1,) if quick else (1, 16))
+        chosen += steps.inference_cases(
+            options.nets, (batch,) if batch else (1,) if quick else (1, 16), () if quick else options.engines
+        )
     if "layers" in options.sections:
         for table in options.table:
             small = max(1, layers.TABLES[table][0].n // 8) if quick else None
@@ -168,6 +177,21 @@ def run(options: argparse.Namespace, start: float) -> tuple[list[Row], int]:
     return rows, failures
 
 
+def run_memory(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the memory of training steps, print a line for each network, and return what was found."""
+    found: list[dict[str, Any]] = []
+    names = [name for name in memory.BACKENDS if backends.available(name)]
+    print(f"\nmemory\n\n{memory.HEADER}")
+    for threads in options.threads:
+        for net in options.nets:
+            batch = options.batch or nets.NETS[net].batch
+            peaks = {name: memory.measure(name, net, batch, threads) for name in names}
+            print(memory.line(net, batch, threads, peaks), flush=True)
+            found += [{"net": net, "batch": batch, "threads": threads, "backend": name} | asdict(peak)
+                      for name, peak in peaks.items()]  # fmt: skip
+    return found
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
@@ -193,6 +217,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--sections", type=_words("section", SECTIONS), help=f"of {','.join(SECTIONS)} (default: layers)")
     add("--passes", type=_words("pass", layers.PASSES), default=layers.PASSES, help=",".join(layers.PASSES))
     add("--nets", type=_words("net", tuple(nets.NETS)), help=f"networks to train and run: {','.join(nets.NETS)}")
+    add("--engines", type=_words("engine", engines.ENGINES), default=engines.ENGINES,
+        help=f"that inference is compared with too, where they are installed: {','.join(engines.ENGINES)}")  # fmt: skip
     add("--threads", type=_numbers, help="numbers of threads, such as 1,2 (default: 1 and all)")
     add("--batch", type=int, help="batch size, in place of the tables' own")
     add("--seconds", type=float, help="time box of a row (default 0.3)")
@@ -209,7 +235,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     everything, quick = default_threads(), options.quick
     defaults = {
         "table": ("resnet50", "cifar") if quick else tuple(layers.TABLES),
-        "sections": SECTIONS if quick else ("layers",),
+        "sections": SECTIONS[:-1] if quick else ("layers",),
         "nets": QUICK_NETS if quick else tuple(nets.NETS),
         "threads": (1,) if quick else tuple(sorted({1, everything})),
         "seconds": 0.02 if quick else 0.3,
@@ -237,10 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found:
         print(f"\ngeometric means of PyTorch's time over ours\n\n{report.header(report.MEAN_TITLES)}")
         print("\n".join(map(report.mean_line, found)))
+    peaks = run_memory(options) if "memory" in options.sections else []
     print(f"\n{report.verdict(rows)}\n{len(rows)} rows, {failures} failures, {time.perf_counter() - start:.0f} s")
     if options.json:
         table = [_plain(asdict(row) | {"ratio": row.ratio}) for row in rows]
         content = {"machine": machine, "rows": table, "means": [_plain(asdict(mean)) for mean in found]}
+        content |= {"memory": peaks} if peaks else {}
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     if options.plot:
         from benchmarks.plot import draw

@@ -62,25 +62,29 @@ def vgg16(b: Backend) -> Any:
     c = 3
     for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for _ in range(depth):
-            layers += [nn.Conv2d(c, width, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(c, width, 3, padding=1), nn.ReLU(inplace=True)]
             c = width
         layers.append(nn.MaxPool2d(2))
-    classifier = [nn.Flatten(), nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()]
-    return nn.Sequential(*layers, *classifier, nn.Dropout(), nn.Linear(4096, 1000))
+    return nn.Sequential(
+        *layers, nn.Flatten(),
+        nn.Linear(25088, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+        nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+        nn.Linear(4096, 1000),
+    )  # fmt: skip
 
 
-def _residual(nn: Any, body: list[Any], shortcut: Any) -> Any:
-    """Return relu(body(x) + shortcut(x))."""
+def _residual(nn: Any, body: list[Any], shortcut: Any, activation: Any) -> Any:
+    """Return activation(body(x) + shortcut(x))."""
 
     class Residual(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.body = nn.Sequential(*body)
             self.shortcut = shortcut
-            self.relu = nn.ReLU()
+            self.activation = activation
 
         def forward(self, x: Any) -> Any:
-            return self.relu(self.body(x) + self.shortcut(x))
+            return self.activation(self.body(x) + self.shortcut(x))
 
     return Residual()
 
@@ -95,19 +99,20 @@ def _every_second(b: Backend, channels: int) -> Any:
     return EverySecond()
 
 
-def _conv_norm(nn: Any, c: int, k: int, size: int, stride: int = 1) -> list[Any]:
-    return [nn.Conv2d(c, k, size, stride, size // 2, bias=False), nn.BatchNorm2d(k)]
+def _conv_norm(nn: Any, c: int, k: int, size: int, stride: int = 1, groups: int = 1) -> list[Any]:
+    return [nn.Conv2d(c, k, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(k)]
 
 
 def resnet20(b: Backend) -> Any:
     """ResNet-20 for 32x32x3, without parameters in its shortcuts."""
     nn = b.nn
-    layers, c = [*_conv_norm(nn, 3, 16, 3), nn.ReLU()], 16
+    layers, c = [*_conv_norm(nn, 3, 16, 3), nn.ReLU(inplace=True)], 16
     for width in (16, 32, 64):
         for _ in range(3):
             stride = 1 if c == width else 2
-            body = [*_conv_norm(nn, c, width, 3, stride), nn.ReLU(), *_conv_norm(nn, width, width, 3)]
-            layers.append(_residual(nn, body, nn.Sequential() if c == width else _every_second(b, width - c)))
+            body = [*_conv_norm(nn, c, width, 3, stride), nn.ReLU(inplace=True), *_conv_norm(nn, width, width, 3)]
+            shortcut = nn.Sequential() if c == width else _every_second(b, width - c)
+            layers.append(_residual(nn, body, shortcut, nn.ReLU(inplace=True)))
             c = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
@@ -115,18 +120,40 @@ def resnet20(b: Backend) -> Any:
 def resnet50(b: Backend) -> Any:
     """ResNet-50 for 224x224x3 (stride in the 3x3 convolution)."""
     nn = b.nn
-    layers, c = [*_conv_norm(nn, 3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 64
+    layers, c = [*_conv_norm(nn, 3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)], 64
     for width, blocks, first_stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
             body = [
-                *_conv_norm(nn, c, width, 1), nn.ReLU(), *_conv_norm(nn, width, width, 3, stride), nn.ReLU(),
+                *_conv_norm(nn, c, width, 1), nn.ReLU(inplace=True),
+                *_conv_norm(nn, width, width, 3, stride), nn.ReLU(inplace=True),
                 *_conv_norm(nn, width, 4 * width, 1),
             ]  # fmt: skip
             shortcut = _conv_norm(nn, c, 4 * width, 1, stride) if block == 0 else []
-            layers.append(_residual(nn, body, nn.Sequential(*shortcut)))
+            layers.append(_residual(nn, body, nn.Sequential(*shortcut), nn.ReLU(inplace=True)))
             c = 4 * width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
+
+
+def mobilenet_v2(b: Backend) -> Any:
+    """MobileNet v2 for 224x224x3."""
+    nn = b.nn
+
+    def conv(c: int, k: int, size: int, stride: int = 1, groups: int = 1) -> list[Any]:
+        return [*_conv_norm(nn, c, k, size, stride, groups), nn.ReLU6(inplace=True)]
+
+    layers, c = conv(3, 32, 3, 2), 32
+    settings = (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+    for expansion, width, blocks, first_stride in settings:
+        for block in range(blocks):
+            stride, hidden = first_stride if block == 0 else 1, c * expansion
+            body = conv(c, hidden, 1) if expansion > 1 else []
+            body += [*conv(hidden, hidden, 3, stride, hidden), *_conv_norm(nn, hidden, width, 1)]
+            layers += [_residual(nn, body, nn.Sequential(), nn.Sequential())] if block else body
+            c = width
+    return nn.Sequential(
+        *layers, *conv(c, 1280, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, 1000)
+    )
 
 
 @dataclass(frozen=True)
@@ -158,6 +185,7 @@ NETS: dict[str, Net] = {
     "wide256": Net(wide256, (3, 32, 32), 10, 128),
     "vgg16": Net(vgg16, (3, 224, 224), 1000, 4),
     "resnet50": Net(resnet50, (3, 224, 224), 1000, 4),
+    "mobilenet_v2": Net(mobilenet_v2, (3, 224, 224), 1000, 16),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks import backends, nets
 from benchmarks.cases import Call, Case
+from benchmarks.engines import ENGINES, inference
 from benchmarks.nets import NETS
 
 
@@ -37,7 +38,9 @@ def training_call(name: str, batch: int, backend: str) -> Call:
 
 
 def inference_call(name: str, batch: int, backend: str) -> Call:
-    """Return the function that computes the scores of a batch."""
+    """Return the function that computes the scores of a batch; `backend` may be one of `ENGINES` too."""
+    if backend in ENGINES:
+        return inference(backend, nets.model(name, "torch").eval(), images(name, batch)[0])
     b, model = backends.get(backend), nets.model(name, backend)
     model.eval()
     x = b.tensor(images(name, batch)[0])
@@ -60,10 +63,13 @@ def training_cases(names: tuple[str, ...] = tuple(NETS), batch: int | None = Non
     ]
 
 
-def inference_cases(names: tuple[str, ...] = tuple(NETS), batches: tuple[int, ...] = (1, 16)) -> list[Case]:
-    """Return an inference of each network for each batch size."""
+def inference_cases(
+    names: tuple[str, ...] = tuple(NETS), batches: tuple[int, ...] = (1, 16), engines: tuple[str, ...] = ()
+) -> list[Case]:
+    """Return an inference of each network for each batch size; `engines` run PyTorch's network too."""
+    formats = (*backends.TORCH_FORMATS, *engines)
     return [
-        Case("inference", f"{name} batch {size}", "forward", partial(inference_call, name, size), tolerance=1e-3)
+        Case("inference", f"{name} batch {size}", "forward", partial(inference_call, name, size), 1e-3, formats=formats)
         for name in names
         for size in batches
     ]

@@ -28,15 +28,19 @@ def _parameters(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", [name for name in nets.NETS if hasattr(models, name)])
 def test_twin_of_a_shipped_model(name):
-    twin = nets.NETS[name].build(backends.get("numbanet"))
-    shipped = getattr(models, name)()
+    with nn.init.skipped():
+        twin = nets.NETS[name].build(backends.get("numbanet"))
+        shipped = getattr(models, name)()
     assert [v.shape for v in twin.state_dict().values()] == [v.shape for v in shipped.state_dict().values()]
 
 
 @pytest.mark.parametrize(("name", "table"), [("convnetjs", layers.CONVNETJS), ("resnet20", layers.RESNET20),
-                                             ("wide256", layers.WIDE256), ("resnet50", layers.RESNET50)])  # fmt: skip
+                                             ("wide256", layers.WIDE256), ("resnet50", layers.RESNET50),
+                                             ("vgg16", layers.VGG16),
+                                             ("mobilenet_v2", layers.MOBILENET_V2)])  # fmt: skip
 def test_network_has_the_layers_of_its_table(name, table):
-    model = nets.NETS[name].build(backends.get("numbanet"))
+    with nn.init.skipped():
+        model = nets.NETS[name].build(backends.get("numbanet"))
     expected = sorted((layer.weight_shape, layer.stride) for layer in table for _ in range(layer.count))
     assert sorted((c.weight.shape, c.stride) for c in _convolutions(model)) == expected
     if name == "resnet50":

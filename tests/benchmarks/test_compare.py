@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import backends, cases, compare, layers, report, timing
+from benchmarks import backends, cases, compare, engines, layers, memory, report, steps, timing
 from benchmarks.report import Row
 
 
@@ -218,3 +218,27 @@ def test_quick_run_is_small():
     assert len(quick.threads) == 1
     assert {case.section for case in compare.choose_cases(quick)} >= {"resnet50", "cifar", "training", "inference"}
     assert compare.parse(["--quick", "--table", "vgg16"]).table == ("vgg16",)
+
+
+def test_memory_of_a_process():
+    found = memory.measure("numbanet", "digits", 2, 1)
+    assert 20 < found.before <= found.peak < 2000
+    with pytest.raises(RuntimeError, match="numbanet digit 2 1 failed: (?s:.*)KeyError"):
+        memory.measure("numbanet", "digit", 2, 1)
+
+
+def test_memory_is_printed_beside_that_of_torch():
+    peaks = {"numbanet": memory.Peak(100, 200), "torch:channels_last": memory.Peak(150, 300)}
+    assert memory.line("vgg16", 4, 2, peaks) == "| vgg16 batch 4 | 2 | 200 | 100 | 300 | 150 | 1.50 | 1.50 |"
+    assert memory.line("vgg16", 4, 2, {"numbanet": memory.Peak(1, 2)}) == "| vgg16 batch 4 | 2 | 2 | 1 |"
+    assert len({text.count("|") for text in [*memory.HEADER.split("\n"), memory.line("v", 4, 2, peaks)]}) == 1
+
+
+def test_inference_is_compared_with_every_engine_that_is_there(monkeypatch):
+    monkeypatch.setattr(backends, "available", lambda name: name not in ("onnx", "torch"))
+    assert engines.missing("torch:compiled") == engines.missing("onnxruntime") == "PyTorch"
+    monkeypatch.setattr(backends, "available", lambda name: name != "onnx")
+    assert engines.missing("onnxruntime") == "onnx"
+    (case,) = steps.inference_cases(("lenet5",), (1,), engines.ENGINES)
+    assert case.formats == (*backends.TORCH_FORMATS, *engines.ENGINES)
+    assert compare.parse(["--engines", "onnxruntime"]).engines == ("onnxruntime",)
