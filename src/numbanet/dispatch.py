@@ -31,6 +31,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "batch_norm": (("norm", "norm_backward"), "norm"),
     "local_response_norm": (("response",), "response"),
     "resample": (("resample",), "resample"),
+    "group_norm": (("layer_norm", "group_norm"), "group_norm"),
     "activation": (("activation",), "activation"),
     "softmax": (("softmax",), "softmax"),
     "cross_entropy": (("loss",), "loss"),

@@ -10,7 +10,7 @@ import torch
 
 import numbanet as nnet
 
-REFUSALS = (RuntimeError, ValueError, IndexError, NotImplementedError, TypeError, AssertionError)
+REFUSALS = (RuntimeError, ValueError, IndexError, NotImplementedError, TypeError, AssertionError, ZeroDivisionError)
 
 
 def _run(lib: Any, function: Callable, arrays: Any, arguments: tuple, options: dict) -> Any:

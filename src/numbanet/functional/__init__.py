@@ -31,6 +31,9 @@ from numbanet.functional.elementwise import pow as pow
 from numbanet.functional.elementwise import sqrt as sqrt
 from numbanet.functional.elementwise import sub as sub
 from numbanet.functional.elementwise import where as where
+from numbanet.functional.group_norm import group_norm as group_norm
+from numbanet.functional.group_norm import instance_norm as instance_norm
+from numbanet.functional.group_norm import layer_norm as layer_norm
 from numbanet.functional.logic import argmax as argmax
 from numbanet.functional.logic import bitwise_and as bitwise_and
 from numbanet.functional.logic import bitwise_not as bitwise_not

@@ -21,6 +21,10 @@ from numbanet.nn.dropout import Dropout2d as Dropout2d
 from numbanet.nn.flatten import Flatten as Flatten
 from numbanet.nn.flatten import Unflatten as Unflatten
 from numbanet.nn.fuse import fuse as fuse
+from numbanet.nn.group_norm import GroupNorm as GroupNorm
+from numbanet.nn.group_norm import InstanceNorm1d as InstanceNorm1d
+from numbanet.nn.group_norm import InstanceNorm2d as InstanceNorm2d
+from numbanet.nn.group_norm import LayerNorm as LayerNorm
 from numbanet.nn.linear import Linear as Linear
 from numbanet.nn.loss import CrossEntropyLoss as CrossEntropyLoss
 from numbanet.nn.loss import MSELoss as MSELoss

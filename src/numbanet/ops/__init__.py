@@ -40,6 +40,12 @@ from numbanet.ops.elementwise import pow as pow
 from numbanet.ops.elementwise import sqrt as sqrt
 from numbanet.ops.elementwise import sub as sub
 from numbanet.ops.elementwise import where as where
+from numbanet.ops.group_norm import group_norm as group_norm
+from numbanet.ops.group_norm import group_norm_backward as group_norm_backward
+from numbanet.ops.group_norm import group_norm_forward as group_norm_forward
+from numbanet.ops.group_norm import layer_norm as layer_norm
+from numbanet.ops.group_norm import layer_norm_backward as layer_norm_backward
+from numbanet.ops.group_norm import layer_norm_forward as layer_norm_forward
 from numbanet.ops.loss import cross_entropy as cross_entropy
 from numbanet.ops.loss import cross_entropy_backward as cross_entropy_backward
 from numbanet.ops.loss import cross_entropy_backward_target as cross_entropy_backward_target

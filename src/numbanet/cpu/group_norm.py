@@ -1,0 +1,226 @@
+"""Group and instance normalisation of channels-last images.
+
+Each channel of a block of positions has its mean and squared deviations; those of the blocks, then those of a group's
+channels, are merged in float64 in a fixed order (Chan, Golub and LeVeque, 1983). Gradients are merged likewise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.layer_norm import add_parts
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, splat, store, store_tail
+
+_CHUNK = 1 << 13  # elements of a block
+
+
+@device
+def _get(x, i, n):
+    return load(x, i) if n >= lanes(x) else load_tail(x, i, n)
+
+
+@device
+def _put(x, i, v, n):
+    if n >= lanes(x):
+        store(x, i, v)
+    else:
+        store_tail(x, i, v, n)
+
+
+@device
+def _block(task, positions, channels, chunk, blocks):
+    """Return the sample of a task, the first element of its block, and the number of its positions."""
+    sample, first = task // blocks, task % blocks * chunk
+    return sample, (sample * positions + first) * channels, min(chunk, positions - first)
+
+
+@kernel
+def moments(task: Index, ints: I64, x: T, partial: T):
+    """partial[task] = the means of the block's channels, and their sums of squared deviations."""
+    positions, channels, chunk, blocks = integers(ints, 4)
+    _, start, rows = _block(task, positions, channels, chunk, blocks)
+    out = 2 * task * channels
+    part = splat(x, 1.0 / rows)
+    for c in range(0, 2 * channels, lanes(x)):
+        _put(partial, out + c, splat(x, 0.0), 2 * channels - c)
+    for row in range(rows):
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            v = fma(_get(x, start + row * channels + c, n), part, _get(partial, out + c, n))
+            _put(partial, out + c, v, n)
+    squares = out + channels
+    for row in range(rows):
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            d = _get(x, start + row * channels + c, n) - _get(partial, out + c, n)
+            _put(partial, squares + c, fma(d, d, _get(partial, squares + c, n)), n)
+
+
+@device
+def _merge(partial, sample, c, positions, channels, chunk, blocks):
+    """Return the mean and the sum of squared deviations of one channel of a sample."""
+    mean, squares, seen = 0.0, 0.0, 0
+    for block in range(blocks):
+        i = 2 * (sample * blocks + block) * channels + c
+        rows = min(chunk, positions - seen)
+        difference = partial[i] - mean
+        total = seen + rows
+        mean += difference * rows / total
+        squares += partial[i + channels] + difference * difference * seen * rows / total
+        seen = total
+    return mean, squares
+
+
+@kernel
+def merge(task: Index, ints: I64, partial: T, weight: T, eps: F64, mean: T, inverse: T, coefficients: T):
+    """One task a sample: statistics of its groups, and for each channel the centre and the factor."""
+    positions, channels, chunk, blocks, groups, has_weight = integers(ints, 6)
+    width = channels // groups
+    for group in range(groups):
+        centre, squares = 0.0, 0.0
+        for k in range(width):
+            m, q = _merge(partial, task, group * width + k, positions, channels, chunk, blocks)
+            difference = m - centre
+            centre += difference / (k + 1)
+            squares += q + difference * difference * positions * k / (k + 1)
+        r = 1.0 / math.sqrt(squares / (positions * width) + eps[0])
+        mean[task * groups + group], inverse[task * groups + group] = centre, r
+        for k in range(width):
+            c = group * width + k
+            factor = r
+            if has_weight:
+                factor = r * weight[c]
+            coefficients[2 * task * channels + c] = centre
+            coefficients[(2 * task + 1) * channels + c] = factor
+
+
+@kernel
+def apply(task: Index, ints: I64, x: T, coefficients: T, bias: T, y: T):
+    """y = (x - centre) * factor + bias, for a block."""
+    positions, channels, chunk, blocks, has_bias = integers(ints, 5)
+    sample, start, rows = _block(task, positions, channels, chunk, blocks)
+    centre, factor = 2 * sample * channels, (2 * sample + 1) * channels
+    for row in range(rows):
+        i = start + row * channels
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            v = (_get(x, i + c, n) - _get(coefficients, centre + c, n)) * _get(coefficients, factor + c, n)
+            if has_bias:
+                v = v + _get(bias, c, n)
+            _put(y, i + c, v, n)
+
+
+@kernel
+def gradient_sums(task: Index, ints: I64, grad: T, x: T, mean: T, partial: T):
+    """partial[task] = the block's sums of grad, and of grad * (x - mean), for each channel."""
+    positions, channels, chunk, blocks = integers(ints, 4)
+    sample, start, rows = _block(task, positions, channels, chunk, blocks)
+    out, centre = 2 * task * channels, sample * channels
+    for c in range(0, 2 * channels, lanes(x)):
+        _put(partial, out + c, splat(x, 0.0), 2 * channels - c)
+    for row in range(rows):
+        i = start + row * channels
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            g, d = _get(grad, i + c, n), _get(x, i + c, n) - _get(mean, centre + c, n)
+            _put(partial, out + c, g + _get(partial, out + c, n), n)
+            _put(partial, out + channels + c, fma(g, d, _get(partial, out + channels + c, n)), n)
+
+
+@kernel
+def gradient_merge(task: Index, ints: I64, partial: T, weight: T, inverse: T, each: T, coefficients: T):
+    """One task a sample: its part of the gradients of weight and bias, and dx = a grad + b (x - mean) + c."""
+    positions, channels, blocks, groups, has_weight = integers(ints, 5)
+    width = channels // groups
+    for group in range(groups):
+        r = float(inverse[task * groups + group])
+        total, product = 0.0, 0.0
+        for k in range(width):
+            c = group * width + k
+            s, p = 0.0, 0.0
+            for block in range(blocks):
+                i = 2 * (task * blocks + block) * channels + c
+                s += partial[i]
+                p += partial[i + channels]
+            p *= r
+            each[2 * task * channels + c], each[(2 * task + 1) * channels + c] = p, s
+            w = 1.0
+            if has_weight:
+                w = float(weight[c])
+            total += w * s
+            product += w * p
+            coefficients[3 * task * channels + c] = r * w
+        share = 1.0 / (positions * width)
+        for k in range(width):
+            c = group * width + k
+            coefficients[(3 * task + 1) * channels + c] = -r * r * product * share
+            coefficients[(3 * task + 2) * channels + c] = -r * total * share
+
+
+@kernel
+def gradient_apply(task: Index, ints: I64, grad: T, x: T, mean: T, coefficients: T, dx: T):
+    positions, channels, chunk, blocks = integers(ints, 4)
+    sample, start, rows = _block(task, positions, channels, chunk, blocks)
+    a = 3 * sample * channels
+    b, constant, centre = a + channels, a + 2 * channels, sample * channels
+    for row in range(rows):
+        i = start + row * channels
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            d = _get(x, i + c, n) - _get(mean, centre + c, n)
+            v = fma(d, _get(coefficients, b + c, n), _get(coefficients, constant + c, n))
+            _put(dx, i + c, fma(_get(grad, i + c, n), _get(coefficients, a + c, n), v), n)
+
+
+def _cut(problem: Any) -> tuple[int, int]:
+    """Return the positions and the number of a sample's blocks."""
+    chunk = max(1, _CHUNK // problem.channels)
+    return chunk, -(-problem.positions // chunk)
+
+
+def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    x, weight, bias, eps = inputs
+    y, mean, inverse = outputs
+    chunk, blocks = _cut(problem)
+    n, channels, dtype = problem.n, problem.channels, problem.dtype
+    scratch = workspace.view(dtype)
+    coefficients, partial = scratch[: 2 * n * channels], scratch[2 * n * channels :]
+    sizes = (problem.positions, channels, chunk, blocks)
+    launch(moments, n * blocks, (x, partial), sizes, dtype)
+    arrays = (partial, x if weight is None else weight, eps, mean, inverse, coefficients)
+    launch(merge, n, arrays, (*sizes, problem.groups, weight is not None), dtype)
+    launch(apply, n * blocks, (x, coefficients, x if bias is None else bias, y), (*sizes, bias is not None), dtype)
+
+
+def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    grad, x, weight, mean, inverse = inputs
+    dx, dweight, dbias = outputs
+    chunk, blocks = _cut(problem)
+    n, channels, dtype = problem.n, problem.channels, problem.dtype
+    scratch = workspace.view(dtype)
+    coefficients, each, partial = np.split(scratch, [3 * n * channels, 5 * n * channels])
+    means = np.repeat(mean, channels // problem.groups, axis=1)
+    sizes = (problem.positions, channels, chunk, blocks)
+    launch(gradient_sums, n * blocks, (grad, x, means, partial), sizes, dtype)
+    numbers = (problem.positions, channels, blocks, problem.groups, weight is not None)
+    arrays = (partial, x if weight is None else weight, inverse, each, coefficients)
+    launch(gradient_merge, n, arrays, numbers, dtype)
+    launch(gradient_apply, n * blocks, (grad, x, means, coefficients, dx), sizes, dtype)
+    add_parts(each, n, channels, dweight, dbias)
+
+
+def _workspace_bytes(problem: Any) -> int:
+    numbers = problem.n * problem.channels * (5 + 2 * _cut(problem)[1])
+    return max(1, numbers) * np.dtype(problem.dtype).itemsize
+
+
+CANDIDATES: CandidateLists = {
+    ("group_norm", "forward"): [Candidate("cpu.channels", _forward, workspace_bytes=_workspace_bytes)],
+    ("group_norm", "backward"): [Candidate("cpu.channels", _backward, workspace_bytes=_workspace_bytes)],
+}

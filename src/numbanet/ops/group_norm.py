@@ -1,0 +1,207 @@
+"""Layer, group and instance normalisation of arrays.
+
+Each ``..._forward`` function returns the result, and the mean and inverse deviation of each group, of shape
+(samples, groups), for ``group_norm_backward`` or ``layer_norm_backward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.ops.response import from_pixels, pixels
+from numbanet.ops.shape import contiguous
+from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.group_norm import GroupNormProblem, group_norm_problem, layer_norm_problem, normalized
+from numbanet.problem.pointwise import number
+
+Results = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
+    return None if value is None else np.ascontiguousarray(float_array(name, value))
+
+
+def _flat(vector: np.ndarray | None) -> np.ndarray | None:
+    return None if vector is None else vector.reshape(-1)
+
+
+def _shape(vector: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if vector is None else vector.shape
+
+
+def _run_forward(
+    problem: GroupNormProblem, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+) -> Results:
+    """Normalise C-contiguous memory; the result has the shape of x."""
+    y = memory.empty(x.shape, problem.dtype)
+    mean, inverse = (np.zeros((problem.n, problem.groups), problem.dtype) for _ in range(2))
+    if y.size:
+        matrix = (problem.n, problem.positions, problem.channels)
+        inputs = (x.reshape(matrix), _flat(weight), _flat(bias), np.array([number("eps", eps)]))
+        dispatch.run(problem, inputs, (y.reshape(matrix), mean, inverse))
+    return y, mean, inverse
+
+
+def _run_backward(
+    problem: GroupNormProblem, grad: np.ndarray, x: np.ndarray, weight: np.ndarray | None, *statistics: np.ndarray
+) -> Results:
+    dx = memory.empty(x.shape, problem.dtype)
+    dweight, dbias = (np.zeros(problem.channels, problem.dtype) for _ in range(2))
+    if dx.size:
+        matrix = (problem.n, problem.positions, problem.channels)
+        inputs = (grad.reshape(matrix), x.reshape(matrix), _flat(weight), *statistics)
+        dispatch.run(problem, inputs, (dx.reshape(matrix), dweight, dbias))
+    return dx, dweight, dbias
+
+
+def _gradient(grad: np.ndarray, x: np.ndarray) -> np.ndarray:
+    grad = float_array("grad", grad)
+    if grad.shape != x.shape:
+        raise ValueError(f"grad must have the shape of the input, {x.shape}, got {grad.shape}")
+    return grad
+
+
+def group_norm_forward(
+    x: np.ndarray,
+    num_groups: int,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+) -> Results:
+    """Return what `group_norm` returns, and the statistics; arguments and errors as for `group_norm`."""
+    x, weight, bias = float_array("input", x), _vector("weight", weight), _vector("bias", bias)
+    dtype = same_dtype(input=x, weight=weight, bias=bias)
+    problem = group_norm_problem("forward", dtype, x.shape, num_groups, _shape(weight), _shape(bias))
+    y, mean, inverse = _run_forward(problem, pixels(x), weight, bias, eps)
+    return from_pixels(y), mean, inverse
+
+
+def group_norm(
+    x: np.ndarray,
+    num_groups: int,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    """Return (x - mean) / sqrt(var + eps) * weight + bias, mean and variance those of groups of a sample's channels.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Shape (N, C, ...); float32 or float64.
+    num_groups : int
+        Divides C; group g are the C / num_groups channels from g C / num_groups on. C groups: instance normalisation.
+    weight, bias : numpy.ndarray, optional
+        Shape (C,); 1 and 0 if None.
+    eps : float
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape; channels lie side by side in memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+
+    References
+    ----------
+    Wu and He, "Group normalization", arXiv:1803.08494.
+    """
+    return group_norm_forward(x, num_groups, weight, bias, eps)[0]
+
+
+def group_norm_backward(
+    grad: np.ndarray,
+    x: np.ndarray,
+    num_groups: int,
+    weight: np.ndarray | None,
+    mean: np.ndarray,
+    inverse: np.ndarray,
+) -> Results:
+    """Return the gradients of `group_norm` with respect to x, weight and bias.
+
+    Parameters
+    ----------
+    grad : numpy.ndarray
+        Gradient of the result, of the shape of x.
+    x, num_groups, weight
+        As given to `group_norm_forward`.
+    mean, inverse : numpy.ndarray
+        As returned by it.
+    """
+    grad, weight = _gradient(grad, x), _vector("weight", weight)
+    dtype = same_dtype(grad=grad, input=x, weight=weight)
+    problem = group_norm_problem("backward", dtype, x.shape, num_groups, _shape(weight))
+    dx, dweight, dbias = _run_backward(problem, pixels(grad), pixels(x), weight, mean, inverse)
+    return from_pixels(dx), dweight, dbias
+
+
+def layer_norm_forward(
+    x: np.ndarray,
+    normalized_shape: int | Sequence[int],
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+) -> Results:
+    """Return what `layer_norm` returns, and the statistics; arguments and errors as for `layer_norm`."""
+    x, weight, bias = float_array("input", x), _vector("weight", weight), _vector("bias", bias)
+    dtype = same_dtype(input=x, weight=weight, bias=bias)
+    over = normalized(normalized_shape)
+    problem = layer_norm_problem("forward", dtype, x.shape, over, _shape(weight), _shape(bias))
+    return _run_forward(problem, contiguous(x), weight, bias, eps)
+
+
+def layer_norm(
+    x: np.ndarray,
+    normalized_shape: int | Sequence[int],
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    """Return (x - mean) / sqrt(var + eps) * weight + bias, mean and variance those of the last dimensions.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Any shape that ends with `normalized_shape`; float32 or float64.
+    normalized_shape : int or sequence of int
+        Sizes of the dimensions that are normalised together.
+    weight, bias : numpy.ndarray, optional
+        Shape `normalized_shape`; 1 and 0 if None.
+    eps : float
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape, row-major.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it, its value and what was expected.
+
+    References
+    ----------
+    Ba, Kiros and Hinton, "Layer normalization", arXiv:1607.06450.
+    """
+    return layer_norm_forward(x, normalized_shape, weight, bias, eps)[0]
+
+
+def layer_norm_backward(
+    grad: np.ndarray,
+    x: np.ndarray,
+    normalized_shape: int | Sequence[int],
+    weight: np.ndarray | None,
+    mean: np.ndarray,
+    inverse: np.ndarray,
+) -> Results:
+    """Return the gradients of `layer_norm` with respect to x, weight and bias; arguments as `group_norm_backward`."""
+    grad, weight, over = _gradient(grad, x), _vector("weight", weight), normalized(normalized_shape)
+    problem = layer_norm_problem("backward", same_dtype(grad=grad, input=x, weight=weight), x.shape, over)
+    dx, dweight, dbias = _run_backward(problem, contiguous(grad), contiguous(x), weight, mean, inverse)
+    return dx, dweight.reshape(over), dbias.reshape(over)
