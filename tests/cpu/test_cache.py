@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import numbanet
+from numbanet.cpu import cache
 from numbanet.cpu.cache import KernelCache
 from tests.processes import run_python
 
@@ -159,6 +161,51 @@ def test_every_kernel_comes_back_from_disk(package: Path, tmp_path: Path) -> Non
     assert len(compiled) > 5 and len(set(compiled)) == len(compiled), "one machine-code version a kernel and dtype"
     assert sorted(loaded) == sorted(compiled) and not any("compiled" in line for line in second)
     assert {path: path.stat().st_mtime_ns for path in files(cache)} == before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders of other versions
+
+
+def test_folders_out_of_use_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, day = time.time(), 24 * 3600
+    ages = {"kernels-old": 31, "kernels-older": 300, "kernels-recent": 29, "kernels-new": 0, "unrelated": 300}
+    for name, days in ages.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.bin").write_bytes(b"code")
+        os.utime(tmp_path / name, (now - days * day,) * 2)
+    (tmp_path / "kernels-file").write_text("")
+    os.utime(tmp_path / "kernels-file", (0, 0))
+    cache._begin(tmp_path / "kernels-mine")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"kernels-recent", "kernels-new", "unrelated", "kernels-file", "kernels-mine"}
+    monkeypatch.setattr(cache, "_FOLDERS", 3)
+    cache._begin(tmp_path / "kernels-mine")
+    assert (tmp_path / "kernels-recent").is_dir(), "a folder that is there begins nothing"
+    os.unlink(tmp_path / "kernels-file")
+    cache._begin(tmp_path / "kernels-next")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"kernels-next", "kernels-mine", "kernels-new", "unrelated"}
+
+
+def test_loading_notes_the_use_and_a_lost_folder_is_filled_again(tmp_path: Path) -> None:
+    environment = {"NUMBANET_CACHE_DIR": str(tmp_path), "NUMBANET_VERBOSE": "1"}
+    run_python(RUN_RELU, **environment)
+    (folder,) = tmp_path.iterdir()
+    os.utime(folder, (0, 0))
+    run_python(RUN_RELU, **environment)
+    assert folder.stat().st_mtime > time.time() - 3600
+    lost = """
+import shutil
+import numpy as np
+import numbanet
+from numbanet.cpu.cache import cache_dir
+numbanet.ops.relu(np.ones(3, np.float32))
+shutil.rmtree(cache_dir())
+print(numbanet.ops.sigmoid(np.zeros(1, np.float32))[0])
+print(len(list(cache_dir().iterdir())))
+"""
+    assert run_python(lost, **environment).splitlines()[-2:] == ["0.5", "1"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,10 @@ unnoticed and two processes that fill one index can cross their entries. Here th
 sources and of the compiler's versions, each file's name is a hash of its whole key, files are written to the side and
 renamed, and their bytes are checked against a digest before they are trusted. A folder that can't be written means no
 cache, never an error.
+
+Every version of the package, and every edit of a kernel, has a folder of its own. Whoever begins one removes those that
+no process has used for a month, and all but the last used few. A process that loses its folder that way compiles anew
+what it needs: it reads and writes whole files only.
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from types import CodeType
@@ -27,6 +34,9 @@ from numba.core.compiler import CompileResult
 from numbanet import settings
 
 _DIGEST_BYTES = 32
+_UNUSED_SECONDS = 30 * 24 * 3600
+_FOLDERS = 24  # as many at most
+_PREFIX = "kernels-"
 
 
 def _package_version() -> str:
@@ -47,7 +57,34 @@ def source_hash() -> str:
 
 def cache_dir() -> Path:
     """Return the folder of this version's machine code: below ``NUMBANET_CACHE_DIR`` or the user's cache folder."""
-    return settings.cache_root() / f"kernels-{source_hash()}"
+    return settings.cache_root() / f"{_PREFIX}{source_hash()}"
+
+
+@cache
+def _note_use(folder: Path) -> None:
+    """Set the time of a folder's last use, once a process: reading its files does not."""
+    with suppress(OSError):  # of another user, or gone: it is removed sooner, and compiled again
+        os.utime(folder)
+
+
+def _begin(folder: Path) -> None:
+    """Make the folder of this version; where it is new, remove those of versions that are out of use."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    others = [(_last_use(path), path) for path in folder.parent.glob(f"{_PREFIX}*") if path != folder]
+    latest = sorted(others, reverse=True)
+    for position, (used, path) in enumerate(latest, 1):
+        if position >= _FOLDERS or used < time.time() - _UNUSED_SECONDS:
+            settings.log(f"kernel cache: removing {path}, which was last used {time.ctime(used)}")
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # another process was faster to remove it
+        return 0.0
 
 
 @cache
@@ -102,6 +139,7 @@ class KernelCache:
             content = path.read_bytes()
         except OSError:
             return None
+        _note_use(path.parent)
         digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:
             settings.log(f"kernel cache: {path} is damaged; compiling anew")
@@ -120,7 +158,7 @@ class KernelCache:
         path = self._path(signature, result.target_context)
         payload = pickle.dumps(result._reduce())
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _begin(path.parent)
             handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as stream:

@@ -95,6 +95,21 @@ def _x86(context: Any) -> bool:
 
 
 @intrinsic
+def _threads(typingctx):
+    """Return how many threads a parallel loop takes.
+
+    It calls the function that the loop itself calls; ``numba.get_num_threads`` would put its address of this process in
+    the machine code, which could not be kept on disk then.
+    """
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
+
+    return types.intp(), codegen
+
+
+@intrinsic
 def _flush_denormals(typingctx):
     """Make this thread treat denormals as zero; return the former state of its control register."""
 
@@ -161,7 +176,7 @@ def _drive_parallel(address, expected, count, arrays, integers, tasks):
     items, expected, integers = arrays + _ITEMS, _word(expected, _DATA), _word(integers, _DATA)
     if not _fits(expected, count, items):
         return False
-    if numba.get_num_threads() == 1:  # ten times cheaper than a parallel loop of one thread
+    if _threads() == 1:  # ten times cheaper than a parallel loop of one thread
         for task in range(tasks):
             _run_task(address, count, items, integers, task)
     else:
