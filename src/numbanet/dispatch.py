@@ -23,7 +23,10 @@ from numbanet.problem import Problem
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "conv2d": (("conv_winograd", "conv_direct", "conv_weight", "conv_band", "conv_depthwise"), "conv"),
+    "conv2d": (
+        ("conv_winograd", "conv_winograd_weight", "conv_direct", "conv_weight", "conv_band", "conv_depthwise"),
+        "conv",
+    ),
     "matmul": (("matmul_few", "matmul_outer", "matmul"), "matmul"),
     "max_pool2d": (("pool_max", "pool_max_backward"), "pool"),
     "avg_pool2d": (("pool_average",), "pool"),
