@@ -1,15 +1,19 @@
 """3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): a quarter of the products, at a larger rounding error.
 
-A task walks over blocks of tiles: it transforms their input, multiplies 36 pairs of matrices (one a point of the
-transformed tile) with the register tiles of direct convolution, and transforms the products back. No padded copy is
-made: the pixels of a tile are given by addresses, those of zeros where they are padding.
+The image is cut into tiles. For each of the 36 points of a transformed tile, a matrix of tiles x channels is
+multiplied by one of channels x columns (out-channels). A task does this for a block of tiles and a panel of columns,
+and transforms the products back while they lie in the second-level cache. One operand is transformed ahead, by a launch
+of its own: the weight, where there are many tiles, the input, where there are few. The other is transformed by the
+tasks, a piece at a time, so that it never goes through memory four times its size.
 
+No padded copy is made: the pixels of a tile at a border are given by addresses, those of zeros where they are padding.
 backward_input is the same algorithm with the filter turned round and the padding complemented.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,33 +22,53 @@ import numpy as np
 from numbanet import memory, settings
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import run_tiles, zeros
-from numbanet.cpu.pack import pack, panel_count
+from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
-from numbanet.cpu.tile import ACCUMULATE, MAX_ROWS, MAX_VECTORS, address, stack_buffer
-from numbanet.cpu.winograd import POINTS, SPAN, TILE, transform_input, transform_output, transform_weight
+from numbanet.cpu.slots import give_slot, new_slots, take_slot
+from numbanet.cpu.tile import MAX_VECTORS, address, epilogue_flags, stack_buffer
+from numbanet.cpu.transpose import transpose_block
+from numbanet.cpu.winograd import (
+    POINTS,
+    SPAN,
+    TILE,
+    prefetch,
+    transform_input,
+    transform_input_edge,
+    transform_output,
+    transform_output_edge,
+    transform_weight,
+)
+from numbanet.cpu.winograd_tile import CHANNEL_PITCH, SPARE_ROWS, multiply, row_plan
 from numbanet.problem.conv import ConvProblem
 
-_SHARES = 16  # tasks, each with work buffers of its own
+_TASKS = 16  # as many tasks at least, where the problem allows it
 _MOST_TILES = 48  # tiles of a block
-_INPUT_BYTES = 1 << 20  # transformed input of a block
-_TABLE = 128
-_CHANNEL_BLOCK = 256  # channels of one chain of sums
+_FEWEST = 64  # up to so many tiles are one block
+_FEW_TILES = 12  # a block with fewer is cut no further
 _CHANNELS = 1024  # channels of the reduction at most: beyond, the error of the transforms exceeds the tolerance
+_SHAPE = 16  # integers that every kernel starts with
 
 
-@kernel
-def transform_weights(task: Index, ints: I64, packed: T, out: T):
-    """Transform one row of channels of one packed panel."""
-    c, k, panels = integers(ints, 3)
-    panel, channel = task // c, task % c
-    width = min(MAX_VECTORS, (k - panel * MAX_VECTORS * lanes(out) + lanes(out) - 1) // lanes(out))
-    pitch = width * lanes(out)
-    before = panel * MAX_VECTORS * lanes(out) * c  # numbers a tap of the panels before
-    for j in range(0, pitch, lanes(out)):
-        at = channel * pitch + j
-        transform_weight(packed, 9 * before + at, c * pitch, out, 36 * before + at, c * pitch)
+@device
+def _cut(total, parts, i):
+    """Return where part i of `total` things begins, the parts differing by one at most."""
+    return i * total // parts
+
+
+@device
+def _weights_at(c, column, begin, width, products_before, vector):
+    """Return where the transformed weights of a panel and a block of channels begin.
+
+    Each of their 36 points is padded by a vector: else the points would fall into the same cache sets.
+    """
+    return POINTS * vector * (c * column + begin * width + products_before)
+
+
+@device
+def _aligned(p):
+    """Return the first element from `p` on that starts a cache line."""
+    return offset(p, (-address(p, 0) & 63) // (address(p, 1) - address(p, 0)))
 
 
 @device
@@ -67,49 +91,208 @@ def _result_addresses(table, y, n, top, left, p, q, k):
             table[i * TILE + j] = address(y, ((n * p + top + i) * q + left + j) * k) if inside else 0
 
 
-@kernel
-def winograd(task: Index, ints: I64, x: T, weights: T, zero: T, bias: T, work: T, y: T):
-    """Convolve one share of the blocks of tiles."""
-    (
-        h, w, c, p, q, k, top, left, tiles_h, tiles_w, tiles, block, shares, in_step, out_step, relu,
-    ) = integers(ints, 16)  # fmt: skip
+@device
+def _transform_inputs(ints, x, zero, first, last, channel_blocks, from_block, to_block, out, step):
+    """Transform tiles first, ..., last - 1 for some blocks of channels: ``out[block][point][tile][channel]``."""
+    h, w, c, _, _, _, top, left, tiles_h, tiles_w = integers(ints, 10)
     vector = lanes(x)
+    vectors = (c + vector - 1) // vector
+    table = stack_buffer(ints, 64)
+    n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
+    i, j = rest // tiles_w, rest % tiles_w
+    for m in range(last - first):
+        row, column = i * TILE - top, j * TILE - left
+        inside = row >= 0 and column >= 0 and row + SPAN <= h and column + SPAN <= w
+        start = ((n * h + row) * w + column) * c
+        whole = c // vector * vector if inside else 0
+        if whole < c:
+            _pixel_addresses(table, x, n, row, column, h, w, c, address(zero, 0))
+        for block in range(from_block, to_block):
+            begin = _cut(vectors, channel_blocks, block) * vector
+            end = _cut(vectors, channel_blocks, block + 1) * vector
+            at = block * POINTS * step + m * CHANNEL_PITCH - begin
+            for channel in range(begin, min(end, whole), vector):
+                transform_input(offset(x, start + channel), w * c, c, offset(out, at + channel), step)
+            for channel in range(max(begin, min(end, whole)), min(end, c), vector):
+                transform_input_edge(table, channel, c - channel, offset(out, at + channel), step)
+        j += 1
+        if j == tiles_w:
+            i, j = i + 1, 0
+            if i == tiles_h:
+                n, i = n + 1, 0
+
+
+@device
+def _transform_weights(ints, weight, column, width, begin, end, out, step, scratch):
+    """Transform the weights of channels begin, ..., end - 1 and `width` vectors of columns: ``out[point][c][column]``.
+
+    Forward, columns are the rows of the weight (K, 9, C); backward its last axis, and the taps are turned round.
+    """
+    _, _, c, _, _, k, _, _, _, _, forward = integers(ints, 11)
+    vector = lanes(weight)
+    for channel in range(begin, end, vector):
+        rows = min(vector, end - channel)
+        for j in range(0, width * vector, vector):
+            here = column + j
+            into = offset(out, (channel - begin) * width * vector + j)
+            # Few of these addresses follow each other in memory, so what comes next is fetched by hand.
+            if forward:
+                for tap in range(9):
+                    start = (here * 9 + tap) * c + channel
+                    transpose_block(
+                        weight, start, 9 * c, k - here, rows, scratch, tap * vector * vector, vector
+                    )  # fmt: skip
+                    for i in range(vector):
+                        prefetch(weight, start + i * 9 * c + vector)
+                for i in range(rows):
+                    transform_weight(
+                        offset(scratch, i * vector), vector * vector, vector,
+                        offset(into, i * width * vector), step,
+                    )  # fmt: skip
+            else:
+                for i in range(rows):
+                    start = (channel + i) * 9 * k + here
+                    for tap in range(9):
+                        prefetch(weight, start + (4 * 9 + tap) * k)
+                    transform_weight(
+                        offset(weight, start + 8 * k), -k, k - here, offset(into, i * width * vector), step
+                    )  # fmt: skip
+
+
+@device
+def _transform_outputs(ints, products, step, first, last, column, width, bias, flags, residual, y):
+    """Transform the products of tiles first, ..., last - 1 and `width` vectors of columns back."""
+    _, _, _, p, q, k, _, _, tiles_h, tiles_w = integers(ints, 10)
+    vector = lanes(y)
     pitch = MAX_VECTORS * vector
-    transformed = offset(work, task * POINTS * (in_step + out_step))
-    products = offset(transformed, POINTS * in_step)
-    pixels, results = stack_buffer(ints, 64), stack_buffer(ints, 16)
-    rows, outs = stack_buffer(ints, _TABLE), stack_buffer(ints, _TABLE)
-    for m in range(block + MAX_ROWS):
-        rows[m] = address(transformed, min(m, block - 1) * c)
-        outs[m] = address(products, min(m, block - 1) * pitch)
-    blocks = (tiles + block - 1) // block
-    for b in range(task * blocks // shares, (task + 1) * blocks // shares):
-        first = b * block
-        count = min(block, tiles - first)
-        for m in range(count):
-            n, rest = (first + m) // (tiles_h * tiles_w), (first + m) % (tiles_h * tiles_w)
-            i, j = rest // tiles_w * TILE, rest % tiles_w * TILE
-            _pixel_addresses(pixels, x, n, i - top, j - left, h, w, c, address(zero, 0))
-            for channel in range(0, c, vector):
-                transform_input(pixels, channel, c - channel, transformed, m * c + channel, in_step)
-        for column in range(0, k, pitch):
-            width = min(MAX_VECTORS, (k - column + vector - 1) // vector)
-            for point in range(POINTS):
-                panel = (column * POINTS + point * width * vector) * c
-                # In blocks of channels, as in direct convolution: one chain of sums over all would lose digits.
-                for channel in range(0, c, _CHANNEL_BLOCK):
-                    run_tiles(
-                        width, vector, rows, 0, point * in_step + channel, 1, min(_CHANNEL_BLOCK, c - channel),
-                        offset(weights, panel + channel * width * vector), 0,
-                        outs, point * out_step, count, ACCUMULATE if channel else 0, bias, 0,
+    table, nowhere = stack_buffer(ints, 16), stack_buffer(y, 16)
+    distance = address(residual, 0) - address(y, 0)
+    whole = min(k - column, width * vector) // vector * vector
+    n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
+    i, j = rest // tiles_w, rest % tiles_w
+    for m in range(last - first):
+        inside = i * TILE + TILE <= p and j * TILE + TILE <= q
+        start = ((n * p + i * TILE) * q + j * TILE) * k + column
+        regular = whole if inside else 0
+        for at in range(0, regular, vector):
+            transform_output(
+                offset(products, m * pitch + at), step, offset(y, start + at), q * k, k,
+                offset(bias, column + at), flags, distance,
+            )  # fmt: skip
+        if regular < width * vector:
+            _result_addresses(table, y, n, i * TILE, j * TILE, p, q, k)
+        for at in range(regular, width * vector, vector):
+            transform_output_edge(
+                offset(products, m * pitch + at), step, table, column + at, k - column - at,
+                offset(bias, column + at), flags, distance, nowhere,
+            )  # fmt: skip
+        j += 1
+        if j == tiles_w:
+            i, j = i + 1, 0
+            if i == tiles_h:
+                n, i = n + 1, 0
+
+
+@kernel
+def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
+    """Transform the input of one block of tiles and one block of channels."""
+    units, blocks, channel_blocks, step, tiles = integers(offset(ints, _SHAPE), 5)
+    block, channels = task // channel_blocks, task % channel_blocks
+    first, last = 2 * _cut(units, blocks, block), min(tiles, 2 * _cut(units, blocks, block + 1))
+    into = offset(out, block * channel_blocks * POINTS * step)
+    _transform_inputs(ints, x, zero, first, last, channel_blocks, channels, channels + 1, into, step)
+
+
+@kernel
+def transform_weights(task: Index, ints: I64, weight: T, out: T):
+    """Transform the weights of one panel and one block of channels."""
+    _, _, c, _, _, k = integers(ints, 6)
+    _, _, channel_blocks, _, _, panels = integers(offset(ints, _SHAPE), 6)
+    vector = lanes(weight)
+    vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
+    panel, block = task // channel_blocks, task % channel_blocks
+    column = _cut(columns, panels, panel)
+    width = _cut(columns, panels, panel + 1) - column
+    begin = _cut(vectors, channel_blocks, block) * vector
+    end = min(c, _cut(vectors, channel_blocks, block + 1) * vector)
+    _transform_weights(
+        ints, weight, column * vector, width, begin, end,
+        offset(out, _weights_at(c, column, begin, width, task, vector)), ((end - begin) * width + 1) * vector,
+        _aligned(stack_buffer(weight, 2560)),
+    )  # fmt: skip
+
+
+@kernel
+def winograd(
+    task: Index, ints: I64, x: T, weight: T, zero: T, bias: T, residual: T, ahead: T, slots: I64, work: T, y: T
+):  # fmt: skip
+    """Convolve some blocks of tiles with some panels of columns; `ahead` is the operand that is transformed already."""
+    _, _, c, _, _, k = integers(ints, 6)
+    (
+        units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, inputs_ahead, flags,
+        work_size, slot_count,
+    ) = integers(offset(ints, _SHAPE), 13)  # fmt: skip
+    slot = take_slot(slots, slot_count)
+    vector = lanes(x)
+    vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
+    tile_part, panel_part = task // panel_parts, task % panel_parts
+    products = offset(_aligned(work), slot * work_size)
+    own = offset(products, POINTS * out_step)
+    scratch = stack_buffer(x, 2304)
+    block_size = channel_blocks * POINTS * in_step
+    for block in range(_cut(blocks, tile_parts, tile_part), _cut(blocks, tile_parts, tile_part + 1)):
+        first, last = 2 * _cut(units, blocks, block), min(tiles, 2 * _cut(units, blocks, block + 1))
+        inputs = own
+        if inputs_ahead:
+            inputs = offset(ahead, block * block_size)
+        else:
+            _transform_inputs(ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, in_step)
+        for panel in range(_cut(panels, panel_parts, panel_part), _cut(panels, panel_parts, panel_part + 1)):
+            column = _cut(columns, panels, panel)
+            width = _cut(columns, panels, panel + 1) - column
+            many_rows, all_rows = row_plan(last - first, width)
+            for part in range(channel_blocks):
+                begin = _cut(vectors, channel_blocks, part) * vector
+                end = min(c, _cut(vectors, channel_blocks, part + 1) * vector)
+                step = ((end - begin) * width + 1) * vector
+                weights = own
+                if inputs_ahead:
+                    _transform_weights(ints, weight, column * vector, width, begin, end, own, step, scratch)
+                else:
+                    before = panel * channel_blocks + part
+                    weights = offset(ahead, _weights_at(c, column, begin, width, before, vector))
+                for point in range(POINTS):
+                    multiply(
+                        width, many_rows, all_rows, offset(inputs, (part * POINTS + point) * in_step),
+                        offset(weights, point * step), offset(products, point * out_step), end - begin, part,
+                        MAX_VECTORS * vector,
                     )  # fmt: skip
-            for m in range(count):
-                n, rest = (first + m) // (tiles_h * tiles_w), (first + m) % (tiles_h * tiles_w)
-                _result_addresses(results, y, n, rest // tiles_w * TILE, rest % tiles_w * TILE, p, q, k)
-                for j in range(0, width * vector, vector):
-                    transform_output(
-                        products, m * pitch + j, out_step, results, column + j, k - column - j, bias, relu
-                    )  # fmt: skip
+            _transform_outputs(ints, products, out_step, first, last, column * vector, width, bias, flags, residual, y)
+    give_slot(slots, slot)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a problem is cut.
+
+    Attributes
+    ----------
+    inputs_ahead : bool
+        Whether the input is transformed ahead, or else the weights.
+    ahead_tasks, ahead_size : int
+        Tasks of the launch that does so, and the numbers that it writes.
+    tasks, work_size : int
+        Tasks of the products, and the numbers in the work buffer of each.
+    integers : tuple of int
+        What all kernels read.
+    """
+
+    inputs_ahead: bool
+    ahead_tasks: int
+    ahead_size: int
+    tasks: int
+    work_size: int
+    integers: tuple[int, ...]
 
 
 def _shape(p: ConvProblem) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int]]:
@@ -126,61 +309,93 @@ def _tiles(p: ConvProblem) -> tuple[int, int, int]:
     return tiles_h, tiles_w, p.n * tiles_h * tiles_w
 
 
-@lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> tuple[int, int, tuple[int, ...]]:
-    """Return the number of shares, the numbers in the work buffer of each, and the integers of the launch."""
-    source, result, pads = _shape(p)
-    tiles_h, tiles_w, tiles = _tiles(p)
-    itemsize = np.dtype(p.dtype).itemsize
-    most = max(12, min(_MOST_TILES, _INPUT_BYTES // (POINTS * source[2] * itemsize) // 12 * 12))
-    blocks = max(-(-tiles // most), min(_SHARES, -(-tiles // 12)))
-    block = min(most, -(-tiles // blocks))
-    shares = min(_SHARES, -(-tiles // block))
-    steps = _odd_lines(block * source[2], p.dtype), _odd_lines(block * MAX_VECTORS * numpy_lanes(p.dtype), p.dtype)
-    relu = int(p.epilogue.activation == "relu")
-    return shares, POINTS * sum(steps), (
-        *source, *result, *pads, tiles_h, tiles_w, tiles, block, shares, *steps, relu,
-    )  # fmt: skip
-
-
 def _odd_lines(count: int, dtype: str) -> int:
     """Round up to an odd number of vectors: the 36 points of a tile must not fall into the same cache sets."""
     size = numpy_lanes(dtype)
     return (-(-count // size) | 1) * size
 
 
-def _turned_taps(forward: bool) -> np.ndarray:
-    """Return the nine taps in the order that the transform reads them."""
-    order = range(9) if forward else range(8, -1, -1)
-    return np.array([(0, 0, index) for index in order], np.int64)
+@lru_cache(maxsize=1024)
+def _plan(p: ConvProblem) -> Plan:
+    """Cut a problem. Tiles are counted in pairs: register tiles hold an even number of them."""
+    source, result, pads = _shape(p)
+    tiles_h, tiles_w, tiles = _tiles(p)
+    vector = numpy_lanes(p.dtype)
+    c, k, units = source[2], result[2], -(-tiles // 2)
+    vectors, columns = -(-c // vector), -(-k // vector)
+    channel_blocks = -(-vectors * vector // CHANNEL_PITCH)
+    inputs_ahead = tiles <= _FEWEST
+    panels = -(-columns // MAX_VECTORS)
+    if inputs_ahead:
+        blocks = 1
+        panels = min(-(-columns // 2), max(panels, 8))
+        tile_parts, panel_parts = 1, panels
+    else:
+        tile_parts = max(1, min(_TASKS, tiles // _FEW_TILES))
+        panel_parts = 1
+        blocks = tile_parts * -(-units // (tile_parts * _MOST_TILES // 2))
+    most = 2 * -(-units // blocks)
+    in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
+    out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
+    block_size = channel_blocks * POINTS * in_step
+    if inputs_ahead:
+        ahead_tasks, ahead_size = blocks * channel_blocks, blocks * block_size
+        own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector
+    else:
+        ahead_tasks, ahead_size = panels * channel_blocks, POINTS * vector * (c * columns + panels * channel_blocks)
+        own = block_size
+    work_size = POINTS * out_step + own
+    shape = (*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
+    flags = epilogue_flags(p.epilogue)
+    return Plan(inputs_ahead, ahead_tasks, ahead_size, tile_parts * panel_parts, work_size, (
+        *shape, *(0,) * (_SHAPE - len(shape)), units, blocks, channel_blocks, in_step, tiles, panels, out_step,
+        tile_parts, panel_parts, int(inputs_ahead), flags, work_size,
+    ))  # fmt: skip
 
 
 def transformed_weight(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
-    """Return the packed panels of the transformed filter."""
-    forward = p.which == "forward"
-    packed = pack(weight, _turned_taps(forward), 1, 9, not forward, p.dtype)
-    c, k = (p.c, p.k) if forward else (p.k, p.c)
-    out = memory.empty((4 * packed.size,), p.dtype)
-    panels = panel_count(k, p.dtype)
-    launch(transform_weights, panels * c, (packed, out), (c, k, panels), p.dtype)
+    """Return what `_run` takes: the panels of the transformed weight, or the weight where the input comes first."""
+    plan = _plan(p)
+    if plan.inputs_ahead:
+        return weight
+    out = memory.empty((plan.ahead_size,), p.dtype)
+    launch(transform_weights, plan.ahead_tasks, (weight, out), plan.integers, p.dtype)
     return out
 
 
-def _run(p: ConvProblem, source: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-    shares, work_size, integers_ = _plan(p)
-    work = memory.empty((shares * work_size,), p.dtype)
+def _transformed_input(p: ConvProblem, source: np.ndarray, nothing: np.ndarray) -> np.ndarray:
+    plan = _plan(p)
+    out = memory.empty((plan.ahead_size,), p.dtype)
+    launch(transform_inputs, plan.ahead_tasks, (source, nothing, out), plan.integers, p.dtype)
+    return out
+
+
+def _run(
+    p: ConvProblem,
+    source: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    residual: np.ndarray | None,
+    out: np.ndarray,
+) -> None:
+    plan = _plan(p)
     nothing = zeros(max(source.shape[3], out.shape[3]), p.dtype)
-    buffers = (source, weights, nothing, nothing if bias is None else bias, work, out)
-    launch(winograd, shares, buffers, integers_, p.dtype)
+    ahead = _transformed_input(p, source, nothing) if plan.inputs_ahead else weight
+    slots = new_slots(plan.tasks)
+    work = memory.empty((slots.size * plan.work_size + numpy_lanes(p.dtype),), p.dtype)
+    buffers = (
+        source, weight, nothing, nothing if bias is None else bias, nothing if residual is None else residual, ahead,
+        slots, work, out,
+    )  # fmt: skip
+    launch(winograd, plan.tasks, buffers, (*plan.integers, slots.size), p.dtype)
 
 
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, weight, bias, _ = inputs
-    _run(problem, x, weight, bias, outputs[0])
+    _run(problem, *inputs, outputs[0])
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _run(problem, *inputs, None, outputs[0])
+    _run(problem, *inputs, None, None, outputs[0])
 
 
 def _supports(p: ConvProblem) -> str | None:
@@ -194,8 +409,6 @@ def _supports(p: ConvProblem) -> str | None:
         return "more than one group"
     if 0 in (p.n, p.c, p.k):
         return "an empty operand"
-    if p.epilogue.residual or p.epilogue.activation not in (None, "relu"):
-        return "a fused residual or relu6"
     channels = p.c if p.which == "forward" else p.k
     if channels > _CHANNELS:
         return f"{channels} channels in the reduction, more than {_CHANNELS}: its rounding error would be too large"
@@ -205,18 +418,19 @@ def _supports(p: ConvProblem) -> str | None:
 def _cost(p: ConvProblem) -> float:
     *_, tiles = _tiles(p)
     (_, _, c), (_, _, k), _ = _shape(p)
-    columns = -(-k // numpy_lanes(p.dtype)) * numpy_lanes(p.dtype)
-    # What the transforms cost in operations at peak, measured: those of the weight are bound by memory.
-    transforms = tiles * (1300.0 * -(-c // 16) * 16 + 1000.0 * columns + 6000.0) + 2500.0 * c * k
-    return 2.0 * POINTS * tiles * c * columns + transforms
-
-
-def _form(p: ConvProblem) -> str:
-    return p.which
+    size = numpy_lanes(p.dtype)
+    channels, columns = -(-c // size) * size, -(-k // size) * size
+    # What else takes time, measured, in operations at peak: transforms of input, output and weight, and the launches.
+    others = tiles * (1000.0 * channels + 900.0 * columns) + 450.0 * channels * columns + 2e5
+    return 1.1 * 2.0 * POINTS * max(4, tiles) * c * columns + others
 
 
 def _tolerance(p: ConvProblem) -> float:
     return 3e-5
+
+
+def _form(p: ConvProblem) -> tuple[str, bool]:
+    return p.which, _plan(p).inputs_ahead
 
 
 def _candidate(run: Callable[..., None]) -> list[Candidate]:

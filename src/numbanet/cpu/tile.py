@@ -56,11 +56,11 @@ def epilogue_flags(epilogue: Epilogue) -> int:
     return (BIAS if epilogue.bias else 0) | (RESIDUAL if epilogue.residual else 0) | activation
 
 
-def _has(builder: ir.IRBuilder, flags: ir.Value, flag: int) -> ir.Value:
+def has_flag(builder: ir.IRBuilder, flags: ir.Value, flag: int) -> ir.Value:
     return builder.icmp_signed("!=", builder.and_(flags, ir_int(flag)), ir_int(0))
 
 
-def _shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.Value:
+def ir_shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.Value:
     """Return the pointer `count` bytes behind another."""
     return builder.inttoptr(builder.add(builder.ptrtoint(pointer, _I64), count), pointer.type)
 
@@ -171,7 +171,7 @@ def _panel_tile(
         return [builder.fadd(value, loaded[at % vectors]) for at, value in enumerate(values)]
 
     def add_residual(values: list[ir.Value]) -> list[ir.Value]:
-        sources = [_shifted(builder, pointer, residual) for pointer in out_pointers]
+        sources = [ir_shifted(builder, pointer, residual) for pointer in out_pointers]
         return [builder.fadd(v, read(sources[at // vectors], at % vectors)) for at, v in enumerate(values)]
 
     # Ordered comparisons keep NaN.
@@ -181,11 +181,11 @@ def _panel_tile(
     def clamp_at_six(values: list[ir.Value]) -> list[ir.Value]:
         return [builder.select(builder.fcmp_ordered(">=", v, six), six, v) for v in values]
 
-    sums = ir_conditionally(builder, _has(builder, flags, ACCUMULATE), sums, accumulate)
-    sums = ir_conditionally(builder, _has(builder, flags, BIAS), sums, add_bias)
-    sums = ir_conditionally(builder, _has(builder, flags, RESIDUAL), sums, add_residual)
-    sums = ir_conditionally(builder, _has(builder, flags, RELU), sums, relu)
-    sums = ir_conditionally(builder, _has(builder, flags, SIX), sums, clamp_at_six)
+    sums = ir_conditionally(builder, has_flag(builder, flags, ACCUMULATE), sums, accumulate)
+    sums = ir_conditionally(builder, has_flag(builder, flags, BIAS), sums, add_bias)
+    sums = ir_conditionally(builder, has_flag(builder, flags, RESIDUAL), sums, add_residual)
+    sums = ir_conditionally(builder, has_flag(builder, flags, RELU), sums, relu)
+    sums = ir_conditionally(builder, has_flag(builder, flags, SIX), sums, clamp_at_six)
     for i in range(rows):
         with builder.if_then(builder.icmp_signed("<", ir_int(i), valid)):
             for j in range(vectors):

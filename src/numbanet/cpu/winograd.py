@@ -7,12 +7,15 @@ over channels. 36 products replace 144. The evaluation points are 0, 1, -1, 2, -
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.cpu.flow import ir_conditionally, ir_int
+from numbanet.cpu.isa import host_isa
 from numbanet.cpu.simd import (
     Vec,
     ir_call,
@@ -24,12 +27,11 @@ from numbanet.cpu.simd import (
     ir_tail_mask,
     vector_of,
 )
+from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag, ir_shifted
 
 TILE = 4  # output pixels of a tile along each axis
 SPAN = 6  # input pixels of a tile along each axis
 POINTS = SPAN * SPAN
-
-_I64 = ir.IntType(64)
 
 INPUT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
          (0, 4, 0, -5, 0, 1))  # fmt: skip
@@ -37,130 +39,362 @@ WEIGHT = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 /
           (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
+# A transform from both sides keeps the rows of its first half in registers. Where there are few registers it is made in
+# passes over these rows, each of which reads the tile anew: that is cheaper than spilling.
+_MANY_REGISTERS = host_isa().tile_vectors * host_isa().tile_rows[-1] > 16
+_INPUT_PASSES = ((0, 1, 2, 3, 4, 5),) if _MANY_REGISTERS else ((0, 5), (1, 2), (3, 4))
+_WEIGHT_PASSES = ((0, 1, 2, 3, 4, 5),) if _MANY_REGISTERS else ((0, 1, 2), (3, 4, 5))
+_OUTPUT_PASSES = ((0, 1, 2, 3),) if _MANY_REGISTERS else ((0, 2), (1, 3))
+
 Matrix = Sequence[Sequence[float]]
-Grid = list[list[ir.Value]]
+Values = Sequence[ir.Value]
 
 
-def _combination(builder: ir.IRBuilder, vec: Vec, factors: Sequence[float], values: Sequence[ir.Value]) -> ir.Value:
-    """Return the sum of factor times value, without the products by 0, 1 and -1."""
+def _add_product(builder: ir.IRBuilder, vec: Vec, total: ir.Value | None, factor: float, value: ir.Value) -> ir.Value:
+    """Return total + factor * value, without the product where the factor is 1 or -1."""
+    if total is None:
+        return value if factor == 1 else builder.fmul(value, ir_constant(vec, factor))
+    if factor == 1:
+        return builder.fadd(total, value)
+    if factor == -1:
+        return builder.fsub(total, value)
+    return ir_call(builder, "llvm.fma", vec, value, ir_constant(vec, factor), total)
+
+
+def _combination(builder: ir.IRBuilder, vec: Vec, factors: Sequence[float], values: Values) -> ir.Value:
+    """Return the sum of factor times value; it starts with a term that needs no product, if there is one."""
+    terms = sorted(((f, v) for f, v in zip(factors, values) if f), key=lambda term: term[0] != 1)
     total = None
-    for factor, value in zip(factors, values):
-        if factor == 0:
-            continue
-        if total is None:
-            total = {1: value}.get(factor) or builder.fmul(value, ir_constant(vec, factor))
-        elif factor == 1:
-            total = builder.fadd(total, value)
-        elif factor == -1:
-            total = builder.fsub(total, value)
-        else:
-            total = ir_call(builder, "llvm.fma", vec, value, ir_constant(vec, factor), total)
+    for factor, value in terms:
+        total = _add_product(builder, vec, total, factor, value)
     return total
 
 
-def _both_sides(builder: ir.IRBuilder, vec: Vec, matrix: Matrix, grid: Grid) -> Grid:
-    """Return ``matrix @ grid @ matrix.T``."""
-    columns = [[_combination(builder, vec, row, column) for row in matrix] for column in zip(*grid)]
-    rows = list(zip(*columns))
-    return [[_combination(builder, vec, factors, row) for factors in matrix] for row in rows]
+def _parity(a: Sequence[float], b: Sequence[float]) -> tuple[list[float], list[float]] | None:
+    """Return (e, o) with a = e + o and b = e - o, of which no place is set in both; None if a and b are not so."""
+    if any(abs(x) != abs(y) for x, y in zip(a, b)):
+        return None
+    even = [x if x == y else 0 for x, y in zip(a, b)]
+    odd = [0 if x == y else x for x, y in zip(a, b)]
+    return (even, odd) if any(even) and any(odd) else None
 
 
-def _int(value: int) -> ir.Constant:
-    return ir.Constant(_I64, value)
+def _pairs(vectors: Matrix) -> dict[int, int]:
+    """Return the pairs of rows that are the sum and the difference of an even and an odd part: points p and -p."""
+    pairs: dict[int, int] = {}
+    for i, a in enumerate(vectors):
+        for j in range(i + 1, len(vectors)):
+            if i not in pairs.values() and j not in pairs.values() and _parity(a, vectors[j]):
+                pairs[i] = j
+                break
+    return pairs
 
 
-@intrinsic
-def transform_input(typingctx, sources, channel, count, out, first, step):
-    """Transform one vector of channels of an input tile.
+def _fold_columns(builder: ir.IRBuilder, matrix: Matrix, values: Values) -> tuple[list[list[float]], list[ir.Value]]:
+    """Return an equal product in which values that meet as p and -p are replaced by their sum and their difference."""
+    columns, folded = [list(column) for column in zip(*matrix)], list(values)
+    for i, j in _pairs(columns).items():
+        even, odd = _parity(columns[i], columns[j])  # type: ignore[misc]
+        columns[i], columns[j] = even, odd
+        folded[i], folded[j] = builder.fadd(values[i], values[j]), builder.fsub(values[i], values[j])
+    return [list(row) for row in zip(*columns)], folded
+
+
+def product(builder: ir.IRBuilder, vec: Vec, matrix: Matrix, rows: Sequence[int], values: Values) -> list[ir.Value]:
+    """Return some rows of ``matrix @ values``, with the sums that points p and -p share formed once."""
+    matrix, values = _fold_columns(builder, matrix, values)
+    results: dict[int, ir.Value] = {}
+    for i, j in _pairs(matrix).items():
+        if i in rows and j in rows:
+            even, odd = _parity(matrix[i], matrix[j])  # type: ignore[misc]
+            scale = [x for x in odd if x][-1]
+            base = _combination(builder, vec, even, values)
+            other = _combination(builder, vec, [x / scale for x in odd], values)
+            results[i] = _add_product(builder, vec, base, scale, other)
+            results[j] = _add_product(builder, vec, base, -scale, other)
+    return [results[i] if i in results else _combination(builder, vec, matrix[i], values) for i in rows]
+
+
+def both_sides(
+    builder: ir.IRBuilder,
+    vec: Vec,
+    matrix: Matrix,
+    passes: Sequence[Sequence[int]],
+    read: Callable[[int, int], ir.Value],
+    write: Callable[[int, list[ir.Value]], None],
+) -> None:
+    """Compute ``matrix @ tile @ matrix.T``.
 
     Parameters
     ----------
-    sources : pointer to int64
+    passes : sequence of sequences of int
+        The rows of the result that each pass over the tile computes.
+    read : callable
+        ``read(i, j)`` returns element (i, j) of the tile; it is called once a pass.
+    write : callable
+        ``write(i, values)`` takes row i of the result.
+    """
+    size = range(len(matrix[0]))
+    for rows in passes:
+        halves = [product(builder, vec, matrix, rows, [read(i, j) for i in size]) for j in size]
+        for i, half in zip(rows, zip(*halves)):
+            write(i, product(builder, vec, matrix, range(len(matrix)), half))
+
+
+def _at(builder: ir.IRBuilder, base: ir.Value, *terms: tuple[int, ir.Value]) -> ir.Value:
+    """Return the pointer that lies the sum of count * step behind the base."""
+    for count, step in terms:
+        base = builder.gep(base, [builder.mul(step, ir_int(count))])
+    return base
+
+
+def outlined(builder: ir.IRBuilder, name: str, args: Sequence[ir.Value], emit: Callable[..., None]) -> None:
+    """Call a function of the module that ``emit(builder, *args)`` writes when it is first called.
+
+    It stays a function of its own: inlined into a loop, the three dozen addresses of a transform would all be kept in
+    memory from one pass to the next, which takes longer than to compute them.
+    """
+    name = f"numbanet.{name}"
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in args])
+        function = ir.Function(builder.module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inside = ir.IRBuilder(function.append_basic_block("entry"))
+        emit(inside, *function.args)
+        inside.ret_void()
+    builder.call(function, args)
+
+
+def _store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value) -> Callable:
+    def write(i: int, values: list[ir.Value]) -> None:
+        spot = _at(builder, out, (i * SPAN, step))
+        for value in values:
+            ir_store(builder, value, spot, vec)
+            spot = builder.gep(spot, [step])
+
+    return write
+
+
+@intrinsic
+def prefetch(typingctx, p, i):
+    """Fetch the cache line of element i; an address that does not exist does no harm."""
+
+    def codegen(context, builder, sig, args):
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        spot = builder.bitcast(builder.gep(args[0], [args[1]]), byte)
+        builder.call(function, [spot, *(ir.Constant(i32, value) for value in (0, 3, 1))])  # read, keep close, data
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64), codegen
+
+
+@intrinsic
+def transform_input(typingctx, source, row_step, pixel_step, out, step):
+    """Transform a whole vector of channels of an input tile that lies inside the image.
+
+    Parameters
+    ----------
+    source : pointer
+        The first channel of the first pixel.
+    row_step, pixel_step : int
+        Elements from a pixel to the one below and to the one on the right.
+    out : pointer
+    step : int
+        Point i of the transformed tile is written to ``out[i * step]``.
+    """
+    vec, i64 = vector_of(out.dtype), types.int64
+
+    def emit(builder, source, row_step, pixel_step, out, step):
+        def read(i: int, j: int) -> ir.Value:
+            return ir_load(builder, _at(builder, source, (i, row_step), (j, pixel_step)), vec)
+
+        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, _store_points(builder, vec, out, step))
+
+    def codegen(context, builder, sig, args):
+        outlined(builder, "transform_input", args, emit)
+        return context.get_dummy_value()
+
+    return types.void(source, i64, i64, out, i64), codegen
+
+
+@intrinsic
+def transform_input_edge(typingctx, pixels, channel, count, out, step):
+    """Transform one vector of channels of any input tile, of which `count` channels exist; the others are zero.
+
+    Parameters
+    ----------
+    pixels : pointer to int64
         Addresses of the 36 pixels, row by row.
     channel, count : int
         The channels from `channel` on; so many of them exist.
     out : pointer
-    first, step : int
-        Point i of the transformed tile is written to ``out[first + i * step]``.
+    step : int
+        Point i of the transformed tile is written to ``out[i * step]``, a whole vector.
     """
-    vec = vector_of(out.dtype)
-    i64 = types.int64
+    vec, i64 = vector_of(out.dtype), types.int64
 
-    def codegen(context, builder, sig, args):
-        sources, channel, count, out, first, step = args
+    def emit(builder, pixels, channel, count, out, step):
         mask = ir_tail_mask(builder, count, vec.lanes)
-        pixels = []
-        for i in range(POINTS):
-            pixel = builder.inttoptr(builder.load(builder.gep(sources, [_int(i)])), out.type)
-            pixels.append(ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask))
-        grid = [pixels[i : i + SPAN] for i in range(0, POINTS, SPAN)]
-        for i, value in enumerate(sum(_both_sides(builder, vec, INPUT, grid), [])):
-            spot = builder.gep(out, [builder.add(first, builder.mul(step, _int(i)))])
-            ir_masked_store(builder, value, spot, vec, mask)
-        return context.get_dummy_value()
 
-    return types.void(sources, i64, i64, out, i64, i64), codegen
+        def read(i: int, j: int) -> ir.Value:
+            pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * SPAN + j)])), out.type)
+            return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
 
-
-@intrinsic
-def transform_weight(typingctx, packed, first, tap_step, out, start, step):
-    """Transform one vector of out-channels of a packed filter: nine taps in, 36 points out."""
-    vec = vector_of(out.dtype)
-    i64 = types.int64
+        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, _store_points(builder, vec, out, step))
 
     def codegen(context, builder, sig, args):
-        packed, first, tap_step, out, start, step = args
-        taps = [
-            ir_load(builder, builder.gep(packed, [builder.add(first, builder.mul(tap_step, _int(t)))]), vec)
-            for t in range(9)
-        ]
-        grid = [taps[t : t + 3] for t in range(0, 9, 3)]
-        for i, value in enumerate(sum(_both_sides(builder, vec, WEIGHT, grid), [])):
-            ir_store(builder, value, builder.gep(out, [builder.add(start, builder.mul(step, _int(i)))]), vec)
+        outlined(builder, "transform_input_edge", args, emit)
         return context.get_dummy_value()
 
-    return types.void(packed, i64, i64, out, i64, i64), codegen
+    return types.void(pixels, i64, i64, out, i64), codegen
 
 
 @intrinsic
-def transform_output(typingctx, products, first, step, destinations, column, count, bias, relu):
-    """Transform one vector of out-channels back and store the pixels that exist.
+def transform_weight(typingctx, taps, tap_step, count, out, step):
+    """Transform one vector of columns of a filter: nine taps in, 36 points out.
+
+    Parameters
+    ----------
+    taps : pointer
+        The first tap; tap t lies ``t * tap_step`` elements behind.
+    tap_step : int
+    count : int
+        So many columns exist; the others are zero.
+    out : pointer
+    step : int
+        Point i is written to ``out[i * step]``, a whole vector.
+    """
+    vec, i64 = vector_of(out.dtype), types.int64
+
+    def emit(builder, taps, tap_step, count, out, step):
+        mask = ir_tail_mask(builder, count, vec.lanes)
+
+        def read(i: int, j: int) -> ir.Value:
+            return ir_masked_load(builder, _at(builder, taps, (3 * i + j, tap_step)), vec, mask)
+
+        both_sides(builder, vec, WEIGHT, _WEIGHT_PASSES, read, _store_points(builder, vec, out, step))
+
+    def codegen(context, builder, sig, args):
+        outlined(builder, "transform_weight", args, emit)
+        return context.get_dummy_value()
+
+    return types.void(taps, i64, i64, out, i64), codegen
+
+
+def _transform_output(
+    builder: ir.IRBuilder, vec: Vec, products: ir.Value, step: ir.Value, bias: ir.Value, flags: ir.Value,
+    residual: Callable[[int, int], ir.Value], write: Callable[[int, int, ir.Value], None],
+) -> None:  # fmt: skip
+    zero, six = ir_constant(vec, 0.0), ir_constant(vec, 6.0)
+
+    def read(i: int, j: int) -> ir.Value:
+        return ir_load(builder, _at(builder, products, (i * SPAN + j, step)), vec)
+
+    def finish(i: int, values: list[ir.Value]) -> None:
+        def add_residual(values: list[ir.Value]) -> list[ir.Value]:
+            return [builder.fadd(value, residual(i, j)) for j, value in enumerate(values)]
+
+        # Ordered comparisons keep NaN; in this form each is one instruction.
+        def relu(values: list[ir.Value]) -> list[ir.Value]:
+            return [builder.select(builder.fcmp_ordered(">", zero, v), zero, v) for v in values]
+
+        def clamp_at_six(values: list[ir.Value]) -> list[ir.Value]:
+            return [builder.select(builder.fcmp_ordered("<", six, v), six, v) for v in values]
+
+        values = [builder.fadd(value, bias) for value in values]
+        values = ir_conditionally(builder, has_flag(builder, flags, RESIDUAL), values, add_residual)
+        values = ir_conditionally(builder, has_flag(builder, flags, RELU), values, relu)
+        values = ir_conditionally(builder, has_flag(builder, flags, SIX), values, clamp_at_six)
+        for j, value in enumerate(values):
+            write(i, j, value)
+
+    both_sides(builder, vec, OUTPUT, _OUTPUT_PASSES, read, finish)
+
+
+@intrinsic
+def transform_output(typingctx, products, step, out, row_step, pixel_step, bias, flags, residual):
+    """Transform a whole vector of out-channels back and store a tile that lies inside the output.
 
     Parameters
     ----------
     products : pointer
-    first, step : int
-        Point i is read from ``products[first + i * step]``.
-    destinations : pointer to int64
-        Addresses of the 16 output pixels, row by row; 0 where the output has no such pixel.
-    column, count : int
-        The out-channels from `column` on; so many of them exist.
+    step : int
+        Point i is read from ``products[i * step]``.
+    out : pointer
+        The first channel of the first output pixel.
+    row_step, pixel_step : int
+        Elements from a pixel to the one below and to the one on the right.
     bias : pointer
-        One number an out-channel.
-    relu : int
-        Not 0: clamp at zero.
+        One number an out-channel, from the same channel on: always added.
+    flags : int
+        RESIDUAL | RELU | SIX.
+    residual : int
+        Bytes from an element of the output to that of the array that RESIDUAL adds.
     """
-    vec = vector_of(products.dtype)
-    i64 = types.int64
+    vec, i64 = vector_of(products.dtype), types.int64
+
+    def emit(builder, products, step, out, row_step, pixel_step, bias, flags, residual):
+
+        def spot(i: int, j: int) -> ir.Value:
+            return _at(builder, out, (i, row_step), (j, pixel_step))
+
+        _transform_output(
+            builder, vec, products, step, ir_load(builder, bias, vec), flags,
+            lambda i, j: ir_load(builder, ir_shifted(builder, spot(i, j), residual), vec),
+            lambda i, j, value: ir_store(builder, value, spot(i, j), vec),
+        )  # fmt: skip
 
     def codegen(context, builder, sig, args):
-        products, first, step, destinations, column, count, bias, relu = args
-        mask = ir_tail_mask(builder, count, vec.lanes)
-        zero = ir.Constant(ir.VectorType(products.type.pointee, vec.lanes), None)
-        added = ir_masked_load(builder, builder.gep(bias, [column]), vec, mask)
-        clamp = builder.icmp_signed("!=", relu, _int(0))
-        points = [
-            ir_load(builder, builder.gep(products, [builder.add(first, builder.mul(step, _int(i)))]), vec)
-            for i in range(POINTS)
-        ]
-        grid = [points[i : i + SPAN] for i in range(0, POINTS, SPAN)]
-        for i, value in enumerate(sum(_both_sides(builder, vec, OUTPUT, grid), [])):
-            value = builder.fadd(value, added)
-            value = builder.select(clamp, builder.select(builder.fcmp_ordered("<=", value, zero), zero, value), value)
-            address = builder.load(builder.gep(destinations, [_int(i)]))
-            with builder.if_then(builder.icmp_signed("!=", address, _int(0))):
-                spot = builder.gep(builder.inttoptr(address, products.type), [column])
-                ir_masked_store(builder, value, spot, vec, mask)
+        outlined(builder, "transform_output", args, emit)
         return context.get_dummy_value()
 
-    return types.void(products, i64, i64, destinations, i64, i64, bias, i64), codegen
+    return types.void(products, i64, out, i64, i64, bias, i64, i64), codegen
+
+
+@intrinsic
+def transform_output_edge(typingctx, products, step, pixels, channel, count, bias, flags, residual, nowhere):
+    """Transform one vector of out-channels back and store the pixels and channels that exist.
+
+    Parameters
+    ----------
+    products : pointer
+    step : int
+        Point i is read from ``products[i * step]``.
+    pixels : pointer to int64
+        Addresses of the 16 output pixels, row by row; 0 where the output has no such pixel.
+    channel, count : int
+        The out-channels from `channel` on; so many of them exist.
+    bias, flags, residual
+        As for `transform_output`.
+    nowhere : pointer
+        A vector that takes what belongs to pixels that do not exist. (A masked store to no memory at all takes a
+        hundred times as long as one to some.)
+    """
+    vec, i64 = vector_of(products.dtype), types.int64
+
+    def emit(builder, products, step, pixels, channel, count, bias, flags, residual, nowhere):
+        mask = ir_tail_mask(builder, count, vec.lanes)
+
+        def spot(i: int, j: int, distance: ir.Value) -> ir.Value:
+            pixel = builder.load(builder.gep(pixels, [ir_int(i * TILE + j)]))
+            there = builder.gep(builder.inttoptr(builder.add(pixel, distance), products.type), [channel])
+            return builder.select(builder.icmp_signed("!=", pixel, ir_int(0)), there, nowhere)
+
+        def read_residual(i: int, j: int) -> ir.Value:
+            return ir_masked_load(builder, spot(i, j, residual), vec, mask)
+
+        def write(i: int, j: int, value: ir.Value) -> None:
+            ir_masked_store(builder, value, spot(i, j, ir_int(0)), vec, mask)
+
+        added = ir_masked_load(builder, bias, vec, mask)
+        _transform_output(builder, vec, products, step, added, flags, read_residual, write)
+
+    def codegen(context, builder, sig, args):
+        outlined(builder, "transform_output_edge", args, emit)
+        return context.get_dummy_value()
+
+    return types.void(products, i64, pixels, i64, i64, bias, i64, i64, products), codegen
