@@ -33,20 +33,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Lease:
-    """Owns a block while arrays view it; NumPy keeps it alive as the base of those arrays."""
+class _Block(np.ndarray):
+    """Memory of the pool. Its type is one of its own, or NumPy would take it, not the lease, as the base of arrays."""
 
-    __slots__ = ("__array_interface__", "_block")
 
-    def __init__(self, block: np.ndarray):
-        self._block = block
-        self.__array_interface__ = block.__array_interface__
+class _Lease(np.ndarray):
+    """Holds a block while arrays view it; NumPy keeps it alive as the base of those arrays."""
 
     def __del__(self) -> None:
+        block = self.base
         # A finaliser may run in the middle of `empty` on the same thread: it must not wait for the lock.
-        if _lock.acquire(blocking=False):
+        if type(block) is _Block and _lock.acquire(blocking=False):
             try:
-                _keep(self._block)
+                _keep(block)
             finally:
                 _lock.release()
 
@@ -83,7 +82,7 @@ def _block(size: int) -> np.ndarray:
 
 def _fresh(size: int) -> np.ndarray:
     """Return new memory: what a steady training step never asks for."""
-    return np.empty(size, np.uint8)
+    return np.empty(size, np.uint8).view(_Block)
 
 
 def _rounded(size: int) -> int:
@@ -114,9 +113,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     except MemoryError:
         release()
         block = _fresh(_rounded(size) + _ALIGNMENT)
-    buffer = np.asarray(_Lease(block))
-    start = -buffer.__array_interface__["data"][0] % _ALIGNMENT
-    return buffer[start : start + size].view(dtype).reshape(shape)
+    start = -block.__array_interface__["data"][0] % _ALIGNMENT
+    return np.ndarray(shape, dtype, block.view(_Lease), start)
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ function's parameter (the slope of leaky_relu) in every lane.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, select, splat, store, store_tail
+from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, select, splat, store_tail
+from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.cpu.vmath import pick
 
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
+_CHEAP = ("relu", "leaky_relu")  # functions that take no longer than moving their operands:
+_SERIAL = 1 << 16  # up to so many elements one task does all, as waking threads would cost more
 _GELU_A = 1.5957691216057308  # 2 sqrt(2 / pi)
 _GELU_B = 0.044715 * _GELU_A
 
@@ -25,28 +29,34 @@ _GELU_B = 0.044715 * _GELU_A
 @device
 def _map(formula, task, ints, x, y, parameter):
     """Compute y = formula(x) on one task's elements."""
-    size, chunk = integers(ints, 2)
+    size, chunk, large = integers(ints, 3)
     i, end = task * chunk, min(size, (task + 1) * chunk)
+    past = large != 0 and aligned(y)
     a = splat(x, parameter[0])
     while i + lanes(x) <= end:
-        store(y, i, formula(load(x, i), a))
+        put(y, i, formula(load(x, i), a), past)
         i += lanes(x)
     if i < end:
         store_tail(y, i, formula(load_tail(x, i, end - i), a), end - i)
+    if past:
+        drain()
 
 
 @device
 def _map2(formula, task, ints, grad, saved, dx, parameter):
     """Compute dx = formula(grad, saved) on one task's elements."""
-    size, chunk = integers(ints, 2)
+    size, chunk, large = integers(ints, 3)
     i, end = task * chunk, min(size, (task + 1) * chunk)
+    past = large != 0 and aligned(dx)
     a = splat(grad, parameter[0])
     while i + lanes(grad) <= end:
-        store(dx, i, formula(load(grad, i), load(saved, i), a))
+        put(dx, i, formula(load(grad, i), load(saved, i), a), past)
         i += lanes(grad)
     if i < end:
         n = end - i
         store_tail(dx, i, formula(load_tail(grad, i, n), load_tail(saved, i, n), a), n)
+    if past:
+        drain()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -229,10 +239,16 @@ _BACKWARD = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=256)
+def _parameter(value: float) -> np.ndarray:
+    return np.array([value])
+
+
 def _run(kernels: dict[str, Any], problem: Any, inputs: Arrays, outputs: Arrays) -> None:
-    parameter = np.array([problem.parameter])
-    tasks = -(-problem.size // _CHUNK)
-    launch(kernels[problem.function], tasks, (*inputs, *outputs, parameter), (problem.size, _CHUNK), problem.dtype)
+    chunk = _SERIAL if problem.function in _CHEAP and problem.size <= _SERIAL else _CHUNK
+    arrays = (*inputs, *outputs, _parameter(problem.parameter))
+    numbers = (problem.size, chunk, streams(outputs[0]))
+    launch(kernels[problem.function], -(-problem.size // chunk), arrays, numbers, problem.dtype)
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -29,19 +29,20 @@ from numbanet.cpu.simd import (
     load_as_tail,
     maximum,
     minimum,
+    numpy_lanes,
     offset,
     select,
     splat,
     splat_as,
     sqrt,
-    store,
     store_tail,
 )
+from numbanet.cpu.stream import aligned, drain, put, streams
 
 MAX_DIMS = 4
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
 _SERIAL = 1 << 16  # up to so many elements one task does all: waking threads would cost more
-_SHORT = 64  # rows of fewer elements are taken
+_SHORT = 300  # rows of fewer elements are taken
 _REPEATS = 16  # at a time
 
 
@@ -50,13 +51,14 @@ def _make(name: str, function: Callable) -> Kernel:
     apply = device(function)
 
     def run(task: Index, ints: I64, a: T, b: T, c: T, out: T):
-        (rows, d1, d2, n, rows_a_task, pieces, chunk, elements) = integers(ints, 8)
-        (a_start, a0, a1, a2, a3, b_start, b0, b1, b2, b3, c_start, c0, c1, c2, c3) = integers(offset(ints, 8), 15)
+        (rows, d1, d2, n, rows_a_task, pieces, chunk, elements, large) = integers(ints, 9)
+        (a_start, a0, a1, a2, a3, b_start, b0, b1, b2, b3, c_start, c0, c1, c2, c3) = integers(offset(ints, 9), 15)
         row = task // pieces * rows_a_task
         last = min(rows, row + rows_a_task)
         first = task % pieces * chunk
         i2, i1, i0 = row % d2, row // d2 % d1, row // d2 // d1
         dense = (a3 == 0 or a3 == 1) and (b3 == 0 or b3 == 1) and (c3 == 0 or c3 == 1)
+        past = large != 0 and aligned(out)
         width = lanes(a)
         zero = splat(a, 0.0)
         while row < last:
@@ -76,7 +78,7 @@ def _make(name: str, function: Callable) -> Kernel:
                         vb = load_as(b, pb + j, zero)
                     if c3 == 1:
                         vc = load_as(c, pc + j, zero)
-                    store(out, po + j, convert(apply(va, vb, vc), out))
+                    put(out, po + j, convert(apply(va, vb, vc), out), past)
                     j += width
                 if j < stop:
                     if a3 == 1:
@@ -98,6 +100,8 @@ def _make(name: str, function: Callable) -> Kernel:
                 i2, i1 = 0, i1 + 1
                 if i1 == d1:
                     i1, i0 = 0, i0 + 1
+        if past:
+            drain()
 
     # The disk cache tells kernels apart by this name.
     run.__name__ = run.__qualname__ = name
@@ -195,7 +199,7 @@ def _widened(problem: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _cut(problem: Any, elements: int) -> tuple[int, tuple[int, ...]]:
+def _cut(problem: Any, elements: int, large: bool) -> tuple[int, tuple[int, ...]]:
     """Return the number of tasks and the kernel's integers."""
     d0, d1, d2, n = (1,) * (MAX_DIMS - len(problem.sizes)) + problem.sizes
     rows = d0 * d1 * d2 if problem.size else 0
@@ -210,7 +214,8 @@ def _cut(problem: Any, elements: int) -> tuple[int, tuple[int, ...]]:
         else:
             walks += (0,) * (MAX_DIMS + 1)
     tasks = -(-rows // rows_a_task) * pieces
-    return tasks, (rows, d1, d2, n, rows_a_task, pieces, chunk, elements, *walks)
+    large = large and (rows == 1 or n % numpy_lanes(problem.dtype) == 0)
+    return tasks, (rows, d1, d2, n, rows_a_task, pieces, chunk, elements, large, *walks)
 
 
 def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -221,7 +226,7 @@ def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         repeated = (steps == (0, 1) for steps in wide.steps)
         buffers = [np.tile(x.reshape(-1), _REPEATS) if again else x for x, again in zip(buffers, repeated)]
         problem = wide
-    tasks, numbers = _cut(problem, elements)
+    tasks, numbers = _cut(problem, elements, streams(outputs[0]))
     buffers += buffers[:1] * (3 - len(buffers))
     launch(_KERNELS[problem.function], tasks, (*buffers, _raw(_span(outputs[0]))), numbers, problem.dtype)
 
