@@ -7,6 +7,7 @@ import pytest
 
 from numbanet import dispatch, memory, ops
 from numbanet.ops.elementwise import elementwise_backward
+from numbanet.problem.activation import ActivationProblem
 from numbanet.problem.promotion import result_dtype
 
 BINARY = ["add", "sub", "mul", "div", "pow", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge"]
@@ -223,3 +224,25 @@ def test_integers_to_negative_powers():
     assert out.tolist() == [[0, -1, 0, 1, 0], [0, 1, 0, 1, 0], [-8, -1, 0, 1, 8]]
     with pytest.raises(ValueError, match="exponent must not be negative .* got -1"):
         ops.pow(base, -1)
+
+
+@pytest.mark.parametrize("shape", [(4_200_003,), (20, 64, 60, 60), (30, 48, 60, 51), (7, 200, 60, 61)], ids=str)
+def test_results_beyond_the_caches(shape, rng):
+    x, y = rng.standard_normal((2, *shape), np.float32)
+    other = np.float32(2)
+    if len(shape) == 4:
+        x, y = (memory.like_layout(a, memory.empty_channels_last(shape, np.float32)) for a in (x, y))
+        other = rng.standard_normal((1, shape[1], 1, 1), np.float32)
+    assert x.nbytes > 1 << 24
+    assert np.array_equal(ops.add(x, y), x + y)
+    assert np.array_equal(ops.mul(x, other), x * other)
+    assert np.array_equal(ops.gt(x, y), x > y)
+    assert np.array_equal(ops.relu(x), np.maximum(x, 0))
+    assert np.array_equal(ops.relu_backward(y, x), np.where(x <= 0, 0, y))
+    # A result that starts in the middle of a vector is written as any other.
+    block = np.zeros(x.size + 64, np.float32)
+    found = block[3 : 3 + x.size]
+    dispatch.run(ActivationProblem("forward", "float32", "relu", x.size), (memory.flat(x),), (found,))
+    assert np.array_equal(found, np.maximum(memory.flat(x), 0))
+    assert not block[:3].any()
+    assert not block[3 + x.size :].any()
