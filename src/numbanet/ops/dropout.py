@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array
+from numbanet.ops.shape import contiguous
+from numbanet.problem.base import dtype_name, float_array
 from numbanet.problem.dropout import DropoutProblem, probability
 
 
@@ -39,9 +40,7 @@ def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ..
     order = memory.memory_order(x) if order is None else order
     moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype)
     if not moved.flags.c_contiguous:
-        copy = memory.empty(moved.shape, x.dtype)
-        copy[...] = moved
-        moved = copy
-    problem = DropoutProblem("forward", x.dtype.name, x.size, probability(p))
+        moved = contiguous(moved)
+    problem = DropoutProblem("forward", dtype_name(x.dtype), x.size, probability(p))
     dispatch.run(problem, (moved.reshape(-1), np.array(draw, np.uint64)), (out.reshape(-1),))
     return out.transpose([order.index(axis) for axis in range(x.ndim)])

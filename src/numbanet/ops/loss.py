@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.shape import contiguous
 from numbanet.problem import loss as check
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import dtype_name, float_array, same_dtype
 from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
 
 
@@ -39,10 +40,7 @@ class LossState:
 def _class_rows(x: np.ndarray) -> np.ndarray:
     """Return (C), (N, C) or (N, C, d...) as contiguous rows of classes; free for channels-last memory."""
     moved = x.transpose(0, *range(2, x.ndim), 1) if x.ndim > 2 else x
-    if not moved.flags.c_contiguous:
-        copy = memory.empty(moved.shape, x.dtype)
-        copy[...] = moved
-        moved = copy
+    moved = contiguous(moved)
     return moved if x.ndim == 2 else moved.reshape(_sizes(x.shape))
 
 
@@ -67,7 +65,7 @@ def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[
 
 def _gradient(grad: Any, state: LossState) -> np.ndarray:
     grad = float_array("grad", grad)
-    if grad.dtype.name != state.fields["dtype"]:
+    if dtype_name(grad.dtype) != state.fields["dtype"]:
         raise TypeError(f"grad must have the dtype {state.fields['dtype']} of the loss, got {grad.dtype}")
     return np.ascontiguousarray(grad).reshape(-1)
 
@@ -93,7 +91,7 @@ def cross_entropy_with_state(
         target = check.class_indices(target, x.shape, index)
     weights, rows = check.class_weight(weight, classes, x.dtype), _class_rows(x)
     fields: dict[str, Any] = {
-        "dtype": x.dtype.name,
+        "dtype": dtype_name(x.dtype),
         "rows": rows.shape[0],
         "classes": classes,
         "probabilities": probabilities,
@@ -181,7 +179,7 @@ def nll_loss_with_state(
     labels = check.class_indices(target, x.shape, index)
     weights, rows = check.class_weight(weight, classes, x.dtype), _class_rows(x)
     fields: dict[str, Any] = {
-        "dtype": x.dtype.name,
+        "dtype": dtype_name(x.dtype),
         "rows": rows.shape[0],
         "classes": classes,
         "reduction": check.reduction_word(reduction),

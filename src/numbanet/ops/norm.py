@@ -8,18 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.shape import contiguous
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.norm import batch_norm_problem
 
 
 def _matrix(x: np.ndarray) -> np.ndarray:
     """Return x of shape (N, C, ...) as a C-contiguous array of shape (N, ..., C), copied only if it must be."""
-    moved = x.transpose(0, *range(2, x.ndim), 1)
-    if moved.flags.c_contiguous:
-        return moved
-    out = memory.empty(moved.shape, x.dtype)
-    out[...] = moved
-    return out
+    return contiguous(x.transpose(0, *range(2, x.ndim), 1))
 
 
 def _restored(matrix: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ def cat(arrays: Sequence[np.ndarray], dim: int = 0) -> np.ndarray:
     total = sum(array.shape[axis] for array in parts)
     order = memory.memory_order(first)
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
-    y = memory.empty(tuple(shape[a] for a in order), dtype).transpose(np.argsort(order))
+    y = memory.empty(tuple([shape[a] for a in order]), dtype).transpose([order.index(a) for a in range(first.ndim)])
     start = 0
     for array in parts:
         stop = start + array.shape[axis]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import dtype_name, float_array, same_dtype
 from numbanet.problem.softmax import SoftmaxProblem, softmax_dim
 
 
@@ -18,7 +18,7 @@ def _problem(which: str, log: bool, dense: np.ndarray, dim: int) -> SoftmaxProbl
     sizes = [dense.shape[a] for a in order] or [1]
     place = order.index(axis) if order else 0
     outer, inner = math.prod(sizes[:place]), math.prod(sizes[place + 1 :])
-    return SoftmaxProblem(which, dense.dtype.name, log, outer, sizes[place], inner)
+    return SoftmaxProblem(which, dtype_name(dense.dtype), log, outer, sizes[place], inner)
 
 
 def _along(x: np.ndarray, problem: SoftmaxProblem) -> np.ndarray:

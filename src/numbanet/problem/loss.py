@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,7 +102,7 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     """
     array = np.asarray(target)
     rows, classes = row_shape(input_shape)
-    if array.dtype.name not in ("int64", "uint8"):
+    if array.dtype != np.int64 and array.dtype.name not in ("int64", "uint8"):
         raise TypeError(f"target must hold class indices of dtype int64 or uint8, got {array.dtype}")
     if array.shape != rows and not (rows == () and array.shape == (1,)):
         raise ValueError(f"target must have shape {rows} for input of shape {input_shape}, got {array.shape}")
@@ -132,6 +133,13 @@ def class_probabilities(target: Any, input_shape: tuple[int, ...], ignore_index:
     return array
 
 
+@lru_cache(maxsize=64)
+def _ones(count: int, dtype: np.dtype) -> np.ndarray:
+    ones = np.ones(count, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
 def class_weight(weight: Any, classes: int, dtype: np.dtype) -> np.ndarray:
     """Return the weights of the classes as a contiguous array; ones if None.
 
@@ -141,7 +149,7 @@ def class_weight(weight: Any, classes: int, dtype: np.dtype) -> np.ndarray:
         If the dtype is not the input's, or there is not one weight for each class.
     """
     if weight is None:
-        return np.ones(classes, dtype)
+        return _ones(classes, dtype)
     array = np.asarray(weight)
     if array.dtype != dtype:
         raise TypeError(f"weight must have the dtype {dtype} of the input, got {array.dtype}")
