@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from numbanet.cpu.compile import device
-from numbanet.cpu.simd import integers
+from numbanet.cpu.simd import integers, lanes, load, select, splat, store
 from numbanet.cpu.tile import address
 
 
 @device
-def out_addresses(table, first, count, padded, height, width, y, base, step_n, step_i, step_j):
-    """Write the addresses of `count` grid positions from `first` on; repeat the last up to `padded`."""
+def write_positions(
+    outs, sources, rows, columns, first, count, padded, height, width, y, base, step_n, step_i, step_j, x, geometry
+):
+    """Write, for `count` grid positions from `first` on, the address of the result, and the address, row and column
+    of the source pixel of a tap that shifts nothing; repeat the last position up to `padded`.
+    """
+    h, w, c, stride_h, stride_w = integers(geometry, 5)
     size = address(y, 1) - address(y, 0)
     n, rest = first // (height * width), first % (height * width)
     i, j = rest // width, rest % width
     at = 0
     while at < count:
         run = min(width - j, count - at)
-        here = address(y, base + n * step_n + i * step_i + j * step_j)
+        out = address(y, base + n * step_n + i * step_i + j * step_j)
+        row, column = i * stride_h, j * stride_w
+        source = address(x, ((n * h + row) * w + column) * c)
         for m in range(run):
-            table[at + m] = here + m * step_j * size
+            outs[at + m] = out + m * step_j * size
+            sources[at + m] = source + m * stride_w * c * size
+            rows[at + m] = row
+            columns[at + m] = column + m * stride_w
         at += run
         j = 0
         i += 1
@@ -26,40 +36,24 @@ def out_addresses(table, first, count, padded, height, width, y, base, step_n, s
             i = 0
             n += 1
     for m in range(count, padded):
-        table[m] = table[count - 1]
+        outs[m] = outs[count - 1]
+        sources[m] = sources[count - 1]
+        rows[m] = rows[count - 1]
+        columns[m] = columns[count - 1]
 
 
 @device
-def source_addresses(table, first, count, padded, height, width, x, geometry, dh, dw, zero):
-    """Write the address of the source pixel of each position for one tap; that of zeros where it is padding."""
-    h, w, c, stride_h, stride_w = integers(geometry, 5)
+def source_addresses(table, padded, sources, rows, columns, x, geometry, dh, dw, zero):
+    """Write the address of the source pixel of each position for one tap; that of zeros where it is padding.
+
+    Whole vectors are written, up to one less than a vector's lanes beyond `padded`.
+    """
+    h, w, c, _, _ = integers(geometry, 5)
     size = address(x, 1) - address(x, 0)
-    # Positions j with 0 <= j * stride_w + dw < w.
-    left = (-dw + stride_w - 1) // stride_w if dw < 0 else 0
-    right = (w - dw + stride_w - 1) // stride_w if dw < w else 0
-    n, rest = first // (height * width), first % (height * width)
-    i, j = rest // width, rest % width
-    at = 0
-    while at < count:
-        run = min(width - j, count - at)
-        row = i * stride_h + dh
-        low = min(max(left - j, 0), run)
-        high = min(max(right - j, low), run)
-        if row < 0 or row >= h:
-            low = run
-            high = run
-        for m in range(low):
-            table[at + m] = zero
-        here = address(x, ((n * h + row) * w + j * stride_w + dw) * c)
-        for m in range(low, high):
-            table[at + m] = here + m * stride_w * c * size
-        for m in range(high, run):
-            table[at + m] = zero
-        at += run
-        j = 0
-        i += 1
-        if i == height:
-            i = 0
-            n += 1
-    for m in range(count, padded):
-        table[m] = table[count - 1]
+    shift = splat(table, (dh * w + dw) * c * size)
+    none = splat(table, zero)
+    for m in range(0, padded, lanes(table)):
+        row, column = load(rows, m) + splat(table, dh), load(columns, m) + splat(table, dw)
+        vertical = (row >= splat(table, 0)) & (row < splat(table, h))
+        horizontal = (column >= splat(table, 0)) & (column < splat(table, w))
+        store(table, m, select(vertical & horizontal, load(sources, m) + shift, none))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.addresses import out_addresses, source_addresses
+from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
@@ -35,8 +35,10 @@ from numbanet.cpu.tile import (
 from numbanet.problem.conv import ConvProblem
 
 TABLE = 4096  # entries of a task's address table (on the stack)
+_ROOM = TABLE + 64  # and what whole vectors write beyond
 _REDUCTION = 512  # taps x channels of a panel that stay in the second-level cache while rows pass by
 _BLOCK = 192  # positions of a block, about
+_POSITIONS = 256  # and with the rows of a tile beyond them
 _SOURCE_BYTES = 1 << 19  # source pixels of a block: half of a second-level cache
 _TASKS = 32  # as many tasks at least, where the problem allows it
 
@@ -66,9 +68,12 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     first = task // parts * block
     count = min(block, grid_n * grid_h * grid_w - first)
     padded = block + MAX_ROWS
-    outs = stack_buffer(taps, TABLE)
-    sources = stack_buffer(taps, TABLE)
-    out_addresses(outs, first, count, padded, grid_h, grid_w, y, base, step_n, step_i, step_j)
+    outs, pixels = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
+    rows, columns = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
+    sources = stack_buffer(taps, _ROOM)
+    write_positions(
+        outs, pixels, rows, columns, first, count, padded, grid_h, grid_w, y, base, step_n, step_i, step_j, x, ints
+    )  # fmt: skip
 
     vector, part = lanes(x), task % parts
     panels_a_group = (k + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
@@ -77,7 +82,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
         here = min(tap_block, count_taps - tap)
         for t in range(here):
             source_addresses(
-                offset(sources, t * padded), first, count, padded, grid_h, grid_w,
+                offset(sources, t * padded), padded, pixels, rows, columns,
                 x, ints, taps[3 * (tap + t)], taps[3 * (tap + t) + 1], address(zeros, 0),
             )  # fmt: skip
         for panel in range(part * panels // parts, (part + 1) * panels // parts):
