@@ -77,7 +77,7 @@ def test_the_search_leaves_our_own_alone() -> None:
 LAYERS = [
     ("problem", "settings", "candidate", "memory", "prepared"),
     ("reference", "cpu", "cuda"),
-    ("dispatch",),
+    ("dispatch", "measured"),
     ("ops", "random"),
     ("tensor", "tensor_methods", "tape", "deferred"),
     ("functional",),

@@ -34,10 +34,15 @@ if TYPE_CHECKING:
     from numbanet import viz as viz
     from numbanet.cpu.parallel import get_num_threads as get_num_threads
     from numbanet.cpu.parallel import set_num_threads as set_num_threads
+    from numbanet.tuning import tune as tune
 
 # What `import numbanet` does not wait for: it is imported when it is first used.
 _LAZY_MODULES = ("data", "io", "models", "nn", "optim", "train", "viz")
-_LAZY_NAMES = {"get_num_threads": "numbanet.cpu.parallel", "set_num_threads": "numbanet.cpu.parallel"}
+_LAZY_NAMES = {
+    "get_num_threads": "numbanet.cpu.parallel",
+    "set_num_threads": "numbanet.cpu.parallel",
+    "tune": "numbanet.tuning",
+}
 
 
 def __getattr__(name: str) -> _Any:

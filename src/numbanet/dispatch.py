@@ -1,7 +1,8 @@
 """Choose a kernel for a problem: the ranked candidates of each (operation, pass, device), override, explanation.
 
 A frozen problem meets the list of its operation, pass and device. Among the candidates that support it the lowest cost
-runs; ties go to the earlier one. The choice is remembered by problem, device, precision and override.
+runs, or the one that `numbanet.tune` measured to be fastest; ties go to the earlier one. The choice is remembered by
+problem, device, precision, override, and how often measurements changed.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import importlib
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import Any
 
-from numbanet import memory, settings
+from numbanet import measured, memory, settings
 from numbanet.candidate import Arrays, Candidate
 from numbanet.prepared import PreparedWeight
 from numbanet.problem import Problem
@@ -54,6 +55,8 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 _override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())
+_tuning = 0  # grows with every change of what is measured, and of `_wrap`
+_wrap: Callable[[Problem, list[Candidate], Candidate], Candidate] | None = None
 _warned: set[tuple[str, str]] = set()
 _warned_lock = threading.Lock()
 
@@ -134,17 +137,37 @@ def verdicts(problem: Problem, device: str) -> list[tuple[Candidate, str | None]
     return [(c, c.supports(problem)) for c in candidates(device, problem.operation, problem.which)]
 
 
+def renew() -> None:
+    """Forget all choices: what is measured has changed."""
+    global _tuning
+    _tuning += 1
+
+
+@contextmanager
+def wrapped(wrap: Callable[[Problem, list[Candidate], Candidate], Candidate]) -> Iterator[None]:
+    """Within a ``with`` block, run what ``wrap(problem, candidates that fit, chosen one)`` returns, in all threads."""
+    global _wrap
+    _wrap = wrap
+    renew()
+    try:
+        yield
+    finally:
+        _wrap = None
+        renew()
+
+
 @lru_cache(maxsize=4096)
-def _choose(problem: Problem, device: str, precision: str, override: frozenset[str]) -> Candidate:
+def _choose(problem: Problem, device: str, precision: str, override: frozenset[str], tuning: int) -> Candidate:
     judged = verdicts(problem, device)
     named = [(c, reason) for c, reason in judged if c.name in override]
     fit = [c for c, reason in named or judged if reason is None]
     if not fit:
         reasons = "; ".join(f"{c.name}: {reason}" for c, reason in named or judged) or "the list is empty"
         raise ValueError(f"no {device} kernel takes {problem}: {reasons}")
-    chosen = min(fit, key=lambda candidate: candidate.cost(problem))
+    fastest = None if named else measured.fastest(problem, device, precision)
+    chosen = next((c for c in fit if c.name == fastest), None) or min(fit, key=lambda c: c.cost(problem))
     settings.log(f"{problem.operation} {problem.which} on {device}: {chosen.name} for {problem}")
-    return chosen
+    return chosen if _wrap is None else _wrap(problem, fit, chosen)
 
 
 def choose(problem: Problem, device: str = "cpu") -> Candidate:
@@ -155,7 +178,7 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     ValueError
         If no candidate, or none of those that `use` names, takes the problem; the message lists the reasons.
     """
-    return _choose(problem, device, settings.get_precision(), _override.get())
+    return _choose(problem, device, settings.get_precision(), _override.get(), _tuning)
 
 
 def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") -> None:
@@ -188,11 +211,13 @@ def explain_problem(problem: Problem, device: str = "cpu") -> str:
         chosen: Any = choose(problem, device)
     except ValueError:
         chosen = None
+    times = measured.seconds(problem, device, settings.get_precision())
     lines = [f"{problem.operation} {problem.which} on {device}: {problem}"]
     for candidate, reason in verdicts(problem, device):
         mark = "->" if candidate is chosen else "  "
         if reason is None:
             detail = f"cost {candidate.cost(problem):.3g}, expected error {candidate.tolerance(problem):.1e}"
+            detail += f", measured {times[candidate.name] * 1e3:.3g} ms" if candidate.name in times else ""
         else:
             detail = f"refused: {reason}"
         lines.append(f"{mark} {candidate.name:<16} {detail}")

@@ -117,14 +117,19 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def cpu_name() -> str:
+    """Return the CPU's model, as the system calls it."""
+    if Path("/proc/cpuinfo").is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
 def _cpu() -> str:
     from numbanet.cpu.isa import target
 
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        name = found[1] if found else name
-    return f"{name} (LLVM: {target()[1]})"
+    return f"{cpu_name()} (LLVM: {target()[1]})"
 
 
 def _instructions() -> str:
