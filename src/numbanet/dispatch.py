@@ -36,6 +36,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "local_response_norm": (("response",), "response"),
     "resample": (("resample",), "resample"),
     "group_norm": (("layer_norm", "group_norm"), "group_norm"),
+    "adaptive_max_pool2d": (("pool_adaptive",), "pool_adaptive"),
     "activation": (("activation",), "activation"),
     "softmax": (("softmax",), "softmax"),
     "cross_entropy": (("loss",), "loss"),

@@ -13,7 +13,8 @@ from numbanet import functional as F
 ONE = nnet.tensor([[1.0, 2.0], [3.0, 4.0]])
 # What each function needs beside its input.
 ARGUMENTS = {
-    "adaptive_avg_pool2d": (1,), "channel_shuffle": (1,), "chunk": (1,), "conv1d": (ONE,), "conv_transpose2d": (ONE,),
+    "adaptive_avg_pool2d": (1,), "adaptive_max_pool2d": (1,),
+    "channel_shuffle": (1,), "chunk": (1,), "conv1d": (ONE,), "conv_transpose2d": (ONE,),
     "group_norm": (1,), "interpolate": (2,), "layer_norm": (1,), "local_response_norm": (3,),
     "pixel_shuffle": (1,), "pixel_unshuffle": (1,), "split": (1,),
     "avg_pool2d": (1,), "batch_norm": (None, None, None, None, True), "conv2d": (ONE,),

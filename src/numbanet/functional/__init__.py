@@ -56,6 +56,7 @@ from numbanet.functional.pointwise import softplus as softplus
 from numbanet.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d
+from numbanet.functional.pool_adaptive import adaptive_max_pool2d as adaptive_max_pool2d
 from numbanet.functional.reduce import mean as mean
 from numbanet.functional.reduce import sum as sum
 from numbanet.functional.resample import interpolate as interpolate

@@ -44,6 +44,7 @@ from numbanet.nn.pointwise import Softplus as Softplus
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d
 from numbanet.nn.pool import MaxPool2d as MaxPool2d
+from numbanet.nn.pool_adaptive import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from numbanet.nn.resample import Upsample as Upsample
 from numbanet.nn.resample import UpsamplingBilinear2d as UpsamplingBilinear2d
 from numbanet.nn.resample import UpsamplingNearest2d as UpsamplingNearest2d

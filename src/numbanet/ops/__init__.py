@@ -82,6 +82,8 @@ from numbanet.ops.pool import avg_pool2d as avg_pool2d
 from numbanet.ops.pool import avg_pool2d_backward as avg_pool2d_backward
 from numbanet.ops.pool import max_pool2d as max_pool2d
 from numbanet.ops.pool import max_pool2d_backward as max_pool2d_backward
+from numbanet.ops.pool_adaptive import adaptive_max_pool2d as adaptive_max_pool2d
+from numbanet.ops.pool_adaptive import adaptive_max_pool2d_backward as adaptive_max_pool2d_backward
 from numbanet.ops.reduce import mean as mean
 from numbanet.ops.reduce import sum as sum
 from numbanet.ops.resample import interpolate as interpolate
