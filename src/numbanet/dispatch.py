@@ -40,6 +40,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "activation": (("activation",), "activation"),
     "softmax": (("softmax",), "softmax"),
     "cross_entropy": (("loss",), "loss"),
+    "multi_margin_loss": (("margin",), "margin"),
     "nll_loss": (("loss",), "loss"),
     "mse_loss": (("mse",), "loss"),
     "dropout": (("dropout",), "dropout"),

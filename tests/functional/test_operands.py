@@ -18,6 +18,8 @@ ARGUMENTS = {
     "group_norm": (1,), "interpolate": (2,), "layer_norm": (1,), "local_response_norm": (3,),
     "pixel_shuffle": (1,), "pixel_unshuffle": (1,), "split": (1,),
     "avg_pool2d": (1,), "batch_norm": (None, None, None, None, True), "conv2d": (ONE,),
+    "l1_loss": (ONE,), "smooth_l1_loss": (ONE,), "huber_loss": (ONE,), "binary_cross_entropy": (ONE,),
+    "binary_cross_entropy_with_logits": (ONE,), "kl_div": (ONE, None, None, "sum"), "multi_margin_loss": (ONE,),
     "cross_entropy": (ONE,), "expand": ((2, 2),), "flatten": (), "getitem": (0,), "linear": (ONE,), "matmul": (ONE,),
     "max_pool2d": (1,), "mse_loss": (ONE,), "nll_loss": (ONE,), "pad": ((1, 1),), "permute": ((1, 0),),
     "prelu": (ONE,),

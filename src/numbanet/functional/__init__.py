@@ -53,6 +53,13 @@ from numbanet.functional.pointwise import mish as mish
 from numbanet.functional.pointwise import prelu as prelu
 from numbanet.functional.pointwise import relu6 as relu6
 from numbanet.functional.pointwise import softplus as softplus
+from numbanet.functional.pointwise_loss import binary_cross_entropy as binary_cross_entropy
+from numbanet.functional.pointwise_loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+from numbanet.functional.pointwise_loss import huber_loss as huber_loss
+from numbanet.functional.pointwise_loss import kl_div as kl_div
+from numbanet.functional.pointwise_loss import l1_loss as l1_loss
+from numbanet.functional.pointwise_loss import multi_margin_loss as multi_margin_loss
+from numbanet.functional.pointwise_loss import smooth_l1_loss as smooth_l1_loss
 from numbanet.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d

@@ -41,6 +41,13 @@ from numbanet.nn.pointwise import Mish as Mish
 from numbanet.nn.pointwise import PReLU as PReLU
 from numbanet.nn.pointwise import ReLU6 as ReLU6
 from numbanet.nn.pointwise import Softplus as Softplus
+from numbanet.nn.pointwise_loss import BCELoss as BCELoss
+from numbanet.nn.pointwise_loss import BCEWithLogitsLoss as BCEWithLogitsLoss
+from numbanet.nn.pointwise_loss import HuberLoss as HuberLoss
+from numbanet.nn.pointwise_loss import KLDivLoss as KLDivLoss
+from numbanet.nn.pointwise_loss import L1Loss as L1Loss
+from numbanet.nn.pointwise_loss import MultiMarginLoss as MultiMarginLoss
+from numbanet.nn.pointwise_loss import SmoothL1Loss as SmoothL1Loss
 from numbanet.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from numbanet.nn.pool import AvgPool2d as AvgPool2d
 from numbanet.nn.pool import MaxPool2d as MaxPool2d

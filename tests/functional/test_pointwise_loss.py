@@ -1,0 +1,141 @@
+"""Losses of pairs of numbers and the hinge loss: values, gradients, reductions, edges, layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import nn
+from tests.gradcheck import gradcheck
+
+REDUCTIONS = ("mean", "sum", "none")
+CALLS = {
+    "l1": F.l1_loss, "smooth_l1": lambda x, t, **o: F.smooth_l1_loss(x, t, beta=0.3, **o),
+    "smooth_l1, beta 0": lambda x, t, **o: F.smooth_l1_loss(x, t, beta=0, **o),
+    "huber": lambda x, t, **o: F.huber_loss(x, t, delta=0.4, **o), "bce": F.binary_cross_entropy,
+    "logits": F.binary_cross_entropy_with_logits, "kl": F.kl_div,
+    "kl of logarithms": lambda x, t, **o: F.kl_div(x, t, log_target=True, **o),
+}  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:reduction='mean' divides:UserWarning")
+
+
+def operands(rng, shape):
+    x, t = rng.random(shape) * 0.9 + 0.05, rng.random(shape) * 0.9 + 0.05
+    return np.where(np.abs(np.abs(x - t) - 0.35) < 0.06, t + 0.2 * (x > t) - 0.1, x), t  # away from corners
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients(name, reduction, rng):
+    gradcheck(lambda x, t: CALLS[name](x, t, reduction=reduction), *operands(rng, (3, 4)))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_reductions_agree(name, rng):
+    for shape in [(3, 5), (), (40_000,), (2, 3, 4, 5)]:
+        x, t = (nnet.tensor(a) for a in operands(rng, shape))
+        each = CALLS[name](x, t, reduction="none")
+        assert each.shape == shape
+        np.testing.assert_allclose(CALLS[name](x, t, reduction="sum").data, each.data.sum(), rtol=1e-10)
+        np.testing.assert_allclose(CALLS[name](x, t).data, each.data.mean(), rtol=1e-10)
+
+
+def test_weights(rng):
+    x, t = operands(rng, (3, 4))
+    w = rng.random((3, 4)) + 0.5
+    gradcheck(lambda x, t: F.l1_loss(x, t, weight=nnet.tensor(w)), x, t)
+    gradcheck(lambda x, t: F.huber_loss(x, t, weight=nnet.tensor(w)), x, t)
+    gradcheck(lambda x, t: F.binary_cross_entropy(x, t, nnet.tensor(w[0])), x, t)
+    row, column = nnet.tensor(w[0]), nnet.tensor(w[:, :1])
+    gradcheck(lambda x, t: F.binary_cross_entropy_with_logits(x, t, column, pos_weight=row), x, t)
+    gradcheck(lambda x, t: F.binary_cross_entropy_with_logits(x, t, column, pos_weight=row, reduction="none"), x, t)
+
+
+def test_extremes():
+    x = nnet.tensor(np.array([0.0, 1.0, 0.0, 1.0], np.float32), requires_grad=True)
+    loss = F.binary_cross_entropy(x, nnet.tensor(np.array([0, 1, 1, 0], np.float32)), reduction="none")
+    assert loss.data.tolist() == [0, 0, 100, 100]
+    scores = nnet.tensor(np.array([1e4, -1e4, 50.0, -50.0], np.float32), requires_grad=True)
+    loss = F.binary_cross_entropy_with_logits(scores, nnet.tensor(np.array([0, 1, 1, 0], np.float32)), reduction="none")
+    np.testing.assert_allclose(loss.data, [1e4, 1e4, np.exp(-50), np.exp(-50)], rtol=1e-5)
+    loss.backward(np.ones(4, np.float32))
+    np.testing.assert_allclose(scores.grad.data, [1, -1, -np.exp(-50), np.exp(-50)], rtol=1e-5)
+    assert F.kl_div(nnet.tensor([0.5]), nnet.tensor([0.0]), reduction="sum").item() == 0
+    empty = nnet.tensor(np.zeros((0, 3)))
+    assert np.isnan(F.l1_loss(empty, empty).item()) and F.l1_loss(empty, empty, reduction="sum").item() == 0
+
+
+def test_broadcasting_and_memory_order(rng):
+    x, t = rng.standard_normal((2, 3, 4, 5)), rng.standard_normal((3, 1, 1))
+    with pytest.warns(UserWarning, match="broadcast"):
+        loss = F.l1_loss(nnet.tensor(x), nnet.tensor(t))
+    assert np.isclose(loss.item(), np.abs(x - t).mean())
+    moved = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    each = F.huber_loss(nnet.Tensor(moved), nnet.tensor(x * 0), reduction="none")
+    assert np.allclose(each.data, np.where(np.abs(x) < 1, x * x / 2, np.abs(x) - 0.5))
+    assert each.data.strides == moved.strides
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_hinge_loss(power, dtype, rng):
+    for rows, classes in [(4, 10), (1, 1), (33, 17), (5, 100), (0, 3), (2000, 16)]:
+        x, y = rng.standard_normal((rows, classes)).astype(dtype), rng.integers(0, classes, rows)
+        w = rng.random(classes).astype(dtype)
+        expected = np.zeros(rows)
+        for row in range(rows):
+            gaps = np.maximum(0.7 - x[row, y[row]] + x[row].astype(np.float64), 0) ** power
+            expected[row] = w[y[row]] * (gaps.sum() - gaps[y[row]]) / classes
+        t = nnet.tensor(x, requires_grad=True)
+        arguments = (nnet.tensor(y), power, 0.7, nnet.tensor(w))
+        loss = F.multi_margin_loss(t, *arguments, reduction="none")
+        np.testing.assert_allclose(loss.data, expected, atol=1e-5 if dtype == "float32" else 1e-12)
+        if rows:
+            F.multi_margin_loss(t, *arguments).backward()
+            with nnet.use("reference"):
+                wide = nnet.tensor(x.astype(np.float64), requires_grad=True)
+                F.multi_margin_loss(wide, *arguments[:3], nnet.tensor(w.astype(np.float64))).backward()
+            np.testing.assert_allclose(t.grad.data, wide.grad.data, atol=1e-6)
+    y = nnet.tensor(np.array([1, 0, 3]))
+    for reduction in REDUCTIONS:
+        gradcheck(lambda x, r=reduction: F.multi_margin_loss(x, y, power, reduction=r), rng.standard_normal((3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [(lambda x, t: F.l1_loss(x, t, reduction="all"), ValueError, "reduction must be one of"),
+     (lambda x, t: F.l1_loss(x, t[:, :2]), ValueError, "must agree"),
+     (lambda x, t: F.l1_loss(x, t, weight=t[0]), ValueError, "weight must have the shape"),
+     (lambda x, t: F.smooth_l1_loss(x, t, beta=-1), ValueError, "beta must be at least 0"),
+     (lambda x, t: F.huber_loss(x, t, delta=0), ValueError, "delta must be above 0"),
+     (lambda x, t: F.binary_cross_entropy(x, t[0]), ValueError, "target must have the shape"),
+     (lambda x, t: F.binary_cross_entropy(x + 1, t), ValueError, "probabilities from 0 to 1"),
+     (lambda x, t: F.binary_cross_entropy(x, t, t[:, :2]), ValueError, "agree"),
+     (lambda x, t: F.binary_cross_entropy(x, t.float()), TypeError, "dtypes must be equal"),
+     (lambda x, t: F.binary_cross_entropy_with_logits(x, t[0]), ValueError, "target must have the shape"),
+     (lambda x, t: F.multi_margin_loss(x, nnet.tensor([0, 1, 5])), IndexError, "5"),
+     (lambda x, t: F.multi_margin_loss(x, nnet.tensor([0, 1, -1])), IndexError, "-1"),
+     (lambda x, t: F.multi_margin_loss(x, nnet.tensor([0, 1, 2]), 3), ValueError, "p must be 1 or 2"),
+     (lambda x, t: nn.MultiMarginLoss(3), ValueError, "p must be 1 or 2")],
+)  # fmt: skip
+def test_refusals(call, error, message):
+    values = nnet.tensor(np.full((3, 5), 0.5))
+    with pytest.raises(error, match=message):
+        call(values, values)
+
+
+def test_layers(rng):
+    x, t = (nnet.tensor(a) for a in operands(rng, (3, 4)))
+    y, w = nnet.tensor(np.array([0, 3, 1])), nnet.tensor(rng.random(4))
+    for layer, want in [
+        (nn.L1Loss(reduction="sum"), F.l1_loss(x, t, reduction="sum")),
+        (nn.SmoothL1Loss(beta=0.2), F.smooth_l1_loss(x, t, beta=0.2)),
+        (nn.HuberLoss("none", 0.2), F.huber_loss(x, t, "none", 0.2)),
+        (nn.BCELoss(w), F.binary_cross_entropy(x, t, w)),
+        (nn.BCEWithLogitsLoss(w, pos_weight=w), F.binary_cross_entropy_with_logits(x, t, w, pos_weight=w)),
+        (nn.KLDivLoss(reduction="batchmean"), F.kl_div(x, t, reduction="sum") / 3),
+        (nn.MultiMarginLoss(2, 0.5, w), F.multi_margin_loss(x, y, 2, 0.5, w)),
+    ]:
+        np.testing.assert_allclose(layer(x, y if isinstance(layer, nn.MultiMarginLoss) else t).data, want.data)
