@@ -25,9 +25,9 @@ def in_new_process(code: str) -> Any:
 def test_import_takes_less_than_half_a_second() -> None:
     code = """
         import time
-        begin = time.perf_counter()
+        begin = time.process_time()
         import numbanet
-        print(time.perf_counter() - begin)
+        print(time.process_time() - begin)
     """
     # NumPy included. The best of several: the first reads from a cold disk, and other programs may hold the machine.
     best = min(in_new_process(code) for _ in range(5))

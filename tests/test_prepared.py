@@ -85,7 +85,7 @@ def test_inference_prepares_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return result
 
     monkeypatch.setattr(PreparedWeight, "form", counting)
-    model = nn.Sequential(conv(), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 81, 5)).eval()
+    model = nn.Sequential(conv(), nn.ReLU(), nn.Conv2d(16, 20, 1)).eval()
     first = infer(model)
     for _ in range(3):
         np.testing.assert_array_equal(infer(model), first)
