@@ -89,6 +89,13 @@ CONV_CASES = [
     ConvCase("depthwise, dilated", 1, 16, 15, 16, 16, 5, 5, (2, 1), (2, 0), (1, 2), 16),
     ConvCase("depthwise, padding above the input", 2, 7, 2, 2, 7, 3, 3, stride=3, padding=4, groups=7),
     ConvCase("depthwise, stride above the filter", 2, 3, 9, 9, 3, 2, 2, stride=4, groups=3),
+    ConvCase("groups of four channels", 2, 40, 9, 13, 40, 3, 3, padding=1, groups=10),
+    ConvCase("groups of four channels, stride 2, 5x5", 1, 36, 11, 12, 36, 5, 5, 2, ((2, 1), (0, 3)), groups=9),
+    ConvCase("groups of eight channels, wide image", 1, 32, 3, 75, 32, 3, 3, padding=1, groups=4),
+    ConvCase("groups of eight channels, stride 2", 2, 24, 8, 7, 24, 3, 3, stride=2, padding=1, groups=3),
+    ConvCase("groups of three and five channels", 2, 21, 7, 9, 35, 5, 5, padding=2, groups=7),
+    ConvCase("groups of two channels and one", 2, 34, 7, 9, 17, 3, 3, padding=2, dilation=2, groups=17),
+    ConvCase("depthwise with a multiplier, many channels", 1, 33, 6, 9, 66, 3, 3, padding=1, groups=33),
     ConvCase("depthwise with a multiplier", 1, 4, 6, 6, 8, 3, 3, padding=1, groups=4),
 ]
 

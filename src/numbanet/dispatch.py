@@ -25,7 +25,16 @@ from numbanet.problem import Problem
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
 _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "conv2d": (
-        ("conv_winograd", "conv_winograd_weight", "conv_direct", "conv_weight", "conv_band", "conv_depthwise"),
+        (
+            "conv_winograd",
+            "conv_winograd_weight",
+            "conv_direct",
+            "conv_weight",
+            "conv_band",
+            "conv_depthwise",
+            "conv_grouped",
+            "conv_grouped_weight",
+        ),
         "conv",
     ),
     "matmul": (("matmul_few", "matmul_outer", "matmul"), "matmul"),

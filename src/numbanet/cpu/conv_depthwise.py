@@ -7,25 +7,21 @@ reused from the cache.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance
-from numbanet.cpu.conv_weight import reduce_partials
+from numbanet.cpu.conv_direct import clear_unseen, grids, tolerance
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, splat, store, store_tail
-from numbanet.cpu.tile import stack_buffer
+from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, select, splat, store, store_tail
+from numbanet.cpu.tile import RELU, RESIDUAL, SIX, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
 _TAPS = 1024  # filter positions at most: a row's table of them is on the stack
 _PAIRS = 2 * _TAPS
 _ROWS = 4  # rows of positions a task
-_SHARES = 16  # partial results of a gradient of the weight
 
 
 @device
@@ -42,7 +38,19 @@ def _write(p, i, v, n):
 
 
 @device
-def _four(x, weight, table, count, c, source, step, start, y, out, out_step):
+def _finish(v, y, residual, at, n, flags):
+    """Add the residual, apply the activation (NaN stays NaN), and store."""
+    if flags & RESIDUAL:
+        v = v + _read(residual, at, n)
+    if flags & RELU:
+        v = select(v <= splat(y, 0.0), splat(y, 0.0), v)
+    if flags & SIX:
+        v = select(v >= splat(y, 6.0), splat(y, 6.0), v)
+    _write(y, at, v, n)
+
+
+@device
+def _four(x, weight, table, count, c, source, step, start, y, out, out_step, residual, flags):
     """Compute four neighbouring positions from `count` taps."""
     for channel in range(0, c, lanes(x)):
         n = c - channel
@@ -55,29 +63,29 @@ def _four(x, weight, table, count, c, source, step, start, y, out, out_step):
             a1 = fma(_read(x, at + step, n), w, a1)
             a2 = fma(_read(x, at + 2 * step, n), w, a2)
             a3 = fma(_read(x, at + 3 * step, n), w, a3)
-        _write(y, out + channel, a0, n)
-        _write(y, out + out_step + channel, a1, n)
-        _write(y, out + 2 * out_step + channel, a2, n)
-        _write(y, out + 3 * out_step + channel, a3, n)
+        _finish(a0, y, residual, out + channel, n, flags)
+        _finish(a1, y, residual, out + out_step + channel, n, flags)
+        _finish(a2, y, residual, out + 2 * out_step + channel, n, flags)
+        _finish(a3, y, residual, out + 3 * out_step + channel, n, flags)
 
 
 @device
-def _one(x, weight, table, count, c, source, start, y, out):
+def _one(x, weight, table, count, c, source, start, y, out, residual, flags):
     """Compute one position from `count` taps."""
     for channel in range(0, c, lanes(x)):
         n = c - channel
         a = _read(start, channel, n)
         for t in range(count):
             a = fma(_read(x, source + table[2 * t] + channel, n), _read(weight, table[2 * t + 1] + channel, n), a)
-        _write(y, out + channel, a, n)
+        _finish(a, y, residual, out + channel, n, flags)
 
 
 @kernel
-def depthwise_gather(task: Index, ints: I64, x: T, weight: T, taps: I64, start: T, y: T):
+def depthwise_gather(task: Index, ints: I64, x: T, weight: T, taps: I64, start: T, residual: T, y: T):
     """Convolve a few rows of positions; every output starts as the channel's number in `start`."""
     (
-        h, w, c, stride_h, stride_w, grid_h, grid_w, base, step_n, step_i, step_j, count, rows, all_rows,
-    ) = integers(ints, 14)  # fmt: skip
+        h, w, c, stride_h, stride_w, grid_h, grid_w, base, step_n, step_i, step_j, count, rows, all_rows, flags,
+    ) = integers(ints, 15)  # fmt: skip
     present = stack_buffer(ints, _PAIRS)  # pairs of source and weight offset: the taps whose source row exists,
     inside = stack_buffer(ints, _PAIRS)  # and those of them whose source column exists for one position
     columns = stack_buffer(ints, _TAPS)
@@ -98,7 +106,8 @@ def depthwise_gather(task: Index, ints: I64, x: T, weight: T, taps: I64, start: 
         while j < grid_w:
             if low <= j and j + 4 <= high:
                 _four(
-                    x, weight, present, found, c, j * stride_w * c, stride_w * c, start, y, out + j * step_j, step_j
+                    x, weight, present, found, c, j * stride_w * c, stride_w * c, start, y, out + j * step_j, step_j,
+                    residual, flags,
                 )  # fmt: skip
                 j += 4
             else:
@@ -108,40 +117,8 @@ def depthwise_gather(task: Index, ints: I64, x: T, weight: T, taps: I64, start: 
                         inside[2 * kept] = present[2 * t]
                         inside[2 * kept + 1] = present[2 * t + 1]
                         kept += 1
-                _one(x, weight, inside, kept, c, j * stride_w * c, start, y, out + j * step_j)
+                _one(x, weight, inside, kept, c, j * stride_w * c, start, y, out + j * step_j, residual, flags)
                 j += 1
-
-
-@kernel
-def depthwise_weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
-    """Sum gradient times input over one share of the output rows, for every tap and channel."""
-    h, w, c, stride_h, stride_w, p, q, count, all_rows, shares = integers(ints, 10)
-    base = task * count * c
-    for i in range(0, count * c, lanes(x)):
-        store_tail(out, base + i, splat(out, 0.0), count * c - i)
-    for row in range(task * all_rows // shares, (task + 1) * all_rows // shares):
-        n, i = row // p, row % p
-        for t in range(count):
-            source, column = i * stride_h + taps[3 * t], taps[3 * t + 1]
-            low = max(0, (-column + stride_w - 1) // stride_w)
-            high = min(q, (w - column + stride_w - 1) // stride_w)
-            if 0 <= source < h and low < high:
-                first = ((n * h + source) * w + column) * c
-                for channel in range(0, c, lanes(x)):
-                    left = c - channel
-                    a = splat(x, 0.0)
-                    b = a
-                    j = low
-                    while j + 2 <= high:
-                        here, there = row * q * c + j * c + channel, first + j * stride_w * c + channel
-                        a = fma(_read(g, here, left), _read(x, there, left), a)
-                        b = fma(_read(g, here + c, left), _read(x, there + stride_w * c, left), b)
-                        j += 2
-                    if j < high:
-                        here, there = row * q * c + j * c + channel, first + j * stride_w * c + channel
-                        a = fma(_read(g, here, left), _read(x, there, left), a)
-                    at = base + t * c + channel
-                    _write(out, at, _read(out, at, left) + (a + b), left)
 
 
 def _by_tap(weight: np.ndarray, p: ConvProblem) -> np.ndarray:
@@ -149,7 +126,14 @@ def _by_tap(weight: np.ndarray, p: ConvProblem) -> np.ndarray:
     return np.ascontiguousarray(weight.reshape(p.c, p.r * p.s).T)
 
 
-def _gather(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+def _gather(
+    p: ConvProblem,
+    source: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    residual: np.ndarray | None,
+    out: np.ndarray,
+) -> None:
     start = np.zeros(p.c, p.dtype) if bias is None else bias
     by_tap = _by_tap(weight, p)
     row, image = out.shape[2] * p.c, out.shape[1] * out.shape[2] * p.c
@@ -160,34 +144,18 @@ def _gather(p: ConvProblem, source: np.ndarray, weight: np.ndarray, bias: np.nda
         integers_ = (
             source.shape[1], source.shape[2], p.c, *grid.stride, *grid.size,
             grid.start[0] * row + grid.start[1] * p.c, image, grid.step[0] * row, grid.step[1] * p.c,
-            len(grid.taps), _ROWS, rows,
+            len(grid.taps), _ROWS, rows, epilogue_flags(p.epilogue),
         )  # fmt: skip
-        launch(depthwise_gather, -(-rows // _ROWS), (source, by_tap, grid.taps, start, out), integers_, p.dtype)
+        buffers = source, by_tap, grid.taps, start, start if residual is None else residual, out
+        launch(depthwise_gather, -(-rows // _ROWS), buffers, integers_, p.dtype)
 
 
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, weight, bias, _ = inputs
-    _gather(p, x, weight, bias, outputs[0])
+    _gather(p, *inputs, outputs[0])
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _gather(p, *inputs, None, outputs[0])
-
-
-@lru_cache(maxsize=256)
-def _taps(p: ConvProblem) -> Grid:
-    return grids(p)[0]
-
-
-def _backward_weight(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (x, grad), (out,) = inputs, outputs
-    rows, taps = p.n * p.p, _taps(p).taps
-    shares = min(_SHARES, rows)
-    partials, total = memory.empty((shares * out.size,), p.dtype), memory.empty((p.r * p.s, p.c), p.dtype)
-    integers_ = (p.h, p.w, p.c, *p.stride, p.p, p.q, len(taps), rows, shares)
-    launch(depthwise_weight_gradient, shares, (x, grad, taps, partials), integers_, p.dtype)
-    reduce_partials(partials, total, shares, p.dtype)
-    out.reshape(p.c, p.r * p.s)[...] = total.T
+    _gather(p, *inputs, None, None, outputs[0])
 
 
 def _supports(p: ConvProblem) -> str | None:
@@ -197,7 +165,7 @@ def _supports(p: ConvProblem) -> str | None:
         return "an empty input"
     if p.r * p.s > _TAPS:
         return f"a filter of {p.r * p.s} elements, more than {_TAPS}"
-    return "a fused residual or activation" if p.epilogue.residual or p.epilogue.activation else None
+    return None
 
 
 def _cost(p: ConvProblem) -> float:
@@ -211,5 +179,4 @@ def _candidate(run: Any) -> list[Candidate]:
 CANDIDATES: CandidateLists = {
     ("conv2d", "forward"): _candidate(_forward),
     ("conv2d", "backward_input"): _candidate(_backward_input),
-    ("conv2d", "backward_weight"): _candidate(_backward_weight),
 }
