@@ -225,3 +225,26 @@ def test_errors(rng):
         nnet.ops.max_pool2d(x[0, 0], 2)
     with pytest.raises(TypeError, match="input must have dtype float32 or float64"):
         nnet.ops.max_pool2d(x.astype(np.float16), 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 12, 12), (3, 48, 13, 11), (1, 200, 15, 16), (2, 64, 40, 33)], ids=str)
+def test_means_of_whole_images(shape, rng, poisoned):
+    x = rng.standard_normal(shape).astype(np.float32)
+    found = nnet.ops.adaptive_avg_pool2d(x, 1)
+    np.testing.assert_allclose(found, x.mean(axis=(2, 3), dtype=np.float64, keepdims=True), rtol=1e-5, atol=1e-7)
+    assert "-> cpu.sum" in nnet.explain("adaptive_avg_pool2d", shape, 1)
+
+
+@pytest.mark.parametrize("channels", [64, 40])
+def test_gradients_beyond_the_caches(channels, rng):
+    shape = (2, channels, 260, -(-(1 << 22) // (2 * channels * 260)))
+    x = rng.integers(0, 99, shape).astype(np.float32)
+    assert x.nbytes >= 1 << 24
+    y, offsets = max_pool2d_offsets(x, 3, 2, 1)
+    grad = rng.integers(1, 9, y.shape).astype(np.float32)
+    dx = nnet.ops.max_pool2d_backward(grad, offsets, shape, 3, 2, 1)
+    assert dx.sum(dtype=np.float64) == grad.sum(dtype=np.float64)
+    assert (dx != 0).sum() <= grad.size
+    dx = nnet.ops.avg_pool2d_backward(grad, shape, 3, 2, 1, divisor_override=1)
+    ones = nnet.ops.avg_pool2d(np.ones((1, 1, *shape[2:]), np.float32), 3, 2, 1, divisor_override=1)
+    assert dx.sum(dtype=np.float64) == (grad * ones).sum(dtype=np.float64)

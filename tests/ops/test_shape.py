@@ -218,3 +218,13 @@ def test_errors(rng):
         nnet.ops.to_dtype(x, np.float16)
     with pytest.raises(TypeError, match="input must have dtype float32 or float64"):
         nnet.ops.pad(x.astype(np.float16), (1, 1))
+
+
+def test_results_beyond_the_caches(rng):
+    a, b = rng.standard_normal((2, 9, 64, 90, 90)).astype(np.float32)
+    a, b = (memory.like_layout(x, memory.empty_channels_last(a.shape, np.float32)) for x in (a, b))
+    assert a.nbytes > 1 << 24
+    assert np.array_equal(ops.cat((a, b), 1), np.concatenate((a, b), 1))
+    assert np.array_equal(ops.cat((a[:, :63], b), 1), np.concatenate((a[:, :63], b), 1))
+    assert np.array_equal(ops.pad(a, (1, 1, 2, 0)), np.pad(a, ((0, 0), (0, 0), (2, 0), (1, 1))))
+    assert np.array_equal(ops.clone(a[:, :, 1:, 1:]), a[:, :, 1:, 1:])

@@ -247,7 +247,7 @@ def _parameter(value: float) -> np.ndarray:
 def _run(kernels: dict[str, Any], problem: Any, inputs: Arrays, outputs: Arrays) -> None:
     chunk = _SERIAL if problem.function in _CHEAP and problem.size <= _SERIAL else _CHUNK
     arrays = (*inputs, *outputs, _parameter(problem.parameter))
-    numbers = (problem.size, chunk, streams(outputs[0]))
+    numbers = (problem.size, chunk, streams(outputs[0].nbytes))
     launch(kernels[problem.function], -(-problem.size // chunk), arrays, numbers, problem.dtype)
 
 

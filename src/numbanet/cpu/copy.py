@@ -17,7 +17,8 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F32, F64, I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, store, store_tail
+from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, offset, store, store_tail
+from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.cpu.transpose import transpose_tile
 from numbanet.problem.shape import CopyProblem
 
@@ -27,11 +28,12 @@ _THIN = 8  # planes with a shorter side (the three colours of an image) leave mo
 
 
 @device
-def copy_run(x, i, y, o, count):
-    """Copy `count` elements that follow each other."""
+def copy_run(x, i, y, o, count, large):
+    """Copy `count` elements that follow each other; `large` says that y is (`drain` is the caller's)."""
+    past = large != 0 and aligned(offset(y, o))
     end = i + count
     while end - i >= lanes(x):
-        store(y, o, load(x, i))
+        put(y, o, load(x, i), past)
         i += lanes(x)
         o += lanes(x)
     if i < end:
@@ -61,9 +63,11 @@ def _place(task, ints, axes):
 def copy_lines(task: Index, ints: I64, axes: I64, x: T, y: T):
     """Both arrays are contiguous along b."""
     i, o, a_count, b_count = _place(task, ints, axes)
-    ax, ay = ints[5], ints[6]
+    ax, ay, large = ints[5], ints[6], ints[9]
     for a in range(a_count):
-        copy_run(x, i + a * ax, y, o + a * ay, b_count)
+        copy_run(x, i + a * ax, y, o + a * ay, b_count, large)
+    if large:
+        drain()
 
 
 @kernel
@@ -141,7 +145,8 @@ def _plan(problem: CopyProblem) -> _Plan:
         a_chunk = min(a[0], max(1, _CHUNK // b_chunk))
     tasks = math.prod(axis[0] for axis in axes) * -(-a[0] // a_chunk) * -(-b[0] // b_chunk)
     table = np.array([*axes, (1, 0, 0)], np.int64)
-    return _Plan(chosen, tasks, (len(axes), a[0], b[0], a_chunk, b_chunk, *a[1:], *b[1:]), table)
+    large = streams(math.prod(problem.shape) * np.dtype(problem.dtype).itemsize)
+    return _Plan(chosen, tasks, (len(axes), a[0], b[0], a_chunk, b_chunk, *a[1:], *b[1:], large), table)
 
 
 def _copy(problem: CopyProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -226,7 +226,7 @@ def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         repeated = (steps == (0, 1) for steps in wide.steps)
         buffers = [np.tile(x.reshape(-1), _REPEATS) if again else x for x, again in zip(buffers, repeated)]
         problem = wide
-    tasks, numbers = _cut(problem, elements, streams(outputs[0]))
+    tasks, numbers = _cut(problem, elements, streams(outputs[0].nbytes))
     buffers += buffers[:1] * (3 - len(buffers))
     launch(_KERNELS[problem.function], tasks, (*buffers, _raw(_span(outputs[0]))), numbers, problem.dtype)
 

@@ -118,7 +118,7 @@ def apply(problem: Any, x: Any, coefficients: Any, residual: Any, y: Any) -> Non
     elements = problem.rows * problem.channels
     rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
-    large = streams(y) and wide % numpy_lanes(problem.dtype) == 0
+    large = streams(y.nbytes) and wide % numpy_lanes(problem.dtype) == 0
     arrays = (x, coefficients, x if residual is None else residual, y)
     chosen = _NORMALIZE[problem.activation, problem.residual]
     launch(chosen, tasks, arrays, (elements, wide, rows, large), problem.dtype)

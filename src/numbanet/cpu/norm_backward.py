@@ -224,7 +224,7 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     )
     rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
-    large = streams(dx) and grad is not dx and wide % numpy_lanes(dtype) == 0
+    large = streams(dx.nbytes) and grad is not dx and wide % numpy_lanes(dtype) == 0
     launch(gradient_apply, tasks, (grad, x, coefficients, dx), (elements, wide, rows, large), dtype)
 
 

@@ -15,6 +15,7 @@ from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.copy import copy_run
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load, load_tail, splat, store, store_tail
+from numbanet.cpu.stream import drain, streams
 from numbanet.problem.shape import PadProblem
 
 _CHUNK = 1 << 12  # elements a task, about
@@ -39,7 +40,7 @@ def pad(task: Index, ints: I64, axes: I64, maps: I64, runs: I64, x: T, value: F6
     `axes` holds (size in y, stride in x, start in `maps`) of each outer axis, `runs` the (first in x or -1, count) of
     the pieces of a line, in units of `inner` elements.
     """
-    lines, chunk, outer, pieces, inner, line_size = integers(ints, 6)
+    lines, chunk, outer, pieces, inner, line_size, large = integers(ints, 7)
     for line in range(task * chunk, min(lines, (task + 1) * chunk)):
         i, rest, outside = 0, line, False
         for axis in range(outer - 1, -1, -1):
@@ -53,8 +54,10 @@ def pad(task: Index, ints: I64, axes: I64, maps: I64, runs: I64, x: T, value: F6
             if outside or first < 0:
                 fill_run(y, o, count, value[0])
             else:
-                copy_run(x, i + first * inner, y, o, count)
+                copy_run(x, i + first * inner, y, o, count, large)
             o += count
+    if large:
+        drain()
 
 
 @device
@@ -76,7 +79,7 @@ def fold(task: Index, ints: I64, starts: I64, sources: I64, grad: T, dx: T):
 
     Element l of the axis is the sum of those numbered ``sources[starts[l]:starts[l + 1]]``, in that order.
     """
-    runs, chunk, size, padded, inner = integers(ints, 5)
+    runs, chunk, size, padded, inner, large = integers(ints, 6)
     for run in range(task * chunk, min(runs, (task + 1) * chunk)):
         outer, at = run // size, run % size
         o = run * inner
@@ -85,9 +88,11 @@ def fold(task: Index, ints: I64, starts: I64, sources: I64, grad: T, dx: T):
         for k in range(starts[at], starts[at + 1]):
             i = (outer * padded + sources[k]) * inner
             if k == starts[at]:
-                copy_run(grad, i, dx, o, inner)
+                copy_run(grad, i, dx, o, inner, large)
             else:
                 add_run(grad, i, dx, o, inner)
+    if large:
+        drain()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +123,9 @@ def _plan(problem: PadProblem) -> _Plan:
     axes = [(shape[a], math.prod(problem.shape[a + 1 :]), starts[a]) for a in range(line)]
     lines, line_size = math.prod(shape[:line]), shape[line] * inner
     chunk = max(1, _CHUNK // line_size)
+    large = streams(lines * line_size * np.dtype(problem.dtype).itemsize)
     runs = _runs(maps[line])
-    integers = (lines, chunk, len(axes), len(runs), inner, line_size)
+    integers = (lines, chunk, len(axes), len(runs), inner, line_size, large)
     table = np.concatenate([*maps[:line], [0]]).astype(np.int64)
     return _Plan(-(-lines // chunk), integers, np.array([*axes, (1, 0, 0)], np.int64), table, runs)
 
@@ -148,7 +154,7 @@ def _pad_backward(problem: PadProblem, inputs: Arrays, outputs: Arrays, workspac
         dx = outputs[0] if axis == changed[-1] else memory.empty(tuple(shape), problem.dtype)
         outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
         runs, chunk = outer * shape[axis], max(1, _CHUNK // max(inner, 1))
-        ints = (runs, chunk, shape[axis], padded, inner)
+        ints = (runs, chunk, shape[axis], padded, inner, streams(dx.nbytes))
         launch(fold, -(-runs // chunk), (*_sources(problem, axis), grad, dx), ints, problem.dtype)
         grad = dx
 

@@ -11,11 +11,15 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists, rounding
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.pool_windows import adaptive_windows, inverse, windows
-from numbanet.cpu.simd import integers, lanes, load, load_tail, splat, store, store_tail
+from numbanet.cpu.reduce import sum_bytes, sum_over
+from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, splat, store, store_tail
+from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.problem.pool import AdaptiveAvgPoolProblem, AvgPoolProblem
+from numbanet.problem.reduce import ReduceProblem
 
 _FEW_ROWS = 8  # with fewer output rows in all, the channels of a row are shared out too
 _CHANNELS = 256
+_MANY = 128  # positions; beyond, the kernels of sums are faster
 
 
 @device
@@ -90,7 +94,8 @@ def average_backward(task: Index, ints: I64, rows: I64, columns: I64, heights: F
 
     A window's gradient is weighted by heights[p] * widths[q].
     """
-    c, h, w, p, q = integers(ints, 5)
+    c, h, w, p, q, large = integers(ints, 6)
+    past = large != 0 and aligned(dx)
     image, row = task // h, 3 * (task % h)
     top = (image * p + rows[row]) * q * c
     tall = rows[row + 1]
@@ -101,11 +106,13 @@ def average_backward(task: Index, ints: I64, rows: I64, columns: I64, heights: F
         out = (task * w + j) * c
         for i in range(0, whole, lanes(grad)):
             total = _shares(grad, at + i, q * c, c, tall, wide, heights, rows[row], widths, first, c, True)
-            store(dx, out + i, total)
+            put(dx, out + i, total, past)
         if whole < c:
             n = c - whole
             total = _shares(grad, at + whole, q * c, c, tall, wide, heights, rows[row], widths, first, n, False)
             store_tail(dx, out + whole, total, n)
+    if past:
+        drain()
 
 
 Tables = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -151,8 +158,25 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    ints = (problem.c, problem.h, problem.w, problem.p, problem.q)
+    large = streams(outputs[0].nbytes) and problem.c % numpy_lanes(problem.dtype) == 0
+    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, large)
     launch(average_backward, problem.n * problem.h, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
+
+
+def _as_sum(problem: Any) -> ReduceProblem:
+    """Return the mean over all positions of an image as a sum over the middle one of three dimensions."""
+    positions = problem.h * problem.w
+    return ReduceProblem("forward", problem.dtype, problem.n, positions, problem.c, 1 / positions)
+
+
+def _one(problem: Any) -> str | None:
+    if (problem.p, problem.q) != (1, 1):
+        return "the result has more than one position"
+    return None if problem.h * problem.w > _MANY else "too few positions: long runs are faster"
+
+
+def _sum(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    sum_over(_as_sum(problem), inputs, outputs, workspace)
 
 
 def _tolerance(problem: Any) -> float:
@@ -167,3 +191,6 @@ CANDIDATES: CandidateLists = {
     for operation in ("avg_pool2d", "adaptive_avg_pool2d")
     for which, run in (("forward", _forward), ("backward_input", _backward))
 }
+CANDIDATES["adaptive_avg_pool2d", "forward"].append(
+    Candidate("cpu.sum", _sum, _one, lambda p: 0.5, lambda p: sum_bytes(_as_sum(p)) if _one(p) is None else 0)
+)

@@ -32,6 +32,7 @@ from numbanet.cpu.simd import (
     store,
     store_tail,
 )  # fmt: skip
+from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.problem.pool import MaxPoolProblem
 
 
@@ -51,7 +52,8 @@ def _arrived(grad, offsets, at, down, right, tall, wide, code, back_h, back_w, n
 
 @device
 def _gather_row(task, ints, rows, columns, grad, offsets, dx):
-    c, h, w, p, q, step_h, step_w, back_h, back_w, pitch = integers(ints, 10)
+    c, h, w, p, q, step_h, step_w, back_h, back_w, pitch, large = integers(ints, 11)
+    past = large != 0 and aligned(dx)
     image, row = task // h, 3 * (task % h)
     top = (image * p + rows[row]) * q * c
     down, right = step_h * q * c, step_w * c
@@ -63,11 +65,13 @@ def _gather_row(task, ints, rows, columns, grad, offsets, dx):
         code = rows[row + 2] * pitch + columns[3 * j + 2]
         for i in range(0, whole, lanes(grad)):
             total = _arrived(grad, offsets, at + i, down, right, tall, wide, code, back_h, back_w, c, True)
-            store(dx, out + i, total)
+            put(dx, out + i, total, past)
         if whole < c:
             n = c - whole
             total = _arrived(grad, offsets, at + whole, down, right, tall, wide, code, back_h, back_w, n, False)
             store_tail(dx, out + whole, total, n)
+    if past:
+        drain()
 
 
 @kernel
@@ -170,7 +174,8 @@ def _gather(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace:
     steps = [d // g for d, g in zip(problem.dilation, common)]
     back = [s // g for s, g in zip(problem.stride, common)]
     pitch = problem.kernel[1]
-    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, *steps, back[0] * pitch, back[1], pitch)
+    large = streams(outputs[0].nbytes) and problem.c % numpy_lanes(problem.dtype) == 0
+    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, *steps, back[0] * pitch, back[1], pitch, large)
     arrays = (*_inverse_windows(problem), *inputs, *outputs)
     launch(_GATHER[problem.offsets], problem.n * problem.h, arrays, ints, problem.dtype)
 

@@ -186,7 +186,8 @@ def _direct(x: np.ndarray, outer: int, reduced: int, inner: int, scale: float, o
         launch(columns, -(-outer * strips // strips_a_task), (x, _scale(scale), out), numbers, dtype)
 
 
-def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    """Solve a ReduceProblem."""
     x, out = inputs[0], outputs[0]
     outer, reduced, inner = problem.outer, problem.reduced, problem.inner
     if workspace is not None:
@@ -213,7 +214,8 @@ def _cut(reduced: int, inner: int, vector: int) -> tuple[int, int, int, int]:
     return wide, tile, block_rows, -(-reduced * inner // (wide * block_rows))
 
 
-def _workspace_bytes(problem: Any) -> int:
+def sum_bytes(problem: Any) -> int:
+    """Return the size of the workspace that `sum_over` needs."""
     limit = _BLOCK if problem.inner == 1 else _DIRECT
     if problem.reduced <= limit or not problem.outer * problem.inner:
         return 0
@@ -222,5 +224,5 @@ def _workspace_bytes(problem: Any) -> int:
 
 
 CANDIDATES: CandidateLists = {
-    ("reduce", "forward"): [Candidate("cpu.vector", _run, workspace_bytes=_workspace_bytes)],
+    ("reduce", "forward"): [Candidate("cpu.vector", sum_over, workspace_bytes=sum_bytes)],
 }

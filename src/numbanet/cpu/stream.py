@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,9 +21,9 @@ _LARGE = 1 << 24  # bytes: half of what a third-level cache of 32 MiB holds
 _I64 = ir.IntType(64)
 
 
-def streams(y: np.ndarray) -> bool:
-    """Return whether a result is so large that `put` shall go past the caches."""
-    return y.nbytes >= _LARGE
+def streams(nbytes: int) -> bool:
+    """Return whether a result of so many bytes is so large that `put` shall go past the caches."""
+    return nbytes >= _LARGE
 
 
 @intrinsic

@@ -35,6 +35,14 @@ def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndar
     check_in_place(names[0], parameter)
     target = memory.dense(parameter)
     shape, strides, dtype, same = parameter.shape, parameter.strides, parameter.dtype, target is parameter
+    if same:
+        for array in row:  # nearly always there is nothing to be said about any of them
+            if array.__class__ is not np.ndarray or array.shape != shape or array.strides != strides:
+                break
+            if array.dtype != dtype or not array.flags.writeable:
+                break
+        else:
+            return row
     found = [target]
     for name, array in zip(names[1:], row[1:]):
         if name != "grad":
