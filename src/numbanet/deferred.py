@@ -1,8 +1,9 @@
 """Results that wait: what a layer computes is put off until somebody reads it, so that what follows can join in.
 
-In a model that `numbanet.nn.fuse` made, a convolution returns a `Deferred`. A batch norm, an addition or a ReLU that
-gets it returns another, which computes all in the convolution's own pass; whatever else gets it reads its values, and
-only then the kernel runs. So nothing has to be known about the code between the layers.
+In a model that `numbanet.nn.fuse` made, a convolution returns a `Deferred`; within `numbanet.capture`, so does a batch
+norm. A batch norm, an addition or a ReLU that gets it returns another, which computes all in the layer's own pass;
+whatever else gets it reads its values, and only then the kernel runs. So nothing has to be known about the code between
+the layers.
 
 A result that was joined and then is read as well costs its pass twice. Its layer notes that, and from then on its
 results are computed at that stage.
@@ -11,13 +12,24 @@ results are computed at that stage.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from numbanet.tape import needs_grad
-from numbanet.tensor import Tensor, values
+from numbanet.tape import Version, needs_grad
+from numbanet.tensor import Tensor
+from numbanet.tensor_methods import functional
+
+
+class Work(NamedTuple):
+    """What is to be computed: activation(norm(layer(x)) + residual), without what is None."""
+
+    x: Tensor
+    norm: Any = None
+    residual: Tensor | None = None
+    activation: str | None = None
 
 
 class Layer(Protocol):
@@ -25,58 +37,68 @@ class Layer(Protocol):
 
     stages: int
     """How many steps may join: 0 for none."""
+    recorded: bool
+    """Whether its results have gradients."""
+    activations: tuple[str, ...]
+    """Which may join."""
 
-    def execute(self, work: Work) -> np.ndarray:
-        """Compute."""
-
-
-class Work(NamedTuple):
-    """What is to be computed: activation(norm(layer(x)) + residual), without what is None."""
-
-    x: np.ndarray
-    norm: Any = None
-    residual: np.ndarray | None = None
-    activation: str | None = None
+    def execute(self, work: Work, again: bool) -> Tensor:
+        """Compute; `again` if some of it was computed before, and what it changes has changed."""
 
 
 class Deferred(Tensor):
-    """A tensor whose values are computed when they are first read.
+    """A tensor whose values are computed when they are first read, under the settings of the moment it was made.
 
     Parameters
     ----------
     layer : Layer
     work : Work
+        Before its operands are changed in place, the values are computed.
     shape : tuple of int
-    sources : tuple of Tensor
-        Whose memory the work reads: before it is changed in place, the values are computed.
-    stage : int
-        How many steps have joined.
+    requires_grad : bool
     """
 
-    __slots__ = ("_joined", "_layer", "_shape", "_sources", "_stage", "_work")
+    __slots__ = ("_begun", "_context", "_joined", "_layer", "_parent", "_shape", "_stage", "_step", "_work")
 
-    def __init__(self, layer: Layer, work: Work, shape: tuple[int, ...], sources: tuple[Tensor, ...], stage: int = 0):
-        # Not Tensor.__init__, which wants the values: the slot `data` stays empty, and Python asks __getattr__ for it.
-        self.requires_grad, self._grad, self._node = False, None, None
-        self._memory = type(sources[0]._memory)()
-        self._layer, self._work, self._shape, self._sources, self._stage = layer, work, shape, sources, stage
-        self._joined = False
-        for source in sources:
-            source._memory.add_reader(weakref.ref(self))
+    def __init__(self, layer: Layer, work: Work, shape: tuple[int, ...], requires_grad: bool = False):
+        # Not Tensor.__init__, which wants the values: the slots `data` and `_node` stay empty, and so Python asks
+        # __getattr__ for them.
+        self.requires_grad, self._grad, self._memory = requires_grad, None, Version()
+        self._layer, self._work, self._shape = layer, work, shape
+        self._context: Any = copy_context()
+        self._parent: Deferred | None = None
+        self._step: Callable[[Any], Tensor] | None = None
+        self._stage, self._joined, self._begun = 0, False, [False]
+        self._watch()
+
+    def _watch(self) -> None:
+        for source in (self._work.x, self._work.residual):
+            if source is not None:
+                source._memory.add_reader(weakref.ref(self))
 
     def __getattr__(self, name: str) -> Any:
-        if name != "data":
+        if name not in ("data", "_node"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if self._joined:
             self._layer.stages = min(self._layer.stages, self._stage)
-        self.data = self._layer.execute(self._work)
-        self._work, self._sources = Work(self.data), ()
-        return self.data
+        result = self._context.run(self._compute)
+        self.data, self._node, self._memory = result.data, result._node, result._memory
+        self._work, self._context, self._parent, self._step = Work(result), None, None, None
+        return getattr(self, name)
+
+    def _compute(self) -> Tensor:
+        ancestor = self._parent
+        while ancestor is not None and ancestor.pending:
+            ancestor = ancestor._parent
+        if ancestor is not None and self._step is not None:
+            return self._step(self._parent)
+        again, self._begun[0] = self._begun[0], True
+        return self._layer.execute(self._work, again)
 
     @property
     def pending(self) -> bool:
         """Whether the values are yet to be computed."""
-        return bool(self._sources)
+        return self._context is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,43 +123,48 @@ class Deferred(Tensor):
         """Return the number of elements."""
         return int(np.prod(self._shape))
 
-    def _join(self, work: Work, *sources: Tensor) -> Deferred | None:
+    def _join(self, step: Callable[[Any], Tensor], work: Work) -> Deferred | None:
         if self._stage >= self._layer.stages:
             return None
+        needed = self.requires_grad or needs_grad(work.residual)
+        later = Deferred(self._layer, work, self._shape, needed)
+        later._parent, later._step, later._stage, later._begun = self, step, self._stage + 1, self._begun
         self._joined = True
-        return Deferred(self._layer, work, self._shape, (*self._sources, *sources), self._stage + 1)
+        return later
 
     def normalised(self, norm: Any) -> Deferred | None:
         """Return the result of a batch norm, if that is still possible."""
         work = self._work
         if not self.pending or work.norm is not None or work.residual is not None or work.activation is not None:
             return None
-        return self._join(work._replace(norm=norm))
+        return self._join(norm, work._replace(norm=norm))
 
     def plus(self, other: Tensor) -> Deferred | None:
         """Return the sum with a tensor of this shape and dtype, if that is still possible."""
-        if not self.pending or self._work.residual is not None or self._work.activation is not None:
+        work = self._work
+        if not self.pending or work.residual is not None or work.activation is not None:
             return None
-        return self._join(self._work._replace(residual=values("other", other)), other)
+        settle(other)
+        return self._join(lambda parent: functional().add(parent, other), work._replace(residual=other))
 
     def activated(self, activation: str) -> Deferred | None:
         """Return the result of ``"relu"`` or ``"relu6"``, if that is still possible."""
         if not self.pending or self._work.activation is not None:
             return None
-        return self._join(self._work._replace(activation=activation))
+        function = getattr(functional(), activation)
+        return self._join(function, self._work._replace(activation=activation))
 
     def become(self, later: Deferred) -> Deferred:
-        """Take over what another is to compute: a change in place."""
-        self._work, self._sources, self._stage = later._work, later._sources, later._stage
-        self._joined = False
-        for source in self._sources:
-            source._memory.add_reader(weakref.ref(self))
+        """Take over what another, which joined this one, is to compute: a change in place."""
+        self._work, self._stage, self.requires_grad = later._work, later._stage, later.requires_grad
+        self._parent, self._step, self._joined = None, None, False
+        self._watch()
         return self
 
 
 def activated(input: Any, activation: str, inplace: bool) -> Tensor | None:
     """Let a ReLU join its operand; None if it can't."""
-    if type(input) is not Deferred:
+    if type(input) is not Deferred or activation not in input._layer.activations:
         return None
     later = input.activated(activation)
     return later if later is None or not inplace else input.become(later)
@@ -146,9 +173,11 @@ def activated(input: Any, activation: str, inplace: bool) -> Tensor | None:
 def added(a: Any, b: Any) -> Deferred | None:
     """Let an addition join one of its operands; None if it can't."""
     for first, second in ((a, b), (b, a)):
-        if type(first) is not Deferred or not isinstance(second, Tensor) or second is first or needs_grad(second):
+        if type(first) is not Deferred or not isinstance(second, Tensor) or second is first:
             continue
-        if second.shape == first.shape and second.dtype == first.dtype:
+        if second.shape != first.shape or second.dtype != first.dtype:
+            continue
+        if first._layer.recorded or not needs_grad(second):
             later = first.plus(second)
             if later is not None:
                 return later
@@ -165,4 +194,3 @@ def settle(result: Any) -> None:
     elif isinstance(result, Mapping):
         for item in result.values():
             settle(item)
-

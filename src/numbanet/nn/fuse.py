@@ -83,10 +83,12 @@ class _Deferring(Module):
     """A layer with a weight and a bias that puts off its result."""
 
     stages: int
+    recorded = False
+    activations = ("relu", "relu6")
     _constants: dict[int, tuple[Any, Any, np.ndarray, PreparedWeight]]
 
     def _later(self, input: Tensor, shape: tuple[int, ...]) -> Tensor:
-        later = Deferred(self, Work(array_of(input)), shape, (input,))
+        later = Deferred(self, Work(input), shape)
         if self.stages == 0:
             settle(later)
         return later
@@ -120,13 +122,15 @@ class FusedConv2d(_Deferring, Conv2d):
         options = (self.stride, self.padding, self.dilation, self.groups)
         return self._later(input, ops.conv2d_shape(x, array_of(self.weight), *options))
 
-    def execute(self, work: Work) -> np.ndarray:
+    def execute(self, work: Work, again: bool) -> Tensor:
         """Compute."""
         bias, weight = self._operands(work.norm)
-        return ops.conv2d(
-            work.x, weight, bias, self.stride, self.padding, self.dilation, self.groups,
-            residual=work.residual, activation=work.activation,
+        residual = None if work.residual is None else array_of(work.residual)
+        y = ops.conv2d(
+            array_of(work.x), weight, bias, self.stride, self.padding, self.dilation, self.groups,
+            residual=residual, activation=work.activation,
         )  # fmt: skip
+        return Tensor(y)
 
 
 class FusedLinear(_Deferring, Linear):
@@ -139,10 +143,11 @@ class FusedLinear(_Deferring, Linear):
             return super().forward(input)
         return self._later(input, (*x.shape[:-1], self.out_features))
 
-    def execute(self, work: Work) -> np.ndarray:
+    def execute(self, work: Work, again: bool) -> Tensor:
         """Compute."""
         bias, weight = self._operands(work.norm)
-        return ops.linear(work.x, weight, bias, residual=work.residual, activation=work.activation)
+        residual = None if work.residual is None else array_of(work.residual)
+        return Tensor(ops.linear(array_of(work.x), weight, bias, residual=residual, activation=work.activation))
 
 
 class _Joining(Module):
