@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numbanet import optim as optim
     from numbanet import train as train
     from numbanet import viz as viz
+    from numbanet.capturing import capture as capture
     from numbanet.cpu.parallel import get_num_threads as get_num_threads
     from numbanet.cpu.parallel import set_num_threads as set_num_threads
     from numbanet.tuning import tune as tune
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # What `import numbanet` does not wait for: it is imported when it is first used.
 _LAZY_MODULES = ("data", "io", "models", "nn", "optim", "train", "viz")
 _LAZY_NAMES = {
+    "capture": "numbanet.capturing",
     "get_num_threads": "numbanet.cpu.parallel",
     "set_num_threads": "numbanet.cpu.parallel",
     "tune": "numbanet.tuning",

@@ -143,6 +143,11 @@ def use(*names: str) -> Iterator[None]:
         _override.reset(token)
 
 
+def current_override() -> frozenset[str]:
+    """Return the names that `use` gives priority here."""
+    return _override.get()
+
+
 def verdicts(problem: Problem, device: str) -> list[tuple[Candidate, str | None]]:
     """Return each candidate of the problem's list with None, or the reason why it refuses."""
     return [(c, c.supports(problem)) for c in candidates(device, problem.operation, problem.which)]

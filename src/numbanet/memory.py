@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from sys import getrefcount
 from typing import Any, NamedTuple
@@ -37,11 +40,53 @@ class _Block(np.ndarray):
     """Memory of the pool. Its type is one of its own, or NumPy would take it, not the lease, as the base of arrays."""
 
 
+Arena = dict[int, list[np.ndarray]]
+"""Idle blocks by size, of one recording."""
+
+_arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
+
+
+@contextmanager
+def arena() -> Iterator[None]:
+    """Within a ``with`` block, take all memory, small arrays too, from blocks that nothing else gets.
+
+    A block that is free again serves the next array of its size. What `pinned` keeps of it is overwritten in the order
+    in which the blocks were used: repeating what was computed in the ``with`` block repeats its results.
+    """
+    token = _arena.set({})
+    try:
+        yield
+    finally:
+        _arena.reset(token)
+
+
+def in_arena() -> bool:
+    """Return whether memory comes from an arena: what is done to it is recorded, so NumPy shall not do it."""
+    return _arena.get() is not None
+
+
+def pinned(x: np.ndarray) -> np.ndarray:
+    """Return an array on the memory of x that keeps the block of its arena, but does not keep it from being reused."""
+    owner = x
+    while type(owner.base) is np.ndarray:
+        owner = owner.base
+    lease = owner.base
+    if type(lease) is not _Lease or lease.arena is None or lease.base is None:
+        return x
+    distance = x.__array_interface__["data"][0] - lease.__array_interface__["data"][0]
+    return np.ndarray(x.shape, x.dtype, lease.base, distance, x.strides)
+
+
 class _Lease(np.ndarray):
     """Holds a block while arrays view it; NumPy keeps it alive as the base of those arrays."""
 
+    arena: Arena | None = None
+
     def __del__(self) -> None:
         block = self.base
+        if self.arena is not None and block is not None:
+            self.arena.setdefault(block.nbytes, []).append(block)
+            return
         # A finaliser may run in the middle of `empty` on the same thread: it must not wait for the lock.
         if type(block) is _Block and _lock.acquire(blocking=False):
             try:
@@ -106,6 +151,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
+    planned = _arena.get()
+    if planned is not None:
+        idle = planned.get(_rounded(size) + _ALIGNMENT)
+        lease = (idle.pop() if idle else _fresh(_rounded(size) + _ALIGNMENT)).view(_Lease)
+        lease.arena = planned
+        return np.ndarray(shape, dtype, lease, -lease.__array_interface__["data"][0] % _ALIGNMENT)
     if size < _SMALL:
         return np.empty(shape, dtype)
     try:

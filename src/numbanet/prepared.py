@@ -37,7 +37,8 @@ class PreparedWeight:
 
     def __init__(self, weight: np.ndarray):
         self.shape = weight.shape
-        self.array = memory.channels_last(weight) if weight.ndim == 4 else np.ascontiguousarray(weight)
+        # A view also where it has the shape: who holds it does not hold the weight, whose references are counted.
+        self.array = memory.channels_last(weight) if weight.ndim == 4 else np.ascontiguousarray(weight).view()
         self._forms: dict[Hashable, Any] = {}
 
     @property

@@ -270,6 +270,10 @@ class Tensor(Methods):
     def expose(self) -> None:
         """Take notice that someone gets the memory, and may write to it without a word; see `nn.Parameter`."""
 
+    def stamp(self) -> tuple[int, int]:
+        """Return what differs after each change of the values that was noticed."""
+        return id(array_of(self)), self._memory.changes
+
     def prepared(self) -> PreparedWeight | None:
         """Return the prepared forms of a weight that nobody can change unnoticed, else None; see `nn.Parameter`."""
         return None

@@ -18,9 +18,11 @@ import importlib.metadata
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -33,6 +35,7 @@ from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
+from numbanet.memory import pinned
 from numbanet.problem.base import integer
 
 MAX_POINTERS = 10
@@ -342,12 +345,38 @@ def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: S
         raise TypeError(f"kernel {kernel.name} takes {count} buffers, got {len(arrays)}")
     numbers = _block(tuple(integers))
     call = (address, id(expected), count, id(arrays), id(numbers), tasks)
-    if not _start(call):
+    if not start(call):
         arrays = _plain(kernel, arrays, dtype)
-        _start((*call[:3], id(arrays), *call[4:]))
+        call = (*call[:3], id(arrays), *call[4:])
+        start(call)
+    record = _record.get()
+    if record is not None:
+        fixed = tuple(map(pinned, arrays))
+        record.append(Launch((*call[:3], id(fixed), *call[4:]), (expected, fixed, numbers)))
 
 
-def _start(call: tuple[int, ...]) -> bool:
+class Launch(NamedTuple):
+    """A launch that can be repeated with `start`."""
+
+    call: tuple[int, ...]
+    operands: Any
+    """What the addresses in the call belong to."""
+
+
+_record: ContextVar[list[Launch] | None] = ContextVar("numbanet_record", default=None)
+
+
+@contextmanager
+def recording(launches: list[Launch]) -> Iterator[None]:
+    """Within a ``with`` block, append all launches to a list; see `numbanet.memory.arena` for their memory."""
+    token = _record.set(launches)
+    try:
+        yield
+    finally:
+        _record.reset(token)
+
+
+def start(call: tuple[int, ...]) -> bool:
     """Run the driver; return False, and nothing has run, if a buffer does not fit its pointer."""
     if call[5] <= 1 or _state.serial_only:
         return _state.serial(*call)

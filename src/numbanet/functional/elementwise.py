@@ -17,7 +17,7 @@ from numbanet.tensor import Tensor, values
 
 
 def _data(value: Any) -> Any:
-    return value.data if isinstance(value, Tensor) else value
+    return values("input", value) if isinstance(value, Tensor) else value
 
 
 def _needs(value: Any) -> bool:

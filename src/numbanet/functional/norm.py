@@ -82,7 +82,7 @@ def fused_batch_norm(
         None if running_mean is None else running_mean.data,
         None if running_var is None else running_var.data,
         scale,
-        None if bias is None else bias.data,
+        None if bias is None else values("bias", bias),
         training,
         momentum,
         eps,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import Deferred, Work, settle
+from numbanet.functional.norm import fused_batch_norm
 from numbanet.nn.conv import Conv2d
 from numbanet.nn.linear import Linear
 from numbanet.nn.module import Module
@@ -50,7 +52,8 @@ def fuse(model: M) -> M:
     Notes
     -----
     Within ``forward``, what a fused layer returns is computed when it is first read. Changes in place through tensors
-    are safe in between; whoever changes an array that he got from ``tensor.data`` changes what the layer sees.
+    are safe in between; whoever changes an array that he got from ``tensor.data`` changes what the layer sees. Who
+    keeps an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
@@ -79,12 +82,29 @@ def _fused(module: Any, made: dict[int, Module]) -> Any:
     return made[id(module)]
 
 
+_twins: WeakKeyDictionary[Module, Module] = WeakKeyDictionary()
+
+
+def stand_in(module: Any) -> Any:
+    """Return what runs in place of a module within `numbanet.capture`: its fused twin, with the same parameters."""
+    twin = _twins.get(module)
+    if twin is None:
+        twin = _fused(module, {})
+        if twin is not module:
+            _twins[module] = twin
+    if twin is not module:
+        if module._forward_hooks or module._forward_pre_hooks:
+            return module
+        twin.__dict__["training"] = module.training
+    return twin
+
+
 class _Deferring(Module):
     """A layer with a weight and a bias that puts off its result."""
 
     stages: int
     recorded = False
-    activations = ("relu", "relu6")
+    activations: tuple[str, ...] = ("relu", "relu6")
     _constants: dict[int, tuple[Any, Any, np.ndarray, PreparedWeight]]
 
     def _later(self, input: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -96,7 +116,7 @@ class _Deferring(Module):
     def _folded(self, norm: Any) -> tuple[np.ndarray, PreparedWeight]:
         """Return the bias and the weight with a batch norm in them; they are kept as long as nobody changes a part."""
         parts = (self.weight, self.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        state = tuple([(id(part), 0 if part is None else part._version) for part in parts])
+        state = tuple([None if part is None else part.stamp() for part in parts])
         known = self._constants.get(id(norm))
         if known is None or known[0] != state:
             bias, weight = fold(self.weight, self.bias, norm)
@@ -151,26 +171,60 @@ class FusedLinear(_Deferring, Linear):
 
 
 class _Joining(Module):
-    """A batch norm that joins the layer before it."""
+    """A batch norm that joins the layer before it, or puts off its result so that others can join it."""
+
+    stages: int
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
-        if type(input) is Deferred and input.ndim in self._dims and not self.training and self.running_mean is not None:
+        if not isinstance(input, Tensor) or input.ndim not in self._dims or input.shape[1] != self.num_features:
+            return super().forward(input)
+        if type(input) is Deferred and not self.training and self.running_mean is not None:
             # Of a linear layer, only (N, C) has the channels where the batch norm looks for them.
-            fits = input.shape[1] == self.num_features and (input.ndim == 4 or isinstance(self, BatchNorm1d))
-            if fits and input.ndim in (2, 4) and input.dtype == self.running_mean.dtype:
+            if input.ndim in (2, 4) and input.dtype == self.running_mean.dtype:
                 later = input.normalised(self)
                 if later is not None:
                     return later
-        return super().forward(input)
+        settle(input)
+        return Deferred(
+            _BatchNormCall(self, *self._statistics(input)), Work(input), input.shape,
+            needs_grad(input, self.weight, self.bias),
+        )  # fmt: skip
 
 
 class FusedBatchNorm1d(_Joining, BatchNorm1d):
-    """A batch norm that joins the linear layer before it; see `fuse`."""
+    """A batch norm in a fused model; see `fuse`."""
 
 
 class FusedBatchNorm2d(_Joining, BatchNorm2d):
-    """A batch norm that joins the convolution before it; see `fuse`."""
+    """A batch norm in a fused model; see `fuse`."""
+
+
+class _BatchNormCall:
+    """One call of a batch norm: what it takes besides its input is settled when it is made."""
+
+    recorded = True
+    activations: tuple[str, ...] = ("relu",)
+
+    def __init__(self, norm: Any, mean: Tensor | None, var: Tensor | None, batch: bool, share: float):
+        self.norm, self.statistics, self.batch, self.share = norm, (mean, var), batch, share
+
+    @property
+    def stages(self) -> int:
+        """How many steps may join: what the layer has learned."""
+        return self.norm.stages
+
+    @stages.setter
+    def stages(self, value: int) -> None:
+        self.norm.stages = value
+
+    def execute(self, work: Work, again: bool) -> Tensor:
+        """Compute; the running averages follow the batch once."""
+        mean, var = (None, None) if again and self.batch else self.statistics
+        norm = self.norm
+        return fused_batch_norm(
+            work.x, mean, var, norm.weight, norm.bias, self.batch, self.share, norm.eps, work.activation, work.residual
+        )
 
 
 _KINDS: dict[type[Module], type[Module]] = {

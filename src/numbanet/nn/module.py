@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,9 @@ from numbanet.tensor import Tensor
 Self = TypeVar("Self", bound="Module")
 
 _TABLES = ("_parameters", "_buffers", "_modules")
+
+STAND_IN: ContextVar[Callable[[Any], Any] | None] = ContextVar("numbanet_stand_in", default=None)
+"""Within `numbanet.capture`: gives the module that runs in place of one that is called."""
 
 
 class Module:
@@ -45,6 +49,9 @@ class Module:
         raise NotImplementedError(f'{type(self).__name__} has no "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        stand_in = STAND_IN.get()
+        if stand_in is not None:
+            self = stand_in(self)
         if not self._forward_pre_hooks and not self._forward_hooks:
             return self.forward(*args, **kwargs)
         for hook, with_kwargs in list(self._forward_pre_hooks.values()):

@@ -93,8 +93,8 @@ class _BatchNorm(Module):
                 parameter.data[...] = value
                 parameter.bump_version()
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised input; in training mode update the running averages."""
+    def _statistics(self, input: Tensor) -> tuple[Tensor | None, Tensor | None, bool, float]:
+        """Return what a call needs: running mean and variance, whether to use the batch's, the batch's weight."""
         if input.ndim not in self._dims:
             raise ValueError(f"input must have {' or '.join(map(str, self._dims))} dimensions, got shape {input.shape}")
         share = 0.0 if self.momentum is None else self.momentum
@@ -107,6 +107,11 @@ class _BatchNorm(Module):
         # Without tracking the running averages, if there are any, stay as they are.
         use = not self.training or self.track_running_stats
         mean, var = (self.running_mean, self.running_var) if use else (None, None)
+        return mean, var, batch, share
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input; in training mode update the running averages."""
+        mean, var, batch, share = self._statistics(input)
         return F.batch_norm(input, mean, var, self.weight, self.bias, batch, share, self.eps)
 
     def extra_repr(self) -> str:

@@ -33,7 +33,7 @@ class Parameter(Tensor):
         If the values are not numbers.
     """
 
-    __slots__ = ("_counts", "_prepared")
+    __slots__ = ("_counts", "_exposures", "_prepared")
 
     _prepared: PreparedWeight | None
     _counts: tuple[int, int, int]
@@ -58,6 +58,11 @@ class Parameter(Tensor):
     def expose(self) -> None:
         """Drop what was prepared: who gets the values may change them."""
         self._prepared = None
+        self._exposures = getattr(self, "_exposures", 0) + 1
+
+    def stamp(self) -> tuple[int, int]:
+        """Return what differs after each change of the values, and whenever someone got them to change them."""
+        return id(array_of(self)), self._version + self._exposures
 
     def prepared(self) -> PreparedWeight | None:
         """Return the prepared forms of the values, where nobody can change them unnoticed, else None.

@@ -170,7 +170,7 @@ def linear(
     rows = x.shape[0] if x.ndim == 2 else math.prod(x.shape[:-1])
     out = memory.empty((rows, *(before or (1,))), dtype)
     if out.size:
-        a, a_rows = _stack(x if x.ndim == 2 else x.reshape(rows, columns))
+        a, a_rows = _stack(x if x.ndim == 2 else contiguous(x).reshape(rows, columns))
         b: np.ndarray | PreparedWeight
         if isinstance(weight, PreparedWeight):
             b, b_rows = weight, False  # row by row, so its transpose column by column

@@ -37,7 +37,7 @@ _SMALL = 1 << 12  # elements; NumPy has copied fewer before a kernel is launched
 def copy_into(y: np.ndarray, x: np.ndarray) -> None:
     """Copy x to y, an array of the same shape and dtype but of any strides, not overlapping with it."""
     stand_in = _STAND_INS.get(x.itemsize)
-    if x.size < _SMALL or stand_in is None or not x.dtype.isnative:
+    if (x.size < _SMALL and not memory.in_arena()) or stand_in is None or not x.dtype.isnative or not x.size:
         y[...] = x
         return
     size = x.itemsize
