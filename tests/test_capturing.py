@@ -77,6 +77,10 @@ def test_other_shapes_dtypes_and_settings_are_recorded_anew() -> None:
             check(captured, model, images())
         with nnet.use("reference"):
             check(captured, model, images())
+    before = len(captured._plans)
+    nnet.dispatch.renew()
+    check(captured, model, images())
+    assert len(captured._plans) == before + 1
     strided = nnet.tensor(RNG.standard_normal((2, 10, 10, 8), dtype=np.float32)).permute(0, 3, 1, 2)
     check(captured, model, strided)
     model.double()

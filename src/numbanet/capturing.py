@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory, ops, settings
+from numbanet import dispatch, memory, ops, settings
 from numbanet.cpu import parallel
 from numbanet.deferred import settle
-from numbanet.dispatch import current_override
 from numbanet.nn.fuse import stand_in
 from numbanet.nn.module import STAND_IN, Module
 from numbanet.ops.shape import copy_into
@@ -44,7 +43,7 @@ class Captured:
         form = _form((args, kwargs), inputs)
         if is_grad_enabled() or not inputs:
             return self._run(args, kwargs, [])
-        key = form, settings.get_precision(), current_override()
+        key = form, dispatch.conditions()
         with self._lock:
             plan = self._plans.get(key)
             if plan is not None and plan.recorded and plan.holds():

@@ -143,9 +143,9 @@ def use(*names: str) -> Iterator[None]:
         _override.reset(token)
 
 
-def current_override() -> frozenset[str]:
-    """Return the names that `use` gives priority here."""
-    return _override.get()
+def conditions() -> tuple[str, frozenset[str], int]:
+    """Return what a choice depends on beside the problem and the device: precision, override, what was measured."""
+    return settings.get_precision(), _override.get(), _tuning
 
 
 def verdicts(problem: Problem, device: str) -> list[tuple[Candidate, str | None]]:
@@ -194,7 +194,7 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     ValueError
         If no candidate, or none of those that `use` names, takes the problem; the message lists the reasons.
     """
-    return _choose(problem, device, settings.get_precision(), _override.get(), _tuning)
+    return _choose(problem, device, *conditions())
 
 
 def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") -> None:
