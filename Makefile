@@ -17,6 +17,8 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 ARGS   ?=
 
 BIN := $(VENV)/bin
+# One process a core, but not many: each loads or compiles the kernels that it needs.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: train test parity test-cuda test-cuda-here lint types asv-check bench-quick wheel clean
@@ -26,17 +28,17 @@ train: $(VENV)/.core
 	$(BIN)/numbanet train --data digits $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 parity: $(VENV)/.test $(VENV)/.torch
-	$(BIN)/python -m pytest tests/parity $(ARGS)
+	$(PYTEST) tests/parity $(ARGS)
 
 # In a virtual environment of its own: numba-cuda takes the place of Numba's built-in CUDA side.
 test-cuda:
 	@$(MAKE) --no-print-directory VENV=$(VENV)-cuda test-cuda-here
 
 test-cuda-here: $(VENV)/.testcuda
-	$(BIN)/python -m pytest tests/cuda $(ARGS)
+	$(PYTEST) tests/cuda $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
