@@ -31,6 +31,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
             "conv_direct",
             "conv_weight",
             "conv_band",
+            "conv_band_input",
             "conv_depthwise",
             "conv_grouped",
             "conv_grouped_weight",

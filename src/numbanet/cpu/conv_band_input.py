@@ -1,0 +1,160 @@
+"""Gradient of a convolution's input for few in-channels (the first layer): products of whole filter rows, then a sum.
+
+With the in-channels alone as columns, a register tile would be mostly empty. Here its columns are a filter row (s, c):
+for each input row, ``z[q, (s, c)] = sum over filter rows r and k of g[p(r), q, k] * weight[k, r, s, c]`` is a matrix
+product, and each input pixel is the sum of the few z that lie over it. z stays in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance, zeros
+from numbanet.cpu.pack import pack, panel_count
+from numbanet.cpu.parallel import launch
+from numbanet.cpu.simd import integers, lanes, load, numpy_lanes, offset, splat, store, store_tail
+from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, stack_buffer
+from numbanet.problem.conv import ConvProblem
+
+_PRODUCTS = 16384  # numbers of z
+_POSITIONS = 192  # positions (row, q) of a task, about
+_LINE = 4096  # numbers of an input row
+
+
+@device
+def _sum_row(z, q, columns, c, w, s_size, stride, left, dilation, s_step, q_step, line):
+    """Write an input row of `w` pixels to `line`: each is the sum of the products that lie over it."""
+    for channel in range(0, c, lanes(z)):
+        for j in range(w):
+            # The first s whose products lie over pixel j, and the output column that it belongs to.
+            s = 0
+            while s < s_size and (j + left - s * dilation) % stride != 0:
+                s += 1
+            total, at = splat(z, 0.0), (j + left - s * dilation) // stride
+            while s < s_size:
+                if 0 <= at < q:
+                    total = total + load(z, at * columns + s * c + channel)
+                s += s_step
+                at -= q_step
+            if channel + lanes(z) <= c:
+                store(line, j * c + channel, total)
+            else:
+                store_tail(line, j * c + channel, total, c - channel)
+
+
+@kernel
+def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T):
+    """Compute a few input rows of one image that see the same filter rows."""
+    (
+        h, w, c, p, q, k, r_size, s_size, stride_h, stride_w, top, left, dilation_h, dilation_w,
+        r_step, p_step, s_step, q_step, columns, band_rows, bands, panels,
+    ) = integers(ints, 22)  # fmt: skip
+    residue, band, n = task % stride_h, task // stride_h % bands, task // (stride_h * bands)
+    first, vector = residue + band * band_rows * stride_h, lanes(g)
+    rows = min(band_rows, (h - first + stride_h - 1) // stride_h)
+    r_first = 0
+    while r_first < r_size and (first + top - r_first * dilation_h) % stride_h != 0:
+        r_first += 1
+    z, line = stack_buffer(g, _PRODUCTS), stack_buffer(g, _LINE)
+    sources, outs = stack_buffer(ints, TABLE), stack_buffer(ints, TABLE)
+    if rows > 0 and r_first < r_size:
+        count = rows * q
+        padded = count + MAX_ROWS
+        taps = (r_size - r_first + r_step - 1) // r_step
+        pixel = address(g, k) - address(g, 0)
+        for tap in range(taps):
+            for i in range(rows):
+                row = (first + i * stride_h + top - (r_first + tap * r_step) * dilation_h) // stride_h
+                inside = 0 <= row < p
+                here = address(g, (n * p + row) * q * k) if inside else address(zero, 0)
+                step = pixel if inside else 0
+                for j in range(q):
+                    sources[tap * padded + i * q + j] = here + j * step
+            for m in range(count, padded):
+                sources[tap * padded + m] = sources[tap * padded + count - 1]
+        for m in range(padded):
+            outs[m] = address(z, min(m, count - 1) * columns)
+        for panel in range(panels):
+            column = panel * MAX_VECTORS * vector
+            width = min(MAX_VECTORS, (columns - column + vector - 1) // vector)
+            pitch = width * vector
+            run_tiles(
+                width, min(columns - column - pitch + vector, vector), sources, padded, 0, taps, k,
+                offset(packed, column * r_size * k + r_first * k * pitch), r_step * k * pitch,
+                outs, column, count, 0, zero, 0,
+            )  # fmt: skip
+    for i in range(rows):
+        size = s_size if r_first < r_size else 0
+        _sum_row(
+            offset(z, i * q * columns), q, columns, c, w, size, stride_w, left, dilation_w, s_step, q_step, line
+        )  # fmt: skip
+        out = (n * h + first + i * stride_h) * w * c
+        for j in range(0, w * c, vector):
+            if j + vector <= w * c:
+                store(dx, out + j, load(line, j))
+            else:
+                store_tail(dx, out + j, load(line, j), w * c - j)
+
+
+def _steps(stride: int, dilation: int) -> tuple[int, int]:
+    """Return the distance of filter positions that lie over one input pixel, and that of their output positions."""
+    common = math.gcd(stride, dilation)
+    return stride // common, dilation // common
+
+
+def _band_rows(p: ConvProblem) -> int:
+    """Return how many input rows a task has; 0 where not even one fits."""
+    taps, columns = -(-p.r // _steps(p.stride[0], p.dilation[0])[0]), p.s * p.c
+    fitting = min((_PRODUCTS - numpy_lanes(p.dtype)) // (p.q * columns), (TABLE // taps - MAX_ROWS) // p.q)
+    return max(0, min(fitting, max(1, _POSITIONS // p.q), -(-p.h // p.stride[0])))
+
+
+@lru_cache(maxsize=1024)
+def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Return the taps of the packed weight, the number of tasks and the integers of the launch."""
+    rows, columns = _band_rows(p), p.s * p.c
+    height = -(-p.h // p.stride[0])  # input rows of a residue
+    bands = -(-height // rows)
+    integers_ = (
+        p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation,
+        *_steps(p.stride[0], p.dilation[0]), *_steps(p.stride[1], p.dilation[1]),
+        columns, rows, bands, panel_count(columns, p.dtype),
+    )  # fmt: skip
+    return np.array([(0, 0, r) for r in range(p.r)], np.int64), p.n * bands * p.stride[0], integers_
+
+
+def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    (grad, weight), (dx,) = inputs, outputs
+    taps, tasks, integers_ = _plan(p)
+    packed = pack(weight, taps, 1, p.r, True, p.dtype)
+    launch(band_input_gradient, tasks, (grad, packed, zeros(p.k, p.dtype), dx), integers_, p.dtype)
+
+
+def _supports(p: ConvProblem) -> str | None:
+    if p.groups > 1:
+        return "more than one group"
+    if p.n == 0 or p.c == 0 or p.k == 0:
+        return "an empty input"
+    if p.w * p.c + numpy_lanes(p.dtype) > _LINE:
+        return f"an input row of {p.w * p.c} numbers, more than {_LINE - numpy_lanes(p.dtype)}"
+    if _band_rows(p) == 0:
+        return f"a row of products has more than {_PRODUCTS} numbers, or too many addresses"
+    return None
+
+
+def _cost(p: ConvProblem) -> float:
+    """Return the products on whole vectors, and about ten operations at peak a vector that is summed."""
+    lanes_ = numpy_lanes(p.dtype)
+    products = 2.2 * p.n * p.p * p.q * p.r * p.k * (-(-p.s * p.c // lanes_) * lanes_)
+    return products + 10.0 * lanes_ * p.n * p.h * p.w * (p.s / p.stride[1] + 3) * -(-p.c // lanes_)
+
+
+CANDIDATES: CandidateLists = {
+    ("conv2d", "backward_input"): [Candidate("cpu.band", _run, _supports, _cost, tolerance=tolerance)],
+}
