@@ -296,7 +296,7 @@ def test_strict_precision_excludes_winograd(rng):
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
 def test_winograd_error_on_activations(channels, rng):
-    """Rectified activations and weights of a trained size: design bound 3e-5, both passes."""
+    """Rectified activations and weights of a trained size: bound 1e-5, both passes."""
     x = np.maximum(rng.standard_normal((1, channels, 14, 14)), 0)
     weight = rng.standard_normal((32, channels, 3, 3)) / np.sqrt(9 * channels)
     grad = rng.standard_normal((1, 32, 14, 14))
@@ -310,7 +310,7 @@ def test_winograd_error_on_activations(channels, rng):
     ]:
         with nnet.use("cpu.winograd"):
             result = out(*single)
-        assert np.abs(result - reference).max() <= 3e-5 * np.abs(reference).max()
+        assert np.abs(result - reference).max() <= 1e-5 * np.abs(reference).max()
 
 
 @pytest.mark.parametrize("channels", [300, 1024])
@@ -320,14 +320,7 @@ def test_winograd_keeps_its_tolerance_with_many_channels(channels, rng):
     single = [a.astype(np.float32) for a in (x, weight, bias, grad)]
     with nnet.use("cpu.winograd"):
         y = compute("forward", case, *single)
-    assert np.abs(y - results["forward"]).max() <= 3e-5 * np.abs(results["forward"]).max()
-
-
-def test_winograd_refuses_what_it_can_not_keep():
-    problem = conv2d_problem("forward", (1, 2048, 8, 8), (16, 2048, 3, 3), "float32", padding=1)
-    assert "2048 channels" in dict(refusals(problem))["cpu.winograd"]
-    problem = conv2d_problem("backward_input", (1, 16, 8, 8), (2048, 16, 3, 3), "float32", padding=1)
-    assert "2048 channels" in dict(refusals(problem))["cpu.winograd"]
+    assert np.abs(y - results["forward"]).max() <= 1e-5 * np.abs(results["forward"]).max()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 200_000), (3, 1, 300, 301)])

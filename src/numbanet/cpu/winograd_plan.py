@@ -1,0 +1,101 @@
+"""How Winograd's convolution is cut into blocks of tiles, panels of columns and tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from numbanet.cpu.simd import numpy_lanes
+from numbanet.cpu.tile import MAX_VECTORS, epilogue_flags
+from numbanet.cpu.winograd import POINTS, TILE
+from numbanet.cpu.winograd_tile import CHANNEL_PITCH, SPARE_ROWS
+from numbanet.problem.conv import ConvProblem
+
+SHAPE = 16  # integers of a plan that describe the problem; those of the cut follow
+_TASKS = 16  # as many tasks at least, where the problem allows it
+_MOST_TILES = 32  # tiles of a block
+_LEAST_WIDTH = 2
+_FEWEST = 64  # up to so many tiles are one block
+_FEW_TILES = 12  # a block with fewer is cut no further
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a problem is cut.
+
+    Attributes
+    ----------
+    inputs_ahead : bool
+        Whether the input is transformed ahead, or else the weights.
+    ahead_tasks, ahead_size : int
+        Tasks of the launch that does so, and the numbers that it writes.
+    tasks, work_size : int
+        Tasks of the products, and the numbers in the work buffer of each.
+    integers : tuple of int
+        What all kernels read.
+    """
+
+    inputs_ahead: bool
+    ahead_tasks: int
+    ahead_size: int
+    tasks: int
+    work_size: int
+    integers: tuple[int, ...]
+
+
+def shape_of(p: ConvProblem) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int]]:
+    """Return (height, width, channels) of source and result, and the padding above and to the left of the source."""
+    if p.which == "forward":
+        return (p.h, p.w, p.c), (p.p, p.q, p.k), (p.pads[0], p.pads[2])
+    return (p.p, p.q, p.k), (p.h, p.w, p.c), (2 - p.pads[0], 2 - p.pads[2])
+
+
+def tiles_of(p: ConvProblem) -> tuple[int, int, int]:
+    """Return the tiles of a column, of a row, and in all."""
+    _, (height, width, _), _ = shape_of(p)
+    tiles_h, tiles_w = -(-height // TILE), -(-width // TILE)
+    return tiles_h, tiles_w, p.n * tiles_h * tiles_w
+
+
+def _odd_lines(count: int, dtype: str) -> int:
+    """Round up to an odd number of vectors: the 36 points of a tile must not fall into the same cache sets."""
+    size = numpy_lanes(dtype)
+    return (-(-count // size) | 1) * size
+
+
+@lru_cache(maxsize=1024)
+def plan_of(p: ConvProblem) -> Plan:
+    """Cut a problem. Tiles are counted in pairs: register tiles hold an even number of them."""
+    source, result, pads = shape_of(p)
+    tiles_h, tiles_w, tiles = tiles_of(p)
+    vector = numpy_lanes(p.dtype)
+    c, k, units = source[2], result[2], -(-tiles // 2)
+    vectors, columns = -(-c // vector), -(-k // vector)
+    channel_blocks = -(-vectors * vector // CHANNEL_PITCH)
+    inputs_ahead = tiles <= _FEWEST
+    panels = -(-columns // MAX_VECTORS)
+    if inputs_ahead:
+        blocks = 1
+        panels = min(-(-columns // _LEAST_WIDTH), max(panels, 8))
+        tile_parts, panel_parts = 1, panels
+    else:
+        tile_parts = max(1, min(_TASKS, tiles // _FEW_TILES))
+        panel_parts = 1
+        blocks = tile_parts * -(-units // (tile_parts * _MOST_TILES // 2))
+    most = 2 * -(-units // blocks)
+    in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
+    out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
+    block_size = channel_blocks * POINTS * in_step
+    if inputs_ahead:
+        ahead_tasks, ahead_size = blocks * channel_blocks, blocks * block_size
+        own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector
+    else:
+        ahead_tasks, ahead_size = panels * channel_blocks, POINTS * vector * (c * columns + panels * channel_blocks)
+        own = block_size
+    work_size = POINTS * out_step + own
+    shape = (*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
+    flags = epilogue_flags(p.epilogue)
+    return Plan(inputs_ahead, ahead_tasks, ahead_size, tile_parts * panel_parts, work_size, (
+        *shape, *(0,) * (SHAPE - len(shape)), units, blocks, channel_blocks, in_step, tiles, panels, out_step,
+        tile_parts, panel_parts, int(inputs_ahead), flags, work_size,
+    ))  # fmt: skip
