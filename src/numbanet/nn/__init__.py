@@ -25,6 +25,8 @@ from numbanet.nn.group_norm import GroupNorm as GroupNorm
 from numbanet.nn.group_norm import InstanceNorm1d as InstanceNorm1d
 from numbanet.nn.group_norm import InstanceNorm2d as InstanceNorm2d
 from numbanet.nn.group_norm import LayerNorm as LayerNorm
+from numbanet.nn.lazy import LazyConv2d as LazyConv2d
+from numbanet.nn.lazy import LazyLinear as LazyLinear
 from numbanet.nn.linear import Linear as Linear
 from numbanet.nn.loss import CrossEntropyLoss as CrossEntropyLoss
 from numbanet.nn.loss import MSELoss as MSELoss

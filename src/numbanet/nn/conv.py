@@ -10,6 +10,7 @@ import numpy as np
 from numbanet import functional as F
 from numbanet.nn import init
 from numbanet.nn.module import Module
+from numbanet.nn.named import Activation, activated, check_activation
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.conv import resolve_padding
@@ -41,6 +42,10 @@ class Conv2d(Module):
         float32 (default) or float64.
     generator : numpy.random.Generator, optional
         Draws the first values; the package's own if None.
+    activation : str or callable, optional
+        A function of the result, by its name in `numbanet.functional` (such as ``"relu"``) or itself.
+    data_format : {"channels_first", "channels_last"}
+        ``"channels_last"``: input and output have shape (N, H, W, C), as in Keras.
 
     Attributes
     ----------
@@ -69,8 +74,13 @@ class Conv2d(Module):
         device: str | None = None,
         dtype: Any = None,
         generator: np.random.Generator | None = None,
+        *,
+        activation: Activation = None,
+        data_format: str = "channels_first",
     ) -> None:
         super().__init__()
+        self.activation = check_activation(activation)
+        self.data_format = choice("data_format", data_format, ("channels_first", "channels_last"))
         self.groups = integer("groups", groups, 1)
         self.in_channels = _channels("in_channels", in_channels, groups)
         self.out_channels = _channels("out_channels", out_channels, groups)
@@ -99,6 +109,15 @@ class Conv2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of a batch of images, or of one."""
+        if self.data_format == "channels_last":  # such images lie in memory as the kernels want them: views suffice
+            if input.ndim not in (3, 4):
+                raise ValueError(f"input must have shape (N, H, W, C) or (H, W, C), got {input.shape}")
+            lead = tuple(range(input.ndim - 3))
+            moved = self._convolved(F.permute(input, (*lead, -1, -3, -2)))
+            return activated(self.activation, F.permute(moved, (*lead, -2, -1, -3)))
+        return activated(self.activation, self._convolved(input))
+
+    def _convolved(self, input: Tensor) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             top, bottom, left, right = self.pads(input.shape[-2:])
@@ -111,6 +130,7 @@ class Conv2d(Module):
         others = (
             ("padding", self.padding, (0, 0)), ("dilation", self.dilation, (1, 1)), ("groups", self.groups, 1),
             ("bias", self.bias is not None, True), ("padding_mode", self.padding_mode, "zeros"),
+            ("activation", self.activation, None), ("data_format", self.data_format, "channels_first"),
         )  # fmt: skip
         return text + "".join(f", {name}={value}" for name, value, default in others if value != default)
 

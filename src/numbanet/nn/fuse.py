@@ -73,7 +73,9 @@ def _fused(module: Any, made: dict[int, Module]) -> Any:
     kind = _KINDS.get(type(module))
     if kind is None or module._forward_hooks or module._forward_pre_hooks:
         return module
-    if getattr(module, "padding_mode", "zeros") != "zeros":
+    if getattr(module, "padding_mode", "zeros") != "zeros" or getattr(module, "activation", None) is not None:
+        return module
+    if getattr(module, "data_format", "channels_first") != "channels_first":
         return module
     if id(module) not in made:
         twin = made[id(module)] = kind.__new__(kind)

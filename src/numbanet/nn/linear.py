@@ -9,6 +9,7 @@ import numpy as np
 from numbanet import functional as F
 from numbanet.nn import init
 from numbanet.nn.module import Module
+from numbanet.nn.named import Activation, activated, check_activation
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
@@ -29,6 +30,8 @@ class Linear(Module):
         float32 (default) or float64.
     generator : numpy.random.Generator, optional
         Draws the first values; the package's own if None.
+    activation : str or callable, optional
+        A function of the result, by its name in `numbanet.functional` (such as ``"relu"``) or itself.
 
     Attributes
     ----------
@@ -51,8 +54,11 @@ class Linear(Module):
         device: str | None = None,
         dtype: Any = None,
         generator: np.random.Generator | None = None,
+        *,
+        activation: Activation = None,
     ) -> None:
         super().__init__()
+        self.activation = check_activation(activation)
         self.in_features = integer("in_features", in_features, 0)
         self.out_features = integer("out_features", out_features, 0)
         dtype = float_dtype(dtype, device)
@@ -66,8 +72,9 @@ class Linear(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the products with the rows of the weight, plus the bias."""
-        return F.linear(input, self.weight, self.bias)
+        return activated(self.activation, F.linear(input, self.weight, self.bias))
 
     def extra_repr(self) -> str:
         """Return the sizes."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return text if self.activation is None else f"{text}, activation={self.activation}"
