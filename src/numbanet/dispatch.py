@@ -47,6 +47,8 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "resample": (("resample",), "resample"),
     "group_norm": (("layer_norm", "group_norm"), "group_norm"),
     "adaptive_max_pool2d": (("pool_adaptive",), "pool_adaptive"),
+    "extremum": (("extremum",), "extremum"),
+    "fold": (("unfold",), "unfold"),
     "activation": (("activation",), "activation"),
     "softmax": (("softmax",), "softmax"),
     "cross_entropy": (("loss",), "loss"),

@@ -233,6 +233,34 @@ class Methods:
         """Return the index of the largest element (the first of equals), over all elements or along a dimension."""
         return functional().argmax(self, dim, keepdim)
 
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Return the index of the smallest element (the first of equals), over all elements or along a dimension."""
+        return functional().argmin(self, dim, keepdim)
+
+    def max(self, dim: Any = None, keepdim: bool = False) -> Any:
+        """Return the largest element, or along a dimension (values, indices), or the larger of pairs."""
+        return functional().max(self, dim, keepdim)
+
+    def min(self, dim: Any = None, keepdim: bool = False) -> Any:
+        """Return the smallest element, or along a dimension (values, indices), or the smaller of pairs."""
+        return functional().min(self, dim, keepdim)
+
+    def amax(self, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
+        """Return the largest elements over some dimensions."""
+        return functional().amax(self, dim, keepdim)
+
+    def amin(self, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
+        """Return the smallest elements over some dimensions."""
+        return functional().amin(self, dim, keepdim)
+
+    def var(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+        """Return the variance over all elements, or over some dimensions."""
+        return functional().var(self, dim, unbiased, keepdim, correction=correction)
+
+    def std(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+        """Return the standard deviation over all elements, or over some dimensions."""
+        return functional().std(self, dim, unbiased, keepdim, correction=correction)
+
     # ------------------------------------------------------------------------------------------------ in place
 
     def __iadd__(self, other: Any) -> Tensor:

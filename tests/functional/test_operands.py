@@ -22,7 +22,7 @@ ARGUMENTS = {
     "binary_cross_entropy_with_logits": (ONE,), "kl_div": (ONE, None, None, "sum"), "multi_margin_loss": (ONE,),
     "cross_entropy": (ONE,), "expand": ((2, 2),), "flatten": (), "getitem": (0,), "linear": (ONE,), "matmul": (ONE,),
     "max_pool2d": (1,), "mse_loss": (ONE,), "nll_loss": (ONE,), "pad": ((1, 1),), "permute": ((1, 0),),
-    "prelu": (ONE,),
+    "prelu": (ONE,), "unfold": (1,), "fold": (1, 1),
     "reshape": ((4,),),
     "softmax": (0,), "log_softmax": (0,), "to_dtype": (np.float64,), "transpose": (0, 1), "unflatten": (0, (2, 1)),
     "unsqueeze": (0,),

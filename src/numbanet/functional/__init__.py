@@ -90,3 +90,12 @@ from numbanet.functional.shuffle import pixel_unshuffle as pixel_unshuffle
 from numbanet.functional.shuffle import split as split
 from numbanet.functional.softmax import log_softmax as log_softmax
 from numbanet.functional.softmax import softmax as softmax
+from numbanet.functional.statistics import amax as amax
+from numbanet.functional.statistics import amin as amin
+from numbanet.functional.statistics import argmin as argmin
+from numbanet.functional.statistics import max as max
+from numbanet.functional.statistics import min as min
+from numbanet.functional.statistics import std as std
+from numbanet.functional.statistics import var as var
+from numbanet.functional.unfold import fold as fold
+from numbanet.functional.unfold import unfold as unfold

@@ -62,3 +62,5 @@ from numbanet.nn.shuffle import ChannelShuffle as ChannelShuffle
 from numbanet.nn.shuffle import PixelShuffle as PixelShuffle
 from numbanet.nn.shuffle import PixelUnshuffle as PixelUnshuffle
 from numbanet.nn.summary import summary as summary
+from numbanet.nn.unfold import Fold as Fold
+from numbanet.nn.unfold import Unfold as Unfold

@@ -40,6 +40,7 @@ from numbanet.ops.elementwise import pow as pow
 from numbanet.ops.elementwise import sqrt as sqrt
 from numbanet.ops.elementwise import sub as sub
 from numbanet.ops.elementwise import where as where
+from numbanet.ops.extremum import extremum as extremum
 from numbanet.ops.group_norm import group_norm as group_norm
 from numbanet.ops.group_norm import group_norm_backward as group_norm_backward
 from numbanet.ops.group_norm import group_norm_forward as group_norm_forward
@@ -104,3 +105,5 @@ from numbanet.ops.softmax import log_softmax as log_softmax
 from numbanet.ops.softmax import log_softmax_backward as log_softmax_backward
 from numbanet.ops.softmax import softmax as softmax
 from numbanet.ops.softmax import softmax_backward as softmax_backward
+from numbanet.ops.unfold import fold as fold
+from numbanet.ops.unfold import unfold as unfold

@@ -1,0 +1,185 @@
+"""Differentiable extremes, variances and standard deviations, as in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numbanet import ops
+from numbanet.functional.elementwise import div, maximum, minimum, mul, sub
+from numbanet.functional.reduce import mean, sum
+from numbanet.ops.elementwise import elementwise_backward
+from numbanet.ops.extremum import extremum
+from numbanet.problem.reduce import kept_shape, reduced_dims
+from numbanet.problem.shape import dimension
+from numbanet.tape import record
+from numbanet.tensor import Tensor, values
+
+
+class Extremes(NamedTuple):
+    """What `max` and `min` along a dimension return."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _along(input: Tensor, dim: int, keepdim: bool, largest: bool) -> Extremes:
+    x = values("input", input)
+    found, places = extremum(x, dim, keepdim, largest)
+    axis = dimension("dim", dim, x.ndim)
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        if not x.ndim:
+            return (grad,)
+        dx = np.zeros_like(x)
+        wide = (places, grad) if keepdim else (np.expand_dims(places, axis), np.expand_dims(grad, axis))
+        np.put_along_axis(dx, wide[0], wide[1], axis)
+        return (dx,)
+
+    y = record(found, (input,), backward) if found.dtype.kind == "f" else Tensor(found)
+    return Extremes(y, Tensor(places))
+
+
+def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Tensor:
+    """Return the extremes over several dimensions; equal elements share the gradient."""
+    x = values("input", input)
+    dims = reduced_dims(dim, x.ndim)[: x.ndim]  # a scalar has a dimension to name, but none to reduce
+    if any(not x.shape[axis] for axis in dims):
+        raise ValueError(f"input must have elements to choose from, got shape {x.shape}")
+    found = x
+    for axis in dims:
+        found = extremum(found, axis, True, largest)[0]
+    wide = found
+    y = wide.reshape(kept_shape(x.shape, dims, keepdim))
+    if y.dtype.kind != "f":
+        return Tensor(y.copy())
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        spread = grad.reshape(wide.shape)
+        chosen = ops.eq(x, wide)
+        count = ops.sum(ops.where(chosen, np.ones((), x.dtype), np.zeros((), x.dtype)), dims, True) if dims else 1
+        return (ops.where(chosen, ops.div(spread, count), np.zeros((), x.dtype)),)
+
+    return record(y, (input,), backward)
+
+
+def _extreme(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
+    values("input", input)
+    if isinstance(dim, Tensor):
+        return (maximum if largest else minimum)(input, dim)
+    if dim is None:
+        return _over(input, None, False, largest)
+    return _along(input, dim, keepdim, largest)
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """Return the largest element, the largest along a dimension with their places, or the larger of each pair.
+
+    Parameters
+    ----------
+    input : Tensor
+    dim : int or Tensor, optional
+        Over all elements if None, which share the gradient where they are equal; along this dimension; or the tensor
+        to compare with, as `maximum`.
+    keepdim : bool
+        Keep the dimension, with size 1.
+
+    Returns
+    -------
+    Tensor, or a pair (values, indices) with a dimension
+        NaN is the largest; of equal elements the first has the index, and the gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such dimension, or no element.
+    """
+    return _extreme(input, dim, keepdim, True)
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """Return the smallest elements; arguments, result and errors as for `max` (NaN is the smallest too)."""
+    return _extreme(input, dim, keepdim, False)
+
+
+def amax(input: Tensor, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
+    """Return the largest elements over some dimensions (all of them if none is named); equals share the gradient."""
+    return _over(input, dim, keepdim, True)
+
+
+def amin(input: Tensor, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
+    """Return the smallest elements over some dimensions (all of them if none is named); equals share the gradient."""
+    return _over(input, dim, keepdim, False)
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Return the index of the smallest element (NaN is the smallest; the first of equals), as int64.
+
+    Arguments and errors as for `numbanet.functional.argmax`.
+    """
+    x = values("input", input)
+    if dim is not None:
+        return Tensor(extremum(x, dim, keepdim, largest=False)[1])
+    if not x.size:
+        raise ValueError(f"input must have elements to choose from, got shape {x.shape}")
+    place = extremum(ops.reshape(x, (-1,)), 0, largest=False)[1]
+    return Tensor(place.reshape((1,) * x.ndim) if keepdim else place)
+
+
+def var(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Return the variance over some dimensions.
+
+    Parameters
+    ----------
+    input : Tensor
+        float32 or float64.
+    dim : int or sequence of int, optional
+        All dimensions if None or empty.
+    unbiased : bool
+        Divide by n - 1, else by n.
+    keepdim : bool
+        Keep the dimensions, with size 1.
+    correction : float, optional
+        Divide by n - correction instead.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the input holds integers, or a dimension does not exist or is given twice.
+    """
+    if isinstance(dim, bool):
+        unbiased, dim = dim, None
+    x = values("input", input)
+    centred = sub(input, mean(input, dim, True))
+    total = sum(mul(centred, centred), dim, keepdim)
+    away = (1.0 if unbiased else 0.0) if correction is None else float(correction)
+    count = x.size // total.data.size if total.data.size else 0
+    return div(total, count - away if count > away else 0.0)
+
+
+def std(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Return the square root of `var`; its gradient at 0 is 0."""
+    variance = var(input, dim, unbiased, keepdim, correction=correction)
+    y = ops.sqrt(variance.data)
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        zero = np.zeros((), y.dtype)
+        return (ops.where(ops.eq(y, zero), zero, elementwise_backward("sqrt_backward", grad, y)),)
+
+    return record(y, (variance,), backward)

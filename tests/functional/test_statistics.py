@@ -1,0 +1,77 @@
+"""Extremes, variances and standard deviations: kernels against the definition, gradients, edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import ops
+from tests.gradcheck import gradcheck
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("largest", [True, False])
+def test_extremes_against_definition(dtype, largest, rng, poisoned):
+    for shape in [(), (1,), (17,), (3, 40), (2, 17, 5, 6), (0, 3), (2, 3000), (300, 33), (4, 1, 3)]:
+        x = np.asarray(np.round(rng.standard_normal(shape) * 3), dtype)  # with ties
+        views = [x]
+        if x.ndim == 4:
+            views += [np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x[:, ::-2]]
+        for view in views:
+            for dim in range(max(view.ndim, 1)):
+                if view.ndim and not view.shape[dim]:
+                    continue
+                values, places = ops.extremum(view, dim, True, largest)
+                want = (np.argmax if largest else np.argmin)(view, axis=dim if view.ndim else None)
+                assert np.array_equal(places.reshape(want.shape), want)
+                assert values.dtype == dtype and values.ndim == view.ndim
+                right = (np.max if largest else np.min)(view, axis=dim if view.ndim else None)
+                assert np.array_equal(values.reshape(want.shape), right)
+
+
+def test_nan_beats_numbers():
+    x = np.array([[1.0, np.nan, np.inf, np.nan], [-np.inf, 3.0, 3.0, 2.0]])
+    for data, dim in ((x, 1), (np.ascontiguousarray(x.T), 0)):
+        for function in (F.max, F.min):
+            values, places = function(nnet.tensor(data), dim)
+            assert np.isnan(values.data[0]) and places.data[0] == 1
+        assert F.max(nnet.tensor(data), dim).indices.data[1] == 1
+
+
+@pytest.mark.parametrize("name", ["max", "min", "amax", "amin", "var", "std"])
+def test_gradients(name, rng):
+    x, function = rng.standard_normal((3, 4, 2)), getattr(F, name)
+    gradcheck(function, x)
+    for dim in (0, -1) if name in ("max", "min") else (1, (0, 2), ()):
+        for keepdim in (False, True):
+            gradcheck(lambda t, d=dim, k=keepdim: _first(function(t, d, keepdim=k)), x)
+
+
+def _first(result):
+    return result if isinstance(result, nnet.Tensor) else result[0]
+
+
+def test_methods(rng):
+    t = nnet.tensor(rng.standard_normal((3, 4)))
+    x = t.data
+    assert t.max().item() == x.max() and t.min(1).values.tolist() == x.min(1).tolist()
+    assert t.argmin().item() == x.argmin() and t.argmin(0, True).shape == (1, 4)
+    assert np.allclose(t.var(0).data, x.var(0, ddof=1)) and np.isclose(t.std(unbiased=False).item(), x.std())
+    assert np.allclose(t.amax((0, 1), True).data, x.max()) and np.array_equal(t.max(-t).data, np.maximum(x, -x))
+    assert np.allclose(t.var(1, correction=2).data, x.var(1, ddof=2)) and t.amin(1).shape == (3,)
+
+
+def test_edges():
+    one = nnet.tensor([2.0], requires_grad=True)
+    assert np.isnan(one.var().item())
+    F.std(one, correction=0).backward()
+    assert one.grad.item() == 0
+    for call in (lambda t: t.max(), lambda t: t.amax(1), lambda t: t.min(1), lambda t: t.argmin()):
+        with pytest.raises(ValueError, match="elements"):
+            call(nnet.tensor(np.zeros((2, 0))))
+    with pytest.raises(ValueError, match="dim must be between"):
+        one.max(3)
+    with pytest.raises(TypeError, match="float32 or float64"):
+        nnet.tensor([1, 2]).var()
