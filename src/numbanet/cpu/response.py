@@ -1,7 +1,8 @@
 """Local response normalisation: sums over a window that slides along the channels of a pixel.
 
-A task writes the squares of a pixel to a row of scratch with zeros at both ends; the sums are then loads at
-neighbouring addresses, with no test at the borders.
+A task writes the squares of some pixels to rows of scratch with zeros at both ends; the sums are then loads at
+neighbouring addresses, with no test at the borders. Several pixels at a time: a load that covers parts of two stores
+waits until both have left for the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import floats, fma, integers, lanes, load, load_tail, splat, store, store_tail
 from numbanet.cpu.vmath import exp, log
 
-_CHUNK = 1 << 14  # elements a task
+_CHUNK = 1 << 12  # elements a task: they and their scratch fit in the first-level cache
 
 
 @device
@@ -42,16 +43,21 @@ def _window(scratch, i, size, n):
 
 
 @device
-def _squares(x, i, scratch, o, channels):
-    for c in range(0, channels, lanes(x)):
-        v = _get(x, i + c, channels - c)
-        _put(scratch, o + c, v * v, channels - c)
-
-
-@device
 def _clear(scratch, start, end):
     for i in range(start, end):
         scratch[i] = 0.0
+
+
+@device
+def _squares(x, first, last, scratch, base, channels, before, width):
+    """Write the squares of some pixels, each between zeros."""
+    for row in range(first, last):
+        i, line = row * channels, base + (row - first) * width
+        _clear(scratch, line, line + before)
+        _clear(scratch, line + before + channels, line + width)
+        for c in range(0, channels, lanes(x)):
+            v = _get(x, i + c, channels - c)
+            _put(scratch, line + before + c, v * v, channels - c)
 
 
 @kernel
@@ -59,16 +65,15 @@ def forward(task: Index, ints: I64, x: T, numbers: F64, scratch: T, y: T):
     rows, channels, chunk, before, after = integers(ints, 5)
     alpha, beta, k = floats(numbers, 3)
     size = before + after + 1
-    base = task * (channels + size - 1)
-    _clear(scratch, base, base + before)
-    _clear(scratch, base + before + channels, base + channels + size - 1)
+    width = channels + size - 1
+    base, first, last = task * chunk * width, task * chunk, min(rows, (task + 1) * chunk)
+    _squares(x, first, last, scratch, base, channels, before, width)
     share, power, offset = splat(x, alpha / size), splat(x, -beta), splat(x, k)
-    for row in range(task * chunk, min(rows, (task + 1) * chunk)):
-        i = row * channels
-        _squares(x, i, scratch, base + before, channels)
+    for row in range(first, last):
+        i, line = row * channels, base + (row - first) * width
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            d = fma(_window(scratch, base + c, size, n), share, offset)
+            d = fma(_window(scratch, line + c, size, n), share, offset)
             _put(y, i + c, _get(x, i + c, n) * exp(power * log(d)), n)
 
 
@@ -78,25 +83,26 @@ def backward(task: Index, ints: I64, grad: T, x: T, numbers: F64, scratch: T, dx
     alpha, beta, k = floats(numbers, 3)
     size = before + after + 1
     width = channels + size - 1
-    base, second = 2 * task * width, (2 * task + 1) * width
-    _clear(scratch, base, base + before)
-    _clear(scratch, base + before + channels, base + width)
-    _clear(scratch, second, second + after)
-    _clear(scratch, second + after + channels, second + width)
+    base, first, last = 2 * task * chunk * width, task * chunk, min(rows, (task + 1) * chunk)
+    second = base + chunk * width
+    _squares(x, first, last, scratch, base, channels, before, width)
     share, power, offset = splat(x, alpha / size), splat(x, -beta), splat(x, k)
     factor = splat(x, -2.0 * alpha * beta / size)
-    for row in range(task * chunk, min(rows, (task + 1) * chunk)):
-        i = row * channels
-        _squares(x, i, scratch, base + before, channels)
+    for row in range(first, last):
+        i, line, other = row * channels, base + (row - first) * width, second + (row - first) * width
+        _clear(scratch, other, other + after)
+        _clear(scratch, other + after + channels, other + width)
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            d = fma(_window(scratch, base + c, size, n), share, offset)
+            d = fma(_window(scratch, line + c, size, n), share, offset)
             g = _get(grad, i + c, n) * exp(power * log(d))
             _put(dx, i + c, g, n)
-            _put(scratch, second + after + c, g * _get(x, i + c, n) / d, n)
+            _put(scratch, other + after + c, g * _get(x, i + c, n) / d, n)
+    for row in range(first, last):
+        i, other = row * channels, second + (row - first) * width
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            shared = factor * _window(scratch, second + c, size, n)
+            shared = factor * _window(scratch, other + c, size, n)
             _put(dx, i + c, fma(_get(x, i + c, n), shared, _get(dx, i + c, n)), n)
 
 
@@ -113,8 +119,9 @@ def _run(chosen: Any, problem: Any, inputs: Arrays, outputs: Arrays, workspace: 
 
 
 def _scratch_bytes(problem: Any) -> int:
-    rows = 1 if problem.which == "forward" else 2
-    return max(1, rows * _cut(problem)[0]) * (problem.channels + problem.size) * np.dtype(problem.dtype).itemsize
+    tasks, chunk = _cut(problem)
+    rows = max(1, tasks * chunk * (1 if problem.which == "forward" else 2))
+    return rows * (problem.channels + problem.size) * np.dtype(problem.dtype).itemsize
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
