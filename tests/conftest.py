@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("NUMBANET_VERBOSE", "0")  # no notice of slow compilation among what commands print
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ _FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 
 
 def _parser() -> argparse.ArgumentParser:
-    from numbanet.cli import evaluate, predict, show, train  # here, where Ctrl-C is heard
+    from numbanet.cli import evaluate, predict, show, train, warmup  # here, where Ctrl-C is heard
 
     parser = argparse.ArgumentParser(prog="numbanet", description="Train and run convolutional networks.")
     parser.add_argument("--version", action="version", version=f"numbanet {__version__}")
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     add("predict", predict.run, predict.HELP, predict.add_arguments, predict.DESCRIPTION)
     add("info", show.run_info, show.INFO_HELP)
     add("explain", show.run_explain, show.EXPLAIN_HELP, show.add_explain_arguments, show.EXPLAIN_DESCRIPTION)
+    add("warmup", warmup.run, warmup.HELP, warmup.add_arguments)
     add("plot", show.run_plot, show.PLOT_HELP, show.add_plot_arguments)
     return parser
 

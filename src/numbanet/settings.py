@@ -116,6 +116,12 @@ def log(message: str) -> None:
         print(f"numbanet: {message}", file=sys.stderr)
 
 
+def notice(message: str) -> None:
+    """Print a line to standard error, unless ``NUMBANET_VERBOSE`` is set: 0 wants silence, 1 has its own lines."""
+    if "NUMBANET_VERBOSE" not in os.environ:
+        print(f"numbanet: {message}", file=sys.stderr)
+
+
 def cache_root() -> Path:
     """Return the folder for compiled kernels: ``NUMBANET_CACHE_DIR``, else the user's cache folder.
 

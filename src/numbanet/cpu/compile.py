@@ -53,6 +53,22 @@ def device(function: Callable) -> Callable:
     return numba.njit(**options)(function)
 
 
+class _Spent:
+    """Seconds that this process spent compiling; the user hears of it once, when it begins to look like a pause."""
+
+    seconds = 0.0
+    said = False
+    patience = 1.0
+
+    @classmethod
+    def add(cls, seconds: float) -> None:
+        """Count a compilation."""
+        cls.seconds += seconds
+        if cls.seconds > cls.patience and not cls.said:
+            cls.said = True
+            settings.notice("compiling kernels for this machine, once; `numbanet warmup` compiles all of them ahead")
+
+
 class _Lock:
     """One thread at a time compiles: others that need the same kernel shall wait for it, not compile it too."""
 
@@ -118,10 +134,10 @@ class Kernel:
                 found._cache = KernelCache(self.function)
                 found.compile()
                 self._compiled[dtype] = found
-                settings.log(
-                    f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] "
-                    f"in {time.perf_counter() - start:.2f} s"
-                )
+                seconds = time.perf_counter() - start
+                settings.log(f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] in {seconds:.2f} s")
+                if not found.cache_hits:
+                    _Spent.add(seconds)
         return found
 
     def dtypes(self, dtype: str) -> list[np.dtype]:
@@ -157,6 +173,15 @@ class Kernel:
         return f"<kernel {self.name}>"
 
 
+_kernels: list[Kernel] = []
+
+
 def kernel(function: Callable) -> Kernel:
     """Make a CPU entry point of a module-level function (see the module's text for the form)."""
-    return Kernel(function)
+    _kernels.append(Kernel(function))
+    return _kernels[-1]
+
+
+def kernels(package: str = "numbanet.cpu") -> tuple[Kernel, ...]:
+    """Return all kernels of a package that was imported, in the order in which they were made."""
+    return tuple(k for k in _kernels if f"{k.function.__module__}.".startswith(f"{package}."))
