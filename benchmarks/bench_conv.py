@@ -46,6 +46,10 @@ class Odd(_Conv):
     table, params = "odd", _parameters("odd")
 
 
+class Single(_Conv):
+    table, params = "single", _parameters("single")
+
+
 class Table:
     """Speed over all convolutions of a network, each as often as the network has it."""
 
@@ -102,3 +106,18 @@ def _best(layer: layers.ConvLayer, which: str, names: tuple[str, ...]) -> dict[s
         call()
     samples = timing.interleave(calls, seconds=0.05, rounds=3)
     return {name: min(values) for name, values in samples.items()}
+
+
+class WinogradError:
+    """The largest error of Winograd's kernels over activations as they occur in networks; 3e-5 is the bound."""
+
+    timeout = 300
+    params = (layers.PASSES,)
+    param_names = ("which",)
+    unit = "max|error| / max|result|"
+
+    def track_error(self, which: str) -> float:
+        from benchmarks import winograd_error as w
+
+        found = [w.errors(layer, which) for layer in w.LAYERS]
+        return max(error for kernels in found for name, error in kernels.items() if w.is_winograd(name))

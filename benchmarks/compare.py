@@ -227,11 +227,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="a sample of everything in under a minute: small batches, few rounds")
     add("--json", type=Path, metavar="FILE", help="write rows, means and ceilings")
     add("--plot", type=Path, metavar="FILE", help="draw a bar a layer (needs matplotlib)")
+    add("--roofline", type=Path, metavar="FILE", help="draw GFLOP/s of the layers against flops per byte (likewise)")
     options = parser.parse_args(arguments)
     if options.plot and not backends.available("torch"):
         parser.error("--plot draws ratios: it needs PyTorch")
-    if options.plot and not backends.available("matplotlib"):
-        parser.error("--plot needs matplotlib")
+    if (options.plot or options.roofline) and not backends.available("matplotlib"):
+        parser.error("--plot and --roofline need matplotlib")
     everything, quick = default_threads(), options.quick
     defaults = {
         "table": ("resnet50", "cifar") if quick else tuple(layers.TABLES),
@@ -274,6 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.plot import draw
 
         draw(rows, options.plot, machine[0])
+    if options.roofline:
+        from benchmarks.plot import draw_roofline
+
+        draw_roofline(rows, options.roofline, machine[0])
     return 1 if failures else 0
 
 

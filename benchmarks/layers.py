@@ -281,6 +281,19 @@ def _odd() -> Iterator[ConvLayer]:
     yield conv(48, 48, 35, 3, groups=48)
 
 
+def _single() -> Iterator[ConvLayer]:
+    """One image: what there is to share between threads lies in the channels, or in the rows."""
+    yield conv(3, 64, 224, 7, stride=2)
+    yield conv(3, 64, 224, 11, stride=4, pad=2)
+    yield conv(64, 64, 56, 3)
+    yield conv(512, 512, 7, 3)
+    yield conv(256, 1024, 14, 1)
+    yield conv(2048, 512, 7, 1)
+    yield conv(160, 160, 17, (1, 7))
+    yield conv(288, 48, 35, 1)
+    yield conv(576, 576, 14, 3, stride=2, groups=576)
+
+
 RESNET50 = distinct(_resnet50(), n=4)
 VGG16 = distinct(_vgg16(), n=4)
 MOBILENET_V2 = distinct(_mobilenet_v2(), n=4)
@@ -289,6 +302,7 @@ RESNET20 = distinct(_resnet20(), n=128)
 WIDE256 = distinct(_wide256(), n=128)
 CIFAR = distinct((*_convnetjs(), *_resnet20(), *_wide256()), n=128)
 ODD = distinct(_odd(), n=4)
+SINGLE = distinct(_single(), n=1)
 
 TABLES: dict[str, tuple[ConvLayer, ...]] = {
     "resnet50": RESNET50,
@@ -296,6 +310,7 @@ TABLES: dict[str, tuple[ConvLayer, ...]] = {
     "mobilenet_v2": MOBILENET_V2,
     "cifar": CIFAR,
     "odd": ODD,
+    "single": SINGLE,
 }
 
 LINEARS: dict[str, tuple[LinearLayer, ...]] = {

@@ -1,7 +1,14 @@
-"""The comparison as a picture: one bar a layer and pass, its height PyTorch's time over ours."""
+"""The comparison as pictures: a bar for each layer and pass, its height PyTorch's time over ours; and a roofline.
+
+::
+
+    python -m benchmarks.plot table.json --bars bars.png --roofline roofline.png      # of compare's --json
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +16,7 @@ from typing import Any
 
 from benchmarks.report import Row
 
+_MARKS = {"forward": "o", "backward_input": "s", "backward_weight": "^"}
 _COLOURS = {"forward": "#3b6fb6", "backward_input": "#e08a3c", "backward_weight": "#4f9d69", "training": "#8a5fb0"}
 
 
@@ -66,3 +74,101 @@ def _panel(axis: Any, rows: Sequence[Row]) -> None:
     axis.set_ylabel("ratio")
     axis.legend(fontsize=8, ncols=len(passes))
     axis.grid(axis="y", alpha=0.3)
+
+
+def draw_roofline(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Draw achieved GFLOP/s against flops per byte, below both ceilings: a panel for each number of threads.
+
+    Flops are those of the direct method, so Winograd's kernels may pass the ceiling; bytes are the least traffic, each
+    operand once. The ceilings were measured in the same run: multiply-adds in registers, and a copy beyond the caches.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    path : Path
+        File to write; its ending chooses the format.
+    title : str
+        Names the machine.
+
+    Raises
+    ------
+    ValueError
+        If no row has both flops and bytes.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels: dict[int, list[Row]] = {}
+    for row in rows:
+        if row.gflops > 0 and row.gbytes > 0:  # not where they are NaN
+            panels.setdefault(row.threads, []).append(row)
+    if not panels:
+        raise ValueError("no row has both flops and bytes: time the section layers")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(6.5 * len(panels), 5), squeeze=False, layout="constrained")
+    for axis, (threads, panel) in zip(axes[0], panels.items()):
+        _roofline_panel(axis, panel)
+        axis.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left")
+    figure.suptitle(f"Convolutions, float32; GFLOP/s of the direct method\n{title}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _roofline_panel(axis: Any, rows: Sequence[Row]) -> None:
+    top, copy = rows[0].peak_gflops, rows[0].peak_gbytes
+    intensities = [row.gflops / row.gbytes for row in rows]
+    low, high = min(*intensities, top / copy) / 2, max(*intensities, top / copy) * 2
+    axis.plot([low, top / copy, high], [low * copy, top, top], color="black", linewidth=1)
+    axis.annotate(f"multiply-adds: {top:.0f} GFLOP/s", (high, top), ha="right", va="bottom", fontsize=8)
+    axis.annotate(f"copy: {copy:.0f} GB/s", (low, low * copy), ha="left", va="bottom", fontsize=8)
+    for which in dict.fromkeys(row.which for row in rows):
+        for wide in (True, False):
+            chosen = [row for row in rows if row.which == which and row.wide3x3 is wide]
+            x, y = [row.gflops / row.gbytes for row in chosen], [row.gflops for row in chosen]
+            label = f"{which}{', 3x3 wide' if wide else ''}"
+            face = {"color": _COLOURS[which]} if wide else {"facecolors": "none", "edgecolors": _COLOURS[which]}
+            if chosen:
+                axis.scatter(x, y, s=18, marker=_MARKS.get(which, "o"), label=label, **face)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("flops per byte")
+    axis.set_ylabel("GFLOP/s")
+    axis.legend(fontsize=7, loc="lower right")
+    axis.grid(which="both", alpha=0.2)
+
+
+def read(path: Path) -> tuple[list[Row], str]:
+    """Return the rows of a JSON file of the comparison, and its line that names the machine.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file can't be read, or is none of the comparison's.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        table, machine = content["rows"], content["machine"][0]
+        plain = [{key: math.nan if value is None else value for key, value in row.items()} for row in table]
+        return [Row(**{key: value for key, value in row.items() if key != "ratio"}) for row in plain], machine
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is no table of benchmarks.compare --json ({error})") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the pictures of a table that was kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__.partition("\n")[0])
+    parser.add_argument("table", type=Path, help="of python -m benchmarks.compare --json")
+    parser.add_argument("--bars", type=Path, metavar="FILE", help="a bar a layer")
+    parser.add_argument("--roofline", type=Path, metavar="FILE", help="GFLOP/s against flops per byte")
+    options = parser.parse_args(arguments)
+    rows, machine = read(options.table)
+    if options.bars:
+        draw(rows, options.bars, machine)
+    if options.roofline:
+        draw_roofline(rows, options.roofline, machine)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

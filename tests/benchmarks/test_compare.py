@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import backends, cases, compare, engines, layers, memory, report, steps, timing
+from benchmarks import backends, cases, compare, engines, layers, memory, plot, report, steps, timing, winograd_error
 from benchmarks.report import Row
 
 
@@ -242,3 +242,36 @@ def test_inference_is_compared_with_every_engine_that_is_there(monkeypatch):
     (case,) = steps.inference_cases(("lenet5",), (1,), engines.ENGINES)
     assert case.formats == (*backends.TORCH_FORMATS, *engines.ENGINES)
     assert compare.parse(["--engines", "onnxruntime"]).engines == ("onnxruntime",)
+
+
+def test_roofline_from_a_table_that_was_kept(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(backends, "available", lambda name: name in ("numbanet", "matplotlib"))
+    monkeypatch.setattr(layers, "TABLES", {"cifar": (layers.conv(32, 32, 8, 3, n=2), layers.conv(8, 16, 8, 1, n=2))})
+    table, first, second = (tmp_path / name for name in ("table.json", "first.png", "second.png"))
+    command = ["--sections", "layers", "--table", "cifar", "--threads", "1", "--seconds", "0", "--rounds", "1"]
+    assert compare.main([*command, "--json", str(table), "--roofline", str(first)]) == 0
+    assert plot.main([str(table), "--roofline", str(second)]) == 0
+    assert first.read_bytes()[:4] == second.read_bytes()[:4] == b"\x89PNG"
+    rows, machine = plot.read(table)
+    assert len(rows) == 6 and math.isnan(rows[0].torch_seconds) and "CPUs" in machine
+    table.write_text("{}")
+    with pytest.raises(ValueError, match="is no table of benchmarks.compare"):
+        plot.read(table)
+    with pytest.raises(ValueError, match="no row has both flops and bytes"):
+        plot.draw_roofline([_row(gflops=math.nan)], first, "")
+
+
+@pytest.mark.parametrize("which", layers.PASSES)
+def test_errors_of_kernels_on_likely_activations(which):
+    found = winograd_error.errors(layers.conv(32, 48, 12, 3, n=2), which)
+    assert any(map(winograd_error.is_winograd, found)) and "cpu.direct" in found
+    assert all(0 < error < (winograd_error.BOUND if "winograd" in name else 3e-6) for name, error in found.items())
+    images = winograd_error.activations(layers.conv(32, 48, 12, 3, n=2))
+    assert 0.3 < (images == 0).mean() < 0.7 and images.min() == 0
+
+
+def test_winograd_errors_are_printed(monkeypatch):
+    monkeypatch.setattr(winograd_error, "LAYERS", (layers.conv(8, 8, 6, 3),))
+    monkeypatch.setattr(winograd_error, "errors", lambda layer, which: {"cpu.winograd": 1e-6, "cpu.direct": 1e-5})
+    found = list(winograd_error.lines())
+    assert len(found) == 2 + 6 + 1 and found[-1].endswith("largest error: 1.0e-06 (bound: 3e-05)")

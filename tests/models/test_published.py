@@ -99,6 +99,16 @@ def test_all_convolutional_net() -> None:
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5]
 
 
+def test_fcn() -> None:
+    with nn.init.skipped():
+        model, plain = models.fcn_resnet50(aux_loss=True), models.fcn_resnet50(3)
+    assert parameters(model) == 35_322_218 and digest(model) == "1092973e1eb9477c"
+    images = nnet.tensor(np.zeros((1, 3, 40, 33), np.float32))
+    with nnet.no_grad():
+        scores = plain.eval()(images)
+    assert list(scores) == ["out"] and scores["out"].shape == (1, 3, 40, 33)
+
+
 def test_zfnet() -> None:
     with nn.init.skipped():
         model = models.zfnet()

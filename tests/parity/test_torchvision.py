@@ -89,6 +89,27 @@ def test_training_step(name: str) -> None:
         np.testing.assert_allclose(ours.state_dict()[key], value.numpy(), rtol=1e-8, atol=1e-10, err_msg=key)
 
 
+def test_segmentation_in_training() -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.segmentation.fcn_resnet50(weights_backbone=None, num_classes=2, aux_loss=True).double()
+    theirs.classifier[3].p = theirs.aux_classifier[3].p = 0.0
+    with nn.init.skipped():
+        ours = models.fcn_resnet50(2, aux_loss=True)
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    ours = ours.double()
+    ours.classifier[3].p = ours.aux_classifier[3].p = 0.0
+    x = np.random.default_rng(0).standard_normal((2, 3, 40, 33))
+    scores, expected = ours(nnet.tensor(x)), theirs(torch.tensor(x))
+    assert list(scores) == list(expected) == ["out", "aux"]
+    for name in scores:
+        np.testing.assert_allclose(scores[name].data, expected[name].detach().numpy(), rtol=0, atol=1e-8)
+    (scores["out"] ** 2).mean().backward()
+    (expected["out"] ** 2).mean().backward()
+    other = theirs.backbone.conv1.weight.grad.numpy()
+    found = ours.backbone.conv1.weight.grad.data
+    np.testing.assert_allclose(found, other, rtol=0, atol=1e-6 * np.abs(other).max())
+
+
 def test_files_without_counters_of_batches_load() -> None:
     """Many of torchvision's files are older than ``num_batches_tracked``; torch loads them, and so do we."""
     theirs = torchvision.resnet18(num_classes=2).state_dict()

@@ -10,6 +10,9 @@ from numbanet.models.convnetjs import convnetjs as convnetjs
 from numbanet.models.densenet import DenseNet as DenseNet
 from numbanet.models.densenet import densenet121 as densenet121
 from numbanet.models.digits import digits as digits
+from numbanet.models.fcn import FCN as FCN
+from numbanet.models.fcn import FCNHead as FCNHead
+from numbanet.models.fcn import fcn_resnet50 as fcn_resnet50
 from numbanet.models.googlenet import GoogLeNet as GoogLeNet
 from numbanet.models.googlenet import GoogLeNetOutputs as GoogLeNetOutputs
 from numbanet.models.googlenet import googlenet as googlenet
