@@ -218,7 +218,7 @@ def _parameters(b: Backend) -> list[Any]:
     return parameters
 
 
-def _step(optimizer: str, options: dict[str, float], backend: str) -> Call:
+def _step(optimizer: str, options: dict[str, Any], backend: str) -> Call:
     b = backends.get(backend)
     parameters = _parameters(b)
     step = getattr(b.optim, optimizer)(parameters, lr=1e-3, **options).step
@@ -247,9 +247,17 @@ def _clip(backend: str) -> Call:
 
 def _updates() -> Iterator[Case]:
     """Yield what works on all the parameters of a network."""
-    for optimizer, options in (("SGD", {"momentum": 0.9}), ("Adam", {})):
+    rules: dict[str, tuple[str, dict[str, Any]]] = {
+        "SGD": ("SGD", {"momentum": 0.9}),
+        "SGD plain": ("SGD", {}),
+        "SGD nesterov": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
+        "Adam": ("Adam", {}),
+        "AdamW": ("AdamW", {}),
+        "RMSprop": ("RMSprop", {}),
+    }
+    for name, (optimizer, options) in rules.items():
         build = partial(_step, optimizer, options)
-        yield Case("optimizer", f"{optimizer} resnet20", "step", build, tolerance=1e-5)
+        yield Case("optimizer", f"{name} resnet20", "step", build, tolerance=1e-5)
     yield Case("optimizer", "clip_grad_norm_ resnet20", "step", _clip, tolerance=1e-5)
 
 

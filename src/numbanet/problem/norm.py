@@ -37,6 +37,8 @@ class BatchNormProblem(Problem):
     activation: str | None = None
     residual: bool = False
 
+    __hash__ = Problem.remembered_hash
+
 
 Shape = tuple[int, ...]
 
