@@ -215,11 +215,12 @@ def _prefetch_outputs(ints, y, first, last, column, width):
 
 @kernel
 def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
-    """Transform the input of one block of tiles and one block of channels."""
-    units, blocks, channel_blocks, step, tiles = integers(offset(ints, SHAPE), 5)
-    block, channels = task // channel_blocks, task % channel_blocks
-    first, last = 2 * _cut(units, blocks, block), min(tiles, 2 * _cut(units, blocks, block + 1))
-    into = offset(out, block * channel_blocks * POINTS * step)
+    """Transform one piece of the only block of tiles and one block of channels."""
+    _, _, channel_blocks, step, tiles = integers(offset(ints, SHAPE), 5)
+    piece, channels = task // channel_blocks, task % channel_blocks
+    pieces = ints[SHAPE + 12]
+    first, last = _cut(tiles, pieces, piece), _cut(tiles, pieces, piece + 1)
+    into = offset(out, first * CHANNEL_PITCH)
     _transform_inputs(ints, x, zero, first, last, channel_blocks, channels, channels + 1, into, step)
 
 
@@ -250,8 +251,8 @@ def winograd(
     _, _, c, _, _, k = integers(ints, 6)
     (
         units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, inputs_ahead, flags,
-        work_size, slot_count,
-    ) = integers(offset(ints, SHAPE), 13)  # fmt: skip
+        work_size, _, slot_count,
+    ) = integers(offset(ints, SHAPE), 14)  # fmt: skip
     slot = take_slot(slots, slot_count)
     vector = lanes(x)
     vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
@@ -259,12 +260,11 @@ def winograd(
     products = offset(_aligned(work), slot * work_size)
     own = offset(products, POINTS * out_step)
     scratch = stack_buffer(x, 2304)
-    block_size = channel_blocks * POINTS * in_step
     for block in range(_cut(blocks, tile_parts, tile_part), _cut(blocks, tile_parts, tile_part + 1)):
         first, last = 2 * _cut(units, blocks, block), min(tiles, 2 * _cut(units, blocks, block + 1))
         inputs = own
         if inputs_ahead:
-            inputs = offset(ahead, block * block_size)
+            inputs = ahead
         else:
             _transform_inputs(ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, in_step)
         for panel in range(_cut(panels, panel_parts, panel_part), _cut(panels, panel_parts, panel_part + 1)):

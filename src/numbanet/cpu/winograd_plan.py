@@ -14,8 +14,8 @@ from numbanet.problem.conv import ConvProblem
 SHAPE = 16  # integers of a plan that describe the problem; those of the cut follow
 _TASKS = 16  # as many tasks at least, where the problem allows it
 _MOST_TILES = 32  # tiles of a block
-_LEAST_WIDTH = 2
-_FEWEST = 64  # up to so many tiles are one block
+_LEAST_WIDTH = 2  # vectors of a panel; few tiles have narrow panels, to make more tasks
+_FEWEST = 64  # up to so many tiles are one block, whose input is transformed ahead
 _FEW_TILES = 12  # a block with fewer is cut no further
 
 
@@ -86,8 +86,9 @@ def plan_of(p: ConvProblem) -> Plan:
     in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
     out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
     block_size = channel_blocks * POINTS * in_step
+    pieces = max(1, min(4, tiles // 8))
     if inputs_ahead:
-        ahead_tasks, ahead_size = blocks * channel_blocks, blocks * block_size
+        ahead_tasks, ahead_size = channel_blocks * pieces, block_size
         own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector
     else:
         ahead_tasks, ahead_size = panels * channel_blocks, POINTS * vector * (c * columns + panels * channel_blocks)
@@ -97,5 +98,5 @@ def plan_of(p: ConvProblem) -> Plan:
     flags = epilogue_flags(p.epilogue)
     return Plan(inputs_ahead, ahead_tasks, ahead_size, tile_parts * panel_parts, work_size, (
         *shape, *(0,) * (SHAPE - len(shape)), units, blocks, channel_blocks, in_step, tiles, panels, out_step,
-        tile_parts, panel_parts, int(inputs_ahead), flags, work_size,
+        tile_parts, panel_parts, int(inputs_ahead), flags, work_size, pieces,
     ))  # fmt: skip
