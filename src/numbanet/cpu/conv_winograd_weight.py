@@ -27,15 +27,8 @@ from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
-from numbanet.cpu.winograd_weight import (
-    POINTS,
-    SPAN,
-    TILE,
-    prefetch,
-    transform_back,
-    transform_gradient,
-    transform_pixels,
-)
+from numbanet.cpu.winograd import POINTS, SPAN, TILE, prefetch, transform_input, transform_input_edge
+from numbanet.cpu.winograd_weight import transform_gradient, transform_gradient_edge, transform_sums
 from numbanet.problem.conv import ConvProblem
 
 _CHUNK = 112  # tiles of a chunk at most: their pixels at one point and 64 channels stay in the first-level cache
@@ -57,46 +50,60 @@ def _addresses(table, size, image, n, top, left, h, w, c, zero):
 
 
 @device
-def _tile_addresses(ints, tile, table, x, g, zero):
-    """Write the addresses of the pixels of a tile, then those of its gradients."""
-    h, w, c, p, q, k, top, left, tiles_h, tiles_w = integers(ints, 10)
-    n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
-    i, j = rest // tiles_w * TILE, rest % tiles_w * TILE
-    _addresses(table, SPAN, x, n, i - top, j - left, h, w, c, zero)
-    _addresses(offset(table, POINTS), TILE, g, n, i, j, p, q, k, zero)
+def _transform_tile(
+    ints, transform, transform_edge, size, image, corner, following, h, w, c, zero, width, out, chunk, tile
+):  # fmt: skip
+    """Transform all channels of a tile, given by its corner, in panels of `width`; fetch what the following tile adds.
 
-
-@device
-def _transform_channels(transform, size, sources, following, channels, width, out, chunk, tile):
-    """Transform all channels of a tile, in panels of `width`, and ask for the pixels that the following tile adds."""
+    A corner is an image, a row and a column.
+    """
     vector = lanes(out)
-    for panel in range(0, channels, width):
-        pitch = min(width, (channels - panel + vector - 1) // vector * vector)
-        first = panel // width * POINTS * (chunk * width + vector) + tile * pitch - panel
+    n, top, left = corner
+    start = ((n * h + top) * w + left) * c
+    coming = ((following[0] * h + following[1]) * w + following[2]) * c
+    inside = top >= 0 and left >= 0 and top + size <= h and left + size <= w
+    whole = c // vector * vector if inside else 0
+    table = stack_buffer(ints, 64)
+    if whole < c:
+        _addresses(table, size, image, n, top, left, h, w, c, address(zero, 0))
+    for panel in range(0, c, width):
+        pitch = min(width, (c - panel + vector - 1) // vector * vector)
+        # One vector between the points: at a power of two, all 36 would fall into the same cache sets.
+        step = chunk * pitch + vector
+        here = offset(out, panel // width * POINTS * (chunk * width + vector) + tile * pitch - panel)
         for channel in range(panel, panel + pitch, vector):
             for i in range(size - TILE, size):
                 for j in range(size - TILE, size):
-                    prefetch(out, following[i * size + j], channel)
-            # One vector between the points: at a power of two, all 36 would fall into the same cache sets.
-            transform(sources, channel, channels - channel, out, first + channel, chunk * pitch + vector)
+                    prefetch(image, coming + (i * w + j) * c + channel)
+            if channel < whole:
+                transform(offset(image, start + channel), w * c, c, offset(here, channel), step)
+            else:
+                transform_edge(table, channel, c - channel, offset(here, channel), step)
+
+
+@device
+def _corner(tile, tiles_h, tiles_w, top, left):
+    """Return the image, row and column of a tile's first pixel."""
+    n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
+    return n, rest // tiles_w * TILE - top, rest % tiles_w * TILE - left
 
 
 @device
 def _transform(ints, x, g, zero, first, count, spot, pixels, gradients):
     """Transform `count` tiles from the tile `first` on; they become the tiles from `spot` on of a chunk."""
-    _, _, c, _, _, k, _, _, _, _, chunk, block = integers(ints, 12)
-    table, following = stack_buffer(ints, 64), stack_buffer(ints, 64)
-    for m in range(-1, count):
-        table, following = following, table
-        _tile_addresses(ints, first + min(m + 1, count - 1), following, x, g, address(zero, 0))
-        if m >= 0:
-            _transform_channels(
-                transform_pixels, SPAN, table, following, c, MAX_VECTORS * lanes(x), pixels, chunk, spot + m
-            )  # fmt: skip
-            _transform_channels(
-                transform_gradient, TILE, offset(table, POINTS), offset(following, POINTS), k, block,
-                gradients, chunk, spot + m,
-            )  # fmt: skip
+    h, w, c, p, q, k, top, left, tiles_h, tiles_w, chunk, block = integers(ints, 12)
+    for m in range(count):
+        tile, following = first + m, first + min(m + 1, count - 1)
+        _transform_tile(
+            ints, transform_input, transform_input_edge, SPAN, x,
+            _corner(tile, tiles_h, tiles_w, top, left), _corner(following, tiles_h, tiles_w, top, left),
+            h, w, c, zero, MAX_VECTORS * lanes(x), pixels, chunk, spot + m,
+        )  # fmt: skip
+        _transform_tile(
+            ints, transform_gradient, transform_gradient_edge, TILE, g,
+            _corner(tile, tiles_h, tiles_w, 0, 0), _corner(following, tiles_h, tiles_w, 0, 0),
+            p, q, k, zero, block, gradients, chunk, spot + m,
+        )  # fmt: skip
 
 
 @device
@@ -120,9 +127,8 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
         outer_tiles(width, vector, run, 1, row_pitch, pitch, 0, rows, 0, offset(sums, point * step), pitch, 0)
     for i in range(rows):
         for j in range(0, pitch, vector):
-            transform_back(
-                sums, i * pitch + j, step, out, (rows_before + i) * 9 * c + column + j, c, c - column - j, accumulate
-            )  # fmt: skip
+            into = offset(out, (rows_before + i) * 9 * c + column + j)
+            transform_sums(offset(sums, i * pitch + j), step, into, c, c - column - j, accumulate)
 
 
 @kernel

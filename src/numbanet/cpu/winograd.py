@@ -195,7 +195,8 @@ def outlined(builder: ir.IRBuilder, name: str, args: Sequence[ir.Value], emit: C
     builder.call(function, args)
 
 
-def _store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value) -> Callable:
+def store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value) -> Callable:
+    """Return a `write` for `both_sides` that stores point i, counted row by row, to ``out[i * step]``."""
     def write(i: int, values: list[ir.Value]) -> None:
         spot = _at(builder, out, (i * SPAN, step))
         for value in values:
@@ -245,7 +246,7 @@ def transform_input(typingctx, source, row_step, pixel_step, out, step):
         def read(i: int, j: int) -> ir.Value:
             return ir_load(builder, _at(builder, source, (i, row_step), (j, pixel_step)), vec)
 
-        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, _store_points(builder, vec, out, step))
+        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, store_points(builder, vec, out, step))
 
     def codegen(context, builder, sig, args):
         outlined(builder, "transform_input", args, emit)
@@ -277,7 +278,7 @@ def transform_input_edge(typingctx, pixels, channel, count, out, step):
             pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * SPAN + j)])), out.type)
             return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
 
-        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, _store_points(builder, vec, out, step))
+        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, store_points(builder, vec, out, step))
 
     def codegen(context, builder, sig, args):
         outlined(builder, "transform_input_edge", args, emit)
@@ -309,7 +310,7 @@ def transform_weight(typingctx, taps, tap_step, count, out, step):
         def read(i: int, j: int) -> ir.Value:
             return ir_masked_load(builder, _at(builder, taps, (3 * i + j, tap_step)), vec, mask)
 
-        both_sides(builder, vec, WEIGHT, _WEIGHT_PASSES, read, _store_points(builder, vec, out, step))
+        both_sides(builder, vec, WEIGHT, _WEIGHT_PASSES, read, store_points(builder, vec, out, step))
 
     def codegen(context, builder, sig, args):
         outlined(builder, "transform_weight", args, emit)
