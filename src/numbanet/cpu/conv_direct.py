@@ -21,7 +21,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
+from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset, prefetch
 from numbanet.cpu.tile import (
     ACCUMULATE,
     MAX_ROWS,
@@ -49,22 +49,41 @@ def run_tiles(
     residual,
 ):  # fmt: skip
     """Run the register tiles of one panel over the `count` positions of a block; see `panel_tile`."""
+    run_tiles_ahead(
+        width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags,
+        bias, residual, packed, 0, 0, 0,
+    )  # fmt: skip
+
+
+@device
+def run_tiles_ahead(
+    width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags, bias,
+    residual, x, ahead, each, padding,
+):  # fmt: skip
+    """Do the same as `run_tiles`, and with each tile prefetch `each` cache lines of `x` from element `ahead` on.
+
+    Taps that read `padding` only are left out. Return where the prefetching ended.
+    """
     rows = tile_rows(width)
     for m in range(0, count, rows):
         panel_tile(
             width, offset(sources, m), source_step, channel, taps, channels, packed, panel_step,
-            offset(outs, m), column, count - m, flags, bias, residual, last,
+            offset(outs, m), column, count - m, flags, bias, residual, last, padding,
         )  # fmt: skip
+        for _ in range(each):
+            prefetch(x, ahead)
+            ahead += lanes(x)
+    return ahead
 
 
 @kernel
 def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T, residual: T, y: T):
     """Convolve one block of grid positions with some of the panels."""
     (
-        _, _, _, _, _,
+        h, w, all_channels, stride_h, stride_w,
         grid_n, grid_h, grid_w, base, step_n, step_i, step_j,
-        c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags,
-    ) = integers(ints, 21)  # fmt: skip
+        c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags, fetched,
+    ) = integers(ints, 22)  # fmt: skip
     first = task // parts * block
     count = min(block, grid_n * grid_h * grid_w - first)
     padded = block + MAX_ROWS
@@ -75,6 +94,9 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
         outs, pixels, rows, columns, first, count, padded, grid_h, grid_w, y, base, step_n, step_i, step_j, x, ints
     )  # fmt: skip
 
+    # Tiles jump from row to row and tap to tap, and nothing foresees that: the next pixels are fetched meanwhile.
+    n, rest = (first + block) // (grid_h * grid_w), (first + block) % (grid_h * grid_w)
+    ahead = ((n * h + rest // grid_w * stride_h) * w + rest % grid_w * stride_w) * all_channels
     vector, part = lanes(x), task % parts
     panels_a_group = (k + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
     packed_columns = (k + vector - 1) // vector * vector
@@ -97,10 +119,11 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
                 flags = ACCUMULATE if tap + channel > 0 else 0
                 if tap + here == count_taps and channel + channels == c:
                     flags |= final_flags
-                run_tiles(
+                ahead = run_tiles_ahead(
                     width, last, sources, padded, group * c + channel, here, channels,
                     offset(packed, start + channel * pitch), c * pitch, outs, group * k + column, count, flags, bias,
-                    address(residual, 0) - address(y, 0),
+                    address(residual, 0) - address(y, 0), x, ahead, fetched,
+                    address(zeros, 0),
                 )  # fmt: skip
 
 
@@ -204,12 +227,17 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
         panels = p.groups * panel_count(columns, p.dtype)
         parts = min(panels, -(-_TASKS // blocks))
         image, row = out[0] * out[1] * out[2], out[1] * out[2]
+        width = min(MAX_VECTORS, -(-columns // numpy_lanes(p.dtype)))
+        steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
+        tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
+        lines = block * source_bytes // host_isa().vector_bytes
+        fetched = -(-lines // tiles) if taps >= grid.stride[0] * grid.stride[1] else 0
         flags = epilogue_flags(p.epilogue)
         integers_ = (
             *source, *grid.stride,
             p.n, *grid.size, grid.start[0] * row + grid.start[1] * out[2], image, grid.step[0] * row,
             grid.step[1] * out[2],
-            reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags,
+            reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags, fetched,
         )  # fmt: skip
         launches.append((grid, blocks * parts, integers_))
     return launches

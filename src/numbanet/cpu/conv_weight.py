@@ -20,7 +20,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, store, store_tail
+from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, prefetch, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
@@ -55,6 +55,19 @@ def write_runs(runs, ints, x, g, first, count, dh, dw):
 @device
 def outer_tiles(width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate):
     """Run the register tiles of one panel of columns over all `rows` rows of the result."""
+    outer_tiles_ahead(
+        width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate, out, 0, 0
+    )  # fmt: skip
+
+
+@device
+def outer_tiles_ahead(
+    width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate, g, ahead, each
+):
+    """Do the same as `outer_tiles` and look ahead.
+
+    With each tile, `each` cache lines of `g` are prefetched, from element `ahead` on; return where that ended.
+    """
     step = tile_rows(width)
     table = stack_buffer(runs, MAX_ROWS)
     for k in range(0, rows, step):
@@ -64,15 +77,19 @@ def outer_tiles(width, last, runs, found, g_step, x_step, g_first, rows, x_first
             width, runs, found, g_step, x_step, g_first + k, x_first, table, 1,
             offset(out, k * out_step), out_step, accumulate, rows - k, last,
         )  # fmt: skip
+        for _ in range(each):
+            prefetch(g, ahead)
+            ahead += lanes(g)
+    return ahead
 
 
 @kernel
 def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
     """Sum the outer products of some units over one share of the output rows."""
     (
-        _, _, k, _, _, c, _, stride_w, _, _,
-        rows, groups, all_taps, chunk, splits, units, unit_tasks, size,
-    ) = integers(ints, 18)  # fmt: skip
+        _, q, k, _, _, c, _, stride_w, pieces, length,
+        rows, groups, all_taps, chunk, splits, units, unit_tasks, size, fetched,
+    ) = integers(ints, 19)  # fmt: skip
     split, part = task // unit_tasks, task % unit_tasks
     first_row, end_row = split * rows // splits, (split + 1) * rows // splits
     kg, cg, vector = k // groups, c // groups, lanes(x)
@@ -82,6 +99,10 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
         count = min(chunk, end_row - row)
         former = -1
         found = 0
+        # A tile reads a few numbers of each of many rows of g, and nothing foresees that: the next chunk is fetched
+        # meanwhile.
+        ahead = (row + chunk) // pieces * q * k + (row + chunk) % pieces * length * k
+        each = fetched if row + chunk < end_row else 0
         for unit in range(part * units // unit_tasks, (part + 1) * units // unit_tasks):
             tap, rest = unit // (groups * panels), unit % (groups * panels)
             group, column = rest // panels, rest % panels * MAX_VECTORS * vector
@@ -89,10 +110,11 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
                 found = write_runs(runs, ints, x, g, row, count, taps[2 * tap], taps[2 * tap + 1])
                 former = tap
             width = min(MAX_VECTORS, (cg - column + vector - 1) // vector)
-            outer_tiles(
+            ahead = outer_tiles_ahead(
                 width, min(cg - column - (width - 1) * vector, vector), runs, found, k, stride_w * c,
                 group * kg, kg, group * cg + column,
                 offset(out, split * size + (group * kg * all_taps + tap) * cg + column), all_taps * cg, row - first_row,
+                g, ahead, each,
             )  # fmt: skip
 
 
@@ -148,10 +170,14 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     unit_tasks = min(units, -(-_TASKS // splits))
     pixels = _CHUNK_PIXELS if splits > 1 else _LARGE_CHUNK_PIXELS
     chunk = max(1, min(_RUNS, pixels // length))
+    # Cache lines of a chunk of g for each of the tiles that run meanwhile.
+    panel_rows = host_isa().tile_rows[min(MAX_VECTORS, -(-p.cg // numpy_lanes(p.dtype))) - 1]
+    tiles = max(1, units // unit_tasks * -(-p.kg // panel_rows))
+    fetched = -(-chunk * length * p.k // (numpy_lanes(p.dtype) * tiles))
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     integers_ = (
         rows, q, p.k, h, w, p.c, *p.stride, pieces, length,
-        all_pieces, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size,
+        all_pieces, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size, fetched,
     )  # fmt: skip
     return np.array(taps, np.int64), splits * unit_tasks, splits, integers_
 

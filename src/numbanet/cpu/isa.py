@@ -36,6 +36,7 @@ class Isa:
 AVX512 = Isa("avx512", 64, (14, 12, 8, 6))
 AVX2 = Isa("avx2", 32, (8, 6, 4))
 SSE2 = Isa("sse2", 16, (8, 4))
+# Its machine code is cross-compiled and inspected by the tests, but was never run: there was no such machine.
 NEON = Isa("neon", 16, (14, 12, 8, 6))
 
 

@@ -65,6 +65,14 @@ def ir_shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.
     return builder.inttoptr(builder.add(builder.ptrtoint(pointer, _I64), count), pointer.type)
 
 
+def _all_equal(builder: ir.IRBuilder, table: ir.Value, count: int, value: ir.Value) -> ir.Value:
+    """Return whether all of `count` integers of a table equal a value."""
+    numbers = builder.load(builder.bitcast(table, ir.VectorType(_I64, count).as_pointer()))
+    numbers.align = 8
+    same = builder.icmp_signed("==", numbers, ir_splat(builder, value, count))
+    return builder.icmp_signed("==", builder.bitcast(same, ir.IntType(count)), ir.Constant(ir.IntType(count), -1))
+
+
 def _by_width(builder: ir.IRBuilder, width: ir.Value, emit: Any) -> None:
     """Emit ``emit(vectors, rows)`` for each tile width, chosen at run time by `width`."""
     rows = host_isa().tile_rows
@@ -130,6 +138,7 @@ def _panel_tile(
     bias: ir.Value,
     residual: ir.Value,
     last_lanes: ir.Value,
+    padding: ir.Value,
 ) -> None:
     scalar_pointer = panel.type
     zero = ir.Constant(ir.VectorType(panel.type.pointee, vec.lanes), None)
@@ -142,7 +151,8 @@ def _panel_tile(
             for i in range(rows)
         ]
         base = builder.gep(panel, [builder.mul(tap.index, panel_step)])
-        with Loop(builder, channels, list(tap.carried), "channels") as channel:
+        seen = builder.select(_all_equal(builder, table, rows, padding), ir_int(0), channels)
+        with Loop(builder, seen, list(tap.carried), "channels") as channel:
             row = builder.gep(base, [builder.mul(channel.index, ir_int(vectors * vec.lanes))])
             weights = [ir_load(builder, builder.gep(row, [ir_int(j * vec.lanes)]), vec) for j in range(vectors)]
             sums = []
@@ -199,7 +209,7 @@ def _panel_tile(
 @intrinsic
 def panel_tile(
     typingctx, width, sources, source_step, first_channel, taps, channels, panel, panel_step, outs, first_column, valid,
-    flags, bias, residual, last_lanes,
+    flags, bias, residual, last_lanes, padding,
 ):  # fmt: skip
     """Compute one tile of ``tile_rows(width)`` rows and ``width`` vectors of columns, and store it.
 
@@ -231,10 +241,12 @@ def panel_tile(
         Bytes from an element of the result to that of the array that RESIDUAL adds.
     last_lanes : int
         How many lanes of the last vector of columns are stored.
+    padding : int
+        The address of the pixel of the padding: taps that read it in every row are left out.
     """
     vec = vector_of(panel.dtype)
     i64 = types.int64
-    sig = types.void(i64, sources, i64, i64, i64, i64, panel, i64, outs, i64, i64, i64, bias, i64, i64)
+    sig = types.void(i64, sources, i64, i64, i64, i64, panel, i64, outs, i64, i64, i64, bias, i64, i64, i64)
 
     def codegen(context, builder, sig, args):
         _by_width(builder, args[0], lambda vectors, rows: _panel_tile(builder, vec, rows, vectors, *args[1:]))
