@@ -9,17 +9,20 @@ from numbanet.cpu.tile import address
 
 @device
 def write_positions(
-    outs, sources, rows, columns, first, count, padded, height, width, y, base, step_n, step_i, step_j, x, geometry
-):
+    outs, sources, rows, columns, first, count, padded, images, height, width, across,
+    y, base, step_n, step_i, step_j, x, geometry,
+):  # fmt: skip
     """Write, for `count` grid positions from `first` on, the address of the result, and the address, row and column
     of the source pixel of a tap that shifts nothing; repeat the last position up to `padded`.
+
+    The positions go image by image, or, with `across`, row by row across the images.
     """
     h, w, c, stride_h, stride_w = integers(geometry, 5)
     size = address(y, 1) - address(y, 0)
-    n, rest = first // (height * width), first % (height * width)
-    i, j = rest // width, rest % width
+    line, j = first // width, first % width
     at = 0
     while at < count:
+        n, i = (line % images, line // images) if across else (line // height, line % height)
         run = min(width - j, count - at)
         out = address(y, base + n * step_n + i * step_i + j * step_j)
         row, column = i * stride_h, j * stride_w
@@ -31,10 +34,7 @@ def write_positions(
             columns[at + m] = column + m * stride_w
         at += run
         j = 0
-        i += 1
-        if i == height:
-            i = 0
-            n += 1
+        line += 1
     for m in range(count, padded):
         outs[m] = outs[count - 1]
         sources[m] = sources[count - 1]

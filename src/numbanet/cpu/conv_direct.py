@@ -39,6 +39,7 @@ _ROOM = TABLE + 64  # and what whole vectors write beyond
 _REDUCTION = 512  # taps x channels of a panel that stay in the second-level cache while rows pass by
 _BLOCK = 192  # positions of a block, about
 _POSITIONS = 256  # and with the rows of a tile beyond them
+_NARROW = 13  # columns of positions: fewer than about the rows of a tile
 _SOURCE_BYTES = 1 << 19  # source pixels of a block: half of a second-level cache
 _TASKS = 32  # as many tasks at least, where the problem allows it
 
@@ -82,8 +83,8 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     (
         h, w, all_channels, stride_h, stride_w,
         grid_n, grid_h, grid_w, base, step_n, step_i, step_j,
-        c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags, fetched,
-    ) = integers(ints, 22)  # fmt: skip
+        c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags, fetched, across,
+    ) = integers(ints, 23)  # fmt: skip
     first = task // parts * block
     count = min(block, grid_n * grid_h * grid_w - first)
     padded = block + MAX_ROWS
@@ -91,7 +92,8 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     rows, columns = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
     sources = stack_buffer(taps, _ROOM)
     write_positions(
-        outs, pixels, rows, columns, first, count, padded, grid_h, grid_w, y, base, step_n, step_i, step_j, x, ints
+        outs, pixels, rows, columns, first, count, padded, grid_n, grid_h, grid_w, across,
+        y, base, step_n, step_i, step_j, x, ints,
     )  # fmt: skip
 
     # Tiles jump from row to row and tap to tap, and nothing foresees that: the next pixels are fetched meanwhile.
@@ -206,6 +208,15 @@ def grids(p: ConvProblem) -> tuple[Grid, ...]:
     return tuple(_backward_grids(p)) if p.which == "backward_input" else (_forward_grid(p),)
 
 
+def _across(grid: Grid, height: int) -> bool:
+    """Return whether positions go row by row across images: then the tiles of narrow images at the upper and lower
+    border hold positions of one row, which leave out the same taps.
+    """
+    rows = grid.taps[:, 0]
+    outside = len(rows) and (rows.min() < 0 or rows.max() + (grid.size[0] - 1) * grid.stride[0] >= height)
+    return bool(outside) and grid.size[1] < _NARROW
+
+
 @lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
     """Return, for each grid, the grid, the number of tasks and the integers of its launch."""
@@ -227,17 +238,18 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
         panels = p.groups * panel_count(columns, p.dtype)
         parts = min(panels, -(-_TASKS // blocks))
         image, row = out[0] * out[1] * out[2], out[1] * out[2]
+        across = int(_across(grid, source[0]))
         width = min(MAX_VECTORS, -(-columns // numpy_lanes(p.dtype)))
         steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
         tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
         lines = block * source_bytes // host_isa().vector_bytes
-        fetched = -(-lines // tiles) if taps >= grid.stride[0] * grid.stride[1] else 0
+        fetched = -(-lines // tiles) if taps >= grid.stride[0] * grid.stride[1] and not across else 0
         flags = epilogue_flags(p.epilogue)
         integers_ = (
             *source, *grid.stride,
             p.n, *grid.size, grid.start[0] * row + grid.start[1] * out[2], image, grid.step[0] * row,
             grid.step[1] * out[2],
-            reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags, fetched,
+            reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags, fetched, across,
         )  # fmt: skip
         launches.append((grid, blocks * parts, integers_))
     return launches
