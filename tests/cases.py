@@ -48,6 +48,8 @@ CONV_CASES = [
     ConvCase("one pixel", 4, 1, 1, 1, 1, 1, 1),
     ConvCase("pointwise", 2, 64, 6, 7, 96, 1, 1),
     ConvCase("pointwise, stride 2", 2, 24, 7, 7, 40, 1, 1, stride=2),
+    ConvCase("pointwise, one out-channel", 2, 65, 7, 9, 1, 1, 1),
+    ConvCase("pointwise, three out-channels", 2, 130, 17, 9, 3, 1, 1),
     ConvCase("3x3", 2, 32, 9, 8, 64, 3, 3, padding=1),
     ConvCase("3x3, many channels, one tile beyond the image", 2, 64, 13, 9, 70, 3, 3, padding=1),
     ConvCase("3x3, no padding", 1, 48, 10, 6, 64, 3, 3),

@@ -33,6 +33,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
             "conv_band",
             "conv_band_input",
             "conv_depthwise",
+            "conv_pointwise",
             "conv_grouped",
             "conv_grouped_weight",
         ),

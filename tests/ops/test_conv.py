@@ -15,7 +15,7 @@ from numbanet.problem.conv import conv2d_problem, epilogue
 from tests.cases import CONV_CASES, ConvCase, operands
 
 PASSES = ("forward", "backward_input", "backward_weight")
-KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.winograd")
+KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.pointwise", "cpu.winograd")
 
 
 def compute(which: str, case: ConvCase, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, grad: np.ndarray):
