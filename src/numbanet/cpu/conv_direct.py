@@ -21,7 +21,8 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset, prefetch
+from numbanet.cpu.prefetch import prefetch_far
+from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
 from numbanet.cpu.tile import (
     ACCUMULATE,
     MAX_ROWS,
@@ -72,7 +73,7 @@ def run_tiles_ahead(
             offset(outs, m), column, count - m, flags, bias, residual, last, padding,
         )  # fmt: skip
         for _ in range(each):
-            prefetch(x, ahead)
+            prefetch_far(x, ahead)
             ahead += lanes(x)
     return ahead
 

@@ -20,7 +20,8 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, prefetch, store, store_tail
+from numbanet.cpu.prefetch import prefetch_far
+from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
@@ -78,7 +79,7 @@ def outer_tiles_ahead(
             offset(out, k * out_step), out_step, accumulate, rows - k, last,
         )  # fmt: skip
         for _ in range(each):
-            prefetch(g, ahead)
+            prefetch_far(g, ahead)
             ahead += lanes(g)
     return ahead
 

@@ -22,6 +22,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.prefetch import prefetch, prefetch_result
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
@@ -30,8 +31,6 @@ from numbanet.cpu.winograd import (
     POINTS,
     SPAN,
     TILE,
-    prefetch,
-    prefetch_result,
     transform_input,
     transform_input_edge,
     transform_output,

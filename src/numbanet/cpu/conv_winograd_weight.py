@@ -24,10 +24,11 @@ from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.conv_weight import outer_tiles, reduce_partials
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.prefetch import prefetch
 from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
-from numbanet.cpu.winograd import POINTS, SPAN, TILE, prefetch, transform_input, transform_input_edge
+from numbanet.cpu.winograd import POINTS, SPAN, TILE, transform_input, transform_input_edge
 from numbanet.cpu.winograd_weight import transform_gradient, transform_gradient_edge, transform_sums
 from numbanet.problem.conv import ConvProblem
 

@@ -334,20 +334,6 @@ def store_tail(typingctx, p, i, v, n):
 
 
 @intrinsic
-def prefetch(typingctx, p, i):
-    """Ask for the cache line of element i in the second-level cache; it need not exist."""
-
-    def codegen(context, builder, sig, args):
-        kind = ir.FunctionType(ir.VoidType(), [args[0].type, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        options = (ir.Constant(_I32, value) for value in (0, 2, 1))  # to read; second level; data
-        builder.call(function, [builder.gep(args[0], [args[1]]), *options])
-        return context.get_dummy_value()
-
-    return types.void(p, types.int64), codegen
-
-
-@intrinsic
 def fma(typingctx, a, b, c):
     """Return a * b + c, rounded once."""
     return a(a, a, a), lambda context, builder, sig, args: ir_call(builder, "llvm.fma", a, *args)

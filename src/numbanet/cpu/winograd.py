@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.cpu.flow import ir_conditionally, ir_int
@@ -204,26 +203,6 @@ def store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value)
             spot = builder.gep(spot, [step])
 
     return write
-
-
-def _prefetch(write: int, doc: str) -> Callable:
-    def prefetch(typingctx, p, i):
-        def codegen(context, builder, sig, args):
-            byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            spot = builder.bitcast(builder.gep(args[0], [args[1]]), byte)
-            builder.call(function, [spot, *(ir.Constant(i32, value) for value in (write, 3, 1))])  # keep close, data
-            return context.get_dummy_value()
-
-        return types.void(p, types.int64), codegen
-
-    prefetch.__doc__ = doc
-    return intrinsic(prefetch)
-
-
-prefetch = _prefetch(0, "Fetch the cache line of element i for reading; an address that does not exist does no harm.")
-prefetch_result = _prefetch(1, "Fetch the cache line of element i for writing; likewise.")
 
 
 @intrinsic
