@@ -245,3 +245,33 @@ def test_parameter_values_keep_their_memory() -> None:
 def test_repr_lists_options() -> None:
     text = repr(optim.SGD([parameter(3)], lr=0.25))
     assert text.startswith("SGD (\nParameter Group 0\n    dampening: 0\n    lr: 0.25\n") and text.endswith(")")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_step_that_fails_counts_for_nothing(name: str) -> None:
+    p, same = parameter(40), parameter(40)
+    optimizer, other = MAKERS[name]([p]), MAKERS[name]([same])
+    p.grad, values = Tensor(np.ones(40)), p.data
+    for number in range(2):
+        p.data = values.view()
+        p.data.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            optimizer.step()
+        p.data = values
+        step(optimizer, number)
+        step(other, number)
+        assert np.array_equal(p.data, same.data)
+    assert optimizer.state_dict()["state"][0].get("step") == other.state_dict()["state"][0].get("step")
+
+
+def test_a_parameter_that_stands_twice_in_a_group_takes_two_steps() -> None:
+    p, same = parameter(5), parameter(5)
+    with pytest.warns(UserWarning, match="stands twice"):
+        twice = optim.Adam([p, p])
+    once = optim.Adam([same])
+    for number in range(2):
+        step(twice, number)
+        same.grad = Tensor(p.grad.data)  # that of the second time
+        once.step()
+        once.step()
+    assert np.array_equal(p.data, same.data) and twice.state[p]["step"] == 4

@@ -142,26 +142,30 @@ class Optimizer(ABC):
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
-        members: dict[tuple[Hashable, int], tuple[Values, Values, list[State]]] = {}
+        members: dict[tuple[Hashable, int], tuple[list[Tensor], Values, Values, list[State]]] = {}
         seen: dict[int, int] = {}
-        tensors, states = [p for p in group["params"] if p.grad is not None], self.state
-        for p in tensors:
-            values, state = p.data, states.get(p)
-            if state is None:
-                state = states[p] = {}
+        fresh: dict[Tensor, State] = {}
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            # A copy, which becomes the state once the update is made: a step that fails counts for nothing.
+            state = fresh[p] = dict(fresh.get(p) or self.state.get(p, ()))
             # One that stands in the group twice is updated twice, one after the other.
             turn = seen[id(p)] = seen.get(id(p), -1) + 1
+            values = p.data
             key = self._prepare(values, state, group), turn
             if key not in members:
-                members[key] = [], [], []
-            parameters, grads, chosen = members[key]
+                members[key] = [], [], [], []
+            tensors, parameters, grads, states = members[key]
+            tensors.append(p)
             parameters.append(values)
             grads.append(p.grad.data)
-            chosen.append(state)
-        for (kind, _), columns in members.items():
-            self._update(*columns, group, kind)
-        for p in tensors:
-            p.bump_version()
+            states.append(state)
+        for (kind, _), (tensors, parameters, grads, states) in members.items():
+            self._update(parameters, grads, states, group, kind)
+            for p, state in zip(tensors, states):
+                self.state[p] = state
+                p.bump_version()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero in place.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory, ops
-from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, not_negative
+from numbanet import ops
+from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
 
 
 class SGD(Optimizer):
@@ -61,7 +61,7 @@ class SGD(Optimizer):
             return False
         first = state.get("momentum_buffer") is None
         if first:
-            state["momentum_buffer"] = memory.empty_like(parameter)
+            state["momentum_buffer"] = full(parameter, 0.0)
         return first
 
     def _update(
