@@ -20,11 +20,11 @@ LAYERED = [((2, 3, 17), 1), ((4, 5), 1), ((2, 3, 4, 5), 3), ((300, 33), 1), ((3,
 
 def compare(forward, backward, x, weight, bias, arguments, tolerance, rng):
     grad = rng.standard_normal(x.shape).astype(x.dtype)
-    y, mean, inverse = forward(x, *arguments, weight, bias)
+    y, mean, inverse = forward(x, *arguments, weight, bias)[:3]
     gradients = backward(grad, x, *arguments, weight, mean, inverse)
     wide = [None if a is None else a.astype(np.float64) for a in (x, weight, bias, grad)]
     with nnet.use("reference"):
-        want, mean, inverse = forward(wide[0], *arguments, *wide[1:3])
+        want, mean, inverse = forward(wide[0], *arguments, *wide[1:3])[:3]
         wanted = backward(wide[3], wide[0], *arguments, wide[1], mean, inverse)
     for got, right in zip((y, *gradients), (want, *wanted), strict=True):
         assert got.shape == right.shape and got.dtype == x.dtype
@@ -71,7 +71,7 @@ def test_any_strides_and_threads(rng):
     threads, results = get_num_threads(), []
     for count, view in ((1, x), (threads, x), (threads, x.copy())):
         set_num_threads(count)
-        y, mean, inverse = ops.group_norm_forward(view, 4)
+        y, mean, inverse, _ = ops.group_norm_forward(view, 4)
         results.append((y, *ops.group_norm_backward(view, view, 4, None, mean, inverse), ops.layer_norm(view, 32)))
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -126,3 +126,13 @@ def test_layers(rng):
     assert np.array_equal(before, instance.running_mean.data)
     with pytest.warns(UserWarning, match="num_features is not used"):
         assert nn.InstanceNorm2d(5)(x[0]).shape == (6, 3, 4)
+
+
+def test_running_variance_of_small_numbers_keeps_its_digits(rng):
+    x = (rng.standard_normal((3, 2, 40, 50)) * 1e-4).astype(np.float32)
+    want = x.astype(np.float64).var((2, 3), ddof=1).mean(0)
+    mean, var = (nnet.tensor(np.zeros(2, np.float32)) for _ in range(2))
+    F.instance_norm(nnet.tensor(x), mean, var, momentum=1.0, eps=1e-2)
+    assert np.allclose(var.data, want, rtol=1e-5, atol=0)
+    for runs in (ops.group_norm_forward(x, 2)[3], ops.group_norm_forward(x[:, :1], 1)[3]):
+        assert np.allclose(runs, x[:, : runs.shape[1]].astype(np.float64).var((2, 3)), rtol=1e-5, atol=0)

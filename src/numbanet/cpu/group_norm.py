@@ -78,7 +78,9 @@ def _merge(partial, sample, c, positions, channels, chunk, blocks):
 
 
 @kernel
-def merge(task: Index, ints: I64, partial: T, weight: T, eps: F64, mean: T, inverse: T, coefficients: T):
+def merge(
+    task: Index, ints: I64, partial: T, weight: T, eps: F64, mean: T, inverse: T, variance: T, coefficients: T
+):  # fmt: skip
     """One task a sample: statistics of its groups, and for each channel the centre and the factor."""
     positions, channels, chunk, blocks, groups, has_weight = integers(ints, 6)
     width = channels // groups
@@ -89,8 +91,9 @@ def merge(task: Index, ints: I64, partial: T, weight: T, eps: F64, mean: T, inve
             difference = m - centre
             centre += difference / (k + 1)
             squares += q + difference * difference * positions * k / (k + 1)
-        r = 1.0 / math.sqrt(squares / (positions * width) + eps[0])
-        mean[task * groups + group], inverse[task * groups + group] = centre, r
+        v = squares / (positions * width)
+        r, place = 1.0 / math.sqrt(v + eps[0]), task * groups + group
+        mean[place], inverse[place], variance[place] = centre, r, v
         for k in range(width):
             c = group * width + k
             factor = r
@@ -186,14 +189,14 @@ def _cut(problem: Any) -> tuple[int, int]:
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     x, weight, bias, eps = inputs
-    y, mean, inverse = outputs
+    y, mean, inverse, variance = outputs
     chunk, blocks = _cut(problem)
     n, channels, dtype = problem.n, problem.channels, problem.dtype
     scratch = workspace.view(dtype)
     coefficients, partial = scratch[: 2 * n * channels], scratch[2 * n * channels :]
     sizes = (problem.positions, channels, chunk, blocks)
     launch(moments, n * blocks, (x, partial), sizes, dtype)
-    arrays = (partial, x if weight is None else weight, eps, mean, inverse, coefficients)
+    arrays = (partial, x if weight is None else weight, eps, mean, inverse, variance, coefficients)
     launch(merge, n, arrays, (*sizes, problem.groups, weight is not None), dtype)
     launch(apply, n * blocks, (x, coefficients, x if bias is None else bias, y), (*sizes, bias is not None), dtype)
 

@@ -35,8 +35,8 @@ _PARTS = 64  # tasks of the backward pass at most: each has sums of its own for 
 
 
 @device
-def _mean_and_inverse(x, i, count, eps):
-    """Return the mean of a run, and 1 over the square root of its variance plus eps."""
+def _mean_and_variance(x, i, count):
+    """Return the mean of a run, and its variance."""
     total, j = 0.0, 0
     while j < count:
         stop, part = min(count, j + _BLOCK), splat(x, 0.0)
@@ -61,16 +61,17 @@ def _mean_and_inverse(x, i, count, eps):
             part = fma(d, d, part)
             j = stop
         total += reduce_add(part)
-    return mean, 1.0 / math.sqrt(total / count + eps)
+    return mean, total / count
 
 
 @kernel
-def forward(task: Index, ints: I64, x: T, weight: T, bias: T, eps: F64, y: T, mean: T, inverse: T):
+def forward(task: Index, ints: I64, x: T, weight: T, bias: T, eps: F64, y: T, mean: T, inverse: T, variance: T):
     runs, count, chunk, groups, has_weight, has_bias = integers(ints, 6)
     for run in range(task * chunk, min(runs, (task + 1) * chunk)):
         i, affine = run * count, run % groups * count
-        m, r = _mean_and_inverse(x, i, count, eps[0])
-        mean[run], inverse[run] = m, r
+        m, v = _mean_and_variance(x, i, count)
+        r = 1.0 / math.sqrt(v + eps[0])
+        mean[run], inverse[run], variance[run] = m, r, v
         centre, scale = splat(x, m), splat(x, r)
         for j in range(0, count, lanes(x)):
             n = count - j

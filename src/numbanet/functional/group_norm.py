@@ -53,14 +53,14 @@ def layer_norm(
 def _group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Return the normalised input, and the mean and inverse deviation of each group."""
+    """Return the normalised input, and the mean and variance of each group."""
     x, scale = values("input", input), _data("weight", weight)
-    y, mean, inverse = group_norm_forward(x, num_groups, scale, _data("bias", bias), eps)
+    y, mean, inverse, variance = group_norm_forward(x, num_groups, scale, _data("bias", bias), eps)
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return group_norm_backward(grad, x, num_groups, scale, mean, inverse)
 
-    return record(y, (input, weight, bias), backward), mean, inverse
+    return record(y, (input, weight, bias), backward), mean, variance
 
 
 def group_norm(
@@ -142,13 +142,12 @@ def instance_norm(
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is not None and statistic.shape != (shape[1],):
             raise ValueError(f"{name} must have shape ({shape[1]},), one number a channel, got {statistic.shape}")
-    y, mean, inverse = _group_norm(input, max(1, shape[1]), weight, bias, eps)
+    y, mean, variance = _group_norm(input, max(1, shape[1]), weight, bias, eps)
     if shape[0] and count:
         if running_mean is not None:
             _follow(running_mean, mean, momentum)
         if running_var is not None:
-            biased = ops.sub(ops.div(1.0, ops.mul(inverse, inverse)), eps)
-            _follow(running_var, ops.mul(biased, count / (count - 1)), momentum)
+            _follow(running_var, ops.mul(variance, count / (count - 1)), momentum)
     return y
 
 

@@ -1,7 +1,7 @@
 """Layer, group and instance normalisation of arrays.
 
 Each ``..._forward`` function returns the result, and the mean and inverse deviation of each group, of shape
-(samples, groups), for ``group_norm_backward`` or ``layer_norm_backward``.
+(samples, groups), for ``group_norm_backward`` or ``layer_norm_backward``; that of groups also their variance.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numbanet.problem.group_norm import GroupNormProblem, group_norm_problem, la
 from numbanet.problem.pointwise import number
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]
+WithVariance = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
@@ -34,15 +35,15 @@ def _shape(vector: np.ndarray | None) -> tuple[int, ...] | None:
 
 def _run_forward(
     problem: GroupNormProblem, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
-) -> Results:
+) -> WithVariance:
     """Normalise C-contiguous memory; the result has the shape of x."""
     y = memory.empty(x.shape, problem.dtype)
-    mean, inverse = (np.zeros((problem.n, problem.groups), problem.dtype) for _ in range(2))
+    mean, inverse, variance = (np.zeros((problem.n, problem.groups), problem.dtype) for _ in range(3))
     if y.size:
         matrix = (problem.n, problem.positions, problem.channels)
         inputs = (x.reshape(matrix), _flat(weight), _flat(bias), np.array([number("eps", eps)]))
-        dispatch.run(problem, inputs, (y.reshape(matrix), mean, inverse))
-    return y, mean, inverse
+        dispatch.run(problem, inputs, (y.reshape(matrix), mean, inverse, variance))
+    return y, mean, inverse, variance
 
 
 def _run_backward(
@@ -70,13 +71,13 @@ def group_norm_forward(
     weight: np.ndarray | None = None,
     bias: np.ndarray | None = None,
     eps: float = 1e-5,
-) -> Results:
+) -> WithVariance:
     """Return what `group_norm` returns, and the statistics; arguments and errors as for `group_norm`."""
     x, weight, bias = float_array("input", x), _vector("weight", weight), _vector("bias", bias)
     dtype = same_dtype(input=x, weight=weight, bias=bias)
     problem = group_norm_problem("forward", dtype, x.shape, num_groups, _shape(weight), _shape(bias))
-    y, mean, inverse = _run_forward(problem, pixels(x), weight, bias, eps)
-    return from_pixels(y), mean, inverse
+    y, *statistics = _run_forward(problem, pixels(x), weight, bias, eps)
+    return from_pixels(y), *statistics
 
 
 def group_norm(
@@ -153,7 +154,7 @@ def layer_norm_forward(
     dtype = same_dtype(input=x, weight=weight, bias=bias)
     over = normalized(normalized_shape)
     problem = layer_norm_problem("forward", dtype, x.shape, over, _shape(weight), _shape(bias))
-    return _run_forward(problem, contiguous(x), weight, bias, eps)
+    return _run_forward(problem, contiguous(x), weight, bias, eps)[:3]
 
 
 def layer_norm(

@@ -20,10 +20,11 @@ def _each(problem: Any, statistic: np.ndarray) -> np.ndarray:
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     x, weight, bias, eps = inputs
-    y, mean, inverse = outputs
+    y, mean, inverse, variance = outputs
     groups = _grouped(problem, x)
     mean[...] = groups.mean((1, 3))
-    inverse[...] = 1 / np.sqrt(groups.var((1, 3)) + eps[0])
+    variance[...] = groups.var((1, 3))
+    inverse[...] = 1 / np.sqrt(variance + eps[0])
     y[...] = (x - _each(problem, mean)) * _each(problem, inverse)
     y[...] = y * (1 if weight is None else weight) + (0 if bias is None else bias)
 
