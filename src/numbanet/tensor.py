@@ -10,7 +10,7 @@ import numpy as np
 
 from numbanet import memory, ops, settings
 from numbanet.prepared import PreparedWeight
-from numbanet.tape import Node, Version, run_backward
+from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
 
 
@@ -344,6 +344,22 @@ def values(name: str, operand: Any) -> np.ndarray:
         except AttributeError:  # a result that waits: see numbanet.deferred
             return operand.data
     raise TypeError(f"{name} must be a Tensor, got {type(operand).__name__}: numbanet.tensor makes one")
+
+
+def constant(name: str, operand: Any) -> np.ndarray:
+    """Return the array of an operand to which no gradient flows, such as the weights of a loss.
+
+    Raises
+    ------
+    TypeError
+        If it is no Tensor.
+    RuntimeError
+        If it requires a gradient, and operations are recorded.
+    """
+    array = values(name, operand)
+    if needs_grad(operand):
+        raise RuntimeError(f"{name} must not require a gradient, it would get none: hand over {name}.detach()")
+    return array
 
 
 def tensor(array: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> Tensor:

@@ -139,3 +139,23 @@ def test_layers(rng):
         (nn.MultiMarginLoss(2, 0.5, w), F.multi_margin_loss(x, y, 2, 0.5, w)),
     ]:
         np.testing.assert_allclose(layer(x, y if isinstance(layer, nn.MultiMarginLoss) else t).data, want.data)
+
+
+def test_weights_that_would_get_no_gradient_are_refused():
+    x, t = nnet.tensor(np.full((2, 3), 0.5), requires_grad=True), nnet.tensor(np.ones((2, 3)))
+    labels, w = nnet.tensor(np.zeros(2, np.int64)), nnet.tensor(np.ones(3), requires_grad=True)
+    calls = {
+        "pos_weight": lambda w: F.binary_cross_entropy_with_logits(x, t, pos_weight=w),
+        "weight of logits": lambda w: F.binary_cross_entropy_with_logits(x, t, w),
+        "weight": lambda w: F.binary_cross_entropy(x, t, w),
+        "weight of classes": lambda w: F.cross_entropy(x, labels, w),
+        "weight of classes of soft labels": lambda w: F.cross_entropy(x, t, w),
+        "weight of logarithms": lambda w: F.nll_loss(x, labels, w),
+        "weight of margins": lambda w: F.multi_margin_loss(x, labels, weight=w),
+    }
+    for name, call in calls.items():
+        with pytest.raises(RuntimeError, match=f"{name.split()[0]} must not require a gradient"):
+            call(w)
+        with nnet.no_grad():
+            want = call(w)
+        assert np.array_equal(call(w.detach()).data, want.data)

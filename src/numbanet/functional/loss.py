@@ -11,11 +11,11 @@ from numbanet import ops
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.promotion import promote
 from numbanet.tape import record
-from numbanet.tensor import Tensor, values
+from numbanet.tensor import Tensor, constant, values
 
 
-def _data(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.data
+def _weight(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else constant("weight", tensor)
 
 
 def cross_entropy(
@@ -52,6 +52,11 @@ def cross_entropy(
     -------
     Tensor
         No dimension, or with ``"none"`` the shape of the indices.
+
+    Raises
+    ------
+    RuntimeError
+        If the weight requires a gradient: it would get none.
     """
     reduction = reduction_word(reduction, size_average, reduce)
     if values("input", input).shape == values("target", target).shape and target.dtype.kind == "f":
@@ -60,7 +65,7 @@ def cross_entropy(
             common = promote(common, weight.dtype)
             weight = weight.to(common)
         input, target = input.to(common), target.to(common)
-    options = (_data(weight), ignore_index, reduction, label_smoothing)
+    options = (_weight(weight), ignore_index, reduction, label_smoothing)
     loss, state = ops.cross_entropy_with_state(values("input", input), values("target", target), *options)
     need_input, need_target = input.requires_grad, target.requires_grad
 
@@ -86,7 +91,7 @@ def nll_loss(
 
     Arguments, result and errors as for `cross_entropy`, but the target holds indices.
     """
-    options = (_data(weight), ignore_index, reduction_word(reduction, size_average, reduce))
+    options = (_weight(weight), ignore_index, reduction_word(reduction, size_average, reduce))
     loss, state = ops.nll_loss_with_state(values("input", input), values("target", target), *options)
     return record(loss, (input,), lambda grad: (ops.nll_loss_backward(grad, state),))
 

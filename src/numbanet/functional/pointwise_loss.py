@@ -18,7 +18,7 @@ from numbanet.problem.loss import reduction_word
 from numbanet.problem.pointwise import number
 from numbanet.problem.promotion import promote
 from numbanet.tape import record
-from numbanet.tensor import Tensor, values
+from numbanet.tensor import Tensor, constant, values
 
 Gradient = Callable[[np.ndarray, float], np.ndarray]
 
@@ -165,7 +165,7 @@ def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
     """Return weights as an array of the shape and dtype of the input, or as the number 1."""
     if tensor is None:
         return np.ones((), like.dtype)
-    array = values(name, tensor)
+    array = constant(name, tensor)
     if array.dtype != like.dtype:
         raise TypeError(f"{name} must have the dtype {like.dtype} of input, got {array.dtype}")
     if broadcast_shape(array.shape, like.shape) != like.shape:
@@ -202,6 +202,8 @@ def binary_cross_entropy(
     ------
     TypeError, ValueError
         If a shape, a dtype or the word does not fit, or an input is no probability.
+    RuntimeError
+        If the weight requires a gradient.
     """
     reduction = reduction_word(reduction, size_average, reduce)
     _same_shape(input, target)
@@ -246,6 +248,8 @@ def binary_cross_entropy_with_logits(
     ------
     TypeError, ValueError
         If a shape, a dtype or the word does not fit.
+    RuntimeError
+        If a weight requires a gradient.
     """
     reduction = reduction_word(reduction, size_average, reduce)
     _same_shape(input, target)
@@ -354,7 +358,7 @@ def multi_margin_loss(
     """
     reduction = reduction_word(reduction, size_average, reduce)
     x, labels = values("input", input), values("target", target)
-    options = (labels, p, margin, None if weight is None else values("weight", weight))
+    options = (labels, p, margin, None if weight is None else constant("weight", weight))
     losses = multi_margin_losses(x, *options)
     y = losses if reduction == "none" else (ops.sum if reduction == "sum" else ops.mean)(losses)
     scale = 1.0 / max(1, losses.size) if reduction == "mean" else 1.0
