@@ -75,3 +75,20 @@ def test_edges():
         one.max(3)
     with pytest.raises(TypeError, match="float32 or float64"):
         nnet.tensor([1, 2]).var()
+
+
+@pytest.mark.parametrize("function", [F.max, F.min])
+def test_the_gradient_of_nan_goes_to_the_nans(function):
+    x = nnet.tensor(np.array([[1.0, np.nan, np.nan], [-np.inf, 2, np.inf]]), requires_grad=True)
+    function(x).backward()
+    assert x.grad.tolist() == [[0, 0.5, 0.5], [0, 0, 0]]
+    one = nnet.tensor(np.array(np.nan), requires_grad=True)
+    function(one).backward()
+    assert one.grad.item() == 1
+
+
+@pytest.mark.parametrize("function", [F.amax, F.amin])
+def test_the_gradient_of_nan_over_dimensions_is_nan(function):
+    x = nnet.tensor(np.array([[1.0, np.nan, np.nan], [2, 2, 2]]), requires_grad=True)
+    function(x, 1).sum().backward()
+    assert np.isnan(x.grad.data[0]).all() and np.allclose(x.grad.data[1], 1 / 3)

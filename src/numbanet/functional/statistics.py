@@ -42,8 +42,11 @@ def _along(input: Tensor, dim: int, keepdim: bool, largest: bool) -> Extremes:
     return Extremes(y, Tensor(places))
 
 
-def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Tensor:
-    """Return the extremes over several dimensions; equal elements share the gradient."""
+def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool, to_nan: bool = False) -> Tensor:
+    """Return the extremes over several dimensions; equal elements share the gradient.
+
+    That of a NaN goes to the NaN elements with `to_nan`, else it is NaN everywhere: so do `max` and `amax` of torch.
+    """
     x = values("input", input)
     dims = reduced_dims(dim, x.ndim)[: x.ndim]  # a scalar has a dimension to name, but none to reduce
     if any(not x.shape[axis] for axis in dims):
@@ -58,9 +61,9 @@ def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Tensor:
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         spread = grad.reshape(wide.shape)
-        chosen = ops.eq(x, wide)
-        count = ops.sum(ops.where(chosen, np.ones((), x.dtype), np.zeros((), x.dtype)), dims, True) if dims else 1
-        return (ops.where(chosen, ops.div(spread, count), np.zeros((), x.dtype)),)
+        chosen = ops.ne(x, x) if to_nan and np.isnan(wide).any() else ops.eq(x, wide)
+        share = ops.where(chosen, np.ones((), x.dtype), np.zeros((), x.dtype))
+        return (ops.div(ops.mul(share, spread), ops.sum(share, dims, True) if dims else share),)
 
     return record(y, (input,), backward)
 
@@ -70,7 +73,7 @@ def _extreme(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
     if isinstance(dim, Tensor):
         return (maximum if largest else minimum)(input, dim)
     if dim is None:
-        return _over(input, None, False, largest)
+        return _over(input, None, False, largest, to_nan=True)
     return _along(input, dim, keepdim, largest)
 
 
