@@ -328,3 +328,27 @@ def test_parameter() -> None:
 
 def test_names_complete() -> None:
     assert {"weight", "count", "first"} <= {*dir(Affine()), *dir(Model())}
+
+
+def test_a_change_of_the_tensor_that_shares_the_memory_of_a_parameter_is_noticed() -> None:
+    t = nnet.tensor(np.ones(3))
+    p = nn.Parameter(t)
+    y = (p * p).sum()
+    t.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+    y = (p * p).sum()
+    y.backward()
+    assert p.grad.tolist() == [4.0] * 3
+
+
+def test_only_the_counter_of_batches_may_be_missing() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("my_num_batches_tracked", nnet.tensor(np.zeros(1)))
+            self.register_buffer("num_batches_tracked", nnet.tensor(np.zeros(1)))
+
+    with pytest.raises(RuntimeError, match="missing: my_num_batches_tracked$"):
+        Counts().load_state_dict({})
+    assert nn.Sequential(Counts()).load_state_dict({"0.my_num_batches_tracked": np.ones(1)}).missing_keys == []

@@ -42,6 +42,8 @@ class Parameter(Tensor):
         source = data.data if isinstance(data, Tensor) else data
         shared = isinstance(source, np.ndarray) and source.dtype.kind in "biuf" and source.flags.writeable
         super().__init__(source if shared else tensor(source).data)
+        if shared and isinstance(data, Tensor):
+            self._memory = data._memory  # what changes one changes both
         self.requires_grad_(requires_grad)
 
     @property

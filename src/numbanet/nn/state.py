@@ -22,7 +22,7 @@ def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, stric
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
     # Files older than the counter of batches are complete without it, as in torch: it then stays as it is.
-    missing = [name for name in targets if name not in state_dict and not name.endswith("num_batches_tracked")]
+    missing = [name for name in targets if name not in state_dict and name.split(".")[-1] != "num_batches_tracked"]
     unexpected = [name for name in state_dict if name not in targets]
     values, faults = _values(targets, state_dict)
     if strict:
