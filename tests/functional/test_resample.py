@@ -73,13 +73,27 @@ def test_any_strides_and_threads(rng):
      ({"size": (2, 2, 2)}, "size must have 2 numbers"), ({"size": 0}, "must have channels and pixels"),
      ({"size": 2, "mode": "cubic"}, "mode must be one of"), ({"size": 2, "mode": "linear"}, "input must have"),
      ({"size": 2, "align_corners": True}, "align_corners must be None"),
-     ({"size": 2, "mode": "bilinear", "antialias": True}, "antialias=True is not supported"),
+     ({"size": 2, "mode": "bilinear", "antialias": True}, "antialias must be False, got True"),
      ({"size": 2, "recompute_scale_factor": True}, "recompute_scale_factor must not")],
     ids=str,
 )  # fmt: skip
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         F.interpolate(nnet.tensor(np.zeros((1, 2, 3, 4))), **options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dimensions"),
+    [("nearest", "3 or 4"), ("area", "3 or 4"), ("bilinear", "4"), ("linear", "3")],
+)
+def test_volumes_are_refused_by_mode(mode, dimensions):
+    volumes = nnet.tensor(np.zeros((1, 1, 4, 4, 4)))
+    with pytest.raises(ValueError, match=f"have {dimensions} dimensions with mode='{mode}', got shape .1, 1, 4, 4, 4"):
+        F.interpolate(volumes, scale_factor=2, mode=mode)
+    with pytest.raises(ValueError, match="mode must be one of .* got 'trilinear'"):
+        F.interpolate(volumes, scale_factor=2, mode="trilinear")
+    with pytest.raises(ValueError, match="antialias must be False, got True"):
+        F.interpolate(volumes, scale_factor=2, mode=mode, antialias=True)
 
 
 def test_types():

@@ -76,3 +76,12 @@ def test_layers():
     }  # fmt: skip
     for text, layer in layers.items():
         assert repr(layer) == text and layer(x).data.size == 32
+
+
+@pytest.mark.parametrize("function", [F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.group_norm])
+@pytest.mark.parametrize("number", [2.0, 1.0, True], ids=str)
+def test_a_factor_that_is_no_integer_is_refused_after_one_that_is(function, number):
+    x = nnet.tensor(np.zeros((2, 8, 4, 4)))
+    function(x, int(number))
+    with pytest.raises(TypeError, match="must be an integer, got"):
+        function(x, number)

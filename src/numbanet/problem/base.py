@@ -39,6 +39,10 @@ class Problem:
             found = self.__dict__["_hash"] = hash(tuple(getattr(self, field.name) for field in fields(self)))
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the hash behind: that of a string differs from process to process."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
 
 def integer(name: str, value: Any, minimum: int | None = None) -> int:
     """Return `value` as an int; bool and float are refused, as in PyTorch.

@@ -44,7 +44,7 @@ def _check_affine(expected: Shape, **vectors: Shape | None) -> None:
             raise ValueError(f"{name} must have shape {expected}, got {given}")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def group_norm_problem(
     which: str, dtype: str, shape: Shape, groups: Any, weight: Shape | None = None, bias: Shape | None = None
 ) -> GroupNormProblem:
@@ -73,7 +73,7 @@ def normalized(shape: Sequence[int] | int) -> Shape:
     return sizes("normalized_shape", shape)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def layer_norm_problem(
     which: str, dtype: str, shape: Shape, over: Shape, weight: Shape | None = None, bias: Shape | None = None
 ) -> GroupNormProblem:

@@ -12,7 +12,10 @@ import numpy as np
 
 from numbanet.problem.base import Problem, choice, integer
 
-MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area")
+_DIMENSIONS = {
+    "nearest": (3, 4), "nearest-exact": (3, 4), "linear": (3,), "bilinear": (4,), "bicubic": (4,), "area": (3, 4),
+}  # fmt: skip
+MODES = tuple(_DIMENSIONS)
 _CUBIC = -0.75  # the derivative of the kernel at 1, torch's choice (Keys, 1981, has -0.5)
 
 
@@ -143,10 +146,11 @@ def resizing(
     """
     axes = len(shape) - 2
     choice("mode", mode, MODES)
-    if axes not in (1, 2) or (mode in ("bilinear", "bicubic")) > (axes == 2) or (mode == "linear") > (axes == 1):
-        raise ValueError(f"input must have 4 dimensions (or 3 for 'nearest', 'linear', 'area'), got {tuple(shape)}")
     if antialias:
-        raise ValueError("antialias=True is not supported: blur the input first, or use mode='area'")
+        raise ValueError(f"antialias must be False, got {antialias!r}: blur the input first, or use mode='area'")
+    if len(shape) not in _DIMENSIONS[mode]:
+        words = " or ".join(map(str, _DIMENSIONS[mode]))
+        raise ValueError(f"input must have {words} dimensions with mode={mode!r}, got shape {tuple(shape)}")
     if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
         raise ValueError(f"align_corners must be None with mode={mode!r}, got {align_corners!r}")
     if (size is None) == (scale_factor is None):

@@ -31,7 +31,7 @@ def _order(lead: int, *rest: int) -> Shape:
     return (*range(lead), *(lead + axis for axis in rest))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def pixel_shuffle(shape: Shape, factor: Any) -> Rearrangement:
     """Return the rearrangement (..., C r^2, H, W) to (..., C, H r, W r).
 
@@ -48,7 +48,7 @@ def pixel_shuffle(shape: Shape, factor: Any) -> Rearrangement:
     return Rearrangement((*lead, out, r, r, h, w), _order(len(lead), 0, 3, 1, 4, 2), (*lead, out, h * r, w * r))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def pixel_unshuffle(shape: Shape, factor: Any) -> Rearrangement:
     """Return the rearrangement (..., C, H r, W r) to (..., C r^2, H, W); errors as for `pixel_shuffle`."""
     r = integer("downscale_factor", factor, 1)
@@ -59,7 +59,7 @@ def pixel_unshuffle(shape: Shape, factor: Any) -> Rearrangement:
     return Rearrangement(split, _order(len(lead), 0, 2, 4, 1, 3), (*lead, c * r * r, h // r, w // r))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def channel_shuffle(shape: Shape, groups: Any) -> Rearrangement:
     """Return the rearrangement that takes one channel of each group in turn.
 
