@@ -76,8 +76,8 @@ def group_norm_forward(
     x, weight, bias = float_array("input", x), _vector("weight", weight), _vector("bias", bias)
     dtype = same_dtype(input=x, weight=weight, bias=bias)
     problem = group_norm_problem("forward", dtype, x.shape, num_groups, _shape(weight), _shape(bias))
-    y, *statistics = _run_forward(problem, pixels(x), weight, bias, eps)
-    return from_pixels(y), *statistics
+    y, mean, inverse, variance = _run_forward(problem, pixels(x), weight, bias, eps)
+    return from_pixels(y), mean, inverse, variance
 
 
 def group_norm(

@@ -149,7 +149,7 @@ class Optimizer(ABC):
             if p.grad is None:
                 continue
             # A copy, which becomes the state once the update is made: a step that fails counts for nothing.
-            state = fresh[p] = dict(fresh.get(p) or self.state.get(p, ()))
+            state = fresh[p] = dict(fresh.get(p) or self.state.get(p) or {})
             # One that stands in the group twice is updated twice, one after the other.
             turn = seen[id(p)] = seen.get(id(p), -1) + 1
             values = p.data
