@@ -180,3 +180,8 @@ def test_errors(file: Path) -> None:
     with pytest.raises(ValueError, match="channels"):
         nnet.tune(model(), (4, 16, 16))
     assert dispatch._wrap is None  # nothing measures any more
+
+
+def test_a_forced_kernel_is_not_measured_alone() -> None:
+    with nnet.use("cpu.direct"), pytest.raises(RuntimeError, match=r"outside of it"):
+        nnet.tune(nn.Conv2d(4, 4, 3), (1, 4, 8, 8))

@@ -54,7 +54,7 @@ class PreparedWeight:
         found = self._forms.get(key)
         if found is None:
             while len(self._forms) >= _FORMS:
-                self._forms.pop(next(iter(self._forms)))
+                self._forms.pop(next(iter(self._forms), None), None)
             found = self._forms[key] = candidate.prepare(problem, self.array)
         return found
 

@@ -116,7 +116,11 @@ def tune(model: Module, input_shape: tuple[int, ...], *, training: bool = True, 
     ------
     TypeError, ValueError
         If an argument makes no sense, or the model refuses the shape.
+    RuntimeError
+        Within ``numbanet.use(...)``: the kernels that it leaves out would not be measured.
     """
+    if dispatch.conditions()[1]:
+        raise RuntimeError("tune measures every kernel, and numbanet.use(...) leaves some out: tune outside of it")
     shape = tuple(integer("input_shape", size, 0) for size in input_shape)
     shape = (1, *shape) if len(shape) == 3 else shape
     if not seconds > 0:

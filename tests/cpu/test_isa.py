@@ -80,3 +80,48 @@ def test_narrower_sets_give_the_same_results(cpu: str | None, features: str | No
 
 def test_numpy_lanes() -> None:
     assert numpy_lanes(np.float32) == 2 * numpy_lanes("float64") == isa.host_isa().vector_bytes // 4
+
+
+GUARDS = """
+import numpy as np
+import numbanet as nnet
+from numbanet import dispatch, memory
+from numbanet.cpu import conv_winograd, conv_winograd_weight
+from numbanet.problem.conv import conv2d_problem
+PAD, blocks = 192, []
+class Phases:
+    # What memory.empty may return for a small block: aligned to 16 bytes only. Guards stand after it.
+    def __getattr__(self, name):
+        return getattr(memory, name)
+    def empty(self, shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raw = np.full(size + PAD, 0xAB, np.uint8)
+        begin = (phase - raw.ctypes.data) % 64
+        blocks.append(raw[begin + size:])
+        block = raw[begin : begin + size].view(dtype).reshape(shape)
+        block[...] = np.nan if block.dtype.kind == "f" else -1
+        return block
+conv_winograd.memory = conv_winograd_weight.memory = Phases()
+rng = np.random.default_rng(0)
+nnet.set_num_threads(1)
+for phase in (0, 16, 32, 48):
+    for which in ("forward", "backward_input", "backward_weight"):
+        for c, k in ((64, 64), (128, 32)):
+            p = conv2d_problem(which, (1, c, 8, 8), (k, c, 3, 3), "float32", 1, 1)
+            x, w, y = (rng.standard_normal(s).astype("f4") for s in ((1, 8, 8, c), (k, 3, 3, c), (1, 8, 8, k)))
+            (chosen,) = [t for t in dispatch.candidates("cpu", "conv2d", which) if t.name == "cpu.winograd"]
+            if which == "forward":
+                chosen.run(p, (x, chosen.prepare(p, w), None, None), (y,), None)
+            elif which == "backward_input":
+                chosen.run(p, (y, chosen.prepare(p, w)), (x,), None)
+            else:
+                chosen.run(p, (x, y), (w,), None)
+            assert all((guard == 0xAB).all() for guard in blocks), (phase, which, c, k)
+            blocks.clear()
+print("whole")
+"""
+
+
+@pytest.mark.skipif(isa.host_isa() is NEON, reason="x86 only")
+def test_work_buffers_of_any_alignment_suffice() -> None:
+    assert run_python(GUARDS, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="") == "whole"

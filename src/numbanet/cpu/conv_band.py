@@ -19,6 +19,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
 from numbanet.cpu.conv_weight import reduce_partials, split_count
+from numbanet.cpu.copy import transpose
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
@@ -208,7 +209,7 @@ def _backward_weight(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace:
     launch(band_weight_gradient, shares, (x, grad, offsets, partials), integers_, p.dtype)
     total = memory.empty((elements, p.k), p.dtype)
     reduce_partials(partials, total, shares, p.dtype)
-    out.reshape(p.k, elements)[...] = total.T
+    transpose(total, out.reshape(p.k, elements))
 
 
 def _supports(p: ConvProblem) -> str | None:

@@ -199,7 +199,7 @@ def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtyp
     width = min(MAX_VECTORS, -(-columns // numpy_lanes(dtype)))
     rows = host_isa().tile_rows[width - 1]
     most = max(rows, min(_BLOCK, limit - MAX_ROWS, _SOURCE_BYTES // source_bytes) // rows * rows)
-    blocks = -(-positions // most)
+    blocks = max(1, -(-positions // most))  # no position at all: an empty batch
     return -(-positions // (blocks * rows)) * rows
 
 

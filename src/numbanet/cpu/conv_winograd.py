@@ -325,7 +325,8 @@ def _run(
     nothing = zeros(max(source.shape[3], out.shape[3]), p.dtype)
     ahead = _transformed_input(p, source, nothing) if plan.inputs_ahead else weight
     slots = new_slots(plan.tasks)
-    work = memory.empty((slots.size * plan.work_size + numpy_lanes(p.dtype),), p.dtype)
+    line = 64 // np.dtype(p.dtype).itemsize  # the first buffer begins at a cache line
+    work = memory.empty((slots.size * plan.work_size + line,), p.dtype)
     buffers = (
         source, weight, nothing, nothing if bias is None else bias, nothing if residual is None else residual, ahead,
         slots, work, out,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F32, F64, I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.parallel import launch
@@ -152,6 +153,21 @@ def _plan(problem: CopyProblem) -> _Plan:
 def _copy(problem: CopyProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     plan = _plan(problem)
     launch(plan.kernel, plan.tasks, (plan.axes, *inputs, *outputs), plan.integers, problem.dtype)
+
+
+def transpose(x: np.ndarray, y: np.ndarray) -> None:
+    """Write the transpose of a matrix; both are C-contiguous, and of one floating dtype."""
+    rows, columns = x.shape
+    problem = CopyProblem("forward", x.dtype.name, (columns, rows), (1, columns), (rows, 1))
+    if x.size:
+        _copy(problem, (x,), (y,), None)
+
+
+def transposed(x: np.ndarray) -> np.ndarray:
+    """Return a C-contiguous transpose of a C-contiguous matrix."""
+    y = memory.empty(x.shape[::-1], x.dtype)
+    transpose(x, y)
+    return y
 
 
 @device

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import conv_direct, conv_weight
+from numbanet.cpu.copy import transposed
+from numbanet.cpu.simd import numpy_lanes
 from numbanet.problem.conv import ConvProblem, Epilogue
 from numbanet.problem.matmul import MatmulProblem
 
@@ -37,13 +38,6 @@ def _as_convolution(p: MatmulProblem) -> ConvProblem:
     )
 
 
-def _rows(a: np.ndarray) -> np.ndarray:
-    """Return a copy of the transpose."""
-    copy = memory.empty(a.shape[::-1], a.dtype)
-    copy[...] = a.T
-    return copy
-
-
 def _prepare(p: MatmulProblem, b: np.ndarray) -> Any:
     """Return b packed as a filter; as it is where it is the convolution's input."""
     problem = _as_convolution(p)
@@ -56,7 +50,7 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     (a, b, bias, residual), (out,) = inputs, outputs
     problem = _as_convolution(p)
     if problem.which == "forward":
-        left = a if p.a_rows else _rows(a)
+        left = a if p.a_rows else transposed(a)
         conv_direct.run(problem, left.reshape(1, 1, p.m, p.k), b, bias, residual, out)
     elif problem.which == "backward_input":
         conv_direct.run(problem, a.reshape(1, 1, p.m, p.k), b, bias, residual, out)
@@ -83,10 +77,14 @@ def memory_cost(p: MatmulProblem) -> float:
 
 
 def _cost(p: MatmulProblem) -> float:
-    # Packing or turning a number costs about as much as twenty operations, a launch of its own 600,000.
+    # Packing a number costs about as much as twenty operations, turning it as seventy, a launch of its own 600,000.
     packing = 20.0 * p.n * p.k + 6e5 if p.a_rows or not p.b_rows else 0.0
-    turning = 0.0 if p.a_rows or p.b_rows else 20.0 * p.m * p.k
-    return max(1.02 * p.flops, memory_cost(p)) + packing + turning
+    turning = 0.0 if p.a_rows or p.b_rows else 70.0 * p.m * p.k + 6e5
+    lanes = numpy_lanes(p.dtype)
+    vectors = -(-p.n // lanes)
+    # A tile of one vector waits for its operands half of the time.
+    products = 2.04 * p.m * p.k * vectors * lanes * (1.8 if vectors == 1 else 1.0)
+    return max(products, memory_cost(p)) + packing + turning
 
 
 CANDIDATES: CandidateLists = {

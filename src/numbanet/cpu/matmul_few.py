@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.copy import transpose, transposed
 from numbanet.cpu.dot import axpy_terms, axpy_tile, dot_columns, dot_tile
 from numbanet.cpu.matmul import memory_cost, tolerance
 from numbanet.cpu.parallel import launch
@@ -156,7 +155,7 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     plan = _plan(p)
     small, matrix = (b, a) if plan.turned else (a, b)
     if plan.dots and not plan.left_rows:
-        small = _transposed(small)
+        small = transposed(small)
     few, columns = plan.integers[:2]
     target = memory.empty((few, columns), p.dtype) if plan.turned and few > 1 else out
     extra = small if bias is None else bias, small if residual is None else residual
@@ -167,13 +166,7 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         launch(axpys, plan.tasks, (small, matrix, *extra, shares), plan.integers, p.dtype)
         launch(add_shares, plan.tasks // plan.splits * few, (shares, *extra, target), plan.integers, p.dtype)
     if target is not out:
-        out[...] = target.T
-
-
-def _transposed(x: np.ndarray) -> np.ndarray:
-    copy = memory.empty(x.shape[::-1], x.dtype)
-    copy[...] = x.T
-    return copy
+        transpose(target, out)
 
 
 def _supports(p: MatmulProblem) -> str | None:
