@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import numbanet as nnet
 from numbanet import functional as F
-from numbanet import nn
+from numbanet import memory, nn, optim
 
 
 def test_lazy_layers_become_ordinary_ones(rng):
@@ -17,7 +20,7 @@ def test_lazy_layers_become_ordinary_ones(rng):
         nn.LazyLinear(3, generator=np.random.default_rng(2)),
     )  # fmt: skip
     assert repr(model[0]) == "LazyConv2d(0, 4, kernel_size=(3, 3), stride=(1, 1), groups=2)"
-    assert [name for name, _ in model.named_parameters()] == ["0.bias", "2.bias"]
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
     model.eval()
     seen = []
     model[0].register_forward_hook(lambda module, args, result: seen.append(result.shape))
@@ -28,6 +31,85 @@ def test_lazy_layers_become_ordinary_ones(rng):
     assert np.array_equal(y.data, linear(F.flatten(conv(x), 1)).data)
     assert seen == [(2, 4, 3, 3)] and repr(model[0]) == repr(conv) and model[2].in_features == 36
     assert np.array_equal(model(x).data, y.data)
+
+
+def lazy_model(dtype=None):
+    generator = np.random.default_rng(1)
+    first = nn.LazyConv2d(4, 3, groups=2, dtype=dtype, generator=generator)
+    return nn.Sequential(first, nn.Flatten(), nn.LazyLinear(3, dtype=dtype, generator=generator))
+
+
+def test_an_optimizer_made_before_the_first_call_trains_the_weights(rng):
+    x = nnet.tensor(rng.standard_normal((2, 6, 5, 5)).astype(np.float32))
+    model = lazy_model()
+    weights, optimizer = [model[0].weight, model[2].weight], optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step()  # nothing has a gradient
+    model(x).sum().backward()
+    assert [type(w) for w in weights] == [nn.Parameter] * 2 and model[0].weight is weights[0]
+    before = [w.data.copy() for w in weights]
+    optimizer.step()
+    for w, old in zip(weights, before):
+        assert np.allclose(w.data, old - 0.1 * w.grad.data) and np.abs(w.grad.data).max() > 0
+
+
+def test_a_full_state_fills_lazy_layers(rng):
+    x = nnet.tensor(rng.standard_normal((2, 6, 5, 5)).astype(np.float32))
+    whole, lazy = lazy_model(), lazy_model()
+    y = whole(x)
+    lazy[0].bias.data[...] = 0
+    weight = lazy[0].weight
+    assert lazy.load_state_dict(whole.state_dict()) == ([], [])
+    assert lazy[0].weight is weight and memory.dense(weight.data.transpose(0, 2, 3, 1)).flags.c_contiguous
+    assert np.array_equal(lazy(x).data, y.data)
+    assert repr(lazy) == repr(whole) and lazy[2].in_features == 36
+
+
+def test_a_state_that_does_not_fit_lazy_layers_changes_nothing():
+    lazy, empty = lazy_model(), lazy_model()
+    state = {"0.weight": np.ones((4, 3, 5, 5)), "2.weight": np.ones((3, 7)), "0.bias": np.ones(4), "2.bias": np.ones(3)}
+    with pytest.raises(RuntimeError, match=r"0.weight: has shape \(4, 3, 5, 5\), the model needs \(4, any, 3, 3\)"):
+        lazy.load_state_dict(state)
+    assert isinstance(lazy[2].weight, nn.UninitializedParameter)
+    assert lazy.load_state_dict(empty.state_dict()) == ([], [])  # both still wait
+    assert np.array_equal(lazy[2].bias.data, empty[2].bias.data)
+    with pytest.raises(RuntimeError, match=r"weight: is not initialized, the model needs values of shape \(3, 7\)"):
+        nn.Linear(7, 3).load_state_dict(nn.LazyLinear(3).state_dict())
+
+
+def test_lazy_models_can_be_converted_and_copied(rng):
+    x = nnet.tensor(rng.standard_normal((2, 6, 5, 5)))
+    model = lazy_model().double().requires_grad_(False).to("cpu")
+    model.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
+    model.zero_grad()
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    want = model(x)
+    assert want.dtype == np.float64 and not want.requires_grad
+    assert twin[0].weight.dtype == np.float64 and not twin[0].weight.requires_grad
+    assert np.array_equal(twin[2](nnet.tensor(np.ones((1, 36)))).shape, (1, 3))
+    assert nn.summary(lazy_model(), (6, 5, 5)).parameters == 4 * 3 * 9 + 4 + 36 * 3 + 3
+
+
+def test_a_parameter_without_a_shape():
+    p = nn.UninitializedParameter(dtype=np.float64, shape=(3, None))
+    assert repr(p) == "<UninitializedParameter>" and p.dtype == np.float64 and p.requires_grad and p.is_leaf
+    assert p.grad is None and p.device == "cpu" and isinstance(p, nn.Parameter)
+    uses = [
+        lambda: p.numel(), lambda: p.dim(), lambda: p.data, lambda: p + 1, lambda: F.relu(p), lambda: p.detach(),
+        lambda: p.clone(), lambda: p.zero_(), lambda: p.sum(), lambda: nn.init.zeros_(p), lambda: p.item(),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(ValueError, match="not initialized: call the model once"):
+            use()
+    for use in (lambda: p.shape, lambda: p.ndim, lambda: len(p), lambda: p.backward(), lambda: p.size()):
+        with pytest.raises((RuntimeError, ValueError), match="not initialized: call the model once"):
+            use()
+    with pytest.raises(ValueError, match=r"shape must be \(3, any\), got \(4, 2\)"):
+        p.materialize((4, 2))
+    p.materialize((3, 2))
+    assert type(p) is nn.Parameter and p.shape == (3, 2) and p.dtype == np.float64
+    q = nn.UninitializedParameter()
+    q.data = np.ones((2, 2))
+    assert type(q) is nn.Parameter and q.tolist() == [[1, 1], [1, 1]]
 
 
 def test_lazy_layers_draw_nothing_before_the_first_call():

@@ -64,3 +64,4 @@ from numbanet.nn.shuffle import PixelUnshuffle as PixelUnshuffle
 from numbanet.nn.summary import summary as summary
 from numbanet.nn.unfold import Fold as Fold
 from numbanet.nn.unfold import Unfold as Unfold
+from numbanet.nn.uninitialized import UninitializedParameter as UninitializedParameter

@@ -9,19 +9,32 @@ import numpy as np
 
 from numbanet.nn.conv import Conv2d
 from numbanet.nn.linear import Linear
+from numbanet.nn.module import Module
 from numbanet.nn.named import Activation
 from numbanet.nn.parameter import Parameter
+from numbanet.nn.uninitialized import UninitializedParameter
 from numbanet.tensor import Tensor
 
 # The arguments are checked by making a layer of the smallest size, whose values nobody sees.
 _UNUSED = np.random.default_rng
 
 
-class LazyConv2d(Conv2d):
+class _Lazy(Module):
+    """A layer whose weight may wait for its shape."""
+
+    weight: Parameter
+
+    def reset_parameters(self, generator: np.random.Generator | None = None) -> None:
+        """Draw new weights and biases, once there are any."""
+        if not isinstance(self.weight, UninitializedParameter):
+            super().reset_parameters(generator)  # type: ignore[misc]
+
+
+class LazyConv2d(_Lazy, Conv2d):
     """A `Conv2d` whose in-channels are those of its first input; from then on it is a `Conv2d`.
 
-    Parameters as for `Conv2d`, without `in_channels`. Before the first call there is no weight: run the model once,
-    on zeros for example, before its parameters are handed to an optimizer, saved or loaded.
+    Parameters as for `Conv2d`, without `in_channels`. The weight is an `UninitializedParameter` until the first call,
+    or until a state is loaded; an optimizer that holds it goes on with the values that it gets then.
     """
 
     def __init__(
@@ -45,31 +58,32 @@ class LazyConv2d(Conv2d):
             groups, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
             _UNUSED(0), activation=activation, data_format=data_format,
         )  # fmt: skip
-        self._dtype, self._generator = self.weight.dtype, generator
-        unknown: Any = None
-        self.in_channels, self.weight = 0, unknown
+        self._generator, shape = generator, (self.out_channels, None, *self.kernel_size)
+        self.in_channels, self.weight = 0, UninitializedParameter(dtype=self.weight.dtype, shape=shape)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Make the weight, and return the convolution."""
-        axis = -1 if self.data_format == "channels_last" else -3
-        if input.ndim not in (3, 4):
-            raise ValueError(f"input must have 3 or 4 dimensions, got shape {input.shape}")
-        channels = input.shape[axis]
-        if channels % self.groups or not channels:
-            raise ValueError(f"input must have a multiple of groups={self.groups} channels, got shape {input.shape}")
-        self.in_channels = channels
-        shape = (self.out_channels, *self.kernel_size, channels // self.groups)
-        self.weight = Parameter(np.empty(shape, self._dtype).transpose(0, 3, 1, 2))
-        self.reset_parameters(self._generator)
-        del self._dtype, self._generator
+        """Make the weight where it is not there yet, and return the convolution."""
+        if isinstance(self.weight, UninitializedParameter):
+            axis = -1 if self.data_format == "channels_last" else -3
+            if input.ndim not in (3, 4):
+                raise ValueError(f"input must have 3 or 4 dimensions, got shape {input.shape}")
+            channels = input.shape[axis]
+            if channels % self.groups or not channels:
+                raise ValueError(
+                    f"input must have a multiple of groups={self.groups} channels, got shape {input.shape}"
+                )
+            self.weight.materialize((self.out_channels, channels // self.groups, *self.kernel_size))
+            self.reset_parameters(self._generator)
+        self.in_channels = self.weight.shape[1] * self.groups
+        del self._generator
         self.__class__ = Conv2d  # type: ignore[assignment]
         return self.forward(input)
 
 
-class LazyLinear(Linear):
+class LazyLinear(_Lazy, Linear):
     """A `Linear` whose in_features are those of its first input; from then on it is a `Linear`.
 
-    Parameters as for `Linear`, without `in_features`; before the first call there is no weight, see `LazyConv2d`.
+    Parameters as for `Linear`, without `in_features`; the weight has no shape before the first call, see `LazyConv2d`.
     """
 
     def __init__(
@@ -83,17 +97,17 @@ class LazyLinear(Linear):
         activation: Activation = None,
     ) -> None:
         super().__init__(1, out_features, bias, device, dtype, _UNUSED(0), activation=activation)
-        self._dtype, self._generator = self.weight.dtype, generator
-        unknown: Any = None
-        self.in_features, self.weight = 0, unknown
+        self._generator, shape = generator, (self.out_features, None)
+        self.in_features, self.weight = 0, UninitializedParameter(dtype=self.weight.dtype, shape=shape)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Make the weight, and return the products."""
-        if not input.ndim:
-            raise ValueError("input must have at least one dimension, got a scalar")
-        self.in_features = input.shape[-1]
-        self.weight = Parameter(np.empty((self.out_features, self.in_features), self._dtype))
-        self.reset_parameters(self._generator)
-        del self._dtype, self._generator
+        """Make the weight where it is not there yet, and return the products."""
+        if isinstance(self.weight, UninitializedParameter):
+            if not input.ndim:
+                raise ValueError("input must have at least one dimension, got a scalar")
+            self.weight.materialize((self.out_features, input.shape[-1]))
+            self.reset_parameters(self._generator)
+        self.in_features = self.weight.shape[1]
+        del self._generator
         self.__class__ = Linear  # type: ignore[assignment]
         return self.forward(input)

@@ -12,6 +12,7 @@ from numbanet import settings
 from numbanet.nn.hooks import Hooks, RemovableHandle
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.nn.state import LoadResult, load_state
+from numbanet.nn.uninitialized import UninitializedParameter
 from numbanet.tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
@@ -317,7 +318,9 @@ class Module:
     def _convert(self, dtype: Any) -> None:
         name = float_dtype(dtype).name
         for tensor in [*self.parameters(), *self.buffers()]:
-            if tensor.dtype.kind == "f" and tensor.dtype.name != name:
+            if isinstance(tensor, UninitializedParameter):
+                tensor.convert(name)
+            elif tensor.dtype.kind == "f" and tensor.dtype.name != name:
                 tensor.data = tensor.data.astype(name)
                 tensor.bump_version()
                 if tensor.grad is not None:
@@ -342,16 +345,19 @@ class Module:
             found.update((_join(path, name), value) for name, value in own if value is not None)
         return found
 
-    def state_dict(self, *, prefix: str = "") -> dict[str, np.ndarray]:
+    def state_dict(self, *, prefix: str = "") -> dict[str, Any]:
         """Return the parameters and persistent buffers.
 
         Returns
         -------
         dict of str to numpy.ndarray
             Dotted names and shapes as in PyTorch. The arrays are read-only views: they follow later changes of the
-            module, so copy what shall stay.
+            module, so copy what shall stay. A parameter that has no shape yet (see `LazyLinear`) stands for itself.
         """
-        return {name: tensor.detach().numpy() for name, tensor in self._state(prefix).items()}
+        return {
+            name: tensor if isinstance(tensor, UninitializedParameter) else tensor.detach().numpy()
+            for name, tensor in self._state(prefix).items()
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Copy values into the parameters and persistent buffers, in place.

@@ -33,8 +33,9 @@ class Parameter(Tensor):
         If the values are not numbers.
     """
 
-    __slots__ = ("_counts", "_exposures", "_prepared")
+    __slots__ = ("_awaited", "_counts", "_exposures", "_prepared")
 
+    _awaited: tuple[np.dtype, tuple[int | None, ...] | None]  # only while it is an `UninitializedParameter`
     _prepared: PreparedWeight | None
     _counts: tuple[int, int, int]
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet.nn.uninitialized import UninitializedParameter
 from numbanet.tensor import Tensor
 
 
@@ -30,8 +31,11 @@ def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, stric
     if faults:
         raise RuntimeError(f"state_dict does not fit {owner}, nothing was loaded:\n  " + "\n  ".join(faults))
     for name, value in values.items():
-        targets[name].data[...] = value
-        targets[name].bump_version()
+        target = targets[name]
+        if isinstance(target, UninitializedParameter):
+            target.materialize(value.shape)
+        target.data[...] = value
+        target.bump_version()
     return LoadResult(missing, unexpected)
 
 
@@ -41,13 +45,21 @@ def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tup
         if name not in state_dict:
             continue
         value = state_dict[name]
+        if isinstance(value, UninitializedParameter):
+            if not isinstance(tensor, UninitializedParameter):
+                faults.append(f"{name}: is not initialized, the model needs values of shape {tensor.shape}")
+            continue
         array = np.asarray(value.data if isinstance(value, Tensor) else value)
-        if tensor.shape == () and array.shape == (1,):
-            array = array[0]  # files older than 0-dimensional tensors
+        if isinstance(tensor, UninitializedParameter):
+            fits, expected = tensor.fits(array.shape), tensor.expected()
+        else:
+            if tensor.shape == () and array.shape == (1,):
+                array = array[0]  # files older than 0-dimensional tensors
+            fits, expected = array.shape == tensor.shape, str(tensor.shape)
         if array.dtype.kind not in "biuf":
             faults.append(f"{name}: holds {array.dtype}, expected numbers")
-        elif array.shape != tensor.shape:
-            faults.append(f"{name}: has shape {array.shape}, the model needs {tensor.shape}")
+        elif not fits:
+            faults.append(f"{name}: has shape {array.shape}, the model needs {expected}")
         else:
             values[name] = array
     return values, faults
