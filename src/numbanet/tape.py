@@ -38,17 +38,17 @@ class Version:
         self.readers: list[weakref.ref[Any]] = []
 
     def add_reader(self, reader: weakref.ref[Any]) -> None:
-        """Note a tensor that will read the memory later; see `numbanet.deferred`."""
-        self.readers = [known for known in self.readers if (tensor := known()) is not None and tensor.pending]
+        """Note who will read the memory later; see `numbanet.deferred`."""
+        self.readers = [known for known in self.readers if known() is not None and known is not reader]
         self.readers.append(reader)
 
     def settle(self) -> None:
         """Let those who will read the memory do so now: it is about to change."""
-        for reader in self.readers:
-            tensor = reader()
-            if tensor is not None:
-                tensor.data  # noqa: B018 - reading computes
-        self.readers = []
+        readers, self.readers = self.readers, []
+        for known in readers:
+            reader = known()
+            if reader is not None:
+                reader.settle()
 
 
 class Node:

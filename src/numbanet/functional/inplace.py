@@ -40,6 +40,7 @@ def replace(input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """
     _refuse_leaf(input)
     before = Tensor(input.data, input.requires_grad)
+    input._memory.settle()  # those that wait look for the old values in this tensor
     before._node, before._memory = input._node, input._memory
     result = function(before)
     input.data, input._memory = result.data, result._memory
@@ -82,7 +83,8 @@ def apply(input: Tensor, function: Callable[..., Tensor], other: Any, **options:
         return to_dtype(result, before.dtype)
 
     if function is add and type(input) is Deferred and not options:
-        later = added(input, other)
+        input.let_go()
+        later = added(input, other, first_only=True)
         if later is not None:
             return input.become(later)
     values("input", input)

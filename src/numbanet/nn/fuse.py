@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import Deferred, Work, settle
-from numbanet.functional.norm import fused_batch_norm
+from numbanet.functional.norm import batch_norm, fused_batch_norm
 from numbanet.nn.conv import Conv2d
 from numbanet.nn.linear import Linear
 from numbanet.nn.module import Module
 from numbanet.nn.norm import BatchNorm1d, BatchNorm2d
+from numbanet.nn.parameter import Parameter
 from numbanet.prepared import PreparedWeight
 from numbanet.tape import needs_grad
 from numbanet.tensor import Tensor, array_of, values
@@ -52,8 +54,9 @@ def fuse(model: M) -> M:
     Notes
     -----
     Within ``forward``, what a fused layer returns is computed when it is first read. Changes in place through tensors
-    are safe in between; whoever changes an array that he got from ``tensor.data`` changes what the layer sees. Who
-    keeps an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`.
+    are safe in between, and so are those of layers; whoever changes an array that he got from ``tensor.data``, or
+    assigns another to it, changes what the layer sees. Who keeps an array that he got from ``parameter.data``, and
+    writes to it later, must call `Tensor.bump_version`.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
@@ -64,134 +67,196 @@ def fuse(model: M) -> M:
             if child is not None:
                 module._modules[name] = _fused(child, made)
     result = _fused(twin, made)
-    result.register_forward_hook(lambda module, args, output: settle(output))
+    result.register_forward_hook(_settled)
     return result
 
 
+def _settled(module: Module, args: Any, output: Any) -> None:
+    settle(output)
+
+
 def _fused(module: Any, made: dict[int, Module]) -> Any:
-    """Return the twin of a layer that can be fused, sharing its state; other modules as they are."""
+    """Return the twin of a layer that can be fused; other modules as they are."""
     kind = _KINDS.get(type(module))
     if kind is None or module._forward_hooks or module._forward_pre_hooks:
         return module
-    if getattr(module, "padding_mode", "zeros") != "zeros" or getattr(module, "activation", None) is not None:
-        return module
-    if getattr(module, "data_format", "channels_first") != "channels_first":
-        return module
     if id(module) not in made:
-        twin = made[id(module)] = kind.__new__(kind)
-        twin.__dict__.update(module.__dict__)
-        twin.__dict__.update(stages=_STAGES, _constants={})
+        made[id(module)] = kind.of(module)
     return made[id(module)]
 
 
-_twins: WeakKeyDictionary[Module, Module] = WeakKeyDictionary()
+_twins: WeakKeyDictionary[Module, _Twin] = WeakKeyDictionary()
 
 
 def stand_in(module: Any) -> Any:
-    """Return what runs in place of a module within `numbanet.capture`: its fused twin, with the same parameters."""
+    """Return what runs in place of a module within `numbanet.capture`: its fused twin, with the same attributes."""
+    kind = _KINDS.get(type(module))
+    if kind is None or module._forward_hooks or module._forward_pre_hooks:
+        return module
     twin = _twins.get(module)
     if twin is None:
-        twin = _fused(module, {})
-        if twin is not module:
-            _twins[module] = twin
-    if twin is not module:
-        if module._forward_hooks or module._forward_pre_hooks:
-            return module
-        twin.__dict__["training"] = module.training
+        twin = _twins[module] = kind.of(module)
     return twin
 
 
-class _Deferring(Module):
-    """A layer with a weight and a bias that puts off its result."""
+class _Twin(Module):
+    """What runs in place of a layer: the layer's attributes (the two have one ``__dict__``), and what fusing needs.
 
-    stages: int
+    Attributes
+    ----------
+    stages : int
+        How many steps may join; the layer learns that.
+    constants : WeakKeyDictionary
+        For each batch norm: what was folded (see `_Product.operands`), the bias and the weight that it gave.
+    """
+
+    __slots__ = ("constants", "stages")
+
+    @classmethod
+    def of(cls, module: Module) -> Any:
+        """Return the twin of a module."""
+        twin = cls.__new__(cls)
+        twin.__setstate__(module.__dict__)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self.stages: int = _STAGES
+        self.constants: WeakKeyDictionary[Module, Any] = WeakKeyDictionary()
+
+
+class _Call:
+    """One call of a layer: what it takes besides its input is settled when it is made."""
+
     recorded = False
     activations: tuple[str, ...] = ("relu", "relu6")
-    _constants: dict[int, tuple[Any, Any, np.ndarray, PreparedWeight]]
+    norm_dims: tuple[int, ...] = ()
 
-    def _later(self, input: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def __init__(self, owner: _Twin):
+        self.owner = owner
+
+    @property
+    def stages(self) -> int:
+        """How many steps may join: what the layer has learned."""
+        return self.owner.stages
+
+    @stages.setter
+    def stages(self, value: int) -> None:
+        self.owner.stages = value
+
+
+class _Product(_Call):
+    """A call of a convolution or a linear layer."""
+
+    def __init__(self, owner: Any, norm_dims: tuple[int, ...], operation: Callable[..., np.ndarray], *options: Any):
+        super().__init__(owner)
+        self.norm_dims, self.operation, self.options = norm_dims, operation, options
+        self.weight, self.bias = owner.weight, owner.bias
+
+    def later(self, input: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return the result, which waits if something may join."""
         later = Deferred(self, Work(input), shape)
         if self.stages == 0:
             settle(later)
+        else:
+            later.watch(self.weight, self.bias)
         return later
 
-    def _folded(self, norm: Any) -> tuple[np.ndarray, PreparedWeight]:
-        """Return the bias and the weight with a batch norm in them; they are kept as long as nobody changes a part."""
-        parts = (self.weight, self.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        state = tuple([None if part is None else part.stamp() for part in parts])
-        known = self._constants.get(id(norm))
-        if known is None or known[0] != state:
-            bias, weight = fold(self.weight, self.bias, norm)
-            # The parts too: as long as they live, nothing else has their identities.
-            known = self._constants[id(norm)] = state, (norm, parts), bias, PreparedWeight(weight)
+    def execute(self, work: Work, again: bool) -> Tensor:
+        """Compute."""
+        bias, weight = self.operands(work.norm)
+        residual = None if work.residual is None else array_of(work.residual)
+        x = array_of(work.x)
+        return Tensor(self.operation(x, weight, bias, *self.options, residual=residual, activation=work.activation))
+
+    def operands(self, norm: _Norm | None) -> tuple[np.ndarray | None, np.ndarray | PreparedWeight]:
+        """Return the bias and the weight, with a batch norm in them; they are kept as long as nobody changes a part."""
+        weight, bias = self.weight, self.bias
+        if norm is None:
+            return None if bias is None else array_of(bias), weight.prepared() or array_of(weight)
+        # Buffers may change unnoticed. All of them are small; a weight tells, if it is a parameter.
+        state = (
+            weight.stamp() if isinstance(weight, Parameter) else array_of(weight).tobytes(), norm.eps,
+            *[None if part is None else array_of(part).tobytes() for part in (bias, *norm.parts)],
+        )  # fmt: skip
+        known = self.owner.constants.get(norm.owner)
+        if known is None or known[0] is not weight or known[1] != state:
+            shift, folded = fold(weight, bias, norm)
+            known = self.owner.constants[norm.owner] = weight, state, shift, PreparedWeight(folded)
         return known[2], known[3]
 
-    def _operands(self, norm: Any) -> tuple[np.ndarray | None, np.ndarray | PreparedWeight]:
-        if norm is not None:
-            return self._folded(norm)
-        weight, bias = self.weight, self.bias
-        return None if bias is None else array_of(bias), weight.prepared() or array_of(weight)
 
-
-class FusedConv2d(_Deferring, Conv2d):
+class FusedConv2d(_Twin, Conv2d):
     """A convolution that computes the batch norm, the addition and the ReLU after it; see `fuse`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution, to be computed when it is read."""
         x = values("input", input)
-        if needs_grad(input, self.weight, self.bias):
+        plain = self.padding_mode == "zeros" and self.activation is None and self.data_format == "channels_first"
+        if not plain or needs_grad(input, self.weight, self.bias):
             return super().forward(input)
         options = (self.stride, self.padding, self.dilation, self.groups)
-        return self._later(input, ops.conv2d_shape(x, array_of(self.weight), *options))
-
-    def execute(self, work: Work, again: bool) -> Tensor:
-        """Compute."""
-        bias, weight = self._operands(work.norm)
-        residual = None if work.residual is None else array_of(work.residual)
-        y = ops.conv2d(
-            array_of(work.x), weight, bias, self.stride, self.padding, self.dilation, self.groups,
-            residual=residual, activation=work.activation,
-        )  # fmt: skip
-        return Tensor(y)
+        call = _Product(self, (4,), ops.conv2d, *options)
+        return call.later(input, ops.conv2d_shape(x, array_of(call.weight), *options))
 
 
-class FusedLinear(_Deferring, Linear):
+class FusedLinear(_Twin, Linear):
     """A linear layer that computes the batch norm, the addition and the ReLU after it; see `fuse`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the products, to be computed when they are read."""
         x = values("input", input)
-        if needs_grad(input, self.weight, self.bias) or x.ndim == 0 or x.shape[-1] != self.in_features:
+        if self.activation is not None or needs_grad(input, self.weight, self.bias):
             return super().forward(input)
-        return self._later(input, (*x.shape[:-1], self.out_features))
-
-    def execute(self, work: Work, again: bool) -> Tensor:
-        """Compute."""
-        bias, weight = self._operands(work.norm)
-        residual = None if work.residual is None else array_of(work.residual)
-        return Tensor(ops.linear(array_of(work.x), weight, bias, residual=residual, activation=work.activation))
+        features, count = self.weight.shape
+        if x.ndim == 0 or x.shape[-1] != count:
+            return super().forward(input)
+        # Out-features come last, and a batch norm looks for channels in dimension 1.
+        return _Product(self, (2,), ops.linear).later(input, (*x.shape[:-1], features))
 
 
-class _Joining(Module):
+class _Norm(NamedTuple):
+    """A batch norm in evaluation mode, at the moment of a call."""
+
+    owner: Module
+    eps: float
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @property
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """The tensors that it reads."""
+        return self[2:]
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return batch_norm(input, *self.parts, eps=self.eps)  # type: ignore[arg-type, misc]
+
+
+class _Joining(_Twin):
     """A batch norm that joins the layer before it, or puts off its result so that others can join it."""
-
-    stages: int
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
         if not isinstance(input, Tensor) or input.ndim not in self._dims or input.shape[1] != self.num_features:
             return super().forward(input)
-        if type(input) is Deferred and not self.training and self.running_mean is not None:
-            # Of a linear layer, only (N, C) has the channels where the batch norm looks for them.
-            if input.ndim in (2, 4) and input.dtype == self.running_mean.dtype:
-                later = input.normalised(self)
-                if later is not None:
-                    return later
+        weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
+        if type(input) is Deferred and not self.training and mean is not None and input.dtype == mean.dtype:
+            norm = _Norm(self, self.eps, mean, var, weight, bias)
+            later = None if needs_grad(weight, bias) else input.normalised(norm)
+            if later is not None:
+                return later
         settle(input)
-        return Deferred(
-            _BatchNormCall(self, *self._statistics(input)), Work(input), input.shape,
-            needs_grad(input, self.weight, self.bias),
-        )  # fmt: skip
+        call = _NormCall(self, *self._statistics(input))
+        if call.batch and call.mean is not None:
+            call.mean._memory.settle()  # earlier calls change the running averages first, or read them as they are
+        result = Deferred(call, Work(input), input.shape, needs_grad(input, weight, bias))
+        result.watch(weight, bias, mean, var)
+        return result
 
 
 class FusedBatchNorm1d(_Joining, BatchNorm1d):
@@ -202,34 +267,26 @@ class FusedBatchNorm2d(_Joining, BatchNorm2d):
     """A batch norm in a fused model; see `fuse`."""
 
 
-class _BatchNormCall:
-    """One call of a batch norm: what it takes besides its input is settled when it is made."""
+class _NormCall(_Call):
+    """A call of a batch norm that joined nothing."""
 
     recorded = True
     activations: tuple[str, ...] = ("relu",)
 
-    def __init__(self, norm: Any, mean: Tensor | None, var: Tensor | None, batch: bool, share: float):
-        self.norm, self.statistics, self.batch, self.share = norm, (mean, var), batch, share
-
-    @property
-    def stages(self) -> int:
-        """How many steps may join: what the layer has learned."""
-        return self.norm.stages
-
-    @stages.setter
-    def stages(self, value: int) -> None:
-        self.norm.stages = value
+    def __init__(self, owner: Any, mean: Tensor | None, var: Tensor | None, batch: bool, share: float):
+        super().__init__(owner)
+        self.mean, self.var, self.batch, self.share = mean, var, batch, share
+        self.weight, self.bias, self.eps = owner.weight, owner.bias, owner.eps
 
     def execute(self, work: Work, again: bool) -> Tensor:
         """Compute; the running averages follow the batch once."""
-        mean, var = (None, None) if again and self.batch else self.statistics
-        norm = self.norm
+        mean, var = (None, None) if again and self.batch else (self.mean, self.var)
         return fused_batch_norm(
-            work.x, mean, var, norm.weight, norm.bias, self.batch, self.share, norm.eps, work.activation, work.residual
+            work.x, mean, var, self.weight, self.bias, self.batch, self.share, self.eps, work.activation, work.residual
         )
 
 
-_KINDS: dict[type[Module], type[Module]] = {
+_KINDS: dict[type[Module], type[_Twin]] = {
     Conv2d: FusedConv2d, Linear: FusedLinear, BatchNorm1d: FusedBatchNorm1d, BatchNorm2d: FusedBatchNorm2d,
 }  # fmt: skip
 

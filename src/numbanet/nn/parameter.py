@@ -62,6 +62,9 @@ class Parameter(Tensor):
         """Drop what was prepared: who gets the values may change them."""
         self._prepared = None
         self._exposures = getattr(self, "_exposures", 0) + 1
+        shared = getattr(self, "_memory", None)
+        if shared is not None and shared.readers:
+            shared.settle()
 
     def stamp(self) -> tuple[int, int]:
         """Return what differs after each change of the values, and whenever someone got them to change them."""
