@@ -37,6 +37,12 @@ class Version:
         self.changes = 0
         self.readers: list[weakref.ref[Any]] = []
 
+    def __getstate__(self) -> tuple[int]:
+        return (self.changes,)  # nobody waits for a copy
+
+    def __setstate__(self, state: tuple[int]) -> None:
+        (self.changes,), self.readers = state, []
+
     def add_reader(self, reader: weakref.ref[Any]) -> None:
         """Note who will read the memory later; see `numbanet.deferred`."""
         self.readers = [known for known in self.readers if known() is not None and known is not reader]

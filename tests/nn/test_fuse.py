@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
+import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +95,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-def run(model: nn.Module, x: Tensor) -> np.ndarray:
+def run(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
     with nnet.no_grad():
         return model(x).numpy()
 
@@ -260,3 +263,241 @@ def test_a_deferred_tensor_is_a_tensor() -> None:
     assert "tensor(" in repr(layer[0](x))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = layer[0](x).nothing
+
+
+class Written(nn.Module):
+    """What a fused layer returned is changed in place after it went on."""
+
+    def __init__(self, write: Callable[..., Any]) -> None:
+        super().__init__()
+        self.conv, self.norm = conv_bn(8, 8, padding=1)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.write(self, x)
+
+
+def _add_after_relu(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(x)
+    z = F.relu(y)
+    y += 1.0
+    return z * 1.0 + y * 0.0
+
+
+def _scale_after_relu(m: Any, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    z = F.relu(y)
+    y.mul_(2)
+    return z + y
+
+
+def _assign_after_relu(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    z = F.relu(y)
+    y[...] = 0
+    return z + y
+
+
+def _relu_in_place_and_subtract(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    z = F.relu(y)
+    F.relu(y, inplace=True)
+    y.sub_(1)
+    return z + y
+
+
+def _add_again(m: Any, x: Tensor) -> Tensor:
+    y, r = m.conv(x), x * 2.0
+    z = y + r
+    y += r
+    return z * 1.0 + y * 3.0
+
+
+def _write_unnoticed(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    z = F.relu(y)
+    y.data[...] = 5.0
+    y.bump_version()
+    return z * 1.0
+
+
+def _new_data(m: Any, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    z = F.relu(y)
+    y.data = np.ones(y.shape, y.dtype)
+    return z + F.relu(y)
+
+
+def _relu_of_the_input(m: Any, x: Tensor) -> Tensor:
+    x = x * 1.0
+    y = m.conv(x)
+    F.relu(x, inplace=True)
+    return y + 0.0 * x
+
+
+def _statistics_between(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    m.norm.running_mean.add_(1)
+    m.norm.eps, eps = 1.0, m.norm.eps
+    y = y * 1.0
+    m.norm.running_mean.sub_(1)
+    m.norm.eps = eps
+    return y
+
+
+def _other_stride(m: Any, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    m.conv.stride, stride = (2, 2), m.conv.stride
+    y = y * 1.0
+    m.conv.stride = stride
+    return y
+
+
+def _norm_twice(m: Any, x: Tensor) -> Tensor:
+    a, b = m.norm(x), m.norm(x * 2.0 + 1.0)
+    return b * 1.0 + m.norm(a)
+
+
+WRITES = [
+    _add_after_relu, _scale_after_relu, _assign_after_relu, _relu_in_place_and_subtract, _add_again, _write_unnoticed,
+    _new_data, _relu_of_the_input, _statistics_between, _other_stride, _norm_twice,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_changes_of_waiting_results_come_in_their_order(write: Callable[..., Any]) -> None:
+    model, x = lived_in(Written(write)), images()
+    fused, captured = nn.fuse(model), nnet.capture(copy.deepcopy(model))
+    for _ in range(2):
+        expected = run(model, x)
+        np.testing.assert_allclose(run(fused, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(captured, x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("write", [w for w in WRITES if w not in (_write_unnoticed, _new_data)])
+def test_changes_of_waiting_results_in_training(write: Callable[..., Any]) -> None:
+    model, x = lived_in(Written(write)).train(), images()
+    other = copy.deepcopy(model)
+    results = []
+    for module, call in ((model, model), (other, nnet.capture(other))):
+        y = call(x)
+        (y * y).sum().backward()
+        gradients = [p.grad.numpy() for p in module.parameters() if p.grad is not None]
+        results.append([y.detach().numpy(), *gradients, *[b.numpy() for b in module.buffers()]])
+    assert len(results[0]) == len(results[1])
+    for ours, plain in zip(results[1], results[0]):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4 * np.abs(plain).max())
+
+
+def test_a_norm_behind_a_frozen_convolution_has_gradients() -> None:
+    model = lived_in(nn.Sequential(*conv_bn(8, 4)))
+    model[0].requires_grad_(False)
+    nnet.capture(lambda x: model(x).sum())(images()).backward()
+    assert model[0].weight.grad is None and np.abs(model[1].weight.grad.numpy()).max() > 0
+
+
+def test_what_was_made_without_gradients_joins_nothing_that_has_some() -> None:
+    norm, x = nn.BatchNorm2d(8), images().requires_grad_()
+
+    def function(x: Tensor) -> Tensor:
+        with nnet.no_grad():
+            target = norm(x)
+        return (target + x).sum()
+
+    nnet.capture(function)(x).backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 1.0)  # type: ignore[union-attr]
+    assert norm.weight.grad is None
+
+
+@pytest.mark.parametrize("features", [4, 7])
+def test_a_norm_joins_only_where_the_channels_are_the_features(features: int) -> None:
+    model = lived_in(nn.Sequential(nn.Linear(5, features), nn.BatchNorm2d(4)))
+    x = nnet.tensor(RNG.standard_normal((2, 4, 3, 5), dtype=np.float32))
+    np.testing.assert_allclose(run(nn.fuse(model), x), run(model, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_joins_no_norm() -> None:
+    model, x = lived_in(nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.ReLU())), images()
+    np.testing.assert_allclose(run(nn.fuse(model), x), run(model, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m[0], "stride", (2, 2)),
+        lambda m: setattr(m[0], "padding", 1),
+        lambda m: setattr(m[0], "padding_mode", "reflect"),
+        lambda m: setattr(m[0], "activation", F.relu),
+        lambda m: setattr(m[0], "forward", lambda x: x[:, :4]),
+        lambda m: setattr(m[0], "bias", None),
+        lambda m: setattr(m[1], "eps", 3.0),
+        lambda m: m[1].register_forward_hook(lambda module, args, result: result * 0.5),
+        lambda m: m[1].running_mean.data.__setitem__(..., 5.0),
+        lambda m: m[1].running_var.add_(1.0),
+        lambda m: setattr(m[1].running_mean, "data", np.full(4, 3, np.float32)),
+    ],
+    ids=[
+        "stride", "padding", "padding mode", "activation", "forward", "bias", "eps", "hook", "statistics", "in place",
+        "data",
+    ],
+)  # fmt: skip
+def test_changes_of_layers_are_seen(change: Callable[[Any], Any]) -> None:
+    model = lived_in(nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    x = images()
+    fused, inner = nn.fuse(model), copy.deepcopy(model)
+    captured = nnet.capture(lambda x: inner(x) * 1.0)
+    for call in (model, fused, captured):
+        run(call, x)
+    for changed in (model, fused, inner):
+        with nnet.no_grad():
+            change(changed)
+    expected = run(model, x)
+    np.testing.assert_allclose(run(fused, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(captured, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_captured_norm_has_the_momentum_of_its_module() -> None:
+    norm, x = nn.BatchNorm2d(8), images()
+    captured = nnet.capture(lambda x: norm(x) * 1.0)
+    captured(x)
+    norm.momentum = 1.0
+    captured(x)
+    np.testing.assert_allclose(norm.running_mean.numpy(), x.numpy().mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fused_model_can_be_pickled() -> None:
+    fused, x = nn.fuse(lived_in(BasicBlock(8, 8))), images()
+    expected = run(fused, x)
+    np.testing.assert_array_equal(run(pickle.loads(pickle.dumps(fused)), x), expected)
+
+
+def test_what_was_folded_goes_with_its_norm() -> None:
+    fused, x = nn.fuse(lived_in(nn.Sequential(*conv_bn(8, 4)))), images()
+    run(fused, x)
+    assert len(fused[0].constants) == 1
+    fused[1] = nn.Identity()
+    gc.collect()
+    assert len(fused[0].constants) == 0
+
+
+def test_threads_may_read_one_waiting_result() -> None:
+    conv = nn.Conv2d(8, 16, 3)
+    layer, x = nn.fuse(nn.Sequential(conv)), images(size=64)
+    expected = run(conv, x)
+    found: list[np.ndarray] = []
+    for _ in range(10):
+        y = layer[0](x)
+        start = threading.Barrier(4)
+
+        def read(y: Tensor = y, start: threading.Barrier = start) -> None:
+            start.wait()
+            found.append(y.numpy())
+
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 40
+    for array in found:
+        np.testing.assert_array_equal(array, expected)

@@ -89,6 +89,7 @@ def apply(input: Tensor, function: Callable[..., Tensor], other: Any, **options:
             return input.become(later)
     values("input", input)
     _refuse_leaf(input)
+    input._memory.settle()  # what waits may write to it as well: running averages
     if needs_grad(input, other if isinstance(other, Tensor) else None):
         return replace(input, compute)
     return _write(input, (), compute(input).data)
