@@ -257,6 +257,7 @@ def test_a_step_that_fails_counts_for_nothing(name: str) -> None:
         p.data.flags.writeable = False
         with pytest.raises(ValueError, match="read-only"):
             optimizer.step()
+        assert bool(optimizer.state.get(p)) is bool(number)  # a state made by the failed step would be garbage
         p.data = values
         step(optimizer, number)
         step(other, number)
