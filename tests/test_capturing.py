@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -295,3 +298,220 @@ def test_the_memory_of_a_recording_is_planned() -> None:
     blocks = {id(a.base): a.base.nbytes for launch in plan._launches for a in launch.operands[1] if a.base is not None}
     activation = x.data.nbytes
     assert 2 <= sum(activation <= size < 2 * activation for size in blocks.values()) <= 4, "of twelve layers"
+
+
+def plan_of(captured: Captured) -> Any:
+    (plan,) = captured._plans.values()
+    return plan
+
+
+def test_parameters_that_no_called_module_has_are_watched() -> None:
+    p = nn.Parameter(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
+    a, b = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3)
+    pair = nn.ModuleList([a, b])
+
+    def beside(x: Tensor) -> Tensor:
+        return F.conv2d(a(x), b.weight)
+
+    def bare(x: Tensor) -> Tensor:
+        return F.conv2d(x, p)
+
+    for function, weight in ((bare, p), (beside, pair[1].weight)):
+        captured = nnet.capture(function)
+        for _ in range(3):
+            check(captured, function, images())
+        assert plan_of(captured).recorded
+        weight.data[...] *= 2
+        check(captured, function, images())
+        weight.grad = nnet.tensor(np.ones(weight.shape, np.float32))
+        for _ in range(3):
+            check(captured, function, images())
+        optim.SGD([weight], lr=0.5).step()
+        for _ in range(3):
+            check(captured, function, images())
+
+
+def test_tensors_that_are_not_watched_are_not_replayed() -> None:
+    w = nnet.tensor(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
+    shift, array = nnet.tensor(1.0), np.ones((2, 8, 10, 10), np.float32)
+    convolve, add, join = (lambda x: F.conv2d(x, w)), (lambda x: x + shift), (lambda x: x + array)
+    layer = nn.Conv2d(8, 8, 3, padding=1)
+    shortcut = nnet.tensor(array)
+    for function in (convolve, add, join, lambda x: layer(x) + shortcut):
+        captured = nnet.capture(function)
+        for _ in range(4):
+            check(captured, function, images())
+            w.data = w.data * 2
+            shift.data = shift.data + 1
+            shortcut.data = shortcut.data * 3
+            array += 1
+
+
+def test_values_that_python_reads_are_not_replayed() -> None:
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda x: conv(x) + nnet.tensor(np.sort(x.data.ravel())[-1:]),
+        lambda x: conv(x) * float(x.sum()),
+        lambda x: conv(x) if x.sum() > 0 else -conv(x),
+        lambda x: conv(x) if x.data.max() > 0.5 else -conv(x),
+        lambda x: conv(x) * 2.0 if conv(x).relu().data.any() else conv(x),
+        lambda x: x[x.argmax(0)[0, 0, 0].item() :],
+    ]
+    for function in functions:
+        captured = nnet.capture(function)
+        for x in (np.zeros, np.ones, np.zeros, np.ones):
+            check(captured, function, nnet.tensor(x((2, 8, 10, 10), np.float32)))
+        for _ in range(3):
+            check(captured, function, images())
+            check(captured, function, -images())
+
+
+def test_integer_operands_are_not_replayed() -> None:
+    table = nn.Parameter(RNG.standard_normal((7, 3), dtype=np.float32))
+    captured = nnet.capture(lambda i: table[i] * 2.0)
+    with nnet.no_grad():
+        for value in (3, 3, 3, 5):
+            np.testing.assert_array_equal(captured(nnet.tensor([value])).data, table.data[[value]] * 2)
+
+
+def test_random_draws_are_not_replayed() -> None:
+    captured, x = nnet.capture(lambda x: F.dropout(x, training=True)), images()
+    with nnet.no_grad():
+        for _ in range(3):
+            captured(nnet.tensor(np.zeros(x.shape, np.float32)))
+        assert len({captured(x).numpy().tobytes() for _ in range(4)}) == 4
+
+
+def test_captured_functions_within_captured_ones() -> None:
+    model = network()
+    inner = nnet.capture(model)
+    function = nnet.capture(lambda x: inner(x) * 2.0)
+    with nnet.no_grad():
+        for _ in range(3):
+            inner(images())
+        for _ in range(4):
+            x = images()
+            np.testing.assert_allclose(function(x).numpy(), 2 * infer(model, x), rtol=1e-3, atol=1e-3)
+        assert plan_of(function).recorded
+        model[9].bias.data[...] += 100
+        x = images()
+        np.testing.assert_allclose(function(x).numpy(), 2 * infer(model, x), rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_function_changes_or_keeps_stays_right() -> None:
+    conv, average = nn.Conv2d(8, 8, 3, padding=1), nnet.tensor(0.0)
+    kept: list[Tensor] = []
+
+    def averaging(x: Tensor) -> Tensor:
+        average.mul_(0.5)
+        average.add_(x.mean() * 0.5)
+        return conv(x)
+
+    def keeping(x: Tensor) -> Tensor:
+        y = conv(x)
+        kept.append(y)
+        return F.relu(y)
+
+    def viewing(x: Tensor) -> Tensor:
+        kept.append(x[:, 0])
+        return conv(x)
+
+    captured, expected = nnet.capture(averaging), 0.0
+    with nnet.no_grad():
+        for _ in range(5):
+            x = images()
+            captured(x)
+            expected = expected * 0.5 + x.numpy().mean() * 0.5
+            assert average.item() == pytest.approx(expected, abs=1e-6)
+        given = [images() for _ in range(5)]
+        captured = nnet.capture(keeping)
+        for x in given:
+            captured(x)
+        assert len(kept) == 5
+        for x, y in zip(given, kept):
+            np.testing.assert_allclose(y.numpy(), infer(conv, x), rtol=1e-4, atol=1e-5)
+        kept.clear()
+        captured = nnet.capture(viewing)
+        for x in given:
+            captured(x)
+        assert len(kept) == 5
+        for x, y in zip(given, kept):
+            np.testing.assert_array_equal(y.numpy(), x.numpy()[:, 0])
+
+
+def test_operands_are_changed_in_place() -> None:
+    conv = nn.Conv2d(8, 8, 3)
+    captured = nnet.capture(lambda x: conv(x.mul_(2)))
+    with nnet.no_grad():
+        for _ in range(4):
+            x = images()
+            twice = x.clone() * 2.0
+            np.testing.assert_allclose(captured(x).numpy(), infer(conv, twice), rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(x.numpy(), twice.numpy())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model[0], "stride", (2, 2)),
+        lambda model: setattr(model[0], "padding", (0, 0)),
+        lambda model: setattr(model[2], "forward", lambda x: x * 3.0),
+        lambda model: model[2].register_forward_hook(lambda module, args, y: y * 3.0),
+        lambda model: setattr(model, "factors", [5.0]),
+        lambda model: model.factors.append(5.0),
+        lambda model: model.options.update(scale=7.0),
+    ],
+    ids=["stride", "padding", "forward", "hook", "list", "append", "dictionary"],
+)
+def test_changed_attributes_are_seen(change: Callable[[Any], Any]) -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+            self.factors, self.options = [2.0, 3.0], {"scale": 1.0}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * sum(self.factors) * self.options["scale"]
+
+    model = Scaled().eval()
+    captured = nnet.capture(model)
+    for _ in range(3):
+        check(captured, model, images())
+    assert plan_of(captured).recorded
+    change(model)
+    for _ in range(4):
+        check(captured, model, images())
+
+
+def test_results_keep_their_types() -> None:
+    p = nn.Parameter(np.ones(3, np.float32))
+    ordered = nnet.capture(lambda x: OrderedDict(a=x * 2.0, b=x * 3.0))
+    owned = nnet.capture(lambda x: (x * 2.0, p))
+    with nnet.no_grad():
+        for _ in range(4):
+            assert type(ordered(images())) is OrderedDict
+            assert owned(images())[1] is p
+    assert plan_of(ordered).recorded
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_lock_is_renewed_after_a_fork() -> None:
+    captured = nnet.capture(F.relu)
+    holder, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with captured._lock:
+            holder.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holder.wait()
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if captured._lock.acquire(blocking=False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        release.set()
+        thread.join()

@@ -3,28 +3,41 @@
 What is recorded are the launches of kernels, with the memory they worked on. That memory is planned by the recording
 itself: its arrays come from an arena of their own, where a block that is free again serves the next array, and a replay
 meets the blocks in the same order.
+
+A replay must do what the function does, so it is refused wherever that is in doubt: everything an operation takes must
+come from the operands, from parameters, or from buffers of modules that are called, which are watched; and nothing but
+the result may remain of a call.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory, ops, settings
 from numbanet.cpu import parallel
-from numbanet.deferred import settle
+from numbanet.deferred import Deferred, settle
 from numbanet.nn.fuse import stand_in
 from numbanet.nn.module import STAND_IN, Module
+from numbanet.nn.parameter import Parameter
 from numbanet.ops.shape import copy_into
-from numbanet.tape import is_grad_enabled
+from numbanet.tape import Version, is_grad_enabled
 from numbanet.tensor import Tensor, array_of
+from numbanet.watch import Watch, doubt, take, watching
 
 _PLANS = 16  # signatures that are remembered; the first goes
+_CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
 
 class Captured:
@@ -32,8 +45,9 @@ class Captured:
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function
-        self._plans: dict[Any, _Plan | None] = {}
+        self._plans: dict[Any, _Plan] = {}
         self._lock = threading.RLock()
+        _captured.add(self)
         if not isinstance(function, Module):
             update_wrapper(self, function)
 
@@ -41,6 +55,8 @@ class Captured:
         """Call the function, or replay what it did for operands of these shapes."""
         inputs: list[Tensor] = []
         form = _form((args, kwargs), inputs)
+        if STAND_IN.get() is not None:  # within another captured function, which records
+            return self.function(*args, **kwargs)
         if is_grad_enabled() or not inputs:
             return self._run(args, kwargs, [])
         key = form, dispatch.conditions()
@@ -55,7 +71,10 @@ class Captured:
 
         def noting(module: Any) -> Any:
             modules.append(module)
-            return stand_in(module)
+            twin = stand_in(module)
+            if twin is not module:
+                twin.__dict__.update(module.__dict__)  # what was changed since the twin was made
+            return twin
 
         token = STAND_IN.set(noting)
         try:
@@ -71,10 +90,15 @@ class Captured:
         if plan is not None and plan.refused:
             return self._run(args, kwargs, modules)
         if plan is None or not plan.holds():
-            result = self._run(args, kwargs, modules)
+            watch = Watch()
+            with watching(watch), _data_watched():
+                result = self._run(args, kwargs, modules)
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = _Plan(modules)
+            plan = self._plans[key] = _Plan([self.function, getattr(self.function, "__self__", None), *modules])
+            if any(array_of(t).dtype.kind != "f" for t in inputs):
+                watch.doubts.append("an operand has no floating-point numbers")  # labels and indices steer Python
+            plan.judge(watch)
             return result
 
         def run(given: list[Tensor]) -> Any:
@@ -84,50 +108,139 @@ class Captured:
         return plan.record(run, inputs)
 
 
+_captured: weakref.WeakSet[Captured] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for captured in _captured:
+        captured._lock = threading.RLock()  # the parent's may be held by a thread that the child does not have
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Plan:
     """The launches of one call, and under which conditions they may be repeated."""
 
-    def __init__(self, modules: list[Module]):
-        self.recorded = False
-        self.modules = [(module, module.training) for module in dict.fromkeys(modules)]
+    def __init__(self, roots: list[Any]):
+        self.recorded = self.refused = False
+        self._doubts: list[str] = []
         # A module that trains draws random numbers, or changes its state, in Python.
-        self.refused = any(training for _, training in self.modules)
-        self.tables = [table for module, _ in self.modules for table in (module._parameters, module._buffers)]
-        self.children = [module._modules for module, _ in self.modules if module._modules]
-        self.state = self._state()
-        # They are kept, so that nothing else has their identities.
-        self._kept = [*map(list, (table.values() for table in (*self.tables, *self.children)))]
+        if any(isinstance(root, Module) and root.training for root in roots):
+            self._doubts.append("a module is in training mode")
+        self._dicts: dict[int, dict[Any, Any]] = {}
+        self._lists: dict[int, list[Any]] = {}
+        self._explore(roots)
+        self._tensors = [t for t in self._attributes() if isinstance(t, Tensor)]
         self._launches: list[parallel.Launch] = []
         self._inputs: list[np.ndarray] = []
         self._result: Any = None
+        self._remember()
 
-    def _state(self) -> list[Any]:
-        tensors = [t for table in self.tables for t in table.values() if t is not None]
-        return [(id(t), t.stamp()) for t in tensors] + [id(m) for table in self.children for m in table.values()]
+    def _explore(self, roots: list[Any]) -> None:
+        """Find what holds the state of modules: their attributes, and the containers and objects in these."""
+        todo = [root for root in roots if hasattr(root, "__dict__")]
+        seen: dict[int, Any] = {}
+        while todo:
+            value = todo.pop()
+            if id(value) in seen or isinstance(value, (*_CONSTANTS, Tensor, type)):
+                continue
+            seen[id(value)] = value
+            if isinstance(value, dict):
+                self._dicts[id(value)] = value
+                todo += value.values()
+            elif isinstance(value, list):
+                self._lists[id(value)] = value
+                todo += value
+            elif isinstance(value, (tuple, set, frozenset)):
+                todo += value
+            elif isinstance(value, np.ndarray):
+                self._doubts.append("an attribute is an array")
+            elif isinstance(value, Module):
+                todo.append(vars(value))
+                if value._forward_hooks or value._forward_pre_hooks:
+                    self._doubts.append("a module has hooks")
+            elif hasattr(value, "__dict__") and not callable(value):
+                todo.append(vars(value))
+        self._kept = list(seen.values())  # so that nothing else has their identities
+
+    def _attributes(self) -> list[Any]:
+        found = chain.from_iterable(map(dict.values, self._dicts.values()))
+        return [*found, *chain.from_iterable(self._lists.values())]
+
+    def _remember(self) -> None:
+        self._state = self._attributes()
+        self._classes = [(kind, kind.forward) for kind in {type(m) for m in self._kept if isinstance(m, Module)}]
+        self._stamps = [t.stamp() for t in self._tensors]
+        self._arrays = [array_of(t) for t in self._tensors]  # kept, for their identities
 
     def holds(self) -> bool:
-        """Return whether no weight and no mode has changed since."""
-        return self.state == self._state() and all(module.training is mode for module, mode in self.modules)
+        """Return whether no weight, no attribute and no mode has changed since."""
+        state = self._attributes()
+        return (
+            len(state) == len(self._state)
+            and all(map(is_, state, self._state))
+            and [t.stamp() for t in self._tensors] == self._stamps
+            and all(kind.forward is forward for kind, forward in self._classes)
+        )
+
+    def judge(self, watch: Watch) -> None:
+        """Refuse to replay if there are doubts."""
+        doubts = self._doubts + watch.doubts
+        if doubts and not self.refused:
+            settings.log(f"capture: the function is not replayed: {doubts[0]}")
+        self.refused = self.refused or bool(doubts)
 
     def record(self, run: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> Any:
         """Run once, keeping the launches; keep the plan if a replay with other values does what the function does."""
-        given = [Tensor(_static(array_of(t))) for t in inputs]
-        launches: list[parallel.Launch] = []
+        static = [_static(array_of(t)) for t in inputs]
+        given = [Tensor(x) for x in static]
+        alive, versions = [weakref.ref(t) for t in given], [t._memory for t in given]
+        stamps = [t.stamp() for t in given]
+        watch, launches = Watch(), list[parallel.Launch]()
         with ExitStack() as stack:
-            stack.enter_context(memory.arena())
+            arena = stack.enter_context(memory.arena())
+            stack.enter_context(watching(watch))
+            stack.enter_context(_data_watched())
             stack.enter_context(parallel.recording(launches))
             result = run(given)
-            self._result = _pinned(result)
-            self._launches = launches
-        self._inputs = [array_of(t) for t in given]
-        answer = _copied(self._result)
-        others = [Tensor(_other(array_of(t))) for t in inputs]
-        self.recorded = _equal(self.replay(others), run(others))
-        self.refused = not self.recorded
-        self.state = self._state()
+        for ours, theirs, stamp in zip(given, inputs, stamps):
+            if ours.stamp() != stamp:  # a change in place, which the first call did not make
+                copy_into(array_of(theirs), array_of(ours))
+                theirs.bump_version()
+        own = {id(t) for t in given}
+        taken = [t for identity, t in watch.taken.items() if identity not in own]
+        known = {id(t) for t in self._tensors}
+        if any(id(t) not in known and not isinstance(t, Parameter) for t in taken):
+            watch.doubts.append("a tensor was taken that is no operand, parameter or buffer")
+        leases = [memory.leased(array_of(t)) for t in _results(result)]
+        if not _plain(result) or any(lease is None or lease.arena is not arena for lease in leases):
+            watch.doubts.append("the result is not all new tensors")
+        if arena.used != len({id(lease) for lease in leases}) or arena.used != len(leases):
+            watch.doubts.append("something remains of the call beside the result")
+        del leases, given, ours
+        watch.taken.clear()
+        if any(t() is not None for t in alive) or _references(versions) != _references([Version() for _ in versions]):
+            watch.doubts.append("an operand was kept")
+        self.judge(watch)
         if self.refused:
-            settings.log("capture: the function does more than to launch kernels; it is not replayed")
+            return result
+        self._tensors += [t for t in taken if id(t) not in known]
+        self._result, self._launches, self._inputs = _pinned(result), launches, static
+        answer = _copied(self._result)
+        del result
+        others = [Tensor(_other(array_of(t))) for t in inputs]
+        watch = Watch()
+        with watching(watch), _data_watched():
+            expected = run(others)
+        if not _equal(self.replay(others), expected):
+            watch.doubts.append("a replay gives other values")
+        self.judge(watch)
+        self.recorded = not self.refused
+        if self.refused:
             self._launches, self._inputs, self._result = [], [], None
+        self._remember()
         return answer
 
     def replay(self, inputs: list[Tensor]) -> Any:
@@ -182,10 +295,41 @@ def capture(function: Callable[..., Any]) -> Captured:
     return Captured(function)
 
 
+_slot = Tensor.__dict__["data"]
+_package = __name__.partition(".")[0] + "."
+_watchers = 0
+_watchers_lock = threading.Lock()
+
+
+def _reported(tensor: Tensor) -> np.ndarray:
+    if not sys._getframe(1).f_globals.get("__name__", "").startswith(_package):
+        doubt("an array was read")  # and maybe written to, by NumPy
+    take(tensor)
+    return _slot.__get__(tensor)
+
+
+@contextmanager
+def _data_watched() -> Iterator[None]:
+    """Within a ``with`` block, report who reads ``tensor.data``."""
+    global _watchers
+    with _watchers_lock:
+        _watchers += 1
+        type.__setattr__(Tensor, "data", property(_reported, _slot.__set__))
+    try:
+        yield
+    finally:
+        with _watchers_lock:
+            _watchers -= 1
+            if not _watchers:
+                type.__setattr__(Tensor, "data", _slot)
+
+
 def _other(x: np.ndarray) -> np.ndarray:
-    """Return other values that a function of x may well take, too."""
-    turned = np.ascontiguousarray(np.flip(x))
-    return turned * x.dtype.type(0.75) if x.dtype.kind == "f" else turned
+    """Return other values that a function of x may well take, too: not one is the same."""
+    random = np.random.default_rng(x.size).uniform(0.5, 0.9, x.shape)
+    with np.errstate(invalid="ignore"):
+        scaled = (x * random).astype(x.dtype)
+    return np.where((scaled != x) & np.isfinite(scaled), scaled, random.astype(x.dtype))
 
 
 def _static(x: np.ndarray) -> np.ndarray:
@@ -220,8 +364,25 @@ def _filled(value: Any, tensors: Any) -> Any:
         items = [_filled(item, tensors) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
-        return {key: _filled(item, tensors) for key, item in value.items()}
+        items = [(key, _filled(item, tensors)) for key, item in value.items()]
+        return OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
     return value
+
+
+def _references(versions: list[Version]) -> list[int]:
+    """Return how many references there are to each: a tensor that views memory shares its version."""
+    return [sys.getrefcount(version) for version in versions]
+
+
+def _plain(value: Any) -> bool:
+    """Return whether a result holds nothing that a copy of its containers, with other tensors, would lack."""
+    if isinstance(value, Tensor):
+        return type(value) in (Tensor, Deferred) and not value.requires_grad
+    if isinstance(value, tuple) and (type(value) is tuple or hasattr(value, "_fields")):
+        return all(map(_plain, value))
+    if type(value) in (dict, OrderedDict):
+        return all(map(_plain, value.values()))
+    return all(map(_plain, value)) if type(value) is list else isinstance(value, _CONSTANTS)
 
 
 def _results(value: Any) -> list[Tensor]:
@@ -249,4 +410,3 @@ def _equal(a: Any, b: Any) -> bool:
     return len(first) == len(second) and all(
         np.array_equal(x.data, y.data, equal_nan=x.data.dtype.kind == "f") for x, y in zip(first, second)
     )
-

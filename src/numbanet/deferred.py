@@ -22,6 +22,7 @@ import numpy as np
 from numbanet.tape import Version, is_grad_enabled, needs_grad
 from numbanet.tensor import Tensor, array_of
 from numbanet.tensor_methods import functional
+from numbanet.watch import take
 
 _set_array = Tensor.__dict__["data"].__set__
 
@@ -70,6 +71,7 @@ class _Family:
         """Note that the members will read these tensors."""
         for tensor in tensors:
             if tensor is not None:
+                take(tensor)
                 tensor._memory.add_reader(weakref.ref(self))
 
     def settle(self) -> None:
@@ -211,6 +213,10 @@ class Deferred(Tensor):
     def dim(self) -> int:
         """Return the number of dimensions."""
         return len(self._shape)
+
+    def planned(self) -> bool:
+        """Return whether the values are yet to be computed, or lie in an arena; see `numbanet.memory.arena`."""
+        return self.pending or super().planned()
 
     def numel(self) -> int:
         """Return the number of elements."""

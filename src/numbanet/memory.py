@@ -40,20 +40,33 @@ class _Block(np.ndarray):
     """Memory of the pool. Its type is one of its own, or NumPy would take it, not the lease, as the base of arrays."""
 
 
-Arena = dict[int, list[np.ndarray]]
-"""Idle blocks by size, of one recording."""
+class Arena(dict[int, list[np.ndarray]]):
+    """Idle blocks by size, of one recording, and how many are in use."""
+
+    used = 0
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
 
 
 @contextmanager
-def arena() -> Iterator[None]:
+def arena() -> Iterator[Arena]:
     """Within a ``with`` block, take all memory, small arrays too, from blocks that nothing else gets.
 
     A block that is free again serves the next array of its size. What `pinned` keeps of it is overwritten in the order
     in which the blocks were used: repeating what was computed in the ``with`` block repeats its results.
     """
-    token = _arena.set({})
+    planned = Arena()
+    token = _arena.set(planned)
+    try:
+        yield planned
+    finally:
+        _arena.reset(token)
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Within a ``with`` block, take memory from the system or the pool, also within that of an `arena`."""
+    token = _arena.set(None)
     try:
         yield
     finally:
@@ -67,14 +80,26 @@ def in_arena() -> bool:
 
 def pinned(x: np.ndarray) -> np.ndarray:
     """Return an array on the memory of x that keeps the block of its arena, but does not keep it from being reused."""
+    lease = leased(x)
+    if lease is None:
+        return x
+    distance = x.__array_interface__["data"][0] - lease.__array_interface__["data"][0]
+    return np.ndarray(x.shape, x.dtype, lease.base, distance, x.strides)
+
+
+def leased(x: np.ndarray) -> Any:
+    """Return what holds the block of an arena in which x lies; None if it lies elsewhere."""
     owner = x
     while type(owner.base) is np.ndarray:
         owner = owner.base
     lease = owner.base
-    if type(lease) is not _Lease or lease.arena is None or lease.base is None:
-        return x
-    distance = x.__array_interface__["data"][0] - lease.__array_interface__["data"][0]
-    return np.ndarray(x.shape, x.dtype, lease.base, distance, x.strides)
+    return lease if type(lease) is _Lease and lease.arena is not None and lease.base is not None else None
+
+
+def planned(x: np.ndarray) -> bool:
+    """Return whether x lies in the arena in use."""
+    lease = leased(x)
+    return lease is not None and lease.arena is _arena.get()
 
 
 class _Lease(np.ndarray):
@@ -85,6 +110,7 @@ class _Lease(np.ndarray):
     def __del__(self) -> None:
         block = self.base
         if self.arena is not None and block is not None:
+            self.arena.used -= 1
             self.arena.setdefault(block.nbytes, []).append(block)
             return
         # A finaliser may run in the middle of `empty` on the same thread: it must not wait for the lock.
@@ -151,11 +177,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    planned = _arena.get()
-    if planned is not None:
-        idle = planned.get(_rounded(size) + _ALIGNMENT)
+    arena = _arena.get()
+    if arena is not None:
+        idle = arena.get(_rounded(size) + _ALIGNMENT)
         lease = (idle.pop() if idle else _fresh(_rounded(size) + _ALIGNMENT)).view(_Lease)
-        lease.arena = planned
+        lease.arena = arena
+        arena.used += 1
         return np.ndarray(shape, dtype, lease, -lease.__array_interface__["data"][0] % _ALIGNMENT)
     if size < _SMALL:
         return np.empty(shape, dtype)

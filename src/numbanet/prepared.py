@@ -38,7 +38,8 @@ class PreparedWeight:
     def __init__(self, weight: np.ndarray):
         self.shape = weight.shape
         # A view also where it has the shape: who holds it does not hold the weight, whose references are counted.
-        self.array = memory.channels_last(weight) if weight.ndim == 4 else np.ascontiguousarray(weight).view()
+        with memory.lasting():
+            self.array = memory.channels_last(weight) if weight.ndim == 4 else np.ascontiguousarray(weight).view()
         self._forms: dict[Hashable, Any] = {}
 
     @property
@@ -55,7 +56,8 @@ class PreparedWeight:
         if found is None:
             while len(self._forms) >= _FORMS:
                 self._forms.pop(next(iter(self._forms), None), None)
-            found = self._forms[key] = candidate.prepare(problem, self.array)
+            with memory.lasting():
+                found = self._forms[key] = candidate.prepare(problem, self.array)
         return found
 
     def __reduce__(self) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.problem.base import integer
+from numbanet.watch import doubt
 
 __all__ = ["Generator", "default_generator", "get_state", "initial_seed", "manual_seed", "numpy_generator", "set_state"]
 
@@ -43,6 +44,7 @@ class Generator:
         value = integer("seed", seed)
         if not -(1 << (_BITS - 1)) <= value < 1 << _BITS:
             raise ValueError(f"seed must be between -2**63 and 2**64 - 1, got {value}")
+        doubt("a random state was set")
         with self._lock:
             self._seed, self._count = value % (1 << _BITS), 0
         return self
@@ -53,6 +55,7 @@ class Generator:
 
     def draw(self) -> tuple[int, int]:
         """Return (seed, number) of the next draw, and count it; both below 2**64."""
+        doubt("random numbers were drawn")
         with self._lock:
             number, self._count = self._count, self._count + 1
             return self._seed, number
@@ -77,6 +80,7 @@ class Generator:
         array = np.asarray(state)
         if array.shape != (2,) or array.dtype != np.uint64:
             raise ValueError(f"state must be two uint64 numbers, got dtype {array.dtype} of shape {array.shape}")
+        doubt("a random state was set")
         with self._lock:
             self._seed, self._count = (int(value) for value in array)
 

@@ -12,6 +12,7 @@ from numbanet import memory, ops, settings
 from numbanet.prepared import PreparedWeight
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
+from numbanet.watch import doubt, take
 
 
 class Tensor(Methods):
@@ -91,6 +92,7 @@ class Tensor(Methods):
         return (self[index] for index in range(len(self.data)))
 
     def __repr__(self) -> str:
+        doubt("values were shown")
         text = np.array2string(self.data, prefix="tensor(", separator=", ", precision=4)
         extra = ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self.dtype}{extra})"
@@ -107,6 +109,7 @@ class Tensor(Methods):
     def __contains__(self, element: Any) -> bool:
         if not isinstance(element, (Tensor, np.generic, bool, int, float)):
             raise TypeError(f"element must be a Tensor or a number, got {type(element).__name__}")
+        doubt("values were read")
         return bool((self == element).data.any())
 
     def __format__(self, spec: str) -> str:
@@ -127,6 +130,7 @@ class Tensor(Methods):
         return self._only("item")
 
     def _only(self, caller: str) -> Any:
+        doubt("a value was read")
         if self.data.size != 1:
             raise ValueError(f"{caller}() needs a tensor with one element, got shape {self.shape}")
         return self.data.item()
@@ -141,6 +145,7 @@ class Tensor(Methods):
         """
         if self.requires_grad:
             raise RuntimeError("numpy() of a tensor that requires a gradient: call detach().numpy()")
+        doubt("values were read")
         view = self.data.view()
         view.flags.writeable = False
         return view
@@ -153,6 +158,7 @@ class Tensor(Methods):
 
     def tolist(self) -> Any:
         """Return the values as nested lists."""
+        doubt("values were read")
         return self.data.tolist()
 
     # ------------------------------------------------------------------------------------------------ gradients
@@ -265,10 +271,15 @@ class Tensor(Methods):
 
     def bump_version(self) -> None:
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
+        doubt("memory was changed in place")
         self._memory.changes += 1
 
     def expose(self) -> None:
         """Take notice that someone gets the memory, and may write to it without a word; see `nn.Parameter`."""
+
+    def planned(self) -> bool:
+        """Return whether the values are yet to be computed, or lie in an arena; see `numbanet.memory.arena`."""
+        return memory.planned(array_of(self))
 
     def stamp(self) -> tuple[int, int]:
         """Return what differs after each change of the values that was noticed."""
@@ -340,9 +351,11 @@ def values(name: str, operand: Any) -> np.ndarray:
     """
     if isinstance(operand, Tensor):
         try:
-            return array_of(operand)
+            array = array_of(operand)
         except AttributeError:  # a result that waits: see numbanet.deferred
             return operand.data
+        take(operand)
+        return array
     raise TypeError(f"{name} must be a Tensor, got {type(operand).__name__}: numbanet.tensor makes one")
 
 
@@ -384,6 +397,7 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
         If the device can't be used, or the dtype has no gradients.
     """
     settings.resolve_device(device)
+    doubt("a tensor was made of other values")
     source = array.data if isinstance(array, Tensor) else array
     known = isinstance(source, (np.ndarray, np.generic))
     values = np.array(source, dtype, order="K")

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.tape import needs_grad, record
-from numbanet.tensor import Tensor, array_of, values
+from numbanet.tensor import Tensor, values
 
 
 def conv2d(
@@ -43,7 +43,7 @@ def conv2d(
     x, b = values("input", input), None if bias is None else values("bias", bias)
     options = (stride, padding, dilation, groups)
     if isinstance(weight, Tensor) and not needs_grad(input, weight, bias):
-        return Tensor(ops.conv2d(x, weight.prepared() or array_of(weight), b, *options))
+        return Tensor(ops.conv2d(x, weight.prepared() or values("weight", weight), b, *options))
     w = values("weight", weight)
     y = ops.conv2d(x, w, b, *options)
     need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))

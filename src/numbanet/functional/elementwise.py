@@ -14,9 +14,12 @@ from numbanet.deferred import Deferred, added
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.tape import Backward, record
 from numbanet.tensor import Tensor, values
+from numbanet.watch import doubt
 
 
 def _data(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        doubt("an array was an operand")
     return values("input", value) if isinstance(value, Tensor) else value
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.tape import needs_grad, record
-from numbanet.tensor import Tensor, array_of, values
+from numbanet.tensor import Tensor, values
 
 
 def _reduced(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -64,7 +64,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     x, b = values("input", input), None if bias is None else values("bias", bias)
     if isinstance(weight, Tensor) and not needs_grad(input, weight, bias):
-        return Tensor(ops.linear(x, (weight.prepared() if weight.ndim == 2 else None) or array_of(weight), b))
+        return Tensor(ops.linear(x, (weight.prepared() if weight.ndim == 2 else None) or values("weight", weight), b))
     w = values("weight", weight)
     y = ops.linear(x, w, b)
     need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))

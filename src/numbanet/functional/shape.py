@@ -14,6 +14,7 @@ from numbanet.problem.base import integer
 from numbanet.problem.shape import dimension, dimensions, reshaped
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
+from numbanet.watch import doubt
 
 
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
@@ -278,8 +279,9 @@ def _whole(part: Any) -> tuple[Any, ...]:
 
 def _plain(part: Any) -> Any:
     """Return one part of an index with tensors and lists as arrays, and their integers as numbers."""
-    if isinstance(part, Tensor):
-        part = part.data
+    if isinstance(part, (Tensor, np.ndarray)):
+        doubt("an array was an index")
+        part = part.data if isinstance(part, Tensor) else part
     if part is None or part is Ellipsis or isinstance(part, (slice, bool)):
         return part
     if isinstance(part, (list, tuple, range)):

@@ -11,6 +11,7 @@ from numbanet import memory, settings
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor, array_of, tensor
+from numbanet.watch import take
 
 _set_array = Tensor.__dict__["data"].__set__
 
@@ -77,6 +78,7 @@ class Parameter(Tensor):
         forms, or through `bump_version`. Arrays and tensors that view the memory hold references to it, so the counts
         of references show them.
         """
+        take(self)
         found, counts = self._prepared, self._references()
         if found is not None and counts == self._counts:
             return found
