@@ -307,7 +307,7 @@ def plan_of(captured: Captured) -> Any:
 
 def test_parameters_that_no_called_module_has_are_watched() -> None:
     p = nn.Parameter(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
-    a, b = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3)
+    a, b = nn.Conv2d(8, 8, 3).eval(), nn.Conv2d(8, 4, 3)
     pair = nn.ModuleList([a, b])
 
     def beside(x: Tensor) -> Tensor:
@@ -335,7 +335,7 @@ def test_tensors_that_are_not_watched_are_not_replayed() -> None:
     w = nnet.tensor(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
     shift, array = nnet.tensor(1.0), np.ones((2, 8, 10, 10), np.float32)
     convolve, add, join = (lambda x: F.conv2d(x, w)), (lambda x: x + shift), (lambda x: x + array)
-    layer = nn.Conv2d(8, 8, 3, padding=1)
+    layer = nn.Conv2d(8, 8, 3, padding=1).eval()
     shortcut = nnet.tensor(array)
     for function in (convolve, add, join, lambda x: layer(x) + shortcut):
         captured = nnet.capture(function)
@@ -348,7 +348,7 @@ def test_tensors_that_are_not_watched_are_not_replayed() -> None:
 
 
 def test_values_that_python_reads_are_not_replayed() -> None:
-    conv = nn.Conv2d(8, 8, 3, padding=1)
+    conv = nn.Conv2d(8, 8, 3, padding=1).eval()
     functions: list[Callable[[Tensor], Tensor]] = [
         lambda x: conv(x) + nnet.tensor(np.sort(x.data.ravel())[-1:]),
         lambda x: conv(x) * float(x.sum()),
@@ -399,7 +399,7 @@ def test_captured_functions_within_captured_ones() -> None:
 
 
 def test_what_a_function_changes_or_keeps_stays_right() -> None:
-    conv, average = nn.Conv2d(8, 8, 3, padding=1), nnet.tensor(0.0)
+    conv, average = nn.Conv2d(8, 8, 3, padding=1).eval(), nnet.tensor(0.0)
     kept: list[Tensor] = []
 
     def averaging(x: Tensor) -> Tensor:
@@ -440,7 +440,7 @@ def test_what_a_function_changes_or_keeps_stays_right() -> None:
 
 
 def test_operands_are_changed_in_place() -> None:
-    conv = nn.Conv2d(8, 8, 3)
+    conv = nn.Conv2d(8, 8, 3).eval()
     captured = nnet.capture(lambda x: conv(x.mul_(2)))
     with nnet.no_grad():
         for _ in range(4):
@@ -455,13 +455,14 @@ def test_operands_are_changed_in_place() -> None:
     [
         lambda model: setattr(model[0], "stride", (2, 2)),
         lambda model: setattr(model[0], "padding", (0, 0)),
+        lambda model: setattr(model[1], "eps", 3.0),
         lambda model: setattr(model[2], "forward", lambda x: x * 3.0),
         lambda model: model[2].register_forward_hook(lambda module, args, y: y * 3.0),
         lambda model: setattr(model, "factors", [5.0]),
         lambda model: model.factors.append(5.0),
         lambda model: model.options.update(scale=7.0),
     ],
-    ids=["stride", "padding", "forward", "hook", "list", "append", "dictionary"],
+    ids=["stride", "padding", "eps", "forward", "hook", "list", "append", "dictionary"],
 )
 def test_changed_attributes_are_seen(change: Callable[[Any], Any]) -> None:
     class Scaled(nn.Sequential):

@@ -275,12 +275,14 @@ def capture(function: Callable[..., Any]) -> Captured:
 
     Notes
     -----
-    A replay repeats launches, not Python: printing, counting and decisions by values happen at the first two calls
-    only, and within the second the function runs once more, on other values, to see whether a replay does the same. One
-    that computes in NumPy or draws random numbers does not, and is then run each time; so is one with a module in
-    training mode. A changed parameter, buffer or mode of a module that was called makes it be recorded anew; tensors
-    beside those of modules are read anew at each replay, but must keep their memory. Who keeps an array that he got
-    from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`.
+    A replay repeats launches, not Python, so a function is run each time unless nothing but launches can matter: each
+    operation takes what comes from the operands (all floating-point), from parameters, or from buffers of the modules
+    that are called; no value is read, no random number drawn, nothing changed in place, and nothing kept but the
+    result, which is made of new tensors; no module has hooks or is in training mode. A changed parameter, buffer or
+    attribute of a module makes it be recorded anew. Variables beside those (globals, closures) are not watched, and
+    printing and counting happen at the first two calls only: within the second the function runs once more, on other
+    values, to see whether a replay does the same. Who keeps an array that he got from ``parameter.data``, and writes
+    to it later, must call `Tensor.bump_version`; so must who writes to a buffer's.
 
     Within the function, results of layers are computed when they are first read, and those that a following layer has
     taken part of have no gradient of their own (`Tensor.retain_grad`).
