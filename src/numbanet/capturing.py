@@ -71,10 +71,7 @@ class Captured:
 
         def noting(module: Any) -> Any:
             modules.append(module)
-            twin = stand_in(module)
-            if twin is not module:
-                twin.__dict__.update(module.__dict__)  # what was changed since the twin was made
-            return twin
+            return stand_in(module)
 
         token = STAND_IN.set(noting)
         try:
@@ -297,7 +294,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     return Captured(function)
 
 
-_slot = Tensor.__dict__["data"]
+_slot, _later = Tensor.__dict__["data"], Deferred.__dict__["data"]
 _package = __name__.partition(".")[0] + "."
 _watchers = 0
 _watchers_lock = threading.Lock()
@@ -317,6 +314,7 @@ def _data_watched() -> Iterator[None]:
     with _watchers_lock:
         _watchers += 1
         type.__setattr__(Tensor, "data", property(_reported, _slot.__set__))
+        type.__setattr__(Deferred, "data", property(_reported, _later.fset))
     try:
         yield
     finally:
@@ -324,6 +322,7 @@ def _data_watched() -> Iterator[None]:
             _watchers -= 1
             if not _watchers:
                 type.__setattr__(Tensor, "data", _slot)
+                type.__setattr__(Deferred, "data", _later)
 
 
 def _other(x: np.ndarray) -> np.ndarray:
