@@ -516,3 +516,45 @@ def test_a_lock_is_renewed_after_a_fork() -> None:
     finally:
         release.set()
         thread.join()
+
+
+def test_tables_of_arrays_are_not_replayed() -> None:
+    def halve(t: Tensor) -> Tensor:
+        y = t * 2.0
+        nnet.ops.scale_([y.data], 0.5)
+        y.bump_version()
+        return y + 1.0
+
+    captured = nnet.capture(halve)
+    for _ in range(4):
+        check(captured, halve, images())
+    assert not plan_of(captured).recorded
+
+
+def test_another_number_of_threads_is_recorded_anew() -> None:
+    before = nnet.get_num_threads()
+    if before < 2:
+        pytest.skip("one core")
+    captured, x = nnet.capture(network()), images()
+    try:
+        with nnet.no_grad():
+            for count in (1, 2, 1):
+                nnet.set_num_threads(count)
+                results = [captured(x).numpy().tobytes() for _ in range(3)]
+                assert len(set(results)) == 1
+    finally:
+        nnet.set_num_threads(before)
+    assert len(captured._plans) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_records_anew() -> None:
+    captured, x = nnet.capture(network()), images()
+    with nnet.no_grad():
+        expected = [captured(x).numpy() for _ in range(3)][-1]
+        child = os.fork()
+        if child == 0:
+            fresh = not captured._plans
+            os._exit(0 if fresh and np.array_equal(captured(x).numpy(), expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -59,7 +59,8 @@ class Captured:
             return self.function(*args, **kwargs)
         if is_grad_enabled() or not inputs:
             return self._run(args, kwargs, [])
-        key = form, dispatch.conditions()
+        # A recording has as many work buffers as there were threads.
+        key = form, dispatch.conditions(), parallel.get_num_threads()
         with self._lock:
             plan = self._plans.get(key)
             if plan is not None and plan.recorded and plan.holds():
@@ -110,7 +111,9 @@ _captured: weakref.WeakSet[Captured] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for captured in _captured:
-        captured._lock = threading.RLock()  # the parent's may be held by a thread that the child does not have
+        # The parent's may be held by a thread that the child does not have, and so may work buffers of its recordings.
+        captured._lock = threading.RLock()
+        captured._plans.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -195,7 +198,7 @@ class _Plan:
         given = [Tensor(x) for x in static]
         alive, versions = [weakref.ref(t) for t in given], [t._memory for t in given]
         stamps = [t.stamp() for t in given]
-        watch, launches = Watch(), list[parallel.Launch]()
+        watch, launches = Watch(), list[parallel.Launch | None]()
         with ExitStack() as stack:
             arena = stack.enter_context(memory.arena())
             stack.enter_context(watching(watch))
@@ -220,11 +223,14 @@ class _Plan:
         watch.taken.clear()
         if any(t() is not None for t in alive) or _references(versions) != _references([Version() for _ in versions]):
             watch.doubts.append("an operand was kept")
+        if None in launches:
+            watch.doubts.append("a launch names arrays that a recording would not keep")
         self.judge(watch)
         if self.refused:
             return result
         self._tensors += [t for t in taken if id(t) not in known]
-        self._result, self._launches, self._inputs = _pinned(result), launches, static
+        self._launches = [launch for launch in launches if launch is not None]
+        self._result, self._inputs = _pinned(result), static
         answer = _copied(self._result)
         del result
         others = [Tensor(_other(array_of(t))) for t in inputs]

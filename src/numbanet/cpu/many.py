@@ -14,6 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbanet.cpu.parallel import unrepeatable
+
 PIECE = 1 << 14  # elements of a piece at most
 _TASK = 1 << 15  # elements of a task, about
 _I64 = ir.IntType(64)
@@ -46,6 +48,7 @@ def many(typingctx, like, table, first, count):
 
 def references(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Return the table of the arrays, which the caller keeps alive and whose elements fill memory without gaps."""
+    unrepeatable()
     return np.array([*map(id, arrays)], np.int64)
 
 

@@ -363,12 +363,22 @@ class Launch(NamedTuple):
     """What the addresses in the call belong to."""
 
 
-_record: ContextVar[list[Launch] | None] = ContextVar("numbanet_record", default=None)
+_record: ContextVar[list[Launch | None] | None] = ContextVar("numbanet_record", default=None)
+
+
+def unrepeatable() -> None:
+    """Say that the next launch can't be repeated, as it names arrays that a recording would not keep."""
+    record = _record.get()
+    if record is not None:
+        record.append(None)
 
 
 @contextmanager
-def recording(launches: list[Launch]) -> Iterator[None]:
-    """Within a ``with`` block, append all launches to a list; see `numbanet.memory.arena` for their memory."""
+def recording(launches: list[Launch | None]) -> Iterator[None]:
+    """Within a ``with`` block, append all launches to a list, and None for what can't be repeated.
+
+    See `numbanet.memory.arena` for their memory.
+    """
     token = _record.set(launches)
     try:
         yield
