@@ -160,15 +160,19 @@ def _as_rows(problem: ConvProblem) -> tuple[int, int, int, int, int]:
 def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     """Return the taps, the number of tasks, the number of partial results and the integers of the launch."""
     n, rows, q, h, w = _as_rows(p)
-    # Long rows are cut into pieces: for the cache, to share them out, and since one long chain of sums loses digits.
-    pieces = -(-q // _CHUNK_PIXELS)
-    length = -(-q // pieces)
-    all_pieces = n * rows * pieces
     size = p.k * p.r * p.s * p.cg
     weight_bytes = size * np.dtype(p.dtype).itemsize
-    splits = min(split_count(weight_bytes, n * rows * q), all_pieces)
     units = p.groups * p.r * p.s * -(-p.cg // (MAX_VECTORS * numpy_lanes(p.dtype)))
-    unit_tasks = min(units, -(-_TASKS // splits))
+    # Long rows are cut into pieces: for the cache, to share them out, and since one long chain of sums loses digits.
+    pieces = -(-q // _CHUNK_PIXELS)
+    # Partial results only where there are fewer units than tasks.
+    splits = min(split_count(weight_bytes, n * rows * q), n * rows * pieces, -(-_TASKS // units))
+    if n * rows == 1:
+        pieces = -(-pieces // splits) * splits  # the same number for each split
+    length = -(-q // pieces)
+    pieces = -(-q // length)
+    all_pieces = n * rows * pieces
+    unit_tasks = -(-units // (units // min(units, -(-_TASKS // splits))))
     pixels = _CHUNK_PIXELS if splits > 1 else _LARGE_CHUNK_PIXELS
     chunk = max(1, min(_RUNS, pixels // length))
     # Cache lines of a chunk of g for each of the tiles that run meanwhile.
