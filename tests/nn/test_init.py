@@ -159,3 +159,23 @@ def test_large_tensors_are_drawn_in_parts(fill: Callable[..., Any], monkeypatch:
     if fill is not init.trunc_normal_:  # draws again what fell outside, so its parts follow each other differently
         assert np.array_equal(whole, parts)
     assert not np.isnan(parts).any() and len(np.unique(parts)) == parts.size
+
+
+def test_dirac_passes_channels_on():
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 5)).astype(np.float32)
+    for filters, groups in ((5, 1), (2, 1), (6, 3)):
+        weight = init.dirac_(nnet.Tensor(np.full((filters, 3 // groups, 3, 3), 7, np.float32)), groups)
+        y = nnet.ops.conv2d(x, weight.data, padding=1, groups=groups)
+        for k in range(filters):
+            group, channel = divmod(k, filters // groups)
+            expected = x[:, group * (3 // groups) + channel] if channel < 3 // groups else 0
+            np.testing.assert_array_equal(y[:, k], np.broadcast_to(expected, y[:, k].shape))
+
+
+def test_dirac_refuses():
+    with pytest.raises(ValueError, match="3, 4 or 5 dimensions"):
+        init.dirac_(nnet.Tensor(np.ones((2, 2))))
+    with pytest.raises(ValueError, match="groups must divide"):
+        init.dirac_(nnet.Tensor(np.ones((4, 2, 3))), 3)
+    with init.skipped():
+        assert init.dirac_(nnet.Tensor(np.ones((4, 2, 3)))).data.all()

@@ -174,3 +174,9 @@ def test_hooks_are_called_in_torch_order() -> None:
         return order
 
     assert trace(nn, nnet.tensor([1.0])) == trace(tnn, torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize("shape, groups", [((5, 3, 3, 3), 1), ((2, 3, 4, 5), 1), ((6, 2, 3), 3), ((4, 1, 1, 2, 2), 4)])
+def test_dirac(shape: tuple[int, ...], groups: int) -> None:
+    expected = tnn.init.dirac_(torch.empty(shape), groups)
+    np.testing.assert_array_equal(nn.init.dirac_(nnet.Tensor(np.empty(shape)), groups).data, expected.numpy())

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.problem.base import choice
+from numbanet.problem.base import choice, integer
 from numbanet.random import numpy_generator
 from numbanet.tensor import Tensor
 
@@ -185,6 +185,35 @@ def ones_(tensor: Tensor) -> Tensor:
 def zeros_(tensor: Tensor) -> Tensor:
     """Fill with zeros, and return the tensor."""
     return _fill(tensor, lambda shape: 0)
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill the weight of a convolution so that it passes on as many channels as there are, and return the tensor.
+
+    Within each group, filter k has a one in the middle of channel k; all other weights are zero.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Shape (out, in, length), (out, in, height, width) or (out, in, depth, height, width).
+    groups : int
+
+    Raises
+    ------
+    ValueError
+        If the tensor has another number of dimensions, or its filters can't be divided into the groups.
+    """
+    if tensor.ndim not in (3, 4, 5):
+        raise ValueError(f"tensor must have 3, 4 or 5 dimensions, got shape {tensor.shape}")
+    if tensor.shape[0] % integer("groups", groups, 1):
+        raise ValueError(f"groups must divide the {tensor.shape[0]} filters of tensor, got {groups}")
+    number = np.arange(tensor.shape[0])
+    channel = number % max(1, tensor.shape[0] // groups)
+    kept = channel < tensor.shape[1]
+    if not _skipped.get():
+        middle: tuple[Any, ...] = tuple(n // 2 for n in tensor.shape[2:])
+        zeros_(tensor).data[(number[kept], channel[kept], *middle)] = 1
+    return tensor
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
