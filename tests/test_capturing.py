@@ -295,7 +295,7 @@ def test_the_memory_of_a_recording_is_planned() -> None:
         captured(x)
     (plan,) = captured._plans.values()
     assert plan is not None and plan.recorded
-    blocks = {id(a.base): a.base.nbytes for launch in plan._launches for a in launch.operands[1] if a.base is not None}
+    blocks = {id(a.base): a.base.nbytes for launch in plan._recording.launches for a in launch.operands[1] if a.base is not None}
     activation = x.data.nbytes
     assert 2 <= sum(activation <= size < 2 * activation for size in blocks.values()) <= 4, "of twelve layers"
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from numbanet import dispatch, memory, ops, settings
 from numbanet.cpu import parallel
+from numbanet.cpu.replay import Recording
 from numbanet.deferred import Deferred, settle
 from numbanet.nn.fuse import stand_in
 from numbanet.nn.module import STAND_IN, Module
@@ -133,7 +134,7 @@ class _Plan:
         self._lists: dict[int, list[Any]] = {}
         self._explore(roots)
         self._tensors = [t for t in self._attributes() if isinstance(t, Tensor)]
-        self._launches: list[parallel.Launch] = []
+        self._recording: Recording | None = None
         self._inputs: list[np.ndarray] = []
         self._result: Any = None
         self._remember()
@@ -229,7 +230,7 @@ class _Plan:
         if self.refused:
             return result
         self._tensors += [t for t in taken if id(t) not in known]
-        self._launches = [launch for launch in launches if launch is not None]
+        self._recording = Recording([launch for launch in launches if launch is not None])
         self._result, self._inputs = _pinned(result), static
         answer = _copied(self._result)
         del result
@@ -242,7 +243,7 @@ class _Plan:
         self.judge(watch)
         self.recorded = not self.refused
         if self.refused:
-            self._launches, self._inputs, self._result = [], [], None
+            self._recording, self._inputs, self._result = None, [], None
         self._remember()
         return answer
 
@@ -250,8 +251,8 @@ class _Plan:
         """Repeat the launches on other values."""
         for static, tensor in zip(self._inputs, inputs):
             copy_into(static, array_of(tensor))
-        for launch in self._launches:
-            parallel.start(launch.call)
+        if self._recording is not None:
+            self._recording.run()
         return _copied(self._result)
 
 

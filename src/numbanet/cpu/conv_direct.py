@@ -43,6 +43,7 @@ _POSITIONS = 256  # and with the rows of a tile beyond them
 _NARROW = 13  # columns of positions: fewer than about the rows of a tile
 _SOURCE_BYTES = 1 << 19  # source pixels of a block: half of a second-level cache
 _TASKS = 32  # as many tasks at least, where the problem allows it
+_WEIGHT_BYTES = 3 << 18  # packed weights that stay in the second-level cache while positions pass by
 
 
 @device
@@ -85,8 +86,9 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
         h, w, all_channels, stride_h, stride_w,
         grid_n, grid_h, grid_w, base, step_n, step_i, step_j,
         c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags, fetched, across,
-    ) = integers(ints, 23)  # fmt: skip
-    first = task // parts * block
+        blocks, tasks_a_block, tasks_a_part,
+    ) = integers(ints, 26)  # fmt: skip
+    first = task // tasks_a_block % blocks * block
     count = min(block, grid_n * grid_h * grid_w - first)
     padded = block + MAX_ROWS
     outs, pixels = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
@@ -100,7 +102,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     # Tiles jump from row to row and tap to tap, and nothing foresees that: the next pixels are fetched meanwhile.
     n, rest = (first + block) // (grid_h * grid_w), (first + block) % (grid_h * grid_w)
     ahead = ((n * h + rest // grid_w * stride_h) * w + rest % grid_w * stride_w) * all_channels
-    vector, part = lanes(x), task % parts
+    vector, part = lanes(x), task // tasks_a_part % parts
     panels_a_group = (k + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
     packed_columns = (k + vector - 1) // vector * vector
     for tap in range(0, count_taps, tap_block):
@@ -194,12 +196,15 @@ def clear_unseen(p: ConvProblem, out: np.ndarray) -> None:
         out[...] = 0
 
 
-def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str) -> int:
-    """Return how many positions a block has: whole tiles, even blocks, sources within a share of the cache."""
+def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str, least: int = 1) -> int:
+    """Return how many positions a block has: whole tiles, even blocks, sources within a share of the cache.
+
+    There are `least` blocks at least, if there are as many tiles.
+    """
     width = min(MAX_VECTORS, -(-columns // numpy_lanes(dtype)))
     rows = host_isa().tile_rows[width - 1]
     most = max(rows, min(_BLOCK, limit - MAX_ROWS, _SOURCE_BYTES // source_bytes) // rows * rows)
-    blocks = max(1, -(-positions // most))  # no position at all: an empty batch
+    blocks = max(1, -(-positions // most), min(least, -(-positions // rows)))  # no position at all: an empty batch
     return -(-positions // (blocks * rows)) * rows
 
 
@@ -234,9 +239,12 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
         channel_block = -(-reduction // max(1, -(-reduction // _REDUCTION)))
         positions = p.n * grid.size[0] * grid.size[1]
         source_bytes = source[2] * itemsize * grid.stride[0] * grid.stride[1]
-        block = block_size(positions, columns, source_bytes, TABLE // tap_block, p.dtype)
-        blocks = -(-positions // block)
         panels = p.groups * panel_count(columns, p.dtype)
+        # A larger weight is read by one thread each of its panels, and so few blocks of positions come again to it.
+        weight_first = taps * reduction * p.groups * columns * itemsize > _WEIGHT_BYTES
+        least = -(-_TASKS // (2 * max(1, panels)))
+        block = block_size(positions, columns, source_bytes, TABLE // tap_block, p.dtype, least)
+        blocks = -(-positions // block)
         parts = min(panels, -(-_TASKS // blocks))
         image, row = out[0] * out[1] * out[2], out[1] * out[2]
         across = int(_across(grid, source[0]))
@@ -251,6 +259,7 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
             p.n, *grid.size, grid.start[0] * row + grid.start[1] * out[2], image, grid.step[0] * row,
             grid.step[1] * out[2],
             reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags, fetched, across,
+            blocks, *((1, blocks) if weight_first else (parts, 1)),
         )  # fmt: skip
         launches.append((grid, blocks * parts, integers_))
     return launches

@@ -26,165 +26,36 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import prange, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
+from numbanet.cpu.task import DATA, ITEMS, fits, run_task, thread_count, word
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
 
-MAX_POINTERS = 10
-_I64 = ir.IntType(64)
-_FLUSH_DENORMALS = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
-# Where objects keep what the driver reads, in bytes from their address: a tuple its items; an array its data, the
-# descriptor of its dtype and its flags (NumPy's C interface, after the object's head).
-_ITEMS = tuple.__basicsize__
-_DATA, _DTYPE, _FLAGS = (object.__basicsize__ + field for field in (0, 40, 48))
-_TYPE = object.__basicsize__ - ir.IntType(64).width // 8
-_CONTIGUOUS = 1
-
-
-def _field(builder, base, distance):
-    """Load the 64-bit number that lies `distance` bytes after an address."""
-    spot = builder.add(base, ir.Constant(_I64, distance))
-    return builder.load(builder.inttoptr(spot, _I64.as_pointer()))
-
-
-@intrinsic
-def _word(typingctx, base, distance):
-    """Return the 64-bit number that lies `distance` bytes after an address."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load(builder.inttoptr(builder.add(*args), _I64.as_pointer()))
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _call_task(typingctx, address, count, items, integers, task):
-    """Call kernel machine code: ``kernel(task, integers, data of the first array, ..., data of the last)``.
-
-    `items` is the address of the first of `count` references to arrays, `integers` that of the first integer.
-    """
-
-    def codegen(context, builder, sig, args):
-        address, count, items, integers, task = args
-        done = builder.append_basic_block("done")
-        unknown = builder.append_basic_block("unknown")
-        cases = builder.switch(count, unknown)
-        for number in range(MAX_POINTERS + 1):
-            here = builder.append_basic_block(f"pointers{number}")
-            cases.add_case(ir.Constant(_I64, number), here)
-            builder.position_at_end(here)
-            pointers = [_field(builder, _field(builder, items, 8 * j), _DATA) for j in range(number)]
-            kind = ir.FunctionType(ir.VoidType(), [_I64] * (2 + number))
-            builder.call(builder.inttoptr(address, kind.as_pointer()), [task, integers, *pointers])
-            builder.branch(done)
-        builder.position_at_end(unknown)
-        builder.unreachable()
-        builder.position_at_end(done)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
-
-
-def _x86(context: Any) -> bool:
-    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))
-
-
-@intrinsic
-def _threads(typingctx):
-    """Return how many threads a parallel loop takes.
-
-    It calls the function that the loop itself calls; ``numba.get_num_threads`` would put its address of this process in
-    the machine code, which could not be kept on disk then.
-    """
-
-    def codegen(context, builder, sig, args):
-        kind = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
-
-    return types.intp(), codegen
-
-
-@intrinsic
-def _flush_denormals(typingctx):
-    """Make this thread treat denormals as zero; return the former state of its control register."""
-
-    def codegen(context, builder, sig, args):
-        if not _x86(context):
-            return ir.Constant(ir.IntType(32), 0)
-        slot = cgutils.alloca_once(builder, ir.IntType(32))
-        raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [raw.type])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr"), [raw])
-        former = builder.load(slot)
-        builder.store(builder.or_(former, ir.Constant(ir.IntType(32), _FLUSH_DENORMALS)), slot)
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
-        return former
-
-    return types.uint32(), codegen
-
-
-@intrinsic
-def _restore_denormals(typingctx, former):
-    """Put the control register back."""
-
-    def codegen(context, builder, sig, args):
-        if _x86(context):
-            slot = cgutils.alloca_once_value(builder, args[0])
-            raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
-            kind = ir.FunctionType(ir.VoidType(), [raw.type])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
-        return context.get_dummy_value()
-
-    return types.void(types.uint32), codegen
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def _run_task(address, count, items, integers, task):
-    former = _flush_denormals()
-    _call_task(address, count, items, integers, task)
-    _restore_denormals(former)
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def _fits(expected, count, items):
-    """Return whether every buffer is a C-contiguous array of its pointer's dtype."""
-    kind = _word(expected, 0)
-    for j in range(count):
-        array = _word(items, 8 * j)
-        if _word(array, _TYPE) != kind or _word(array, _DTYPE) != _word(expected, 8 * (j + 1)):
-            return False
-        if not _word(array, _FLAGS) & _CONTIGUOUS:
-            return False
-    return True
-
 
 def _drive_serial(address, expected, count, arrays, integers, tasks):
-    items, expected, integers = arrays + _ITEMS, _word(expected, _DATA), _word(integers, _DATA)
-    if not _fits(expected, count, items):
+    items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
+    if not fits(expected, count, items):
         return False
     for task in range(tasks):
-        _run_task(address, count, items, integers, task)
+        run_task(address, count, items, integers, task)
     return True
 
 
 def _drive_parallel(address, expected, count, arrays, integers, tasks):
-    items, expected, integers = arrays + _ITEMS, _word(expected, _DATA), _word(integers, _DATA)
-    if not _fits(expected, count, items):
+    items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
+    if not fits(expected, count, items):
         return False
-    if _threads() == 1:  # ten times cheaper than a parallel loop of one thread
+    if thread_count() == 1:  # ten times cheaper than a parallel loop of one thread
         for task in range(tasks):
-            _run_task(address, count, items, integers, task)
+            run_task(address, count, items, integers, task)
     else:
         for task in prange(tasks):
-            _run_task(address, count, items, integers, task)
+            run_task(address, count, items, integers, task)
     return True
 
 
@@ -226,10 +97,11 @@ class _State:
 _state = _State()
 
 
-def _driver(function: Any, **options: Any) -> Any:
+def driver(function: Any, signature: Any, **options: Any) -> Any:
+    """Compile a function of integers that runs tasks."""
     dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
     dispatcher._cache = KernelCache(function)
-    dispatcher.compile(_SIGNATURE)
+    dispatcher.compile(signature)
     dispatcher.disable_compile()
     return dispatcher
 
@@ -241,8 +113,8 @@ def _prepare() -> None:
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set, and the kernels exist as machine code only: unset it")
         _load_tbb()
-        _state.serial = _driver(_drive_serial)
-        _state.parallel = _driver(_drive_parallel, parallel=True)
+        _state.serial = driver(_drive_serial, _SIGNATURE)
+        _state.parallel = driver(_drive_parallel, _SIGNATURE, parallel=True)
         # The first parallel call picks Numba's threading layer.
         nothing = np.zeros(1, np.int64)
         _state.parallel(0, id(nothing), 0, id(()), id(nothing), 0)
@@ -388,14 +260,21 @@ def recording(launches: list[Launch | None]) -> Iterator[None]:
 
 def start(call: tuple[int, ...]) -> bool:
     """Run the driver; return False, and nothing has run, if a buffer does not fit its pointer."""
-    if call[5] <= 1 or _state.serial_only:
+    if call[5] <= 1:
         return _state.serial(*call)
+    return in_parallel(_state.parallel, _state.serial, call)
+
+
+def in_parallel(parallel: Any, serial: Any, call: tuple[int, ...]) -> Any:
+    """Run a parallel driver as the threading layer wants it, or its serial twin where no thread may be used."""
+    if _state.serial_only:
+        return serial(*call)
     if not hasattr(_state.seen, "default"):
         _take_default()
     if _state.guard is None:
-        return _state.parallel(*call)
+        return parallel(*call)
     with _state.guard:
-        return _state.parallel(*call)
+        return parallel(*call)
 
 
 @lru_cache(maxsize=8192)

@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_switch
 from numbanet.cpu.isa import host_isa
+from numbanet.cpu.prefetch import ir_prefetch
 from numbanet.cpu.simd import (
     Vec,
     ir_call,
@@ -142,6 +143,17 @@ def _panel_tile(
 ) -> None:
     scalar_pointer = panel.type
     zero = ir.Constant(ir.VectorType(panel.type.pointee, vec.lanes), None)
+
+    def out_pointers() -> list[ir.Value]:
+        tables = [builder.gep(outs, [ir_int(i)]) for i in range(rows)]
+        starts = [builder.inttoptr(builder.load(table), scalar_pointer) for table in tables]
+        return [builder.gep(start, [first_column]) for start in starts]
+
+    # While the sums grow, memory brings what the store adds.
+    with builder.if_then(has_flag(builder, flags, RESIDUAL)):
+        for pointer in out_pointers():
+            for j in range(vectors):
+                ir_prefetch(builder, builder.gep(ir_shifted(builder, pointer, residual), [ir_int(j * vec.lanes)]))
     with Loop(builder, taps, [zero] * (rows * vectors), "taps") as tap:
         table = builder.gep(sources, [builder.mul(tap.index, source_step)])
         pointers = [
@@ -163,10 +175,7 @@ def _panel_tile(
         sums = tap.close(sums)
 
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
-    out_pointers = [
-        builder.gep(builder.inttoptr(builder.load(builder.gep(outs, [ir_int(i)])), scalar_pointer), [first_column])
-        for i in range(rows)
-    ]
+    stored = out_pointers()
     six = ir_constant(vec, 6.0)
 
     def read(base: ir.Value, j: int) -> ir.Value:
@@ -174,14 +183,14 @@ def _panel_tile(
         return ir_masked_load(builder, spot, vec, mask) if j == vectors - 1 else ir_load(builder, spot, vec)
 
     def accumulate(values: list[ir.Value]) -> list[ir.Value]:
-        return [builder.fadd(v, read(out_pointers[at // vectors], at % vectors)) for at, v in enumerate(values)]
+        return [builder.fadd(v, read(stored[at // vectors], at % vectors)) for at, v in enumerate(values)]
 
     def add_bias(values: list[ir.Value]) -> list[ir.Value]:
         loaded = [read(builder.gep(bias, [first_column]), j) for j in range(vectors)]
         return [builder.fadd(value, loaded[at % vectors]) for at, value in enumerate(values)]
 
     def add_residual(values: list[ir.Value]) -> list[ir.Value]:
-        sources = [ir_shifted(builder, pointer, residual) for pointer in out_pointers]
+        sources = [ir_shifted(builder, pointer, residual) for pointer in stored]
         return [builder.fadd(v, read(sources[at // vectors], at % vectors)) for at, v in enumerate(values)]
 
     # Ordered comparisons keep NaN.
@@ -199,7 +208,7 @@ def _panel_tile(
     for i in range(rows):
         with builder.if_then(builder.icmp_signed("<", ir_int(i), valid)):
             for j in range(vectors):
-                spot, value = builder.gep(out_pointers[i], [ir_int(j * vec.lanes)]), sums[i * vectors + j]
+                spot, value = builder.gep(stored[i], [ir_int(j * vec.lanes)]), sums[i * vectors + j]
                 if j == vectors - 1:
                     ir_masked_store(builder, value, spot, vec, mask)
                 else:

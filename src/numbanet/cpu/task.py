@@ -1,0 +1,138 @@
+"""One task of a launch: what the drivers of kernels, which see integers only, read of Python objects, and the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+MAX_POINTERS = 10
+_I64 = ir.IntType(64)
+_FLUSH_DENORMALS = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
+# Where objects keep what the driver reads, in bytes from their address: a tuple its items; an array its data, the
+# descriptor of its dtype and its flags (NumPy's C interface, after the object's head).
+ITEMS = tuple.__basicsize__
+DATA, _DTYPE, _FLAGS = (object.__basicsize__ + field for field in (0, 40, 48))
+_TYPE = object.__basicsize__ - ir.IntType(64).width // 8
+_CONTIGUOUS = 1
+
+
+def _field(builder, base, distance):
+    """Load the 64-bit number that lies `distance` bytes after an address."""
+    spot = builder.add(base, ir.Constant(_I64, distance))
+    return builder.load(builder.inttoptr(spot, _I64.as_pointer()))
+
+
+@intrinsic
+def word(typingctx, base, distance):
+    """Return the 64-bit number that lies `distance` bytes after an address."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(builder.inttoptr(builder.add(*args), _I64.as_pointer()))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _call_task(typingctx, address, count, items, integers, task):
+    """Call kernel machine code: ``kernel(task, integers, data of the first array, ..., data of the last)``.
+
+    `items` is the address of the first of `count` references to arrays, `integers` that of the first integer.
+    """
+
+    def codegen(context, builder, sig, args):
+        address, count, items, integers, task = args
+        done = builder.append_basic_block("done")
+        unknown = builder.append_basic_block("unknown")
+        cases = builder.switch(count, unknown)
+        for number in range(MAX_POINTERS + 1):
+            here = builder.append_basic_block(f"pointers{number}")
+            cases.add_case(ir.Constant(_I64, number), here)
+            builder.position_at_end(here)
+            pointers = [_field(builder, _field(builder, items, 8 * j), DATA) for j in range(number)]
+            kind = ir.FunctionType(ir.VoidType(), [_I64] * (2 + number))
+            builder.call(builder.inttoptr(address, kind.as_pointer()), [task, integers, *pointers])
+            builder.branch(done)
+        builder.position_at_end(unknown)
+        builder.unreachable()
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
+
+
+def _x86(context: Any) -> bool:
+    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))
+
+
+@intrinsic
+def thread_count(typingctx):
+    """Return how many threads a parallel loop takes.
+
+    It calls the function that the loop itself calls; ``numba.get_num_threads`` would put its address of this process in
+    the machine code, which could not be kept on disk then.
+    """
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
+
+    return types.intp(), codegen
+
+
+@intrinsic
+def _flush_denormals(typingctx):
+    """Make this thread treat denormals as zero; return the former state of its control register."""
+
+    def codegen(context, builder, sig, args):
+        if not _x86(context):
+            return ir.Constant(ir.IntType(32), 0)
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [raw.type])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr"), [raw])
+        former = builder.load(slot)
+        builder.store(builder.or_(former, ir.Constant(ir.IntType(32), _FLUSH_DENORMALS)), slot)
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
+        return former
+
+    return types.uint32(), codegen
+
+
+@intrinsic
+def _restore_denormals(typingctx, former):
+    """Put the control register back."""
+
+    def codegen(context, builder, sig, args):
+        if _x86(context):
+            slot = cgutils.alloca_once_value(builder, args[0])
+            raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [raw.type])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), codegen
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def run_task(address, count, items, integers, task):
+    former = _flush_denormals()
+    _call_task(address, count, items, integers, task)
+    _restore_denormals(former)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def fits(expected, count, items):
+    """Return whether every buffer is a C-contiguous array of its pointer's dtype."""
+    kind = word(expected, 0)
+    for j in range(count):
+        array = word(items, 8 * j)
+        if word(array, _TYPE) != kind or word(array, _DTYPE) != word(expected, 8 * (j + 1)):
+            return False
+        if not word(array, _FLAGS) & _CONTIGUOUS:
+            return False
+    return True
