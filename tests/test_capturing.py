@@ -158,6 +158,35 @@ def test_what_a_replay_would_miss_is_not_replayed() -> None:
     assert len({y.tobytes() for y in drawn}) == 5
 
 
+def test_a_fused_model_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    captured, x = nnet.capture(nn.fuse(model)), images()
+    for _ in range(3):
+        check(captured, model, x)
+    with nnet.no_grad():
+        assert replays(monkeypatch, lambda: captured(x))
+
+
+def test_a_recording_leaves_weights_prepared() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1)).eval()
+    captured = nnet.capture(model)
+    with nnet.use("cpu.direct"):
+        for n in (2, 2, 3, 3):
+            check(captured, model, images(n))
+    assert [len(plan._recording.launches) for plan in captured._plans.values()] == [1, 1], "packed by each replay"
+
+
+def test_changes_elsewhere_leave_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other, x = network(), nn.Linear(3, 3), images()
+    captured = nnet.capture(model)
+    for _ in range(2):
+        check(captured, model, x)
+    for _ in range(2):
+        other.weight.data[...] = 1.0
+        with nnet.no_grad():
+            assert replays(monkeypatch, lambda: captured(x))
+
+
 def test_modules_in_training_mode_are_run() -> None:
     model = nn.Sequential(nn.BatchNorm2d(8), nn.Dropout(0.5))
     captured, x = nnet.capture(model), images()
@@ -295,7 +324,8 @@ def test_the_memory_of_a_recording_is_planned() -> None:
         captured(x)
     (plan,) = captured._plans.values()
     assert plan is not None and plan.recorded
-    blocks = {id(a.base): a.base.nbytes for launch in plan._recording.launches for a in launch.operands[1] if a.base is not None}
+    arrays = [array for launch in plan._recording.launches for array in launch.operands[1]]
+    blocks = {id(a.base): a.base.nbytes for a in arrays if a.base is not None}
     activation = x.data.nbytes
     assert 2 <= sum(activation <= size < 2 * activation for size in blocks.values()) <= 4, "of twelve layers"
 
@@ -461,8 +491,13 @@ def test_operands_are_changed_in_place() -> None:
         lambda model: setattr(model, "factors", [5.0]),
         lambda model: model.factors.append(5.0),
         lambda model: model.options.update(scale=7.0),
+        lambda model: vars(model).update(factors=[5.0]),
+        lambda model: model._modules.update({"2": nn.Identity()}),
+        lambda model: setattr(model[1].running_mean, "data", model[1].running_mean.data + 1.0),
     ],
-    ids=["stride", "padding", "eps", "forward", "hook", "list", "append", "dictionary"],
+    ids=[
+        "stride", "padding", "eps", "forward", "hook", "list", "append", "dictionary", "straight", "table", "buffer",
+    ],
 )
 def test_changed_attributes_are_seen(change: Callable[[Any], Any]) -> None:
     class Scaled(nn.Sequential):

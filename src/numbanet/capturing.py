@@ -19,8 +19,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
-from itertools import chain
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from numbanet import dispatch, memory, ops, settings
 from numbanet.cpu import parallel
 from numbanet.cpu.replay import Recording
 from numbanet.deferred import Deferred, settle
+from numbanet.module_state import CONSTANTS, ModuleState
 from numbanet.nn.fuse import stand_in
 from numbanet.nn.module import STAND_IN, Module
 from numbanet.nn.parameter import Parameter
@@ -38,7 +37,6 @@ from numbanet.tensor import Tensor, array_of
 from numbanet.watch import Watch, doubt, take, watching
 
 _PLANS = 16  # signatures that are remembered; the first goes
-_CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
 
 class Captured:
@@ -64,7 +62,7 @@ class Captured:
         key = form, dispatch.conditions(), parallel.get_num_threads()
         with self._lock:
             plan = self._plans.get(key)
-            if plan is not None and plan.recorded and plan.holds():
+            if plan is not None and plan.recorded and plan.state.holds():
                 return plan.replay(inputs)
             return self._prepare(key, plan, args, kwargs, inputs)
 
@@ -88,7 +86,7 @@ class Captured:
         modules: list[Module] = []
         if plan is not None and plan.refused:
             return self._run(args, kwargs, modules)
-        if plan is None or not plan.holds():
+        if plan is None or not plan.state.holds():
             watch = Watch()
             with watching(watch), _data_watched():
                 result = self._run(args, kwargs, modules)
@@ -126,69 +124,14 @@ class _Plan:
 
     def __init__(self, roots: list[Any]):
         self.recorded = self.refused = False
-        self._doubts: list[str] = []
-        # A module that trains draws random numbers, or changes its state, in Python.
-        if any(isinstance(root, Module) and root.training for root in roots):
-            self._doubts.append("a module is in training mode")
-        self._dicts: dict[int, dict[Any, Any]] = {}
-        self._lists: dict[int, list[Any]] = {}
-        self._explore(roots)
-        self._tensors = [t for t in self._attributes() if isinstance(t, Tensor)]
+        self.state = ModuleState(roots)
         self._recording: Recording | None = None
         self._inputs: list[np.ndarray] = []
         self._result: Any = None
-        self._remember()
-
-    def _explore(self, roots: list[Any]) -> None:
-        """Find what holds the state of modules: their attributes, and the containers and objects in these."""
-        todo = [root for root in roots if hasattr(root, "__dict__")]
-        seen: dict[int, Any] = {}
-        while todo:
-            value = todo.pop()
-            if id(value) in seen or isinstance(value, (*_CONSTANTS, Tensor, type)):
-                continue
-            seen[id(value)] = value
-            if isinstance(value, dict):
-                self._dicts[id(value)] = value
-                todo += value.values()
-            elif isinstance(value, list):
-                self._lists[id(value)] = value
-                todo += value
-            elif isinstance(value, (tuple, set, frozenset)):
-                todo += value
-            elif isinstance(value, np.ndarray):
-                self._doubts.append("an attribute is an array")
-            elif isinstance(value, Module):
-                todo.append(vars(value))
-                if value._forward_hooks or value._forward_pre_hooks:
-                    self._doubts.append("a module has hooks")
-            elif hasattr(value, "__dict__") and not callable(value):
-                todo.append(vars(value))
-        self._kept = list(seen.values())  # so that nothing else has their identities
-
-    def _attributes(self) -> list[Any]:
-        found = chain.from_iterable(map(dict.values, self._dicts.values()))
-        return [*found, *chain.from_iterable(self._lists.values())]
-
-    def _remember(self) -> None:
-        self._state = self._attributes()
-        self._classes = [(kind, kind.forward) for kind in {type(m) for m in self._kept if isinstance(m, Module)}]
-        self._stamps = [t.stamp() for t in self._tensors]
-        self._arrays = [array_of(t) for t in self._tensors]  # kept, for their identities
-
-    def holds(self) -> bool:
-        """Return whether no weight, no attribute and no mode has changed since."""
-        state = self._attributes()
-        return (
-            len(state) == len(self._state)
-            and all(map(is_, state, self._state))
-            and [t.stamp() for t in self._tensors] == self._stamps
-            and all(kind.forward is forward for kind, forward in self._classes)
-        )
 
     def judge(self, watch: Watch) -> None:
         """Refuse to replay if there are doubts."""
-        doubts = self._doubts + watch.doubts
+        doubts = self.state.doubts + watch.doubts
         if doubts and not self.refused:
             settings.log(f"capture: the function is not replayed: {doubts[0]}")
         self.refused = self.refused or bool(doubts)
@@ -212,7 +155,7 @@ class _Plan:
                 theirs.bump_version()
         own = {id(t) for t in given}
         taken = [t for identity, t in watch.taken.items() if identity not in own]
-        known = {id(t) for t in self._tensors}
+        known = {id(t) for t in self.state.tensors}
         if any(id(t) not in known and not isinstance(t, Parameter) for t in taken):
             watch.doubts.append("a tensor was taken that is no operand, parameter or buffer")
         leases = [memory.leased(array_of(t)) for t in _results(result)]
@@ -229,7 +172,7 @@ class _Plan:
         self.judge(watch)
         if self.refused:
             return result
-        self._tensors += [t for t in taken if id(t) not in known]
+        self.state.tensors += [t for t in taken if id(t) not in known]
         self._recording = Recording([launch for launch in launches if launch is not None])
         self._result, self._inputs = _pinned(result), static
         answer = _copied(self._result)
@@ -244,7 +187,7 @@ class _Plan:
         self.recorded = not self.refused
         if self.refused:
             self._recording, self._inputs, self._result = None, [], None
-        self._remember()
+        self.state.remember()
         return answer
 
     def replay(self, inputs: list[Tensor]) -> Any:
@@ -390,7 +333,7 @@ def _plain(value: Any) -> bool:
         return all(map(_plain, value))
     if type(value) in (dict, OrderedDict):
         return all(map(_plain, value.values()))
-    return all(map(_plain, value)) if type(value) is list else isinstance(value, _CONSTANTS)
+    return all(map(_plain, value)) if type(value) is list else isinstance(value, CONSTANTS)
 
 
 def _results(value: Any) -> list[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, ops, settings
+from numbanet.changes import changed
 from numbanet.prepared import PreparedWeight
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
@@ -273,6 +274,7 @@ class Tensor(Methods):
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
         doubt("memory was changed in place")
         self._memory.changes += 1
+        changed()
 
     def expose(self) -> None:
         """Take notice that someone gets the memory, and may write to it without a word; see `nn.Parameter`."""

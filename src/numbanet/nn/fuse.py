@@ -67,11 +67,12 @@ def fuse(model: M) -> M:
             if child is not None:
                 module._modules[name] = _fused(child, made)
     result = _fused(twin, made)
-    result.register_forward_hook(_settled)
+    result.register_forward_hook(settled_hook)
     return result
 
 
-def _settled(module: Module, args: Any, output: Any) -> None:
+def settled_hook(module: Module, args: Any, output: Any) -> None:
+    """Compute the results of a fused model: its forward hook."""
     settle(output)
 
 

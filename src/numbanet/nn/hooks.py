@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from numbanet.changes import Table
+
 _numbers = itertools.count()
 
 
-class Hooks(dict[int, tuple[Callable[..., Any], bool]]):
+class Hooks(Table):
     """The hooks of one kind of one module, in the order of their calls: number -> (hook, with_kwargs)."""
 
     def add(self, hook: Callable[..., Any], prepend: bool, with_kwargs: bool) -> RemovableHandle:

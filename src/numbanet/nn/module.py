@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from numbanet import settings
+from numbanet.changes import Table
 from numbanet.nn.hooks import Hooks, RemovableHandle
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.nn.state import LoadResult, load_state
@@ -41,7 +42,7 @@ class Module:
     def __init__(self) -> None:
         # Straight into __dict__: __setattr__ needs the three tables first.
         self.__dict__.update(
-            training=True, _parameters={}, _buffers={}, _non_persistent=set(), _modules={},
+            training=True, _parameters=Table(), _buffers=Table(), _non_persistent=set(), _modules=Table(),
             _forward_pre_hooks=Hooks(), _forward_hooks=Hooks(),
         )  # fmt: skip
 

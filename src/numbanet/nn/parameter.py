@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, settings
+from numbanet.changes import changed
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor, array_of, tensor
@@ -58,11 +59,13 @@ class Parameter(Tensor):
     def data(self, value: np.ndarray) -> None:
         self.expose()
         _set_array(self, value)
+        changed()
 
     def expose(self) -> None:
         """Drop what was prepared: who gets the values may change them."""
         self._prepared = None
         self._exposures = getattr(self, "_exposures", 0) + 1
+        changed()
         shared = getattr(self, "_memory", None)
         if shared is not None and shared.readers:
             shared.settle()

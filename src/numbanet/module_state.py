@@ -1,0 +1,121 @@
+"""The state of modules that a captured function depends on: attributes, modes, parameters and buffers."""
+
+from __future__ import annotations
+
+from ctypes import string_at
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from numbanet import changes
+from numbanet.nn.fuse import settled_hook
+from numbanet.nn.module import Module
+from numbanet.nn.parameter import Parameter
+from numbanet.tensor import Tensor, array_of
+
+CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
+
+_ITEM = tuple.__itemsize__
+
+
+class ModuleState:
+    """What modules hold, so that a change of it is noticed.
+
+    Parameters
+    ----------
+    roots : list
+        Modules, and other objects with attributes; what these hold belongs to it too.
+
+    Attributes
+    ----------
+    tensors : list of Tensor
+        Parameters, buffers and other attributes.
+    doubts : list of str
+        Why the state can't be watched.
+
+    Notes
+    -----
+    Parameters, versions of tensors, and the tables of modules say when they change (see `numbanet.changes`), so they
+    are looked at after a change only, whosever it was. All else is looked at each time.
+    """
+
+    def __init__(self, roots: list[Any]):
+        self.doubts: list[str] = []
+        # A module that trains draws random numbers, or changes its state, in Python.
+        if any(isinstance(root, Module) and root.training for root in roots):
+            self.doubts.append("a module is in training mode")
+        self._tables: list[dict[Any, Any]] = []
+        self._dicts: list[dict[Any, Any]] = []
+        self._lists: list[list[Any]] = []
+        self._explore(roots)
+        self.tensors = [t for t in self._attributes() if isinstance(t, Tensor)]
+        self.remember()
+
+    def _explore(self, roots: list[Any]) -> None:
+        """Find what holds the state of modules: their attributes, and the containers and objects in these."""
+        todo = [root for root in roots if hasattr(root, "__dict__")]
+        seen: dict[int, Any] = {}
+        while todo:
+            value = todo.pop()
+            if id(value) in seen or isinstance(value, (*CONSTANTS, Tensor, type)):
+                continue
+            seen[id(value)] = value
+            if isinstance(value, dict):
+                (self._tables if isinstance(value, changes.Table) else self._dicts).append(value)
+                todo += value.values()
+            elif isinstance(value, list):
+                self._lists.append(value)
+                todo += value
+            elif isinstance(value, (tuple, set, frozenset)):
+                todo += value
+            elif isinstance(value, np.ndarray):
+                self.doubts.append("an attribute is an array")
+            elif isinstance(value, Module):
+                todo.append(vars(value))
+                hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
+                if any(hook is not settled_hook for hook, _ in hooks):
+                    self.doubts.append("a module has hooks")
+            elif hasattr(value, "__dict__") and not callable(value):
+                todo.append(vars(value))
+        self._kept = list(seen.values())  # so that nothing else has their identities
+
+    def _attributes(self) -> list[Any]:
+        found = chain.from_iterable(map(dict.values, chain(self._tables, self._dicts)))
+        return [*found, *chain.from_iterable(self._lists)]
+
+    def _silent(self) -> tuple[Any, ...]:
+        """Return what changes without saying so."""
+        attributes = chain.from_iterable(map(dict.values, self._dicts))
+        return *attributes, *chain.from_iterable(self._lists), *map(array_of, self._buffers)
+
+    def remember(self) -> None:
+        """Take the state as it is for the one that shall hold."""
+        self._mark = changes.mark()
+        # A parameter says when it gets another array, and the array shall not be referred to: see `Parameter.prepared`.
+        self._buffers = [t for t in self.tensors if not isinstance(t, Parameter)]
+        self._state, self._quiet = self._attributes(), self._silent()
+        self._identities = _identities(self._quiet)
+        self._classes = [(kind, kind.forward) for kind in {type(m) for m in self._kept if isinstance(m, Module)}]
+        self._stamps = [t.stamp() for t in self.tensors]
+
+    def holds(self) -> bool:
+        """Return whether nothing has changed since."""
+        if _identities(self._silent()) != self._identities:
+            return False
+        if not all(kind.forward is forward for kind, forward in self._classes):
+            return False
+        mark = changes.mark()
+        if mark is not self._mark:
+            state = self._attributes()
+            same = len(state) == len(self._state) and all(map(is_, state, self._state))
+            if not same or [t.stamp() for t in self.tensors] != self._stamps:
+                return False
+            self._mark = mark
+        return True
+
+
+def _identities(values: tuple[Any, ...]) -> bytes:
+    """Return the addresses of the objects in a tuple: as they lie in it, at a nanosecond each."""
+    return string_at(id(values) + tuple.__basicsize__, len(values) * _ITEM)
