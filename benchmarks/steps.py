@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import numbanet
 from benchmarks import backends, nets
 from benchmarks.cases import Call, Case
 from benchmarks.engines import ENGINES, inference
@@ -19,8 +20,11 @@ def images(name: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((batch, *net.image), np.float32), rng.integers(net.classes, size=batch)
 
 
-def training_call(name: str, batch: int, backend: str) -> Call:
-    """Return the function that makes one step of SGD with momentum; it returns the loss before the step."""
+def training_call(name: str, batch: int, backend: str, captured: bool = False) -> Call:
+    """Return the function that makes one step of SGD with momentum; it returns the loss before the step.
+
+    Where `captured`, that of numbanet runs through `numbanet.capture`.
+    """
     b, model = backends.get(backend), nets.model(name, backend)
     model.train()
     optimizer = b.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
@@ -34,7 +38,7 @@ def training_call(name: str, batch: int, backend: str) -> Call:
         b.synchronize()
         return loss
 
-    return step
+    return numbanet.capture(step) if captured and backend == "numbanet" else step
 
 
 def inference_call(name: str, batch: int, backend: str) -> Call:
@@ -57,9 +61,16 @@ def inference_call(name: str, batch: int, backend: str) -> Call:
 def training_cases(names: tuple[str, ...] = tuple(NETS), batch: int | None = None) -> list[Case]:
     """Return a training step of each network; `batch` None takes the network's own batch size."""
     return [
-        Case("training", f"{name} batch {size}", "training", partial(training_call, name, size), tolerance=0.05)
+        Case(
+            "training",
+            f"{name} batch {size}{', captured' if captured else ''}",
+            "training",
+            partial(training_call, name, size, captured=captured),
+            tolerance=0.05,
+        )
         for name in names
         for size in (batch or NETS[name].batch,)
+        for captured in (False, True)
     ]
 
 
