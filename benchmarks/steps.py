@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-import numbanet
 from benchmarks import backends, nets
 from benchmarks.cases import Call, Case
 from benchmarks.engines import ENGINES, inference
@@ -38,7 +37,11 @@ def training_call(name: str, batch: int, backend: str, captured: bool = False) -
         b.synchronize()
         return loss
 
-    return numbanet.capture(step) if captured and backend == "numbanet" else step
+    if not captured or backend != "numbanet":
+        return step
+    from numbanet import capture
+
+    return capture(step)
 
 
 def inference_call(name: str, batch: int, backend: str) -> Call:
