@@ -4,7 +4,8 @@ The image is cut into tiles. For each of the 36 points of a transformed tile, a 
 multiplied by one of channels x columns (out-channels). A task does this for a block of tiles and a panel of columns,
 and transforms the products back while they lie in the second-level cache. One operand is transformed ahead, by a launch
 of its own: the weight, where there are many tiles, the input, where there are few. The other is transformed by the
-tasks, a piece at a time, so that it never goes through memory four times its size.
+tasks, a piece at a time, so that it never goes through memory four times its size. A prepared weight is transformed
+once and for all.
 
 No padded copy is made: the pixels of a tile at a border are given by addresses, those of zeros where they are padding.
 backward_input is the same algorithm with the filter turned round and the padding complemented.
@@ -217,7 +218,7 @@ def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
     """Transform one piece of the only block of tiles and one block of channels."""
     _, _, channel_blocks, step, tiles = integers(offset(ints, SHAPE), 5)
     piece, channels = task // channel_blocks, task % channel_blocks
-    pieces = ints[SHAPE + 12]
+    pieces = ints[SHAPE + 13]
     first, last = _cut(tiles, pieces, piece), _cut(tiles, pieces, piece + 1)
     into = offset(out, first * CHANNEL_PITCH)
     _transform_inputs(ints, x, zero, first, last, channel_blocks, channels, channels + 1, into, step)
@@ -244,14 +245,14 @@ def transform_weights(task: Index, ints: I64, weight: T, out: T):
 
 @kernel
 def winograd(
-    task: Index, ints: I64, x: T, weight: T, zero: T, bias: T, residual: T, ahead: T, slots: I64, work: T, y: T
+    task: Index, ints: I64, x: T, weight: T, zero: T, bias: T, residual: T, slots: I64, work: T, y: T
 ):  # fmt: skip
-    """Convolve some blocks of tiles with some panels of columns; `ahead` is the operand that is transformed already."""
+    """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed already."""
     _, _, c, _, _, k = integers(ints, 6)
     (
-        units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, inputs_ahead, flags,
-        work_size, _, slot_count,
-    ) = integers(offset(ints, SHAPE), 14)  # fmt: skip
+        units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, inputs_ahead,
+        weights_ahead, flags, work_size, _, slot_count,
+    ) = integers(offset(ints, SHAPE), 15)  # fmt: skip
     slot = take_slot(slots, slot_count)
     vector = lanes(x)
     vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
@@ -263,7 +264,7 @@ def winograd(
         first, last = 2 * _cut(units, blocks, block), min(tiles, 2 * _cut(units, blocks, block + 1))
         inputs = own
         if inputs_ahead:
-            inputs = ahead
+            inputs = x
         else:
             _transform_inputs(ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, in_step)
         for panel in range(_cut(panels, panel_parts, panel_part), _cut(panels, panel_parts, panel_part + 1)):
@@ -275,11 +276,11 @@ def winograd(
                 end = min(c, _cut(vectors, channel_blocks, part + 1) * vector)
                 step = ((end - begin) * width + 1) * vector
                 weights = own
-                if inputs_ahead:
-                    _transform_weights(ints, weight, column * vector, width, begin, end, own, step, scratch)
-                else:
+                if weights_ahead:
                     before = panel * channel_blocks + part
-                    weights = offset(ahead, _weights_at(c, column, begin, width, before, vector))
+                    weights = offset(weight, _weights_at(c, column, begin, width, before, vector))
+                else:
+                    _transform_weights(ints, weight, column * vector, width, begin, end, own, step, scratch)
                 for point in range(POINTS):
                     # Meanwhile, memory brings what the next steps need.
                     now, soon = _cut(last - first, POINTS, point), _cut(last - first, POINTS, point + 1)
@@ -297,19 +298,19 @@ def winograd(
 
 
 def transformed_weight(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
-    """Return what `_run` takes: the panels of the transformed weight, or the weight where the input comes first."""
+    """Return what `_run` takes: the panels of the transformed weight, or the weight where tasks transform it."""
     plan = plan_of(p)
-    if plan.inputs_ahead:
+    if not plan.weights_ahead:
         return weight
-    out = memory.empty((plan.ahead_size,), p.dtype)
-    launch(transform_weights, plan.ahead_tasks, (weight, out), plan.integers, p.dtype)
+    out = memory.empty((plan.weight_size,), p.dtype)
+    launch(transform_weights, plan.weight_tasks, (weight, out), plan.integers, p.dtype)
     return out
 
 
 def _transformed_input(p: ConvProblem, source: np.ndarray, nothing: np.ndarray) -> np.ndarray:
     plan = plan_of(p)
-    out = memory.empty((plan.ahead_size,), p.dtype)
-    launch(transform_inputs, plan.ahead_tasks, (source, nothing, out), plan.integers, p.dtype)
+    out = memory.empty((plan.input_size,), p.dtype)
+    launch(transform_inputs, plan.input_tasks, (source, nothing, out), plan.integers, p.dtype)
     return out
 
 
@@ -323,13 +324,13 @@ def _run(
 ) -> None:
     plan = plan_of(p)
     nothing = zeros(max(source.shape[3], out.shape[3]), p.dtype)
-    ahead = _transformed_input(p, source, nothing) if plan.inputs_ahead else weight
+    given = _transformed_input(p, source, nothing) if plan.inputs_ahead else source
     slots = new_slots(plan.tasks)
     line = 64 // np.dtype(p.dtype).itemsize  # the first buffer begins at a cache line
     work = memory.empty((slots.size * plan.work_size + line,), p.dtype)
     buffers = (
-        source, weight, nothing, nothing if bias is None else bias, nothing if residual is None else residual, ahead,
-        slots, work, out,
+        given, weight, nothing, nothing if bias is None else bias, nothing if residual is None else residual, slots,
+        work, out,
     )  # fmt: skip
     launch(winograd, plan.tasks, buffers, (*plan.integers, slots.size), p.dtype)
 
@@ -362,16 +363,19 @@ def _cost(p: ConvProblem) -> float:
     size = numpy_lanes(p.dtype)
     channels, columns = -(-c // size) * size, -(-k // size) * size
     # What else takes time, measured, in operations at peak: transforms of input, output and weight, and the launches.
-    others = tiles * (1000.0 * channels + 900.0 * columns) + 450.0 * channels * columns + 2e5
-    return 1.1 * 2.0 * POINTS * max(4, tiles) * c * columns + others
+    others = tiles * (1000.0 * channels + 900.0 * columns) + 2e5
+    products, weight = 1.1 * 2.0 * POINTS * max(4, tiles) * c * columns, 450.0 * channels * columns
+    # A transformed weight comes from memory, which takes as long as transforming it, but meanwhile there are products.
+    return others + (max(products, weight) if p.prepared else products + weight)
 
 
 def _tolerance(p: ConvProblem) -> float:
     return 1e-5
 
 
-def _form(p: ConvProblem) -> tuple[str, bool]:
-    return p.which, plan_of(p).inputs_ahead
+def _form(p: ConvProblem) -> tuple[str, bool, int]:
+    plan = plan_of(p)
+    return p.which, plan.weights_ahead, plan.weight_tasks
 
 
 def _candidate(run: Callable[..., None]) -> list[Candidate]:

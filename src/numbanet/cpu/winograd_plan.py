@@ -26,9 +26,11 @@ class Plan:
     Attributes
     ----------
     inputs_ahead : bool
-        Whether the input is transformed ahead, or else the weights.
-    ahead_tasks, ahead_size : int
-        Tasks of the launch that does so, and the numbers that it writes.
+        Whether the input is transformed ahead.
+    weights_ahead : bool
+        Whether the weights are: instead of the input, or because they are prepared.
+    input_tasks, input_size, weight_tasks, weight_size : int
+        Tasks of the launches that do so, and the numbers that they write.
     tasks, work_size : int
         Tasks of the products, and the numbers in the work buffer of each.
     integers : tuple of int
@@ -36,8 +38,11 @@ class Plan:
     """
 
     inputs_ahead: bool
-    ahead_tasks: int
-    ahead_size: int
+    weights_ahead: bool
+    input_tasks: int
+    input_size: int
+    weight_tasks: int
+    weight_size: int
     tasks: int
     work_size: int
     integers: tuple[int, ...]
@@ -87,16 +92,14 @@ def plan_of(p: ConvProblem) -> Plan:
     out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
     block_size = channel_blocks * POINTS * in_step
     pieces = max(1, min(4, tiles // 8))
-    if inputs_ahead:
-        ahead_tasks, ahead_size = channel_blocks * pieces, block_size
-        own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector
-    else:
-        ahead_tasks, ahead_size = panels * channel_blocks, POINTS * vector * (c * columns + panels * channel_blocks)
-        own = block_size
+    weights_ahead = p.prepared or not inputs_ahead
+    weight_size = POINTS * vector * (c * columns + panels * channel_blocks)
+    own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector if inputs_ahead else block_size
     work_size = POINTS * out_step + own
     shape = (*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
     flags = epilogue_flags(p.epilogue)
-    return Plan(inputs_ahead, ahead_tasks, ahead_size, tile_parts * panel_parts, work_size, (
+    launches = channel_blocks * pieces, block_size, panels * channel_blocks, weight_size
+    return Plan(inputs_ahead, weights_ahead, *launches, tile_parts * panel_parts, work_size, (
         *shape, *(0,) * (SHAPE - len(shape)), units, blocks, channel_blocks, in_step, tiles, panels, out_step,
-        tile_parts, panel_parts, int(inputs_ahead), flags, work_size, pieces,
+        tile_parts, panel_parts, int(inputs_ahead), int(weights_ahead), flags, work_size, pieces,
     ))  # fmt: skip

@@ -85,6 +85,7 @@ def conv2d(
     problem, shape = _forward_plan(
         images.shape, weight.shape, dtype, None if bias is None else bias.shape, residual is not None, activation,
         plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups),
+        isinstance(weight, PreparedWeight),
     )  # fmt: skip
     if residual is not None:
         same_dtype(input=x, residual=residual)
@@ -100,14 +101,14 @@ def conv2d(
 @lru_cache(maxsize=4096, typed=True)
 def _forward_plan(
     x_shape: tuple, weight_shape: tuple, dtype: np.dtype, bias_shape: tuple | None, residual: bool,
-    activation: str | None, stride: Any, padding: Any, dilation: Any, groups: int,
+    activation: str | None, stride: Any, padding: Any, dilation: Any, groups: int, prepared: bool,
 ) -> tuple[ConvProblem, tuple[int, ...]]:  # fmt: skip
     """Return the problem and the shape of the result in memory: a steady call looks them up."""
     if bias_shape is not None and bias_shape != weight_shape[:1]:
         raise ValueError(f"bias must have shape {weight_shape[:1]}, got {bias_shape}")
     then = epilogue(bias_shape is not None, residual, activation)
     problem = conv2d_problem(
-        "forward", x_shape, weight_shape, dtype_name(dtype), stride, padding, dilation, groups, then
+        "forward", x_shape, weight_shape, dtype_name(dtype), stride, padding, dilation, groups, then, prepared
     )  # fmt: skip
     return problem, (problem.n, problem.p, problem.q, problem.k)
 
@@ -119,7 +120,7 @@ def conv2d_shape(
     images = _batched("input", x)
     problem, (n, p, q, k) = _forward_plan(
         images.shape, weight.shape, np.dtype(same_dtype(input=x, weight=weight)), None, False, None,
-        plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups),
+        plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups), False,
     )  # fmt: skip
     return (n, k, p, q) if x.ndim == 4 else (k, p, q)
 
@@ -158,7 +159,9 @@ def prepare_conv2d(
     sizes_ = sizes("input_shape", input_shape)
     shape = sizes_ if len(sizes_) == 4 else (1, *sizes_)
     dtype = dtype_name(prepared.dtype)
-    problem = conv2d_problem("forward", shape, prepared.shape, dtype, stride, padding, dilation, groups)
+    problem = conv2d_problem(
+        "forward", shape, prepared.shape, dtype, stride, padding, dilation, groups, prepared=True
+    )  # fmt: skip
     prepared.form(dispatch.choose(problem), problem)
     return prepared
 

@@ -73,6 +73,8 @@ class ConvProblem(Problem):
     dilation: tuple[int, int]
     groups: int
     epilogue: Epilogue = Epilogue()
+    prepared: bool = False
+    """Whether the weight serves many calls: kernels then take a form of it that was made once."""
 
     __hash__ = Problem.remembered_hash
 
@@ -170,6 +172,7 @@ def conv2d_problem(
     dilation: Any = 1,
     groups: int = 1,
     epilogue: Epilogue = Epilogue(),
+    prepared: bool = False,
 ) -> ConvProblem:
     """Check the arguments of a convolution and return its problem.
 
@@ -183,6 +186,8 @@ def conv2d_problem(
     padding : see `resolve_padding`
     groups : int
     epilogue : Epilogue
+    prepared : bool
+        Whether the weight is a `numbanet.prepared.PreparedWeight`.
 
     Raises
     ------
@@ -191,14 +196,14 @@ def conv2d_problem(
     """
     return _conv2d_problem(
         which, sizes("input", x_shape), sizes("weight", weight_shape), dtype, plain("stride", stride),
-        plain("padding", padding), plain("dilation", dilation), plain("groups", groups), epilogue,
+        plain("padding", padding), plain("dilation", dilation), plain("groups", groups), epilogue, prepared,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _conv2d_problem(
     which: str, x_shape: tuple, weight_shape: tuple, dtype: str, stride: Any, padding: Any, dilation: Any, groups: int,
-    epilogue: Epilogue,
+    epilogue: Epilogue, prepared: bool,
 ) -> ConvProblem:  # fmt: skip
     choice("which", which, PASSES)
     if len(weight_shape) != 4:
@@ -219,7 +224,7 @@ def _conv2d_problem(
         raise ValueError(f"groups must divide the {k} out-channels of weight, got groups={groups}")
     effective = dilation[0] * (r - 1) + 1, dilation[1] * (s - 1) + 1
     pads = resolve_padding(padding, (h, w), effective, stride)
-    problem = ConvProblem(which, dtype, n, c, h, w, k, r, s, stride, pads, dilation, groups, epilogue)
+    problem = ConvProblem(which, dtype, n, c, h, w, k, r, s, stride, pads, dilation, groups, epilogue, prepared)
     if problem.p < 1 or problem.q < 1:
         raise ValueError(
             f"weight spans {effective[0]} x {effective[1]} pixels, more than the padded input of "
