@@ -252,8 +252,8 @@ def test_transformed_weights_give_the_same_bits(c: int, k: int, size: int) -> No
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((1, c, size, size), np.float32), rng.standard_normal((k, c, 3, 3), np.float32)
     with nnet.use("cpu.winograd"):
-        prepared = ops.prepare_conv2d(weight, x.shape, padding=1)
-        expected = ops.conv2d(x, weight, padding=1)
+        prepared = nnet.ops.prepare_conv2d(weight, x.shape, padding=1)
+        expected = nnet.ops.conv2d(x, weight, padding=1)
         for n in (1, 1, 5):
             images = np.repeat(x, n, axis=0)
-            np.testing.assert_array_equal(ops.conv2d(images, prepared, padding=1)[0], expected[0])
+            np.testing.assert_array_equal(nnet.ops.conv2d(images, prepared, padding=1)[0], expected[0])
