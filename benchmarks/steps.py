@@ -37,24 +37,29 @@ def training_call(name: str, batch: int, backend: str, captured: bool = False) -
         b.synchronize()
         return loss
 
-    if not captured or backend != "numbanet":
-        return step
+    return _captured(step) if captured and backend == "numbanet" else step
+
+
+def _captured(function: Any) -> Any:
     from numbanet import capture
 
-    return capture(step)
+    return capture(function)
 
 
 def inference_call(name: str, batch: int, backend: str) -> Call:
-    """Return the function that computes the scores of a batch; `backend` may be one of `ENGINES` too."""
+    """Return the function that computes the scores of a batch; `backend` may be one of `ENGINES` too.
+
+    numbanet's network runs through `numbanet.capture`.
+    """
     if backend in ENGINES:
         return inference(backend, nets.model(name, "torch").eval(), images(name, batch)[0])
     b, model = backends.get(backend), nets.model(name, backend)
-    model.eval()
+    run = _captured(model.eval()) if backend == "numbanet" else model.eval()
     x = b.tensor(images(name, batch)[0])
 
     def infer() -> Any:
         with b.no_grad():
-            scores = model(x)
+            scores = run(x)
         b.synchronize()
         return scores
 
