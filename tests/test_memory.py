@@ -90,16 +90,18 @@ def test_threads_share_the_pool() -> None:
 def test_finaliser_inside_the_lock_does_not_wait() -> None:
     x = memory.empty((LARGE,), "float64")
     with memory._lock:  # as if the collector ran in the middle of `empty`
+        where = address(x)
         del x
         gc.collect()
-    assert not memory._idle, "given to the system instead of the pool"
+    assert not memory._idle, "the pool was changed in the middle"
+    assert address(memory.empty((LARGE,), "float64")) == where, "recycled by the next call"
 
 
 def test_pool_is_limited_and_prefers_what_was_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
     size = memory._rounded(LARGE * 8) + memory._ALIGNMENT
     monkeypatch.setattr(memory, "_LIMIT", 3 * size)
-    old = [memory.empty((LARGE,), "float64") for _ in range(3)]
-    old.clear()
+    for _ in range(3):
+        memory._keep(memory._fresh(size))  # as if they had not been in use together
     assert memory._idle_bytes == 3 * size
     new = memory.empty((2 * LARGE,), "float64")
     new_size = memory._rounded(LARGE * 16) + memory._ALIGNMENT
@@ -107,9 +109,28 @@ def test_pool_is_limited_and_prefers_what_was_used_last(monkeypatch: pytest.Monk
     kept = {size: 1, new_size: 1}
     assert {key: len(blocks) for key, blocks in memory._idle.items()} == kept
     assert memory._idle_bytes == size + new_size
-    huge = memory.empty((4 * LARGE,), "float64")
-    del huge
+    memory._keep(memory._fresh(4 * size))
     assert {key: len(blocks) for key, blocks in memory._idle.items()} == kept, "larger than the pool: not kept"
+
+
+def test_pool_grows_with_what_was_in_use_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = memory._rounded(LARGE * 8) + memory._ALIGNMENT
+    monkeypatch.setattr(memory, "_LIMIT", size)
+    for _ in range(2):
+        small = [memory.empty((LARGE,), "float64") for _ in range(4)]
+        small.clear()
+        assert memory._idle[size] and memory._in_use == 0
+        large = [memory.empty((2 * LARGE,), "float64") for _ in range(2)]
+        where = {address(x) for x in large}
+        large.clear()
+    assert len(memory._idle[size]) == 4, "a second step finds what the first one had"
+    assert {address(memory.empty((2 * LARGE,), "float64"))} <= where
+    assert memory._idle_bytes <= 2 * memory._peak
+    held = memory.empty((LARGE,), "float64")
+    memory.release()
+    assert memory._peak == memory._in_use == size
+    del held
+    assert memory._in_use == 0
 
 
 def test_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
