@@ -12,14 +12,12 @@ import itertools
 import json
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
 
 import numbanet as nnet
 from numbanet import data, io
@@ -38,59 +36,60 @@ def example(name: str) -> Any:
 fast = example("cifar10_fast")
 
 
-def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, padding="same", bias=False)
-
-
-def norm(channels: int) -> nn.BatchNorm2d:
-    layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
-    layer.weight.requires_grad = False
-    return layer
-
-
-class Block(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.conv1, self.norm1 = conv(channels_in, channels_out), norm(channels_out)
-        self.conv2, self.norm2 = conv(channels_out, channels_out), norm(channels_out)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        return F.gelu(self.norm2(self.conv2(x)))
-
-
-class Net(nn.Module):
-    """The network; it takes numbanet's tensors, and computes without gradients in evaluation mode."""
+class Model:
+    """The network in PyTorch; it takes numbanet's tensors, and computes without gradients in evaluation mode."""
 
     def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.whiten = nn.Conv2d(3, 24, 2)
-        self.whiten.weight.requires_grad = False
-        self.blocks = nn.Sequential(*(Block(c, k) for c, k in zip((24, *widths), widths)))
-        self.head = nn.Linear(widths[-1], 10, bias=False)
+        from torch import channels_last, nn
 
-    def forward(self, images: nnet.Tensor) -> torch.Tensor:
-        with torch.set_grad_enabled(self.training):
-            x = self.blocks(F.gelu(self.whiten(torch.tensor(images.data))))
-            return self.head(F.max_pool2d(x, 3).flatten(1)) / 9
+        def conv(channels_in: int, channels_out: int) -> nn.Module:
+            return nn.Conv2d(channels_in, channels_out, 3, padding="same", bias=False)
+
+        def norm(channels: int) -> nn.Module:
+            layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+            layer.weight.requires_grad = False
+            return layer
+
+        def block(channels_in: int, channels_out: int) -> nn.Module:
+            first = {"conv1": conv(channels_in, channels_out), "pool": nn.MaxPool2d(2), "norm1": norm(channels_out)}
+            second = {"conv2": conv(channels_out, channels_out), "norm2": norm(channels_out)}
+            return nn.Sequential(OrderedDict({**first, "gelu1": nn.GELU(), **second, "gelu2": nn.GELU()}))
+
+        blocks = nn.Sequential(*(block(c, k) for c, k in zip((24, *widths), widths)))
+        head = {"pool": nn.MaxPool2d(3), "flatten": nn.Flatten(), "head": nn.Linear(widths[-1], 10, bias=False)}
+        layers = {"whiten": nn.Conv2d(3, 24, 2), "gelu": nn.GELU(), "blocks": blocks, **head}
+        self.net = nn.Sequential(OrderedDict(layers)).to(memory_format=channels_last)
+        self.net.whiten.weight.requires_grad = False
+
+    def __call__(self, images: nnet.Tensor) -> Any:
+        import torch
+
+        with torch.set_grad_enabled(self.net.training):
+            return self.net(torch.tensor(images.data)) / 9
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.net, name)
 
 
 class TorchTraining(fast.Training):
     """A training whose model and optimizer are PyTorch's; it can't be resumed."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        import torch
+
         super().__init__(*args, **options)
         weights = {name: torch.tensor(value) for name, value in self.model.state_dict().items()}
-        widths = [block.norm2.num_features for block in self.model.blocks]
-        self.model = Net(widths).to(memory_format=torch.channels_last)
+        self.model = Model([block.norm2.num_features for block in self.model.blocks])
         self.model.load_state_dict(weights)
         self.slow = {name: value for name, value in weights.items() if value.is_floating_point()}
         self.optimizer = fast.make_optimizer(self.model, self.loader.batch_size, torch.optim.SGD)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.schedule.lr_lambdas[0])
 
-    def loss(self, images: nnet.Tensor, labels: nnet.Tensor) -> torch.Tensor:
-        scores = self.model(images)
-        return F.cross_entropy(scores, torch.tensor(labels.data), label_smoothing=0.2, reduction="sum")
+    def loss(self, images: nnet.Tensor, labels: nnet.Tensor) -> Any:
+        import torch
+
+        options: dict[str, Any] = {"label_smoothing": 0.2, "reduction": "sum"}
+        return torch.nn.functional.cross_entropy(self.model(images), torch.tensor(labels.data), **options)
 
     def save(self) -> None:
         log = {"settings": self.settings, "rows": self.rows}
@@ -123,6 +122,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=nnet.get_num_threads())
     args = parser.parse_args()
+    import torch
+
     nnet.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
     sets = data.cifar10(args.data), data.cifar10(args.data, train=False)
