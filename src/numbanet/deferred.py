@@ -210,6 +210,11 @@ class Deferred(Tensor):
         """NumPy dtype of the values."""
         return self._work.x.dtype
 
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return self._work.x.device
+
     def dim(self) -> int:
         """Return the number of dimensions."""
         return len(self._shape)

@@ -16,8 +16,11 @@ from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
+
 from numbanet import measured, memory, settings
 from numbanet.candidate import Arrays, Candidate
+from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
 from numbanet.problem import Problem
 
@@ -201,11 +204,24 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     return _choose(problem, device, *conditions())
 
 
-def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") -> None:
+def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
     """Solve a problem: `inputs` and `outputs` are arrays (or None where the problem has no such operand).
 
-    A weight, which is the second input, may be prepared: forms of it that exist are used again.
+    It runs on the device where the outputs lie. A weight, which is the second input, may be prepared: forms of it that
+    exist are used again.
+
+    Raises
+    ------
+    ValueError
+        If no candidate takes the problem, or operands lie on different devices.
     """
+    device = "cpu"
+    if type(outputs[0]) is np.ndarray:
+        for x in inputs:
+            if type(x) is DeviceArray:
+                raise _mixed(problem, inputs)
+    else:
+        device = _device(problem, inputs, outputs)
     chosen = choose(problem, device)
     if chosen.name == "reference" and "reference" not in _override.get():
         _say_reference(problem)
@@ -214,7 +230,42 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays, device: str = "cpu") 
     elif chosen.prepare is not None:
         inputs = (inputs[0], chosen.prepare(problem, inputs[1]), *inputs[2:])
     size = chosen.workspace_bytes(problem)
-    chosen.run(problem, inputs, outputs, memory.empty((size,), "uint8") if size else None)
+    like = None if device == "cpu" else next(_arrays(outputs))
+    chosen.run(problem, inputs, outputs, memory.empty((size,), "uint8", like) if size else None)
+
+
+def _arrays(operands: Any) -> Iterator[Any]:
+    """Yield the arrays among operands, of which some are lists of arrays."""
+    for x in operands:
+        if isinstance(x, (tuple, list)):
+            yield from _arrays(x)
+        elif x is not None:
+            yield x.array if type(x) is PreparedWeight else x
+
+
+def _device(problem: Problem, inputs: Arrays, outputs: Arrays) -> str:
+    """Return where all operands lie."""
+    kinds = {type(x) is DeviceArray for x in _arrays((*_placed(problem, inputs).values(), *outputs))}
+    if len(kinds) > 1:
+        raise _mixed(problem, inputs)
+    return "cuda" if True in kinds else "cpu"
+
+
+def _placed(problem: Problem, inputs: Arrays) -> dict[int, Any]:
+    """Return, by position, the operands that lie on a device: all but the numbers that Python reads."""
+    host = {position % len(inputs) for position in problem.host if position < len(inputs)}
+    return {position: x for position, x in enumerate(inputs) if position not in host and x is not None}
+
+
+def _mixed(problem: Problem, inputs: Arrays) -> ValueError:
+    places = [
+        f"operand {position} on {'cuda' if any(type(a) is DeviceArray for a in _arrays((x,))) else 'cpu'}"
+        for position, x in _placed(problem, inputs).items()
+    ]  # fmt: skip
+    return ValueError(
+        f"{problem.operation}: all operands must be on one device, got {', '.join(places)}: nothing moves by itself, "
+        "use .to(device)"
+    )
 
 
 def _say_reference(problem: Problem) -> None:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet.device_array import DeviceArray, alone
+
 _SMALL = 1 << 18  # bytes; below it malloc recycles well enough
 _ALIGNMENT = 64
 _LIMIT = 1 << 30  # bytes that may lie idle in the pool, however few were in use
@@ -96,6 +98,8 @@ def pinned(x: np.ndarray) -> np.ndarray:
 def leased(x: np.ndarray) -> Any:
     """Return what holds the block of an arena in which x lies; None if it lies elsewhere."""
     owner = x
+    if type(x) is DeviceArray:
+        return None
     while type(owner.base) is np.ndarray:
         owner = owner.base
     lease = owner.base
@@ -193,20 +197,24 @@ def _rounded(size: int) -> int:
     return -(-size // step) * step
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     """Return an uninitialised C-contiguous array; if it is large, its memory is recycled and starts a cache line.
 
     Parameters
     ----------
     shape : tuple of int
     dtype : dtype
+    like : array, optional
+        The result lives on the device of this array; on the CPU if None.
 
     Raises
     ------
     MemoryError
-        If the system has no memory left, after the idle blocks were given back.
+        If the system, or the GPU, has no memory left, after the idle blocks were given back.
     """
     dtype = np.dtype(dtype)
+    if type(like) is DeviceArray:
+        return _on_device(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     arena = _arena.get()
     if arena is not None:
@@ -226,20 +234,94 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.ndarray(shape, dtype, block.view(_Lease), start)
 
 
-def empty_channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _on_device(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    from numbanet.cuda import launch  # with all that compiles kernels: for those who have an array there already
+
+    return launch.empty(shape, dtype.name)
+
+
+def vector(shape: int | tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
+    """Return an uninitialised array of a few numbers on the device of another array."""
+    if type(like) is DeviceArray:
+        return _on_device(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype))
+    return np.empty(shape, dtype)
+
+
+def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
+    """Return an array of zeros on the device of another array."""
+    if type(like) is DeviceArray:
+        found = vector(shape, dtype, like)
+        found.fill(0)
+        return found
+    return np.zeros(shape, dtype)
+
+
+def assign(target: Any, values: Any) -> None:
+    """Write values, of whatever device, to an array: for those whose purpose it is to bring them there."""
+    if type(target) is DeviceArray and isinstance(values, np.ndarray) and values.ndim:
+        from numbanet.cuda import launch
+
+        values = launch.upload(values)
+    target[...] = values if type(target) is DeviceArray else on_host(values)
+
+
+def ones(shape: tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
+    """Return an array of ones on the device of another array."""
+    if type(like) is DeviceArray:
+        found = vector(shape, dtype, like)
+        found.fill(1)
+        return found
+    return np.ones(shape, dtype)
+
+
+def on_host(x: Any) -> Any:
+    """Return an array of any device as a NumPy array, for Python to read."""
+    return x.to_host() if type(x) is DeviceArray else x
+
+
+def number(x: Any, like: Any) -> Any:
+    """Return an array of no dimension on the device of another array; any other array as it is."""
+    if type(like) is DeviceArray and type(x) is np.ndarray and not x.ndim:
+        from numbanet.cuda import launch
+
+        return launch.number(x)
+    return x
+
+
+def placed(values: Any, like: Any) -> Any:
+    """Return a constant of the engine on the device of another array; it must live on, and stay as it is."""
+    if type(like) is DeviceArray and type(values) is np.ndarray:
+        from numbanet.cuda import launch
+
+        return launch.constant(values)
+    return values
+
+
+def empty_channels_last(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     """Return an uninitialised array of shape (N, C, H, W) whose memory is in the order (N, H, W, C)."""
     n, c, h, w = shape
-    return empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    return empty((n, h, w, c), dtype, like).transpose(0, 3, 1, 2)
+
+
+def strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """Return a read-only view with other strides (in bytes) from the first element on: elements may appear twice."""
+    if type(x) is DeviceArray:
+        return DeviceArray(x.memory, x.pointer, shape, strides, x.dtype, writeable=False)
+    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
+
+
+def row_major(x: np.ndarray) -> np.ndarray:
+    """Return x as a C-contiguous array, copied only if it must be."""
+    if x.flags.c_contiguous:
+        return x
+    out = empty(x.shape, x.dtype, x)
+    out[...] = x
+    return out
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Return x of shape (N, C, H, W) as a C-contiguous array of shape (N, H, W, C), copied only if it must be."""
-    moved = x.transpose(0, 2, 3, 1)
-    if moved.flags.c_contiguous:
-        return moved
-    out = empty(moved.shape, x.dtype)
-    out[...] = moved
-    return out
+    return row_major(x.transpose(0, 2, 3, 1))
 
 
 class _Layout(NamedTuple):
@@ -290,9 +372,9 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
     """Return an uninitialised dense array with the shape and the order of axes of x."""
     dtype = x.dtype if dtype is None else dtype
     if x.flags.c_contiguous:
-        return empty(x.shape, dtype)
+        return empty(x.shape, dtype, x)
     order, inverse, _ = _layout(x)
-    return empty(tuple(x.shape[axis] for axis in order), dtype).transpose(inverse)
+    return empty(tuple(x.shape[axis] for axis in order), dtype, x).transpose(inverse)
 
 
 def same_order(x: np.ndarray, model: np.ndarray) -> bool:
@@ -313,6 +395,8 @@ def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
 
 def owned(x: np.ndarray) -> bool:
     """Return whether NumPy arrays alone reach the memory of x: it is not a mapped file, or another object's buffer."""
+    if type(x) is DeviceArray:
+        return x.memory.ours
     while type(x.base) is np.ndarray:
         x = x.base
     return x.base is None or type(x.base) is _Lease
@@ -327,6 +411,8 @@ def alone_in(holder: list[Any], position: int) -> bool:
     if getrefcount(holder[position]) != _ALONE:
         return False
     array = holder[position]
+    if type(array) is DeviceArray:
+        return alone(array)
     base = array.base
     if base is None:
         return type(array) is np.ndarray and array.flags.writeable

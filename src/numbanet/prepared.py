@@ -39,7 +39,7 @@ class PreparedWeight:
         self.shape = weight.shape
         # A view also where it has the shape: who holds it does not hold the weight, whose references are counted.
         with memory.lasting():
-            self.array = memory.channels_last(weight) if weight.ndim == 4 else np.ascontiguousarray(weight).view()
+            self.array = (memory.channels_last(weight) if weight.ndim == 4 else memory.row_major(weight)).view()
         self._forms: dict[Hashable, Any] = {}
 
     @property

@@ -59,15 +59,17 @@ def resolve_device(device: str | None = None) -> str:
     RuntimeError
         If the word is ``"cuda"`` and no GPU can be used; the message says why.
     """
-    word = get_device() if device is None else _choice("device", device, DEVICES)
-    if word == "cpu":
+    word = get_device() if device is None else device
+    if word != "cpu" and (not isinstance(word, str) or word.removesuffix(":0") not in DEVICES):
+        _choice("device", word, DEVICES)
+    if word.removesuffix(":0") == "cpu":
         return "cpu"
     from numbanet.cuda import unavailable_reason
 
     reason = unavailable_reason()
     if reason is None:
         return "cuda"
-    if word == "cuda":
+    if word != "auto":
         raise RuntimeError(f"device 'cuda' can't be used: {reason}")
     return "cpu"
 

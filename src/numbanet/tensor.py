@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet import memory, ops, settings
 from numbanet.changes import changed
+from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
@@ -23,9 +24,9 @@ class Tensor(Methods):
 
     Attributes
     ----------
-    data : numpy.ndarray
-        The values. Changing them in place is for code that knows that no recorded operation needs the old ones; call
-        `bump_version` afterwards.
+    data : numpy.ndarray or DeviceArray
+        The values; a `numbanet.device_array.DeviceArray` on a GPU. Changing them in place is for code that knows that
+        no recorded operation needs the old ones; call `bump_version` afterwards.
     requires_grad : bool
         Whether gradients flow to this tensor.
     grad : Tensor or None
@@ -67,7 +68,7 @@ class Tensor(Methods):
     @property
     def device(self) -> str:
         """``"cpu"`` or ``"cuda"``."""
-        return "cpu"
+        return "cuda" if type(array_of(self)) is DeviceArray else "cpu"
 
     @property
     def is_leaf(self) -> bool:
@@ -94,8 +95,9 @@ class Tensor(Methods):
 
     def __repr__(self) -> str:
         doubt("values were shown")
-        text = np.array2string(self.data, prefix="tensor(", separator=", ", precision=4)
-        extra = ", requires_grad=True" if self.requires_grad else ""
+        text = np.array2string(memory.on_host(self.data), prefix="tensor(", separator=", ", precision=4)
+        extra = f", device='{self.device}'" if self.device != "cpu" else ""
+        extra += ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self.dtype}{extra})"
 
     def __bool__(self) -> bool:
@@ -111,7 +113,7 @@ class Tensor(Methods):
         if not isinstance(element, (Tensor, np.generic, bool, int, float)):
             raise TypeError(f"element must be a Tensor or a number, got {type(element).__name__}")
         doubt("values were read")
-        return bool((self == element).data.any())
+        return bool(memory.on_host((self == element).data).any())
 
     def __format__(self, spec: str) -> str:
         if self.ndim == 0 or (spec and self.data.size == 1):
@@ -143,11 +145,15 @@ class Tensor(Methods):
         ------
         RuntimeError
             If the tensor requires a gradient: use ``t.detach().numpy()``.
+        TypeError
+            If it lives on a GPU: use ``t.cpu().numpy()``.
         """
         if self.requires_grad:
             raise RuntimeError("numpy() of a tensor that requires a gradient: call detach().numpy()")
         doubt("values were read")
         view = self.data.view()
+        if type(view) is DeviceArray:
+            raise TypeError(f"numpy() of a tensor on {self.device!r}: call cpu().numpy()")
         view.flags.writeable = False
         return view
 
@@ -189,7 +195,10 @@ class Tensor(Methods):
                 raise RuntimeError(f"backward() without grad needs a tensor with one element, got shape {self.shape}")
             seed = np.ones_like(self.data)
         else:
-            seed = np.asarray(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
+            seed = grad.data if isinstance(grad, Tensor) else grad
+            seed = seed.astype(self.dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, self.dtype)
+            if (type(seed) is DeviceArray) != (self.device != "cpu"):
+                raise ValueError(f"grad must be on the tensor's device {self.device!r}")
             if seed.shape != self.shape:
                 raise ValueError(f"grad must have the tensor's shape {self.shape}, got {seed.shape}")
         run_backward(self, seed, retain_graph)
@@ -317,14 +326,19 @@ class Tensor(Methods):
                 device = arg
             elif arg is not None:
                 dtype = arg
-        if device is not None and settings.resolve_device(device.partition(":")[0]) != self.device:
-            raise RuntimeError(f"no way to move a tensor from {self.device!r} to {device!r}")
         result = self if dtype is None else functional().to_dtype(self, dtype)
+        target = None if device is None else settings.resolve_device(device)
+        if target is not None and target != self.device:
+            return functional().to_device(result, target)
         return result.clone() if copy and result is self else result
 
     def cpu(self) -> Tensor:
-        """Return the tensor on the CPU."""
+        """Return the tensor on the CPU, itself where it is."""
         return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """Return the tensor on the GPU, itself where it is; RuntimeError if no GPU can be used."""
+        return self.to("cuda")
 
     def float(self) -> Tensor:
         """Return the tensor in float32."""
@@ -398,13 +412,19 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
     RuntimeError
         If the device can't be used, or the dtype has no gradients.
     """
-    settings.resolve_device(device)
+    place = settings.resolve_device(device)
     doubt("a tensor was made of other values")
     source = array.data if isinstance(array, Tensor) else array
+    if type(source) is DeviceArray:
+        copied: Any = source.copy() if dtype is None else source.astype(dtype)
+        found = Tensor(copied if device is None or place == "cuda" else copied.to_host())
+        return found.requires_grad_(requires_grad) if requires_grad else found
     known = isinstance(source, (np.ndarray, np.generic))
     values = np.array(source, dtype, order="K")
     if values.dtype.kind not in "biuf":
         raise TypeError(f"array must hold real numbers, got dtype {values.dtype}")
     if not known and dtype is None and values.dtype == np.float64:
         values = values.astype(np.float32)
+    if place != "cpu":
+        values = ops.to_device(values, place)
     return Tensor(values).requires_grad_(requires_grad) if requires_grad else Tensor(values)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbanet.device_array import DeviceArray
+
 if TYPE_CHECKING:
     from numbanet.tensor import Tensor
 
@@ -20,13 +22,13 @@ def functional() -> Any:
 
 
 def _comparable(value: Any) -> bool:
-    return isinstance(value, (Methods, np.ndarray, np.generic, bool, int, float))
+    return isinstance(value, (Methods, np.ndarray, DeviceArray, np.generic, bool, int, float))
 
 
 def _wrapped(value: Any) -> Any:
     from numbanet.tensor import Tensor  # which imports this module
 
-    return Tensor(value) if isinstance(value, np.ndarray) else value
+    return Tensor(value) if isinstance(value, (np.ndarray, DeviceArray)) else value  # type: ignore[arg-type]
 
 
 class Methods:

@@ -33,19 +33,24 @@ from numba.cuda import dispatcher, types
 
 from numbanet import settings
 
-__all__ = ["BF16", "F32", "F64", "I32", "I64", "Int", "Kernel", "Long", "Real", "T", "U8", "device", "kernel"]
+__all__ = [
+    "BF16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel", "Long",
+    "Real", "T", "device", "kernel",
+]  # fmt: skip
 
 # Annotations of kernel parameters: they stand for the keys of _SCALARS and _POINTEES.
 if TYPE_CHECKING:
-    Int = Long = Real = T = U8 = I32 = I64 = F32 = F64 = BF16 = Any
+    Int = Long = Real = Double = T = U8 = I32 = I64 = F32 = F64 = BF16 = I8 = I16 = U16 = U32 = U64 = Any
 else:
-    Int, Long, Real, T, U8, I32, I64, F32, F64, BF16 = (
-        "Int", "Long", "Real", "T", "U8", "I32", "I64", "F32", "F64", "BF16",
+    Int, Long, Real, Double, T, U8, I32, I64, F32, F64, BF16, I8, I16, U16, U32, U64 = (
+        "Int", "Long", "Real", "Double", "T", "U8", "I32", "I64", "F32", "F64", "BF16", "I8", "I16", "U16", "U32",
+        "U64",
     )  # fmt: skip
 # Sizes and offsets are 32 bits wide where they may (the GPU's integer units are), 64 where a tensor may be huge.
-_SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32}
+_SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32, "Double": types.float64}
 _POINTEES = {
-    "U8": types.uint8, "I32": types.int32, "I64": types.int64,
+    "I8": types.int8, "I16": types.int16, "I32": types.int32, "I64": types.int64,
+    "U8": types.uint8, "U16": types.uint16, "U32": types.uint32, "U64": types.uint64,
     "F32": types.float32, "F64": types.float64, "BF16": types.uint16,
 }  # fmt: skip
 _FLOATS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.uint16}

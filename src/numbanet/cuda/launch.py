@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from numbanet.cuda.compile import Kernel
+if TYPE_CHECKING:
+    from numbanet.cuda.compile import Kernel  # which imports numba-cuda
 
 Grid = tuple[int, int, int]
 
@@ -30,6 +32,15 @@ class Executor(Protocol):
     def constant(self, table: np.ndarray) -> Any:
         """Return a read-only copy of a host array on the device, made once for as long as the host array lives."""
 
+    def upload(self, values: np.ndarray) -> Any:
+        """Return a copy of a host array on the device, its axes in the same order in memory."""
+
+    def download(self, array: Any) -> np.ndarray:
+        """Return a copy of a device array on the host, its axes in the same order in memory."""
+
+    def stream_handle(self) -> int:
+        """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
+
 
 _executor: ContextVar[Executor | None] = ContextVar("numbanet_cuda_executor", default=None)
 
@@ -44,6 +55,11 @@ def executor(value: Executor) -> Iterator[None]:
         _executor.reset(token)
 
 
+def chosen() -> Executor | None:
+    """Return the executor of the ``with executor(...)`` block that this is in, if it is in one."""
+    return _executor.get()
+
+
 def current() -> Executor:
     """Return the executor that runs kernels now.
 
@@ -52,12 +68,12 @@ def current() -> Executor:
     RuntimeError
         If no GPU can be used; the message says why.
     """
-    chosen = _executor.get()
-    if chosen is None:
+    found = _executor.get()
+    if found is None:
         from numbanet.cuda import unavailable_reason
 
         raise RuntimeError(f"no CUDA kernel can run: {unavailable_reason()}")
-    return chosen
+    return found
 
 
 def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype: str = "float32") -> None:
@@ -69,8 +85,8 @@ def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype:
     grid : sequence of int
         Blocks along x, y and z (missing ones are 1). An empty grid runs nothing.
     arguments : sequence
-        One for each parameter of the kernel, in its order: a number for a scalar, a C-contiguous device array, or None
-        (a null pointer) for a pointer.
+        One for each parameter of the kernel, in its order: a number for a scalar; for a pointer a device array (its
+        first element), a small NumPy array (read-only parameters, such as coefficients), or None (a null pointer).
     dtype : {"float32", "float64", "bfloat16", "float16"}
         What the kernel's ``T`` stands for.
     """
@@ -89,3 +105,28 @@ def empty(shape: tuple[int, ...], dtype: str) -> Any:
 def constant(table: np.ndarray) -> Any:
     """Return a read-only copy of a host array on the device, made once for as long as the host array lives."""
     return current().constant(table)
+
+
+def upload(values: np.ndarray) -> Any:
+    """Return a copy of a host array on the device, its axes in the same order in memory."""
+    return current().upload(values)
+
+
+def download(array: Any) -> np.ndarray:
+    """Return a copy of a device array on the host, its axes in the same order in memory."""
+    return current().download(array)
+
+
+def number(value: np.ndarray) -> Any:
+    """Return a number (a host array of no dimension) as an array on the device, made once for each number."""
+    return constant(_number(value.tobytes(), value.dtype))
+
+
+@lru_cache(maxsize=4096)
+def _number(content: bytes, dtype: np.dtype) -> np.ndarray:
+    return np.frombuffer(content, dtype).reshape(())
+
+
+def stream_handle() -> int:
+    """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
+    return current().stream_handle()

@@ -79,6 +79,7 @@ from numbanet.functional.shape import permute as permute
 from numbanet.functional.shape import reshape as reshape
 from numbanet.functional.shape import squeeze as squeeze
 from numbanet.functional.shape import stack as stack
+from numbanet.functional.shape import to_device as to_device
 from numbanet.functional.shape import to_dtype as to_dtype
 from numbanet.functional.shape import transpose as transpose
 from numbanet.functional.shape import unflatten as unflatten

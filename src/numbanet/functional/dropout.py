@@ -73,5 +73,5 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         return input
     if inplace:
         return replace(input, lambda t: dropout2d(t, p))
-    ones = np.ones((*input.shape[:2], *(1,) * (input.ndim - 2)), input.dtype)
+    ones = memory.ones((*input.shape[:2], *(1,) * (input.ndim - 2)), input.dtype, input.data)
     return mul(input, Tensor(ops.dropout(ones, p, default_generator.draw())))

@@ -11,6 +11,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import Deferred, added
+from numbanet.device_array import DeviceArray
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.tape import Backward, record
 from numbanet.tensor import Tensor, values
@@ -18,7 +19,7 @@ from numbanet.watch import doubt
 
 
 def _data(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, DeviceArray)):
         doubt("an array was an operand")
     return values("input", value) if isinstance(value, Tensor) else value
 

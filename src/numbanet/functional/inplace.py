@@ -14,6 +14,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import Deferred, added
+from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import _fit, add
 from numbanet.functional.shape import index_steps, to_dtype
 from numbanet.tape import Version, is_grad_enabled, needs_grad, record
@@ -120,7 +121,7 @@ def assign(input: Tensor, index: Any, value: Any) -> Tensor:
     IndexError
         If the index is out of range.
     """
-    if not isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float)):
+    if not isinstance(value, (Tensor, np.ndarray, DeviceArray, np.generic, bool, int, float)):
         raise TypeError(f"value must be a Tensor, an array or a number, got {type(value).__name__}")
     values("input", input)
     _refuse_leaf(input)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory, ops
+from numbanet.device_array import DeviceArray
 from numbanet.problem.promotion import operand, result_dtype
 from numbanet.problem.shape import dimension
 from numbanet.tensor import Tensor, values
@@ -19,6 +21,14 @@ def _bitwise(function: np.ufunc, input: Any, other: Any) -> Tensor:
     dtype = result_dtype(a, b)
     if dtype.kind == "f":
         raise TypeError(f"input and other must be booleans or integers, got dtype {dtype}")
+    like = next((x for x in (a, b) if type(x) is DeviceArray), None)
+    if like is not None:
+        from numbanet.cuda.whole import elementwise
+
+        # A number may come from the CPU.
+        a, b = (x.astype(dtype, copy=False) if isinstance(x, DeviceArray) else np.asarray(x, dtype) for x in (a, b))
+        name = function.__name__.removeprefix("bitwise_")
+        return Tensor(elementwise(name, (memory.number(a, like), memory.number(b, like))))
     return Tensor(np.asarray(function(np.asarray(a, dtype), np.asarray(b, dtype))))
 
 
@@ -59,6 +69,10 @@ def bitwise_not(input: Tensor) -> Tensor:
     x = values("input", input)
     if x.dtype.kind == "f":
         raise TypeError(f"input must be booleans or integers, got dtype {x.dtype}")
+    if type(x) is DeviceArray:
+        from numbanet.cuda.whole import elementwise
+
+        return Tensor(elementwise("not", (x,)))
     return Tensor(np.asarray(np.bitwise_not(x)))
 
 
@@ -82,6 +96,11 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     axis = None if dim is None else dimension("dim", dim, x.ndim)
     if not (x.size if axis is None or not x.ndim else x.shape[axis]):
         raise ValueError(f"input must have elements to choose from, got shape {x.shape}")
+    if type(x) is DeviceArray:
+        if axis is None or not x.ndim:
+            places = ops.extremum(x.reshape(-1), 0)[1]
+            return Tensor(places.reshape((1,) * x.ndim if keepdim else ()))
+        return Tensor(ops.extremum(x, axis, keepdim)[1])
     return Tensor(
         np.asarray(np.argmax(x, axis=axis if x.ndim else None, keepdims=keepdim)).astype(np.int64, copy=False)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
+from numbanet import memory, ops
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.promotion import promote
 from numbanet.tape import record
@@ -157,5 +157,5 @@ def _general_mse(input: Tensor, target: Tensor, weight: Tensor | None, reduction
         return squares
     if reduction == "sum" or weight is None:
         return squares.sum() if reduction == "sum" else squares.mean()
-    ones = Tensor(np.ones(squares.shape, squares.dtype))
+    ones = Tensor(memory.ones(squares.shape, squares.dtype, squares.data))
     return squares.sum() / (ones * weight).sum()

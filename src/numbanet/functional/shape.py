@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import settings
 from numbanet.ops import shape as ops
 from numbanet.ops.reduce import sum as total
 from numbanet.problem.base import integer
@@ -227,6 +228,22 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
     if y.dtype.kind != "f":
         return Tensor(y)
     return record(y, (input,), lambda grad: (ops.to_dtype(grad, source),))
+
+
+def to_device(input: Tensor, device: str) -> Tensor:
+    """Return the tensor on a device, ``"cpu"`` or ``"cuda"``; itself if it is there. Gradients go back to where it was.
+
+    Raises
+    ------
+    RuntimeError
+        If the device can't be used.
+    """
+    x, source = values("input", input), input.device
+    y = ops.to_device(x, settings.resolve_device(device))
+    if y is x:
+        return input
+    doubt("a tensor was moved to another device")
+    return record(y, (input,), lambda grad: (ops.to_device(grad, source),))
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:

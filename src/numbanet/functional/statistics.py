@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numbanet import ops
+from numbanet import memory, ops
+from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import div, maximum, minimum, mul, sub
 from numbanet.functional.reduce import mean, sum
 from numbanet.ops.elementwise import elementwise_backward
@@ -35,7 +36,12 @@ def _along(input: Tensor, dim: int, keepdim: bool, largest: bool) -> Extremes:
             return (grad,)
         dx = np.zeros_like(x)
         wide = (places, grad) if keepdim else (np.expand_dims(places, axis), np.expand_dims(grad, axis))
-        np.put_along_axis(dx, wide[0], wide[1], axis)
+        if type(dx) is DeviceArray:
+            from numbanet.cuda.whole import put_along
+
+            put_along(dx, *wide, axis)
+        else:
+            np.put_along_axis(dx, wide[0], wide[1], axis)
         return (dx,)
 
     y = record(found, (input,), backward) if found.dtype.kind == "f" else Tensor(found)
@@ -61,7 +67,7 @@ def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool, to_nan: bool = 
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         spread = grad.reshape(wide.shape)
-        chosen = ops.ne(x, x) if to_nan and np.isnan(wide).any() else ops.eq(x, wide)
+        chosen = ops.ne(x, x) if to_nan and np.isnan(memory.on_host(wide)).any() else ops.eq(x, wide)
         share = ops.where(chosen, np.ones((), x.dtype), np.zeros((), x.dtype))
         return (ops.div(ops.mul(share, spread), ops.sum(share, dims, True) if dims else share),)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanet import memory
 from numbanet.io.atomic import write_atomically
 from numbanet.tensor import Tensor
 
@@ -96,7 +97,7 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray]
 def _storable(name: str, value: Any) -> NDArray:
     if not isinstance(name, str):
         raise TypeError(f"tensors must be named by strings, got {name!r}")
-    array = np.asarray(value.data if isinstance(value, Tensor) else value, order="C")
+    array = np.asarray(memory.on_host(value.data if isinstance(value, Tensor) else value), order="C")
     if array.dtype.name not in _NAMES:
         raise TypeError(f"tensor {name!r} has dtype {array.dtype}, which a safetensors file can't hold")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

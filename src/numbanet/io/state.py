@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanet import memory
+from numbanet.device_array import DeviceArray
 from numbanet.io.checkpoint import load_with_metadata, save
 from numbanet.tensor import Tensor
 
@@ -72,11 +74,11 @@ def _pack(value: Any, name: str, tensors: dict[str, NDArray]) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_pack(item, _join(name, index), tensors) for index, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
-    if not isinstance(value, (np.ndarray, Tensor)):
+    if not isinstance(value, (np.ndarray, DeviceArray, Tensor)):
         raise TypeError(f"state: {name} is of type {type(value).__name__}, which can't be saved")
     while name in tensors:  # {"a.b": x, "a": {"b": y}}
         name += "_"
-    tensors[name] = value.data if isinstance(value, Tensor) else value
+    tensors[name] = memory.on_host(value.data if isinstance(value, Tensor) else value)
     return {"$tensor": name}
 
 

@@ -11,7 +11,7 @@ from numbanet import functional as F
 from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.named import Activation, activated, check_activation
-from numbanet.nn.parameter import Parameter, float_dtype
+from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.conv import resolve_padding
 from numbanet.tensor import Tensor
@@ -94,8 +94,8 @@ class Conv2d(Module):
             self.padding = (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
         (r, s), cg = self.kernel_size, self.in_channels // self.groups
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(np.empty((self.out_channels, r, s, cg), dtype).transpose(0, 3, 1, 2))
-        self.bias = Parameter(np.empty(self.out_channels, dtype)) if bias else None
+        self.weight = Parameter(placed(np.empty((self.out_channels, r, s, cg), dtype).transpose(0, 3, 1, 2), device))
+        self.bias = Parameter(placed(np.empty(self.out_channels, dtype), device)) if bias else None
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: np.random.Generator | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numbanet import functional as F
 from numbanet.nn.module import Module
 from numbanet.nn.norm import _BatchNorm
-from numbanet.nn.parameter import Parameter, float_dtype
+from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.problem.group_norm import normalized
 from numbanet.tensor import Tensor
@@ -58,8 +58,9 @@ class LayerNorm(Module):
         super().__init__()
         self.normalized_shape, self.eps, self.elementwise_affine = normalized(normalized_shape), eps, elementwise_affine
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
-        self.bias = Parameter(np.zeros(self.normalized_shape, dtype)) if elementwise_affine and bias else None
+        shape, shifts = self.normalized_shape, elementwise_affine and bias
+        self.weight = Parameter(placed(np.ones(shape, dtype), device)) if elementwise_affine else None
+        self.bias = Parameter(placed(np.zeros(shape, dtype), device)) if shifts else None
 
     def reset_parameters(self) -> None:
         """Set scale and shift to 1 and 0."""
@@ -121,8 +122,8 @@ class GroupNorm(Module):
             raise ValueError(f"num_channels must be a multiple of num_groups={num_groups}, got {num_channels}")
         self.eps, self.affine = eps, affine
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
+        self.weight = Parameter(placed(np.ones(num_channels, dtype), device)) if affine else None
+        self.bias = Parameter(placed(np.zeros(num_channels, dtype), device)) if affine and bias else None
 
     def reset_parameters(self) -> None:
         """Set scale and shift to 1 and 0."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.problem.base import choice, integer
 from numbanet.random import numpy_generator
 from numbanet.tensor import Tensor
@@ -114,11 +115,11 @@ def _fill(tensor: Tensor, draw: Callable[[tuple[int, ...]], Any]) -> Tensor:
     data = tensor.data
     rows = max(1, _CHUNK // max(1, math.prod(data.shape[1:])))
     if data.ndim == 0 or len(data) <= rows:
-        data[...] = draw(data.shape)
+        memory.assign(data, draw(data.shape))
     else:
         for first in range(0, len(data), rows):
             part = data[first : first + rows]
-            part[...] = draw(part.shape)
+            memory.assign(part, draw(part.shape))
     tensor.bump_version()
     return tensor
 
@@ -212,7 +213,9 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     kept = channel < tensor.shape[1]
     if not _skipped.get():
         middle: tuple[Any, ...] = tuple(n // 2 for n in tensor.shape[2:])
-        zeros_(tensor).data[(number[kept], channel[kept], *middle)] = 1
+        values = np.zeros(tensor.shape, tensor.dtype)
+        values[(number[kept], channel[kept], *middle)] = 1
+        memory.assign(zeros_(tensor).data, values)
     return tensor
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from numbanet import settings
+from numbanet import ops, settings
 from numbanet.changes import Table
 from numbanet.nn.hooks import Hooks, RemovableHandle
 from numbanet.nn.parameter import Parameter, float_dtype
@@ -294,7 +294,14 @@ class Module:
                 parameter.grad.bump_version()
 
     def to(self: Self, *args: Any, device: str | None = None, dtype: Any = None) -> Self:
-        """Convert the floating-point parameters and buffers in place: ``to("cpu")``, ``to(np.float64)``, or both.
+        """Move the parameters and buffers, in place, or convert those of floating point, or both.
+
+        Parameters
+        ----------
+        *args : str or dtype
+            A device such as ``"cuda"``, or float32 or float64.
+        device : str, optional
+        dtype : dtype, optional
 
         Raises
         ------
@@ -304,14 +311,20 @@ class Module:
             If the device can't be used.
         """
         for target in args:
-            if isinstance(target, str) and target in settings.DEVICES:
+            if isinstance(target, str) and target.partition(":")[0] in settings.DEVICES:
                 device = target
             else:
                 dtype = target
         if device is not None:
-            settings.resolve_device(device)
+            place = settings.resolve_device(device)
             for tensor in [*self.parameters(), *self.buffers()]:
-                tensor.to(device)
+                if isinstance(tensor, UninitializedParameter):
+                    tensor.move(place)
+                elif tensor.device != place:
+                    tensor.data = ops.to_device(tensor.data, place)
+                    tensor.bump_version()
+                    if tensor.grad is not None:
+                        tensor.grad.data = ops.to_device(tensor.grad.data, place)
         if dtype is not None:
             self._convert(dtype)
         return self
@@ -330,6 +343,14 @@ class Module:
     def float(self: Self) -> Self:
         """Convert the floating-point parameters and buffers to float32, in place."""
         return self.to(np.float32)
+
+    def cpu(self: Self) -> Self:
+        """Move the parameters and buffers to the CPU, in place."""
+        return self.to("cpu")
+
+    def cuda(self: Self) -> Self:
+        """Move the parameters and buffers to the GPU, in place; RuntimeError if no GPU can be used."""
+        return self.to("cuda")
 
     def double(self: Self) -> Self:
         """Convert the floating-point parameters and buffers to float64, in place."""

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from numbanet import functional as F
+from numbanet import ops
 from numbanet.nn.module import Module
-from numbanet.nn.parameter import Parameter, float_dtype
+from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
@@ -71,12 +72,12 @@ class _BatchNorm(Module):
         self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None
+        self.weight = Parameter(placed(np.ones(num_features, dtype), device)) if affine else None
+        self.bias = Parameter(placed(np.zeros(num_features, dtype), device)) if affine and bias else None
         tracked = track_running_stats
-        self.register_buffer("running_mean", Tensor(np.zeros(num_features, dtype)) if tracked else None)
-        self.register_buffer("running_var", Tensor(np.ones(num_features, dtype)) if tracked else None)
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+        self.register_buffer("running_mean", Tensor(placed(np.zeros(num_features, dtype), device)) if tracked else None)
+        self.register_buffer("running_var", Tensor(placed(np.ones(num_features, dtype), device)) if tracked else None)
+        self.register_buffer("num_batches_tracked", Tensor(placed(np.zeros((), np.int64), device)) if tracked else None)
 
     def reset_running_stats(self) -> None:
         """Set the running averages to mean 0, variance 1 and no batches."""
@@ -100,7 +101,7 @@ class _BatchNorm(Module):
         share = 0.0 if self.momentum is None else self.momentum
         follow = self.training and self.num_batches_tracked is not None
         if follow:
-            self.num_batches_tracked.data[...] += 1
+            ops.count(self.num_batches_tracked.data)
             if self.momentum is None:
                 share = 1.0 / self.num_batches_tracked.item()
         batch = self.training or self.running_mean is None

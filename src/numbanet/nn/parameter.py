@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory, settings
+from numbanet import memory, ops, settings
 from numbanet.changes import changed
+from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor, array_of, tensor
@@ -37,13 +38,14 @@ class Parameter(Tensor):
 
     __slots__ = ("_awaited", "_counts", "_exposures", "_prepared")
 
-    _awaited: tuple[np.dtype, tuple[int | None, ...] | None]  # only while it is an `UninitializedParameter`
+    _awaited: tuple[np.dtype, tuple[int | None, ...] | None, str]  # only while it is an `UninitializedParameter`
     _prepared: PreparedWeight | None
     _counts: tuple[int, int, int]
 
     def __init__(self, data: Any, requires_grad: bool = True):
         source = data.data if isinstance(data, Tensor) else data
-        shared = isinstance(source, np.ndarray) and source.dtype.kind in "biuf" and source.flags.writeable
+        known = isinstance(source, (np.ndarray, DeviceArray))
+        shared = known and source.dtype.kind in "biuf" and source.flags.writeable
         super().__init__(source if shared else tensor(source).data)
         if shared and isinstance(data, Tensor):
             self._memory = data._memory  # what changes one changes both
@@ -106,6 +108,11 @@ class Parameter(Tensor):
 
 # The counts of references where a parameter alone has its array: one with memory of its own, and one that is a view.
 _ALONE = tuple(Parameter(make())._references()[:2] for make in (lambda: np.zeros(1), lambda: np.zeros((1, 1)).T))
+
+
+def placed(values: np.ndarray, device: str | None) -> np.ndarray:
+    """Return first values on the device of a new parameter or buffer: the chosen one if None."""
+    return ops.to_device(values, settings.resolve_device(device))
 
 
 def float_dtype(dtype: Any = None, device: str | None = None) -> np.dtype:

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import functional
 from numbanet.nn.module import Module
-from numbanet.nn.parameter import Parameter, float_dtype
+from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
@@ -132,7 +132,7 @@ class PReLU(Module):
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: str | None = None, dtype: Any = None):
         super().__init__()
         self.num_parameters, self.init = integer("num_parameters", num_parameters, 1), init
-        self.weight = Parameter(np.full(num_parameters, init, float_dtype(dtype, device)))
+        self.weight = Parameter(placed(np.full(num_parameters, init, float_dtype(dtype, device)), device))
 
     def reset_parameters(self) -> None:
         """Set the slopes to their first value."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from numbanet import memory
 from numbanet.nn.uninitialized import UninitializedParameter
+from numbanet.problem.base import as_array
 from numbanet.tensor import Tensor
 
 
@@ -34,12 +34,12 @@ def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, stric
         target = targets[name]
         if isinstance(target, UninitializedParameter):
             target.materialize(value.shape)
-        target.data[...] = value
+        memory.assign(target.data, value)
         target.bump_version()
     return LoadResult(missing, unexpected)
 
 
-def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     values, faults = {}, []
     for name, tensor in targets.items():
         if name not in state_dict:
@@ -49,7 +49,7 @@ def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tup
             if not isinstance(tensor, UninitializedParameter):
                 faults.append(f"{name}: is not initialized, the model needs values of shape {tensor.shape}")
             continue
-        array = np.asarray(value.data if isinstance(value, Tensor) else value)
+        array = as_array(value.data if isinstance(value, Tensor) else value)
         if isinstance(tensor, UninitializedParameter):
             fits, expected = tensor.fits(array.shape), tensor.expected()
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory
+from numbanet import memory, ops, settings
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.tape import Version
 
@@ -41,7 +41,7 @@ class UninitializedParameter(Parameter):
         dtype: Any = None,
         shape: tuple[int | None, ...] | None = None,
     ):
-        self._awaited = float_dtype(dtype, device), shape
+        self._awaited = float_dtype(dtype, device), shape, settings.resolve_device(device)
         self._grad, self._node, self._memory = None, None, Version()
         self.requires_grad = requires_grad
         self.expose()
@@ -99,7 +99,16 @@ class UninitializedParameter(Parameter):
 
     def convert(self, dtype: Any) -> None:
         """Change the dtype of the values to come."""
-        self._awaited = float_dtype(dtype), self._awaited[1]
+        self._awaited = float_dtype(dtype), *self._awaited[1:]
+
+    def move(self, device: str) -> None:
+        """Change the device of the values to come."""
+        self._awaited = *self._awaited[:2], device
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return self._awaited[2]
 
     def materialize(self, shape: tuple[int, ...], device: str | None = None, dtype: Any = None) -> None:
         """Become a `Parameter` of a shape; the values are arbitrary. Filters get channels-last memory.
@@ -113,7 +122,8 @@ class UninitializedParameter(Parameter):
         """
         chosen = float_dtype(self.dtype if dtype is None else dtype, device)
         make = memory.empty_channels_last if len(shape) == 4 else memory.empty
-        self._become(make(tuple(shape), chosen))
+        place = self._awaited[2] if device is None else settings.resolve_device(device)
+        self._become(ops.to_device(make(tuple(shape), chosen), place))
 
     def _become(self, array: np.ndarray) -> None:
         if not self.fits(array.shape):
@@ -126,5 +136,5 @@ class UninitializedParameter(Parameter):
         return "<UninitializedParameter>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        dtype, shape = self._awaited
-        return type(self), (self.requires_grad, None, dtype, shape)
+        dtype, shape, device = self._awaited
+        return type(self), (self.requires_grad, device, dtype, shape)

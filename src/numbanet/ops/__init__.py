@@ -94,9 +94,11 @@ from numbanet.ops.response import local_response_norm_backward as local_response
 from numbanet.ops.shape import cat as cat
 from numbanet.ops.shape import clone as clone
 from numbanet.ops.shape import contiguous as contiguous
+from numbanet.ops.shape import count as count
 from numbanet.ops.shape import pad as pad
 from numbanet.ops.shape import pad_backward as pad_backward
 from numbanet.ops.shape import reshape as reshape
+from numbanet.ops.shape import to_device as to_device
 from numbanet.ops.shape import to_dtype as to_dtype
 from numbanet.ops.shuffle import channel_shuffle as channel_shuffle
 from numbanet.ops.shuffle import pixel_shuffle as pixel_shuffle

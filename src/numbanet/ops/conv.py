@@ -90,7 +90,7 @@ def conv2d(
     if residual is not None:
         same_dtype(input=x, residual=residual)
         residual = channels_last(_of_result("residual", residual, problem))
-    y = memory.empty(shape, dtype)
+    y = memory.empty(shape, dtype, x)
     if y.size:
         ordered = weight if isinstance(weight, PreparedWeight) else channels_last(weight)
         dispatch.run(problem, (channels_last(images), ordered, bias, residual), (y,))
@@ -204,7 +204,7 @@ def conv2d_backward_input(
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
     problem = conv2d_problem("backward_input", shape, weight.shape, dtype, stride, padding, dilation, groups)
     grads = _of_result("grad", grad, problem)
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype, grad)
     if dx.size:
         dispatch.run(problem, (channels_last(grads), channels_last(weight)), (dx,))
     dx = dx.transpose(0, 3, 1, 2)
@@ -249,7 +249,7 @@ def conv2d_backward_weight(
     weight_shape = sizes("weight_shape", weight_shape)
     problem = conv2d_problem("backward_weight", images.shape, weight_shape, dtype, stride, padding, dilation, groups)
     grads = _of_result("grad", grad, problem)
-    dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype)
+    dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype, x)
     if dw.size:
         dispatch.run(problem, (channels_last(images), channels_last(grads)), (dw,))
     return dw.transpose(0, 3, 1, 2)

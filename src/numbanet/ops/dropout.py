@@ -38,7 +38,7 @@ def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ..
     """
     x = float_array("x", x)
     order = memory.memory_order(x) if order is None else order
-    moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype)
+    moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype, x)
     if not moved.flags.c_contiguous:
         moved = contiguous(moved)
     problem = DropoutProblem("forward", dtype_name(x.dtype), x.size, probability(p))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.device_array import DeviceArray
 from numbanet.problem.base import float_array, float_name
 from numbanet.problem.elementwise import elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
@@ -25,9 +26,14 @@ def _run(
     function: str, dtype: np.dtype, operands: tuple[np.ndarray, ...], result: np.dtype | None = None
 ) -> np.ndarray:
     """Compute in `dtype`; the operands have it already (the condition of "where" is of bytes)."""
-    name = float_name(dtype) or dtype.name
+    name, like = float_name(dtype) or dtype.name, None
+    for x in operands:
+        if type(x) is DeviceArray:
+            like = x
+    if like is not None:  # numbers, and arrays of no dimension, may come from the CPU, as in PyTorch
+        operands = tuple([memory.number(x, like) for x in operands])
     plan = elementwise_plan(function, name, *[(x.shape, x.strides, x.itemsize) for x in operands])
-    out = memory.empty(plan.memory_shape, result or dtype).transpose(plan.axes)
+    out = memory.empty(plan.memory_shape, result or dtype, like).transpose(plan.axes)
     if len(plan.problem.sizes) > _MAX_DIMS:
         # Copies in the result's own layout have a single dimension to walk.
         operands = tuple(memory.like_layout(np.broadcast_to(x, plan.shape), out) for x in operands)
@@ -37,8 +43,8 @@ def _run(
 
 
 def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value if value.dtype == dtype else value.astype(dtype)
+    if isinstance(value, (np.ndarray, DeviceArray)):
+        return value if value.dtype == dtype else value.astype(dtype)  # type: ignore[return-value]
     if dtype.kind == "f" and -_LARGE < value < _LARGE:
         return np.array(value, dtype)
     with np.errstate(over="ignore"):  # as in C: beyond float32 is infinity, and integers wrap around
@@ -46,6 +52,11 @@ def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
 
 
 def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarray:
+    like = next((x for x in operands if type(x) is DeviceArray), None)
+    if like is not None:
+        from numbanet.cuda.whole import elementwise
+
+        return elementwise(function, tuple([memory.number(x, like) for x in operands]))
     from numbanet.reference.elementwise import FUNCTIONS
 
     return np.asarray(FUNCTIONS[function](*operands))
@@ -116,10 +127,10 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
     Integers to the negative powers of an integer array lose their fraction: 0, or for 1 and -1 themselves or 1. A
     negative Python number as the exponent of integers is a ValueError, as in PyTorch.
     """
-    whole = isinstance(input, np.ndarray) and input.dtype.kind in "biu"
+    whole = isinstance(input, (np.ndarray, DeviceArray)) and input.dtype.kind in "biu"
     if whole and isinstance(exponent, int) and exponent < 0:
         raise ValueError(f"exponent must not be negative for an input of {input.dtype}, got {exponent}")
-    if isinstance(exponent, (int, float)) and isinstance(input, np.ndarray) and input.dtype.kind == "f":
+    if isinstance(exponent, (int, float)) and isinstance(input, (np.ndarray, DeviceArray)) and input.dtype.kind == "f":
         if exponent == 2:
             return mul(input, input)
         if exponent == 0.5:
@@ -222,7 +233,7 @@ def where(condition: Any, input: Any, other: Any) -> np.ndarray:
     ValueError
         If the shapes do not broadcast.
     """
-    condition = np.asarray(condition)
+    condition = condition if type(condition) is DeviceArray else np.asarray(condition)
     if condition.dtype != _BOOL:
         raise TypeError(f"condition must hold booleans, got {condition.dtype}")
     a, b = operand("input", input), operand("other", other)
@@ -246,6 +257,6 @@ def elementwise_backward(function: str, *operands: np.ndarray | float) -> np.nda
         The gradient first; all are taken to its dtype and broadcast.
     """
     grad = operands[0]
-    if not isinstance(grad, np.ndarray):
+    if not isinstance(grad, (np.ndarray, DeviceArray)):
         raise TypeError(f"operands[0] must be the gradient as an array, got {type(grad).__name__}")
     return _run(function, grad.dtype, tuple(_as(x, grad.dtype) for x in operands))

@@ -22,7 +22,7 @@ WithVariance = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
-    return None if value is None else np.ascontiguousarray(float_array(name, value))
+    return None if value is None else contiguous(float_array(name, value))
 
 
 def _flat(vector: np.ndarray | None) -> np.ndarray | None:
@@ -37,8 +37,8 @@ def _run_forward(
     problem: GroupNormProblem, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
 ) -> WithVariance:
     """Normalise C-contiguous memory; the result has the shape of x."""
-    y = memory.empty(x.shape, problem.dtype)
-    mean, inverse, variance = (np.zeros((problem.n, problem.groups), problem.dtype) for _ in range(3))
+    y = memory.empty(x.shape, problem.dtype, x)
+    mean, inverse, variance = (memory.zeros((problem.n, problem.groups), problem.dtype, x) for _ in range(3))
     if y.size:
         matrix = (problem.n, problem.positions, problem.channels)
         inputs = (x.reshape(matrix), _flat(weight), _flat(bias), np.array([number("eps", eps)]))
@@ -49,8 +49,8 @@ def _run_forward(
 def _run_backward(
     problem: GroupNormProblem, grad: np.ndarray, x: np.ndarray, weight: np.ndarray | None, *statistics: np.ndarray
 ) -> Results:
-    dx = memory.empty(x.shape, problem.dtype)
-    dweight, dbias = (np.zeros(problem.channels, problem.dtype) for _ in range(2))
+    dx = memory.empty(x.shape, problem.dtype, x)
+    dweight, dbias = (memory.zeros(problem.channels, problem.dtype, x) for _ in range(2))
     if dx.size:
         matrix = (problem.n, problem.positions, problem.channels)
         inputs = (grad.reshape(matrix), x.reshape(matrix), _flat(weight), *statistics)

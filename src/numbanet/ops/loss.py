@@ -14,7 +14,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.shape import contiguous
 from numbanet.problem import loss as check
-from numbanet.problem.base import dtype_name, float_array, same_dtype
+from numbanet.problem.base import as_array, dtype_name, float_array, same_dtype
 from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
 
 
@@ -49,10 +49,10 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(rows), classes
 
 
-def _empty_gradient(shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, np.ndarray]:
+def _empty_gradient(shape: tuple[int, ...], dtype: str, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an array of the shape, its classes contiguous in memory, and the same memory as rows of classes."""
     rows, classes = check.row_shape(shape)
-    base = memory.empty((*rows, classes), dtype)
+    base = memory.empty((*rows, classes), dtype, like)
     if len(shape) == 2:
         return base, base
     shaped = base.transpose(0, len(rows), *range(1, len(rows))) if rows else base
@@ -67,7 +67,7 @@ def _gradient(grad: Any, state: LossState) -> np.ndarray:
     grad = float_array("grad", grad)
     if dtype_name(grad.dtype) != state.fields["dtype"]:
         raise TypeError(f"grad must have the dtype {state.fields['dtype']} of the loss, got {grad.dtype}")
-    return np.ascontiguousarray(grad).reshape(-1)
+    return contiguous(grad).reshape(-1)
 
 
 def cross_entropy_with_state(
@@ -81,7 +81,7 @@ def cross_entropy_with_state(
     """Return `cross_entropy` and the state for `cross_entropy_backward`."""
     x = float_array("input", x)
     row_shape, classes = check.row_shape(x.shape)
-    index, target = check.ignored(ignore_index), np.asarray(target)
+    index, target = check.ignored(ignore_index), as_array(target)
     probabilities = target.shape == x.shape
     if probabilities:
         given = check.class_probabilities(target, x.shape, index)
@@ -89,7 +89,7 @@ def cross_entropy_with_state(
         target = _class_rows(given)
     else:
         target = check.class_indices(target, x.shape, index)
-    weights, rows = check.class_weight(weight, classes, x.dtype), _class_rows(x)
+    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype), x), _class_rows(x)
     fields: dict[str, Any] = {
         "dtype": dtype_name(x.dtype),
         "rows": rows.shape[0],
@@ -99,8 +99,8 @@ def cross_entropy_with_state(
         "ignore_index": index,
         "label_smoothing": check.smoothing(label_smoothing),
     }
-    losses, total = np.empty(rows.shape[0], x.dtype), np.empty(1, x.dtype)
-    statistics, divisor = np.empty(2 * rows.shape[0], x.dtype), np.empty(1)
+    losses, total = memory.vector(rows.shape[0], x.dtype, x), memory.vector(1, x.dtype, x)
+    statistics, divisor = memory.vector(2 * rows.shape[0], x.dtype, x), memory.vector(1, np.float64, x)
     problem = CrossEntropyProblem("forward", **fields)
     dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
     state = LossState(fields, (rows, target, weights, statistics, divisor), x.shape)
@@ -150,7 +150,7 @@ def cross_entropy(
 
 def cross_entropy_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to its input; its memory is channels-last."""
-    dx, rows = _empty_gradient(state.shape, state.fields["dtype"])
+    dx, rows = _empty_gradient(state.shape, state.fields["dtype"], state.operands[0])
     problem = CrossEntropyProblem("backward_input", **state.fields)
     dispatch.run(problem, (_gradient(grad, state), *state.operands), (rows,))
     return dx
@@ -158,7 +158,7 @@ def cross_entropy_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
 
 def cross_entropy_backward_target(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to a target of probabilities."""
-    dt, rows = _empty_gradient(state.shape, state.fields["dtype"])
+    dt, rows = _empty_gradient(state.shape, state.fields["dtype"], state.operands[0])
     x, _, weights, statistics, divisor = state.operands
     problem = CrossEntropyProblem("backward_target", **state.fields)
     dispatch.run(problem, (_gradient(grad, state), x, weights, statistics, divisor), (rows,))
@@ -177,7 +177,7 @@ def nll_loss_with_state(
     row_shape, classes = check.row_shape(x.shape)
     index = check.ignored(ignore_index)
     labels = check.class_indices(target, x.shape, index)
-    weights, rows = check.class_weight(weight, classes, x.dtype), _class_rows(x)
+    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype), x), _class_rows(x)
     fields: dict[str, Any] = {
         "dtype": dtype_name(x.dtype),
         "rows": rows.shape[0],
@@ -185,7 +185,8 @@ def nll_loss_with_state(
         "reduction": check.reduction_word(reduction),
         "ignore_index": index,
     }
-    losses, total, divisor = np.empty(rows.shape[0], x.dtype), np.empty(1, x.dtype), np.empty(1)
+    losses, total = memory.vector(rows.shape[0], x.dtype, x), memory.vector(1, x.dtype, x)
+    divisor = memory.vector(1, np.float64, x)
     dispatch.run(NLLProblem("forward", **fields), (rows, labels, weights), (losses, total, divisor))
     return _result(reduction, losses, total, row_shape), LossState(fields, (labels, weights, divisor), x.shape)
 
@@ -206,7 +207,7 @@ def nll_loss(
 
 def nll_loss_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `nll_loss` with respect to its input; its memory is channels-last."""
-    dx, rows = _empty_gradient(state.shape, state.fields["dtype"])
+    dx, rows = _empty_gradient(state.shape, state.fields["dtype"], state.operands[0])
     dispatch.run(NLLProblem("backward_input", **state.fields), (_gradient(grad, state), *state.operands), (rows,))
     return dx
 
@@ -224,7 +225,7 @@ def mse_loss_with_state(x: np.ndarray, target: np.ndarray, reduction: str = "mea
     }
     each = reduction == "none"
     values = memory.empty_like(x) if each else None
-    total, divisor = np.empty(1, x.dtype), np.empty(1)
+    total, divisor = memory.vector(1, x.dtype, x), memory.vector(1, np.float64, x)
     outputs = (memory.flat(values) if values is not None else None, total, divisor)
     dispatch.run(MSEProblem("forward", **fields), (memory.flat(x), memory.flat(target)), outputs)
     state = LossState(fields, (x, target, divisor), x.shape)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.shape import contiguous
 from numbanet.problem import loss as check
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.margin import MarginProblem
@@ -20,10 +21,10 @@ def _operands(x: np.ndarray, target: Any, p: Any, weight: Any) -> tuple[np.ndarr
     if isinstance(p, bool) or p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
     labels = check.class_indices(np.asarray(target, np.int64) if np.ndim(target) == 0 else target, x.shape, -1)
-    if labels.size and labels.min() < 0:
+    if type(labels) is np.ndarray and labels.size and labels.min() < 0:
         raise IndexError(f"target holds {labels.min()}, which is not one of the {x.shape[-1]} classes of the input")
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    return rows, labels, check.class_weight(weight, x.shape[-1], x.dtype)
+    rows = contiguous(x).reshape(-1, x.shape[-1])
+    return rows, labels, memory.placed(check.class_weight(weight, x.shape[-1], x.dtype), x)
 
 
 def multi_margin_losses(
@@ -55,7 +56,7 @@ def multi_margin_losses(
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     rows, labels, weights = _operands(x, target, p, weight)
-    losses = np.empty(len(rows), rows.dtype)
+    losses = memory.vector(len(rows), rows.dtype, rows)
     problem = MarginProblem("forward", same_dtype(input=rows), rows.shape[0], rows.shape[1], int(p))
     dispatch.run(problem, (rows, labels, weights, np.array([number("margin", margin)])), (losses,))
     return losses.reshape(np.shape(x)[:-1])
@@ -75,10 +76,10 @@ def multi_margin_losses_backward(
     scale : float
     """
     rows, labels, weights = _operands(x, target, p, weight)
-    dx = memory.empty(rows.shape, rows.dtype)
+    dx = memory.empty(rows.shape, rows.dtype, rows)
     each = grad.size == len(rows)
     dtype = same_dtype(grad=grad, input=rows)
     problem = MarginProblem("backward_input", dtype, rows.shape[0], rows.shape[1], int(p), each)
     numbers = np.array([number("margin", margin), scale])
-    dispatch.run(problem, (np.ascontiguousarray(grad).reshape(-1), rows, labels, weights, numbers), (dx,))
+    dispatch.run(problem, (contiguous(grad).reshape(-1), rows, labels, weights, numbers), (dx,))
     return dx.reshape(np.shape(x))

@@ -23,7 +23,7 @@ def _stack(x: np.ndarray) -> tuple[np.ndarray, bool]:
     turned = x.swapaxes(-1, -2)
     if turned.flags.c_contiguous:
         return turned, False
-    copy = memory.empty(x.shape, x.dtype)
+    copy = memory.empty(x.shape, x.dtype, x)
     copy[...] = x
     return copy, True
 
@@ -98,7 +98,7 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     except ValueError:
         raise ValueError(f"the leading dimensions of a and b do not broadcast, got {a.shape} and {b.shape}") from None
     m, n = left.shape[-2], right.shape[-1]
-    out = memory.empty((*batch, m, n), dtype)
+    out = memory.empty((*batch, m, n), dtype, a)
     if math.prod(batch) == 1:
         _product(left.reshape(left.shape[-2:]), right.reshape(right.shape[-2:]), out.reshape(m, n))
     elif right.ndim == 2:  # one matrix for all: a single tall product
@@ -166,9 +166,9 @@ def linear(
         raise ValueError(f"residual must have the result's shape {shape}, got {residual.shape}")
     if bias is not None and bias.shape != (before or (1,)):  # a bias that is no number a column is a residual
         wide = np.broadcast_to(bias, shape)
-        bias, residual = None, np.ascontiguousarray(wide) if residual is None else add(wide, residual)
+        bias, residual = None, contiguous(wide) if residual is None else add(wide, residual)
     rows = x.shape[0] if x.ndim == 2 else math.prod(x.shape[:-1])
-    out = memory.empty((rows, *(before or (1,))), dtype)
+    out = memory.empty((rows, *(before or (1,))), dtype, x)
     if out.size:
         a, a_rows = _stack(x if x.ndim == 2 else contiguous(x).reshape(rows, columns))
         b: np.ndarray | PreparedWeight

@@ -29,7 +29,7 @@ def _numbers(eps: float, momentum: float) -> np.ndarray:
 
 
 def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
-    return None if value is None else np.ascontiguousarray(float_array(name, value))
+    return None if value is None else contiguous(float_array(name, value))
 
 
 class _Operands(NamedTuple):
@@ -97,11 +97,11 @@ def batch_norm_forward(
         "forward", operands.dtype, x.shape, bool(training), *operands.shapes, activation, added
     )  # fmt: skip
     rows = _matrix(x)
-    y = memory.empty(rows.shape, x.dtype)
+    y = memory.empty(rows.shape, x.dtype, x)
     if not problem.rows:
         # Nothing to learn from: the running statistics stay.
-        return _restored(y), np.zeros(problem.channels, x.dtype), np.zeros(problem.channels, x.dtype)
-    mean, inverse = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
+        return _restored(y), memory.zeros(problem.channels, x.dtype, x), memory.zeros(problem.channels, x.dtype, x)
+    mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     shape = (problem.rows, problem.channels)
     matrix = rows.reshape(shape)
     inputs = (matrix, *operands.vectors, _numbers(eps, momentum), _like_rows("residual", residual, matrix))
@@ -132,8 +132,8 @@ def batch_norm_statistics(
     problem = batch_norm_problem("statistics", operands.dtype, x.shape, bool(training), *operands.shapes)
     if not problem.rows:
         raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
-    mean, inverse = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
-    coefficients = np.empty((3, problem.channels), x.dtype)
+    mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
+    coefficients = memory.vector((3, problem.channels), x.dtype, x)
     matrix = _matrix(x).reshape(problem.rows, problem.channels)
     dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum)), (mean, inverse, coefficients))
     if training:
@@ -169,14 +169,14 @@ def batch_norm_apply(
     TypeError
         If dtypes differ or are not float32 or float64.
     """
-    x, coefficients = float_array("x", x), np.ascontiguousarray(float_array("coefficients", coefficients))
+    x, coefficients = float_array("x", x), contiguous(float_array("coefficients", coefficients))
     added = None if residual is None else residual.shape
     dtype = same_dtype(x=x, coefficients=coefficients)
     problem = batch_norm_problem("apply", dtype, x.shape, False, activation=activation, residual=added)
     if coefficients.shape != (3, problem.channels):
         raise ValueError(f"coefficients must have shape (3, {problem.channels}), got {coefficients.shape}")
     rows = _matrix(x)
-    y = memory.empty(rows.shape, x.dtype)
+    y = memory.empty(rows.shape, x.dtype, x)
     shape = (problem.rows, problem.channels)
     if problem.rows:
         matrix = rows.reshape(shape)
@@ -264,13 +264,14 @@ def batch_norm_backward(
         "backward", dtype, x.shape, bool(training), weight=weight_shape, activation=activation, residual=added
     )
     rows, gradient = _matrix(x), _matrix(grad)
-    dx = memory.empty(rows.shape, x.dtype)
+    dx = memory.empty(rows.shape, x.dtype, x)
     # Without an activation the residual's gradient is that of the result.
-    masked = memory.empty(rows.shape, x.dtype) if residual and activation is not None else None
+    masked = memory.empty(rows.shape, x.dtype, x) if residual and activation is not None else None
     last = (_restored(gradient if masked is None else masked),) if residual else ()
     if not problem.rows:
-        return _restored(dx), np.zeros(problem.channels, x.dtype), np.zeros(problem.channels, x.dtype), *last
-    dweight, dbias = np.empty(problem.channels, x.dtype), np.empty(problem.channels, x.dtype)
+        nothing = (memory.zeros(problem.channels, x.dtype, x) for _ in range(2))
+        return _restored(dx), *nothing, *last
+    dweight, dbias = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     shape = (problem.rows, problem.channels)
     matrix = rows.reshape(shape)
     result = None if activation is None else _like_rows("y", y, matrix)

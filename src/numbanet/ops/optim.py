@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.device_array import DeviceArray
 from numbanet.problem.base import dtype_name, float_array
 from numbanet.problem.optim import (
     ClipProblem,
@@ -26,7 +27,7 @@ Arrays = np.ndarray | Sequence[np.ndarray]
 
 
 def _listed(arrays: Arrays) -> Sequence[np.ndarray]:
-    return [arrays] if isinstance(arrays, np.ndarray) else arrays
+    return [arrays] if isinstance(arrays, (np.ndarray, DeviceArray)) else arrays
 
 
 def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -70,8 +71,9 @@ def _step(
             raise ValueError(f"{name} must have as many entries as parameter, {len(given[0])}, got {len(arrays)}")
     rows = list(zip(*given))
     ready = [_dense(names, row) for row in rows]
-    for dtype in dict.fromkeys(row[0].dtype for row in ready):
-        columns = dict(zip(names, zip(*(row for row in ready if row[0].dtype == dtype))))
+    for dtype, place in dict.fromkeys((row[0].dtype, type(row[0])) for row in ready):
+        chosen = (row for row in ready if row[0].dtype == dtype and type(row[0]) is place)
+        columns = dict(zip(names, zip(*chosen)))
         sizes = tuple([array.size for array in columns["parameter"]])
         problem = optimizer_problem(rule, dtype_name(dtype), sizes, used, options)
         outputs = columns["parameter"], *map(columns.get, state)
@@ -277,13 +279,13 @@ def vector_norms(arrays: Sequence[np.ndarray], ord: float = 2) -> np.ndarray:
     ord = float(ord)
     checked = [memory.dense(float_array("x", x)) for x in arrays]
     found = np.empty(len(checked))
-    for dtype in dict.fromkeys(x.dtype for x in checked):
-        places = [j for j, x in enumerate(checked) if x.dtype == dtype]
+    for dtype, place in dict.fromkeys((x.dtype, type(x)) for x in checked):
+        places = [j for j, x in enumerate(checked) if x.dtype == dtype and type(x) is place]
         chosen = [checked[j] for j in places]
-        sums = np.empty(len(chosen))
+        sums = memory.vector(len(chosen), np.float64, chosen[0])
         sizes = tuple([x.size for x in chosen])
         dispatch.run(VectorNormProblem("forward", dtype_name(dtype), sizes, ord), (chosen,), (sums,))
-        found[places] = sums
+        found[places] = memory.on_host(sums)
     if ord in (0, math.inf, -math.inf):
         return found
     empty = [x.size == 0 for x in checked]
@@ -312,8 +314,8 @@ def vector_norm(x: np.ndarray, ord: float = 2) -> float:
 def _clip(function: str, x: Arrays, coefficients: tuple[float, float]) -> None:
     given = _listed(x)
     targets = [memory.dense(check_in_place("x", array)) for array in given]
-    for dtype in dict.fromkeys(target.dtype for target in targets):
-        chosen = [target for target in targets if target.dtype == dtype]
+    for dtype, place in dict.fromkeys((target.dtype, type(target)) for target in targets):
+        chosen = [target for target in targets if target.dtype == dtype and type(target) is place]
         problem = ClipProblem("forward", dtype_name(dtype), function, tuple([target.size for target in chosen]))
         dispatch.run(problem, (np.array(coefficients, np.float64),), (chosen,))
     for array, target in zip(given, targets):

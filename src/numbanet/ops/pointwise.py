@@ -59,6 +59,6 @@ def pointwise(function: str, operands: tuple[np.ndarray, ...], *parameters: floa
 def pointwise_sum(function: str, operands: tuple[np.ndarray, ...], *parameters: float, mean: bool) -> np.ndarray:
     """Return the sum, or the mean, of what `pointwise` returns, without that array; no dimension."""
     problem, _, flat = _prepare("sum", function, operands, mean)
-    total = np.empty(1, problem.dtype)
+    total = memory.vector(1, problem.dtype, flat[0])
     dispatch.run(problem, (*flat, _numbers(parameters)), (total,))
     return total.reshape(())

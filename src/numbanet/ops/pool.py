@@ -41,7 +41,7 @@ def _shaped(y: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def _pool(x: np.ndarray, problem: PoolProblem) -> np.ndarray:
-    y = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype)
+    y = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype, x)
     if y.size:
         dispatch.run(problem, (channels_last(_batched("input", x)),), (y,))
     return _shaped(y, x.ndim)
@@ -56,7 +56,7 @@ def _output_grad(name: str, grad: np.ndarray, problem: PoolProblem) -> np.ndarra
 
 
 def _pool_backward(grad: np.ndarray, problem: PoolProblem, ndim: int) -> np.ndarray:
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
     moved = _output_grad("grad", grad, problem)
     if dx.size:
         dispatch.run(problem, (moved,), (dx,))
@@ -126,7 +126,7 @@ def max_pool2d_offsets(
         "forward", images.shape, same_dtype(input=x), kernel_size, stride, padding, dilation, ceil_mode
     )  # fmt: skip
     shape = (problem.n, problem.p, problem.q, problem.c)
-    y, offsets = memory.empty(shape, problem.dtype), memory.empty(shape, problem.offsets)
+    y, offsets = memory.empty(shape, problem.dtype, x), memory.empty(shape, problem.offsets, x)
     if y.size:
         dispatch.run(problem, (channels_last(images),), (y, offsets))
     return _shaped(y, x.ndim), _shaped(offsets, x.ndim)
@@ -152,7 +152,7 @@ def max_pool2d_indices(
         "indices", _batched_shape(input_shape), "float32", kernel_size, stride, padding, dilation, ceil_mode
     )  # fmt: skip
     moved = _check_offsets(offsets, problem)
-    indices = memory.empty(moved.shape, np.int64)
+    indices = memory.empty(moved.shape, np.int64, moved)
     if indices.size:
         dispatch.run(problem, (moved,), (indices,))
     return _shaped(indices, offsets.ndim)
@@ -196,7 +196,7 @@ def max_pool2d_backward(
         "backward_input", _batched_shape(input_shape), same_dtype(grad=grad), kernel_size, stride, padding, dilation,
         ceil_mode,
     )  # fmt: skip
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
     moved = _output_grad("grad", grad, problem), _check_offsets(offsets, problem)
     if dx.size:
         dispatch.run(problem, moved, (dx,))

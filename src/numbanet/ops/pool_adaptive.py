@@ -51,7 +51,7 @@ def adaptive_max_pool2d(x: np.ndarray, output_size: Any) -> tuple[np.ndarray, np
     images = _batched("input", x)
     problem = adaptive_max_pool2d_problem("forward", images.shape, same_dtype(input=x), output_size)
     shape = (problem.n, problem.p, problem.q, problem.c)
-    y, positions = memory.empty(shape, problem.dtype), memory.empty(shape, np.int64)
+    y, positions = memory.empty(shape, problem.dtype, x), memory.empty(shape, np.int64, x)
     if y.size:
         dispatch.run(problem, (channels_last(images),), (y, positions))
     return _shaped(y, x.ndim), _shaped(positions, x.ndim)
@@ -79,7 +79,7 @@ def adaptive_max_pool2d_backward(grad: np.ndarray, positions: np.ndarray, input_
         raise ValueError(f"grad must have the shape {positions.shape} of positions, got {grad.shape}")
     grads, images = _batched("grad", grad), shape if len(shape) == 4 else (1, *shape)
     problem = adaptive_max_pool2d_problem("backward_input", images, same_dtype(grad=grad), grads.shape[2:])
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
     if dx.size:
         dispatch.run(problem, (channels_last(grads), channels_last(_batched("positions", positions))), (dx,))
     return _shaped(dx, len(shape))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array, float_name
+from numbanet.device_array import DeviceArray
+from numbanet.problem.base import as_array, float_array, float_name
 from numbanet.problem.promotion import operand
 from numbanet.problem.reduce import reduce_plan, reduced_dims
 
@@ -24,7 +25,7 @@ def _reduce(x: np.ndarray, dim: Any, keepdim: bool, mean: bool) -> np.ndarray:
     plan = reduce_plan(float_name(x.dtype) or x.dtype.name, x.shape, memory.memory_order(x), dims, bool(keepdim), mean)
     values = memory.flat(x)
     for step in plan.steps:
-        result = memory.empty((step.outer * step.inner,), x.dtype)
+        result = memory.empty((step.outer * step.inner,), x.dtype, x)
         dispatch.run(step, (values,), (result,))
         values = result
     return values.reshape(plan.memory_shape).transpose(plan.axes).reshape(plan.shape)
@@ -53,7 +54,11 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
     ValueError
         If a dimension does not exist or is given twice.
     """
-    values = np.asarray(operand("x", x))
+    values = as_array(operand("x", x))
+    if type(values) is DeviceArray and values.dtype.kind != "f":
+        from numbanet.cuda.whole import total
+
+        return total(values, reduced_dims(dim, values.ndim), keepdim)
     if values.dtype.kind != "f":
         dims = reduced_dims(dim, values.ndim) if values.ndim else None
         return np.asarray(np.sum(values, axis=dims, dtype=np.int64, keepdims=keepdim))

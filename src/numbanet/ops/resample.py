@@ -76,7 +76,7 @@ def interpolate(
     if mode == "area":
         y = adaptive_avg_pool2d(images, (problem.p, problem.q))
         return y[:, :, 0] if x.ndim == 3 else y
-    out = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype)
+    out = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype, x)
     if out.size:
         dispatch.run(problem, (channels_last(images),), (out,))
     y = out.transpose(0, 3, 1, 2)
@@ -107,7 +107,7 @@ def interpolate_backward(
     if mode == "area":
         full = adaptive_avg_pool2d_backward(_images(grad), (problem.n, problem.c, problem.h, problem.w))
         return full.reshape(shape)
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
     if dx.size:
         dispatch.run(problem, (channels_last(_images(grad)),), (dx,))
     return dx.transpose(0, 3, 1, 2).reshape(shape)

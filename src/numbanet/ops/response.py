@@ -56,7 +56,7 @@ def local_response_norm(
     x = float_array("input", x)
     problem = response_norm_problem("forward", same_dtype(input=x), x.shape, size)
     rows, numbers = pixels(x), _numbers(alpha, beta, k)
-    y = memory.empty(rows.shape, x.dtype)
+    y = memory.empty(rows.shape, x.dtype, x)
     if y.size:
         matrix = (problem.rows, problem.channels)
         dispatch.run(problem, (rows.reshape(matrix), numbers), (y.reshape(matrix),))
@@ -80,7 +80,7 @@ def local_response_norm_backward(
         raise ValueError(f"grad must have the shape {x.shape} of the input, got {grad.shape}")
     problem = response_norm_problem("backward_input", same_dtype(grad=grad, input=x), x.shape, size)
     rows = pixels(x)
-    dx = memory.empty(rows.shape, x.dtype)
+    dx = memory.empty(rows.shape, x.dtype, x)
     if dx.size:
         matrix = (problem.rows, problem.channels)
         inputs = (pixels(grad).reshape(matrix), rows.reshape(matrix), _numbers(alpha, beta, k))

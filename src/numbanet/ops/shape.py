@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.device_array import DeviceArray
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.promotion import promote
 from numbanet.problem.shape import (
@@ -37,7 +38,11 @@ _SMALL = 1 << 12  # elements; NumPy has copied fewer before a kernel is launched
 def copy_into(y: np.ndarray, x: np.ndarray) -> None:
     """Copy x to y, an array of the same shape and dtype but of any strides, not overlapping with it."""
     stand_in = _STAND_INS.get(x.itemsize)
-    if (x.size < _SMALL and not memory.in_arena()) or stand_in is None or not x.dtype.isnative or not x.size:
+    if type(x) is DeviceArray and type(y) is DeviceArray:
+        if stand_in is None or not x.size:
+            y[...] = x
+            return
+    elif (x.size < _SMALL and not memory.in_arena()) or stand_in is None or not x.dtype.isnative or not x.size:
         y[...] = x
         return
     size = x.itemsize
@@ -67,7 +72,7 @@ def contiguous(x: np.ndarray) -> np.ndarray:
     """Return x in row-major order, copied only if it must be."""
     if x.flags.c_contiguous:
         return x
-    y = memory.empty(x.shape, x.dtype)
+    y = memory.empty(x.shape, x.dtype, x)
     copy_into(y, x)
     return y
 
@@ -84,6 +89,27 @@ def copy_like(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     y = memory.empty_like(model, x.dtype)
     copy_into(y, x)
     return y
+
+
+def count(x: np.ndarray) -> None:
+    """Add one to every element of an array of integers, in place."""
+    if type(x) is DeviceArray:
+        from numbanet.cuda.whole import elementwise
+
+        x[...] = elementwise("add", (x, memory.number(np.array(1, x.dtype), x)))
+    else:
+        x[...] += 1
+
+
+def to_device(x: np.ndarray, device: str) -> np.ndarray:
+    """Return x on a device, ``"cpu"`` or ``"cuda"``, its axes in memory in the same order; x itself if it is there."""
+    if device == "cpu":
+        return memory.on_host(x)
+    if type(x) is DeviceArray:
+        return x
+    from numbanet.cuda import launch
+
+    return launch.upload(x)
 
 
 def reshape(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -131,7 +157,7 @@ def cat(arrays: Sequence[np.ndarray], dim: int = 0) -> np.ndarray:
     TypeError, ValueError
         If there are no arrays, or their shapes do not fit.
     """
-    if isinstance(arrays, np.ndarray) or not len(arrays):
+    if isinstance(arrays, (np.ndarray, DeviceArray)) or not len(arrays):
         raise ValueError("tensors must be a sequence of at least one tensor")
     dtype = arrays[0].dtype
     for array in arrays[1:]:
@@ -150,7 +176,8 @@ def cat(arrays: Sequence[np.ndarray], dim: int = 0) -> np.ndarray:
     total = sum(array.shape[axis] for array in parts)
     order = memory.memory_order(first)
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
-    y = memory.empty(tuple([shape[a] for a in order]), dtype).transpose([order.index(a) for a in range(first.ndim)])
+    y = memory.empty(tuple([shape[a] for a in order]), dtype, first)
+    y = y.transpose([order.index(a) for a in range(first.ndim)])
     start = 0
     for array in parts:
         stop = start + array.shape[axis]
@@ -191,7 +218,7 @@ def _reordered(problem: PadProblem, order: tuple[int, ...]) -> PadProblem:
 def _padded(x: np.ndarray, problem: PadProblem, value: float) -> np.ndarray:
     """Pad in the order of memory, whatever it is."""
     order = memory.memory_order(x)
-    y = memory.empty(tuple(problem.padded_shape[axis] for axis in order), x.dtype)
+    y = memory.empty(tuple(problem.padded_shape[axis] for axis in order), x.dtype, x)
     if y.size:
         dispatch.run(_reordered(problem, order), (contiguous(x.transpose(order)), np.array([float(value)])), (y,))
     return y.transpose(np.argsort(order))
@@ -225,6 +252,8 @@ def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float 
     """
     if value and mode != "constant":
         raise ValueError(f"value must be None with mode={mode!r}, got {value!r}")
+    if x.dtype.kind != "f" and type(x) is DeviceArray:
+        raise TypeError(f"input must hold floating-point numbers on a GPU, got {x.dtype}")
     if x.dtype.kind != "f":
         return definition.pad(x, pad_problem("forward", x.shape, "float64", pad, mode), value or 0)
     x = float_array("input", x)
@@ -250,7 +279,7 @@ def pad_backward(
         back = pad_problem("forward", grad.shape, problem.dtype, [-width for width in pad])
         return _padded(grad, back, 0.0) if grad.ndim else grad.copy()
     order = memory.memory_order(grad)
-    dx = memory.empty(tuple(problem.shape[axis] for axis in order), grad.dtype)
+    dx = memory.empty(tuple(problem.shape[axis] for axis in order), grad.dtype, grad)
     if dx.size:
         dispatch.run(_reordered(problem, order), (contiguous(grad.transpose(order)),), (dx,))
     return dx.transpose(np.argsort(order))
@@ -277,7 +306,7 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     parts = index if isinstance(index, tuple) else (index,)
     has_ellipsis = any(part is Ellipsis for part in parts)
     if not any(isinstance(part, (np.ndarray, bool)) for part in parts):
-        dx = memory.empty(shape, dtype)
+        dx = memory.empty(shape, dtype, grad)
         dx.fill(0)
         # With an Ellipsis, indexing gives an array even where it gives a single element.
         copy_into(dx[parts if has_ellipsis else (*parts, ...)], grad)
@@ -286,7 +315,7 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     taken = len(shape) if has_ellipsis else sum(_consumed(part) for part in parts)
     places = np.arange(math.prod(shape[:taken])).reshape(shape[:taken])[index]
     inner = math.prod(shape[taken:])
-    dx = memory.empty((math.prod(shape[:taken]), inner), dtype)
+    dx = memory.empty((math.prod(shape[:taken]), inner), dtype, grad)
     if dx.size:
         problem = IndexAddProblem("forward", same_dtype(grad=grad), len(dx), places.size, inner)
         rows = contiguous(grad).reshape(places.size, inner)

@@ -14,7 +14,7 @@ def rearrange(x: np.ndarray, how: Rearrangement) -> np.ndarray:
     """Return x rearranged; results with four dimensions are channels-last in memory."""
     source = reshape(x, how.split).transpose(how.order)
     empty = memory.empty_channels_last if len(how.shape) == 4 else memory.empty
-    y = empty(how.shape, x.dtype)
+    y = empty(how.shape, x.dtype, x)
     copy_into(y.reshape(source.shape), source)  # to split an axis, NumPy needs no copy
     return y
 

@@ -42,8 +42,8 @@ def unfold(x: np.ndarray, kernel_size: Size, dilation: Size = 1, padding: Size =
     padded = pad(images, (left, left, above, above)) if above or left else images
     sn, sc, sh, sw = padded.strides
     strides = (sn, sc, sh * w.dilation[0], sw * w.dilation[1], sh * w.stride[0], sw * w.stride[1])
-    source = np.lib.stride_tricks.as_strided(padded, (n, c, *w.kernel, *w.count), strides, writeable=False)
-    y = memory.empty(source.shape, x.dtype)
+    source = memory.strided(padded, (n, c, *w.kernel, *w.count), strides)
+    y = memory.empty(source.shape, x.dtype, x)
     copy_into(y, source)
     y = y.reshape(n, c * w.kernel[0] * w.kernel[1], w.count[0] * w.count[1])
     return y if x.ndim == 4 else y[0]
@@ -80,11 +80,11 @@ def fold(
     columns = x if x.ndim == 3 else x[None]
     n, c = len(columns), columns.shape[1] // taps
     (above, left), (h, v) = w.padding, w.size
-    full = memory.empty((n * c, h + 2 * above, v + 2 * left), x.dtype)
+    full = memory.empty((n * c, h + 2 * above, v + 2 * left), x.dtype, x)
     if full.size:
         _, high, wide = full.shape
         problem = FoldProblem("forward", x.dtype.name, n * c, high, wide, *w.kernel, *w.count, w.stride, w.dilation)
         dispatch.run(problem, (contiguous(columns).reshape(n * c, *w.kernel, *w.count),), (full,))
-    y = memory.empty_channels_last((n, c, h, v), x.dtype)
+    y = memory.empty_channels_last((n, c, h, v), x.dtype, x)
     copy_into(y, full.reshape(n, c, *full.shape[1:])[:, :, above : above + h, left : left + v])
     return y if x.ndim == 3 else y[0]

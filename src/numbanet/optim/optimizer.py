@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, ops
+from numbanet.problem.base import as_array
 from numbanet.tape import enable_grad
 from numbanet.tensor import Tensor
 
@@ -258,12 +259,12 @@ def _fitted(key: Any, parameter: Tensor, values: dict[str, Any]) -> State:
         elif value is None or isinstance(value, (bool, int, float, str)):
             state[name] = value
         else:
-            array = np.asarray(value)
+            array = as_array(value)
             if array.shape != parameter.shape:
                 raise ValueError(f"state_dict: {name} of parameter {key} must have shape {parameter.shape}, "
                                  f"got {array.shape}")  # fmt: skip
             state[name] = memory.empty_like(parameter.data)
-            state[name][...] = array
+            memory.assign(state[name], array)
     return state
 
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from numbanet.device_array import DeviceArray
+
 FLOATS = ("float32", "float64")
 
 
@@ -23,9 +25,13 @@ class Problem:
         The pass: ``"forward"``, ``"backward_input"``, ...
     dtype : str
         ``"float32"`` or ``"float64"``.
+    host : tuple of int
+        Class variable: which inputs are numbers that Python reads (negative: counted from the last one). They are NumPy
+        arrays on every device.
     """
 
     operation: ClassVar[str]
+    host: ClassVar[tuple[int, ...]] = ()
     which: str
     dtype: str
 
@@ -139,15 +145,20 @@ def dtype_name(dtype: np.dtype) -> str:
     return _NAMES.get(dtype) or dtype.name
 
 
+def as_array(value: Any) -> Any:
+    """Return an array, of whatever device, as it is, and anything else as a NumPy array."""
+    return value if type(value) is np.ndarray or type(value) is DeviceArray else np.asarray(value)
+
+
 def float_array(name: str, value: Any) -> np.ndarray:
-    """Return `value` as an array of float32 or float64 in the machine's byte order.
+    """Return `value` as an array of float32 or float64 in the machine's byte order, on its device.
 
     Raises
     ------
     TypeError
         If it has another dtype.
     """
-    array = value if type(value) is np.ndarray else np.asarray(value)
+    array: Any = value if type(value) is np.ndarray or type(value) is DeviceArray else np.asarray(value)
     if array.dtype in _NAMES:
         return array
     if array.dtype.name not in FLOATS:

@@ -34,6 +34,7 @@ class DropoutProblem(Problem):
     """
 
     operation: ClassVar[str] = "dropout"
+    host: ClassVar[tuple[int, ...]] = (1,)
     size: int
     p: float
 

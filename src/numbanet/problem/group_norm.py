@@ -27,6 +27,7 @@ class GroupNormProblem(Problem):
     """
 
     operation: ClassVar[str] = "group_norm"
+    host: ClassVar[tuple[int, ...]] = (3,)
     n: int
     positions: int
     channels: int

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numbanet.problem.base import Problem, choice, integer
+from numbanet.device_array import DeviceArray
+from numbanet.problem.base import Problem, as_array, choice, integer
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -98,14 +99,16 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     ValueError
         If its shape does not fit the input.
     IndexError
-        If an index other than `ignore_index` is no class.
+        If an index other than `ignore_index` is no class; not found on a GPU, where the loss is NaN then.
     """
-    array = np.asarray(target)
+    array: Any = as_array(target)
     rows, classes = row_shape(input_shape)
     if array.dtype != np.int64 and array.dtype.name not in ("int64", "uint8"):
         raise TypeError(f"target must hold class indices of dtype int64 or uint8, got {array.dtype}")
     if array.shape != rows and not (rows == () and array.shape == (1,)):
         raise ValueError(f"target must have shape {rows} for input of shape {input_shape}, got {array.shape}")
+    if type(array) is DeviceArray:  # to look at its values, Python would have to wait for the GPU
+        return array.astype(np.int64, copy=False).reshape(-1)  # type: ignore[return-value]
     labels = np.ascontiguousarray(array, np.int64).reshape(-1)
     # As unsigned numbers, negative indices are huge: one pass finds that all is well.
     if labels.size and labels.view(np.uint64).max() >= classes:
@@ -125,7 +128,7 @@ def class_probabilities(target: Any, input_shape: tuple[int, ...], ignore_index:
     ValueError
         If `ignore_index` names a class: there is nothing that it could mean.
     """
-    array = np.asarray(target)
+    array = as_array(target)
     if array.dtype.kind != "f":
         raise TypeError(f"target of the input's shape {input_shape} must hold class probabilities, got {array.dtype}")
     if ignore_index >= 0:
@@ -150,12 +153,12 @@ def class_weight(weight: Any, classes: int, dtype: np.dtype) -> np.ndarray:
     """
     if weight is None:
         return _ones(classes, dtype)
-    array = np.asarray(weight)
+    array: Any = as_array(weight)
     if array.dtype != dtype:
         raise TypeError(f"weight must have the dtype {dtype} of the input, got {array.dtype}")
     if array.shape != (classes,):
         raise ValueError(f"weight must have shape ({classes},), one for each class, got {array.shape}")
-    return np.ascontiguousarray(array)
+    return array if array.flags.c_contiguous else array.copy("C")
 
 
 def smoothing(label_smoothing: Any) -> float:

@@ -21,6 +21,7 @@ class MarginProblem(Problem):
     """
 
     operation: ClassVar[str] = "multi_margin_loss"
+    host: ClassVar[tuple[int, ...]] = (3, 4)
     rows: int
     classes: int
     power: int

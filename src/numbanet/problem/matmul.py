@@ -27,6 +27,7 @@ class MatmulProblem(Problem):
     """
 
     operation: ClassVar[str] = "matmul"
+    host: ClassVar[tuple[int, ...]] = (4,)
     m: int
     n: int
     k: int

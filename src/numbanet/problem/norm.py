@@ -31,6 +31,7 @@ class BatchNormProblem(Problem):
     """
 
     operation: ClassVar[str] = "batch_norm"
+    host: ClassVar[tuple[int, ...]] = (5,)
     rows: int
     channels: int
     training: bool

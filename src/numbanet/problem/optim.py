@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from numbanet.device_array import DeviceArray
 from numbanet.problem.base import Problem, choice, float_name
 
 RULES: dict[str, tuple[str, ...]] = {
@@ -42,6 +43,7 @@ class OptimizerProblem(Problem):
     """
 
     operation: ClassVar[str] = "optimizer_step"
+    host: ClassVar[tuple[int, ...]] = (1,)
     rule: str
     sizes: tuple[int, ...]
     state: tuple[str, ...]
@@ -84,6 +86,7 @@ class ClipProblem(Problem):
     """
 
     operation: ClassVar[str] = "clip"
+    host: ClassVar[tuple[int, ...]] = (0,)
     function: str
     sizes: tuple[int, ...]
 
@@ -115,8 +118,9 @@ def check_in_place(name: str, value: Any) -> np.ndarray:
     ValueError
         If it is read-only.
     """
-    if not isinstance(value, np.ndarray) or not float_name(value.dtype):
-        found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+    known = isinstance(value, (np.ndarray, DeviceArray))
+    if not known or not float_name(value.dtype):
+        found = value.dtype if known else type(value).__name__
         raise TypeError(f"{name} must be an array of native float32 or float64, got {found}")
     if not value.flags.writeable:
         raise ValueError(f"{name} is updated in place and must not be read-only")

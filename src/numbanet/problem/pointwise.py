@@ -30,6 +30,7 @@ class PointwiseProblem(Problem):
     """
 
     operation: ClassVar[str] = "pointwise"
+    host: ClassVar[tuple[int, ...]] = (-1,)
     function: str
     size: int
     dense: tuple[bool, ...]

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.device_array import DeviceArray
 from numbanet.problem.base import FLOATS, float_name
 
-Operand = np.ndarray | bool | int | float
+Operand = np.ndarray | DeviceArray | bool | int | float
 _BOOL, _INT64, _FLOAT32 = np.dtype(bool), np.dtype(np.int64), np.dtype(np.float32)
 
 
@@ -23,6 +24,8 @@ def operand(name: str, value: Any) -> Operand:
     if type(value) is np.ndarray and float_name(value.dtype):
         return value
     if isinstance(value, (bool, int, float)):
+        return value
+    if type(value) is DeviceArray:
         return value
     if isinstance(value, np.generic):
         value = value.item()
@@ -57,7 +60,7 @@ def result_dtype(*operands: Operand) -> np.dtype:
     """
     groups: list[np.dtype | None] = [None, None, None]
     for value in operands:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, (np.ndarray, DeviceArray)):
             level, dtype = (0 if value.ndim else 1), value.dtype
         else:
             level, dtype = 2, _BOOL if isinstance(value, bool) else _INT64 if isinstance(value, int) else _FLOAT32

@@ -22,6 +22,7 @@ class ResponseNormProblem(Problem):
     """
 
     operation: ClassVar[str] = "local_response_norm"
+    host: ClassVar[tuple[int, ...]] = (-1,)
     rows: int
     channels: int
     size: int

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from numbanet.device_array import view_strides
 from numbanet.problem.base import Problem, choice, integer, plain, sizes
 
 
@@ -48,6 +49,7 @@ class PadProblem(Problem):
     """
 
     operation: ClassVar[str] = "pad"
+    host: ClassVar[tuple[int, ...]] = (1,)
     shape: tuple[int, ...]
     mode: str
     widths: tuple[tuple[int, int], ...]
@@ -194,20 +196,4 @@ def viewable(shape: tuple[int, ...], strides: tuple[int, ...], target: tuple[int
 
     Axes that lie in memory as one run may be cut anew; the target must respect the borders of those runs.
     """
-    if 0 in shape:
-        return True
-    runs: list[list[int]] = []  # [elements, stride of the innermost axis], innermost run first
-    for n, stride in zip(reversed(shape), reversed(strides)):
-        if n == 1:
-            continue
-        if runs and stride == runs[-1][0] * runs[-1][1]:
-            runs[-1][0] *= n
-        else:
-            runs.append([n, stride])
-    sizes = [n for n in target if n != 1]
-    for elements, _ in runs:
-        while elements > 1 and sizes and elements % sizes[-1] == 0:
-            elements //= sizes.pop()
-        if elements > 1:
-            return False
-    return True
+    return view_strides(shape, strides, target) is not None

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanet import functional as F
+from numbanet import memory, ops
+from numbanet.device_array import DeviceArray
 from numbanet.nn.mode import evaluating
 from numbanet.tape import no_grad
 from numbanet.tensor import Tensor, tensor
@@ -55,7 +57,8 @@ class Meter:
 
 def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int:
     """Return how many rows of `logits` (N, classes) have their largest value at the label."""
-    return int(np.count_nonzero(logits.data.argmax(axis=1) == labels))
+    best = ops.extremum(logits.data, 1)[1] if type(logits.data) is DeviceArray else logits.data.argmax(axis=1)
+    return int(np.count_nonzero(memory.on_host(best) == memory.on_host(labels)))
 
 
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:

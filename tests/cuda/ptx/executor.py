@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.launch import Grid
+from numbanet.device_array import DeviceArray, Memory, row_major
 from tests.cuda.ptx import warp  # noqa: F401  (registers the operations of warps)
 from tests.cuda.ptx.instructions import OPERATIONS
 from tests.cuda.ptx.machine import DTYPES, Machine
@@ -34,7 +35,7 @@ def interpret(text: str, grid: Grid, threads: int, arguments: Sequence[Any], dyn
     grid : tuple of int
     threads : int
     arguments : sequence
-        NumPy arrays (written in place), numbers, or None for a null pointer.
+        NumPy arrays (written in place), device arrays of a `HostDevice`, numbers, or None for a null pointer.
     dynamic_bytes : int
         Dynamic shared memory.
     """
@@ -42,13 +43,17 @@ def interpret(text: str, grid: Grid, threads: int, arguments: Sequence[Any], dyn
     buffers: list[np.ndarray] = []
     numbers: dict[int, int] = {}
     for argument in arguments:
-        if isinstance(argument, np.ndarray) and id(argument) not in numbers:
-            numbers[id(argument)] = len(buffers)
-            buffers.append(argument)
+        buffer = argument.memory.owner if isinstance(argument, DeviceArray) else argument
+        if isinstance(buffer, np.ndarray) and id(buffer) not in numbers:
+            numbers[id(buffer)] = len(buffers)
+            buffers.append(buffer)
     memory = GlobalMemory(buffers)
     values = []
     for argument, (kind, _) in zip(arguments, parsed.parameters, strict=True):
-        if isinstance(argument, np.ndarray):
+        if isinstance(argument, DeviceArray):
+            start = argument.memory
+            argument = memory.address(numbers[id(start.owner)]) + argument.pointer - start.pointer
+        elif isinstance(argument, np.ndarray):
             argument = memory.address(numbers[id(argument)])
         dtype = DTYPES[kind]
         value = np.array(0 if argument is None else argument)
@@ -90,3 +95,38 @@ class Interpreter:
         view = table.view()
         view.flags.writeable = False
         return view
+
+
+class HostDevice(Interpreter):
+    """The executor of a pretended device: its arrays are `DeviceArray`s, whose memory lies on the host.
+
+    A kernel sees the whole block of memory in which an array lies.
+    """
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return a device array of NaN (or of 0xFB bytes)."""
+        return self._array(super().empty(shape, dtype))
+
+    def _array(self, values: np.ndarray) -> DeviceArray:
+        buffer = values.reshape(-1).view(np.uint8)
+        block = Memory(buffer.ctypes.data, buffer.nbytes, buffer)
+        strides = row_major(values.shape, values.itemsize)
+        return DeviceArray(block, block.pointer, values.shape, strides, values.dtype)
+
+    def upload(self, values: np.ndarray) -> Any:
+        """Return a copy on the device."""
+        order = sorted(range(values.ndim), key=lambda axis: -abs(values.strides[axis]))
+        copied = self._array(np.array(values.transpose(order), order="C"))
+        return copied.transpose([order.index(axis) for axis in range(values.ndim)])
+
+    def download(self, array: Any) -> np.ndarray:
+        """Return a copy on the host."""
+        if not array.size:
+            return np.empty(array.shape, array.dtype)
+        start = array.pointer - array.memory.pointer
+        first = array.memory.owner[start : start + array.itemsize].view(array.dtype)
+        return np.lib.stride_tricks.as_strided(first, array.shape, array.strides).copy("K")
+
+    def stream_handle(self) -> int:
+        """Return the handle of the legacy default stream."""
+        return 1
