@@ -41,7 +41,7 @@ def poisoned(monkeypatch):
     """Fill every array that the package allocates with NaN: what a kernel forgets to write shows."""
     real = memory.empty
 
-    def empty(shape, dtype):
+    def empty(shape, dtype, like=None):
         out = real(shape, dtype)
         out.view(np.uint8).fill(255)
         return out
@@ -227,7 +227,7 @@ def test_non_finite_values_reach_their_outputs_only(channels, value, rng):
 def test_guard_bytes_around_the_result(rng, monkeypatch):
     real, guards = memory.empty, []
 
-    def empty(shape, dtype):
+    def empty(shape, dtype, like=None):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         block = np.full(size + 512, 171, np.uint8)
         guards.append((block[:256], block[256 + size :]))

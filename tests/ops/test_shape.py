@@ -30,7 +30,7 @@ def poisoned(monkeypatch):
     """Fill every array that the package allocates: what a kernel forgets to write shows."""
     real = memory.empty
 
-    def empty(shape, dtype):
+    def empty(shape, dtype, like=None):
         out = real(shape, dtype)
         out.view(np.uint8).fill(255)
         return out
