@@ -216,7 +216,7 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
         If no candidate takes the problem, or operands lie on different devices.
     """
     device = "cpu"
-    if type(outputs[0]) is np.ndarray:
+    if not outputs or type(outputs[0]) is np.ndarray:
         for x in inputs:
             if type(x) is DeviceArray:
                 raise _mixed(problem, inputs)
