@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def unavailable_reason() -> str | None:
-    """Return why no GPU can be used, or None if one can."""
-    from numbanet.cuda import launch
+    """Return why no GPU can be used, or None if one can. This initialises no GPU."""
+    from numbanet.cuda import launch, probe
 
-    return None if launch.chosen() is not None else "this version of numbanet has no CUDA kernels"
+    return None if launch.chosen() is not None else probe.reason()

@@ -6,6 +6,8 @@ launches through cuda.core with flat arguments; the tests' executor interprets t
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,6 +44,8 @@ class Executor(Protocol):
         """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
 
 
+_gpu: Executor | None = None  # the process's own, from the first use on
+_opening = threading.Lock()
 _executor: ContextVar[Executor | None] = ContextVar("numbanet_cuda_executor", default=None)
 
 
@@ -68,12 +72,26 @@ def current() -> Executor:
     RuntimeError
         If no GPU can be used; the message says why.
     """
-    found = _executor.get()
-    if found is None:
-        from numbanet.cuda import unavailable_reason
+    return _executor.get() or _gpu or _open()
 
-        raise RuntimeError(f"no CUDA kernel can run: {unavailable_reason()}")
-    return found
+
+def _open() -> Executor:
+    """Return the executor of the process's GPU, which this initialises."""
+    global _gpu
+    with _opening:
+        if _gpu is None:
+            from numbanet.cuda import probe
+
+            reason = probe.reason()
+            if reason is not None:
+                raise RuntimeError(f"no CUDA kernel can run: {reason}")
+            from cuda import core
+            from cuda.bindings import driver
+
+            from numbanet.cuda.gpu import Gpu
+
+            _gpu = Gpu(int(os.environ.get("NUMBANET_GPU", "0")), core, driver)
+        return _gpu
 
 
 def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype: str = "float32") -> None:

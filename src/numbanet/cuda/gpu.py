@@ -1,0 +1,236 @@
+"""The executor of a real GPU: its stream, its memory, its loaded kernels.
+
+Memory, streams and modules are those of cuda.core. A launch goes to the driver directly: the arguments are packed into
+a buffer whose layout was settled when the kernel was loaded. A general launch function, which looks at the type of
+every argument, takes several times as long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanet import settings
+from numbanet.cuda.launch import Grid
+from numbanet.cuda.memory import Kept, Pool
+from numbanet.device_array import DeviceArray, row_major
+
+_STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
+_SLOT = 8  # bytes that every argument gets
+_FORMATS = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d", "uint16": "H6x"}  # of scalars
+
+
+class _Loaded:
+    """A kernel on a GPU, and how its arguments are packed."""
+
+    def __init__(self, handle: Any, code: Any, kinds: Sequence[str]):
+        self.handle, self._code = handle, code  # the code must live as long as the handle
+        self.pointers = tuple(kind.endswith("*") for kind in kinds)
+        formats = ["Q" if pointer else _FORMATS[kind] for kind, pointer in zip(kinds, self.pointers)]
+        self.pack = struct.Struct("=" + "".join(formats)).pack_into
+        self._count, self._local = len(kinds), threading.local()
+
+    def buffers(self) -> tuple[Any, int]:
+        """Return this thread's buffer of arguments, and the address of the list of their addresses."""
+        known = getattr(self._local, "known", None)
+        if known is None:
+            values = (ctypes.c_uint64 * self._count)()
+            start = ctypes.addressof(values)
+            places = (ctypes.c_void_p * self._count)(*[start + _SLOT * i for i in range(self._count)])
+            self._local.keep = places
+            known = self._local.known = values, ctypes.addressof(places)
+        return known
+
+
+class Gpu:
+    """One GPU.
+
+    Parameters
+    ----------
+    ordinal : int
+        Its number.
+    core, driver : module
+        cuda.core and cuda.bindings.driver.
+
+    Attributes
+    ----------
+    capability : tuple
+        What kernels are compiled for: (9, 0, "a") on Hopper, whose own instructions need the letter.
+    pool : Pool
+    """
+
+    def __init__(self, ordinal: int, core: Any, driver: Any):
+        self._core, self._driver, self.ordinal = core, driver, ordinal
+        self.device = core.Device(ordinal)
+        self._local, self._process = threading.local(), os.getpid()
+        self._enter()
+        major, minor = self.device.compute_capability
+        self.capability: tuple[Any, ...] = (major, minor, "a") if major == 9 else (major, minor)
+        self.stream = self.device.create_stream()
+        self._handle = self.stream.handle
+        self._source = core.DeviceMemoryResource(ordinal)
+        self.pool = Pool(self)
+        self._kernels: dict[tuple[Any, str], _Loaded] = {}
+        self._constants = Kept()
+        self.recording: list[tuple[Any, Grid, tuple[Any, ...], str]] | None = None
+
+    def _enter(self) -> None:
+        """Make this the thread's GPU, as the driver wants it."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this process was forked from one that used the GPU, and CUDA does not survive that: fork first, or "
+                "start processes with multiprocessing's method 'spawn'"
+            )
+        self.device.set_current()
+        self._local.ready = True
+
+    def _check(self, result: tuple[Any, ...]) -> Any:
+        """Return what a call of the driver returned, or raise what it says."""
+        status, *values = result
+        if status != 0:
+            _, name = self._driver.cuGetErrorName(status)
+            _, text = self._driver.cuGetErrorString(status)
+            words = [word.decode() if isinstance(word, bytes) else str(word) for word in (name, text)]
+            raise RuntimeError(f"CUDA: {words[0]}: {words[1]}")
+        return values[0] if len(values) == 1 else tuple(values)
+
+    # ------------------------------------------------------------------------------------------------ kernels
+
+    def _load(self, kernel: Any, dtype: str) -> _Loaded:
+        code = self._core.ObjectCode.from_cubin(kernel.cubin(dtype, self.capability))
+        found = code.get_kernel(kernel.entry)
+        if kernel.shared_bytes > _STATIC_SHARED:
+            attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._check(self._driver.cuKernelSetAttribute(attribute, kernel.shared_bytes, found.handle, self.ordinal))
+        kinds = [kind.name for kind in kernel.signature(dtype).args]
+        loaded = self._kernels[kernel, dtype] = _Loaded(found.handle, (code, found), kinds)
+        settings.log(f"GPU {self.ordinal}: loaded {kernel.name} for {dtype}")
+        return loaded
+
+    def run(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
+        """Launch a kernel on the stream; Python does not wait for it."""
+        if not getattr(self._local, "ready", False) or os.getpid() != self._process:
+            self._enter()
+        loaded = self._kernels.get((kernel, dtype)) or self._load(kernel, dtype)
+        given = [
+            (_address(self, argument) if pointer else argument) for argument, pointer in zip(arguments, loaded.pointers)
+        ]
+        if self.recording is not None:
+            kept = tuple(self._small(a) if isinstance(a, np.ndarray) else a for a in arguments)
+            self.recording.append((kernel, grid, kept, dtype))
+        values, places = loaded.buffers()
+        loaded.pack(values, 0, *given)
+        x, y, z = grid
+        (status,) = self._driver.cuLaunchKernel(
+            loaded.handle, x, y, z, kernel.threads, 1, 1, kernel.shared_bytes, self._handle, places, 0
+        )
+        if status != 0:
+            self._failed(kernel, grid, status)
+
+    def _failed(self, kernel: Any, grid: Grid, status: Any) -> None:
+        try:
+            self._check((status,))
+        except RuntimeError as error:
+            raise RuntimeError(f"launch of {kernel.name} over {grid} blocks: {error}") from None
+
+    # ------------------------------------------------------------------------------------------------ memory
+
+    def allocate(self, size: int) -> tuple[int, Any]:
+        """Return an address and what keeps it allocated."""
+        try:
+            buffer = self._source.allocate(size, stream=self.stream)
+        except Exception as error:  # cuda.core has an exception of its own, which keeps the driver's word as text
+            if "OUT_OF_MEMORY" in str(error):
+                raise MemoryError(str(error)) from None
+            raise
+        return int(buffer.handle), buffer
+
+    def trim(self) -> None:
+        """Give freed memory back to the system."""
+        self.stream.sync()
+        self._check(self._driver.cuMemPoolTrimTo(self._source.handle, 0))
+
+    def available(self) -> tuple[int, int]:
+        """Return the free and the total bytes."""
+        return self._check(self._driver.cuMemGetInfo())
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """Return a C-contiguous array with arbitrary content."""
+        if not getattr(self._local, "ready", False) or os.getpid() != self._process:
+            self._enter()
+        kind = np.dtype(dtype)
+        size = kind.itemsize
+        for n in shape:
+            size *= n
+        block = self.pool.take(size)
+        return DeviceArray(block, block.pointer, tuple(shape), row_major(shape, kind.itemsize), kind)
+
+    def upload(self, values: np.ndarray) -> DeviceArray:
+        """Return a copy of a host array; when this returns, the host array may change."""
+        order = sorted(range(values.ndim), key=lambda axis: -abs(values.strides[axis]))
+        dense = np.ascontiguousarray(values.transpose(order)).reshape([values.shape[a] for a in order])
+        made = self.empty(dense.shape, dense.dtype.name)
+        if dense.nbytes:
+            # From memory that is not pinned, the driver has read all of it before it returns.
+            self._check(self._driver.cuMemcpyHtoDAsync(made.pointer, dense.ctypes.data, dense.nbytes, self._handle))
+        return made.transpose([order.index(axis) for axis in range(values.ndim)])
+
+    def download(self, array: DeviceArray) -> np.ndarray:
+        """Return a copy on the host, once all that was started is done."""
+        axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+        dense = array.transpose(axes)
+        if not dense.flags.c_contiguous:
+            dense = dense.copy("C")
+        host = np.empty(dense.shape, dense.dtype)
+        if host.nbytes:
+            self._check(self._driver.cuMemcpyDtoHAsync(host.ctypes.data, dense.pointer, host.nbytes, self._handle))
+            self.stream.sync()
+        return host.transpose([axes.index(axis) for axis in range(array.ndim)])
+
+    def constant(self, table: np.ndarray) -> DeviceArray:
+        """Return a read-only copy of a host array, made once for as long as the host array lives."""
+
+        def make(values: np.ndarray) -> DeviceArray:
+            made = self.upload(values)
+            made.flags.writeable = False
+            return made
+
+        return self._constants.get(table, make)
+
+    def _small(self, values: np.ndarray) -> DeviceArray:
+        """Return a copy of a few numbers, made once for each content."""
+        return self.constant(_interned(values.tobytes(), values.shape, values.dtype))
+
+    def address(self, array: Any) -> int:
+        """Return where the first element of an array lies on the GPU."""
+        return _address(self, array)
+
+    def addresses(self, arrays: Sequence[Any]) -> DeviceArray:
+        """Return a table of the addresses of many arrays."""
+        return self._small(np.array([_address(self, array) for array in arrays], np.int64))
+
+    def stream_handle(self) -> int:
+        """Return the handle of the stream on which kernels run."""
+        return int(self._handle)
+
+    def sync(self) -> None:
+        """Wait for all that was started."""
+        self.stream.sync()
+
+
+def _address(gpu: Gpu, array: Any) -> int:
+    if type(array) is DeviceArray:
+        return array.pointer
+    return 0 if array is None else gpu._small(array).pointer
+
+
+@lru_cache(maxsize=4096)
+def _interned(content: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.frombuffer(content, dtype).reshape(shape)

@@ -1,0 +1,151 @@
+"""The pool of a GPU's memory: blocks that are free again serve the next array of their size.
+
+An allocation is ordered on the GPU's one stream, as all kernels are. So a block may be handed on as soon as Python has
+let go of it: who used it before comes first in the stream.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from numbanet.device_array import Memory
+
+_SMALL = 512  # bytes: the least, and what sizes below 1 MiB are rounded up to
+
+
+class Source(Protocol):
+    """Where the pool gets memory from."""
+
+    def allocate(self, size: int) -> tuple[int, Any]:
+        """Return an address and what keeps it allocated; MemoryError if there is no memory left."""
+
+    def trim(self) -> None:
+        """Give what was freed back to the system, once all that was started is done."""
+
+    def available(self) -> tuple[int, int]:
+        """Return the free and the total bytes of the GPU."""
+
+
+class _Block(Memory):
+    """Memory of a pool, to which it returns when the last array is gone."""
+
+    __slots__ = ("give_back",)
+
+    def __init__(self, pointer: int, size: int, owner: Any, give_back: Callable[[int, int, Any], None]):
+        super().__init__(pointer, size, owner)
+        self.give_back = give_back
+
+    def __del__(self) -> None:
+        self.give_back(self.pointer, self.size, self.owner)
+
+
+def rounded(size: int) -> int:
+    """Round up so that nearby sizes share blocks: to 512 bytes, or to an eighth of the power of two below."""
+    step = max(_SMALL, 1 << max(0, size.bit_length() - 4)) if size >= 1 << 20 else _SMALL
+    return -(-max(size, 1) // step) * step
+
+
+class Pool:
+    """Blocks of one GPU.
+
+    Attributes
+    ----------
+    in_use, idle, peak : int
+        Bytes in arrays, bytes that wait for one, and the most that were in use at once.
+    """
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._lock = threading.RLock()  # a finaliser may run in the middle of `take` on the same thread
+        self._idle: dict[int, list[tuple[int, Any]]] = {}
+        self._returned: deque[tuple[int, int, Any]] = deque()
+        self.in_use = self.idle = self.peak = 0
+        # Blocks must not keep a pool alive whose GPU is no longer used.
+        returned = self._returned
+        self._give_back: Callable[[int, int, Any], None] = lambda pointer, size, owner: returned.append(
+            (pointer, size, owner)
+        )
+
+    def take(self, size: int) -> Memory:
+        """Return a block of at least `size` bytes.
+
+        Raises
+        ------
+        MemoryError
+            If the GPU has none left, after the idle blocks were given back; the message tells who has it.
+        """
+        wanted = rounded(size)
+        with self._lock:
+            self._collect()
+            blocks = self._idle.get(wanted)
+            if blocks:
+                pointer, owner = blocks.pop()
+                self.idle -= wanted
+            else:
+                pointer, owner = self._allocate(wanted)
+            self.in_use += wanted
+            self.peak = max(self.peak, self.in_use)
+        return _Block(pointer, wanted, owner, self._give_back)
+
+    def _allocate(self, size: int) -> tuple[int, Any]:
+        try:
+            return self._source.allocate(size)
+        except MemoryError:
+            self.release()
+        try:
+            return self._source.allocate(size)
+        except MemoryError:
+            free, total = self._source.available()
+            raise MemoryError(
+                f"the GPU has no {_bytes(size)} left: numbanet's arrays have {_bytes(self.in_use)} of its "
+                f"{_bytes(total)}, {_bytes(free)} are free, and the rest belongs to others; a smaller batch needs less"
+            ) from None
+
+    def _collect(self) -> None:
+        while self._returned:
+            pointer, size, owner = self._returned.popleft()
+            self.in_use -= size
+            self.idle += size
+            self._idle.setdefault(size, []).append((pointer, owner))
+
+    def release(self) -> None:
+        """Give the idle blocks back to the system."""
+        with self._lock:
+            self._collect()
+            self._idle.clear()
+            self.idle, self.peak = 0, self.in_use
+            self._source.trim()
+
+
+def _bytes(size: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+class Kept:
+    """What was made of host arrays, for as long as those live."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[weakref.ref[Any], Any]] = {}
+
+    def get(self, key: Any, make: Callable[[Any], Any]) -> Any:
+        """Return what `make` returned for an object, making it once."""
+        known = self._found.get(id(key))
+        if known is not None and known[0]() is key:
+            return known[1]
+        number, found = id(key), self._found
+        made = make(key)
+
+        def forget(gone: weakref.ref[Any]) -> None:
+            if number in found and found[number][0] is gone:
+                del found[number]
+
+        found[number] = weakref.ref(key, forget), made
+        return made
