@@ -8,6 +8,7 @@ problem, device, precision, override, and how often measurements changed.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -82,6 +83,8 @@ _warned_lock = threading.Lock()
 def _list(device: str, operation: str, which: str) -> list[Candidate]:
     modules, reference = _FAMILIES[operation]
     found: list[Candidate] = []
+    if device == "cuda" and importlib.util.find_spec("numba_cuda") is None:
+        return found  # nothing that could compile them
     for name in modules:
         try:
             module = importlib.import_module(f"numbanet.{device}.{name}")

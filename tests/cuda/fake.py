@@ -1,0 +1,168 @@
+"""A driver and a cuda.core without a GPU: device memory lies on the host, and a launch interprets PTX.
+
+What `numbanet.cuda.gpu` hands to the driver (addresses, packed arguments, attributes, streams) is taken apart as the
+driver would, so a wrong slot or a wrong size gives wrong numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda.compile import Capability
+from numbanet.device_array import DeviceArray, Memory
+from tests.cuda.ptx.executor import interpret, program
+from tests.cuda.ptx.machine import DTYPES
+
+OUT_OF_MEMORY = 2
+
+
+class FakeDriver:
+    """The functions of cuda.bindings.driver that are used, and the modules of cuda.core."""
+
+    def __init__(self, capability: Capability = (8, 0), total: int = 1 << 30):
+        self.capability, self.total = capability, total
+        self.blocks: dict[int, np.ndarray] = {}
+        self.calls: list[str] = []
+        self.attributes: dict[str, int] = {}
+        self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
+        self.core = SimpleNamespace(
+            Device=self._device, DeviceMemoryResource=lambda ordinal: SimpleNamespace(
+                allocate=self._allocate, handle="pool"
+            ), ObjectCode=SimpleNamespace(from_cubin=self._load),
+        )  # fmt: skip
+
+    # cuda.core --------------------------------------------------------------------------------------------------------
+
+    def _device(self, ordinal: int) -> Any:
+        stream = SimpleNamespace(handle=77, sync=lambda: self.calls.append("sync"), create_graph_builder=self._builder)
+        return SimpleNamespace(
+            compute_capability=self.capability, create_stream=lambda: stream,
+            set_current=lambda: self.calls.append(f"current {ordinal}"), name="Fake",
+        )  # fmt: skip
+
+    def _allocate(self, size: int, stream: Any) -> Any:
+        assert stream.handle == 77
+        if size + sum(block.nbytes for block in self.blocks.values()) > self.total:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
+        block = np.full(size, 0xFB, np.uint8)
+        self.blocks[block.ctypes.data] = block
+        self.calls.append(f"allocate {size}")
+        return _Buffer(self, block.ctypes.data)
+
+    def _load(self, code: bytes) -> Any:
+        return SimpleNamespace(get_kernel=lambda entry: SimpleNamespace(handle=(entry, code.decode())))
+
+    def _builder(self) -> Any:
+        return _Builder(self)
+
+    # cuda.bindings.driver ---------------------------------------------------------------------------------------------
+
+    def cuGetErrorName(self, status: int) -> tuple[int, bytes]:
+        return 0, b"CUDA_ERROR_INVALID_VALUE"
+
+    def cuGetErrorString(self, status: int) -> tuple[int, bytes]:
+        return 0, b"invalid argument"
+
+    def cuKernelSetAttribute(self, attribute: str, value: int, handle: Any, ordinal: int) -> tuple[int]:
+        self.attributes[handle[0]] = value
+        return (0,)
+
+    def cuMemPoolTrimTo(self, pool: str, keep: int) -> tuple[int]:
+        self.calls.append("trim")
+        return (0,)
+
+    def cuMemGetInfo(self) -> tuple[int, int, int]:
+        return 0, self.total - sum(block.nbytes for block in self.blocks.values()), self.total
+
+    def cuMemcpyHtoDAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
+        self._view(target, size)[:] = np.frombuffer((ctypes.c_uint8 * size).from_address(source), np.uint8)
+        return (0,)
+
+    def cuMemcpyDtoHAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
+        np.frombuffer((ctypes.c_uint8 * size).from_address(target), np.uint8)[:] = self._view(source, size)
+        return (0,)
+
+    def cuLaunchKernel(
+        self, handle: Any, x: int, y: int, z: int, bx: int, by: int, bz: int, shared: int, stream: int, places: int,
+        extra: int,
+    ) -> tuple[int]:  # fmt: skip
+        assert (by, bz, stream, extra) == (1, 1, 77, 0)
+        if shared > 48 << 10 and self.attributes.get(handle[0], 0) < shared:
+            return (1,)
+        entry, text = handle
+        self.calls.append(entry)
+        kinds = [kind for kind, _ in program(text).parameters]
+        addresses = (ctypes.c_void_p * len(kinds)).from_address(places)
+        arguments = []
+        for kind, address in zip(kinds, addresses):
+            size = DTYPES[kind].itemsize
+            value = np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8).view(DTYPES[kind])[0]
+            arguments.append(self._array(int(value)) if size == 8 and DTYPES[kind].kind in "iu" else value)
+        interpret(text, (x, y, z), bx, arguments, shared)
+        return (0,)
+
+    def _block(self, address: int) -> int | None:
+        return next((start for start, block in self.blocks.items() if start <= address < start + block.nbytes), None)
+
+    def _view(self, address: int, size: int) -> np.ndarray:
+        start = self._block(address)
+        assert start is not None and address - start + size <= self.blocks[start].nbytes, "outside of device memory"
+        return self.blocks[start][address - start : address - start + size]
+
+    def _array(self, value: int) -> Any:
+        """Return a pointer as the interpreter takes it, and any other number as it is."""
+        start = self._block(value)
+        if start is None:
+            return value
+        block = self.blocks[start]
+        return DeviceArray(Memory(start, block.nbytes, block), value, (1,), (1,), np.dtype(np.uint8))
+
+
+class _Buffer:
+    def __init__(self, driver: FakeDriver, address: int):
+        self.handle, self._driver = address, driver
+
+    def __del__(self) -> None:
+        del self._driver.blocks[self.handle]
+        self._driver.calls.append("free")
+
+
+class _Builder:
+    """A graph: what was launched while it was built is launched again."""
+
+    def __init__(self, driver: FakeDriver):
+        self._driver, self._launches = driver, list[tuple[Any, ...]]()
+
+    def begin_building(self) -> _Builder:
+        self._real = self._driver.cuLaunchKernel
+
+        def note(handle: Any, *rest: Any) -> tuple[int]:
+            *sizes, places, extra = rest
+            count = len(program(handle[1]).parameters)
+            addresses = (ctypes.c_void_p * count).from_address(places)
+            values = (ctypes.c_uint64 * count)(*[ctypes.c_uint64.from_address(a).value for a in addresses])
+            own = (ctypes.c_void_p * count)(*[ctypes.addressof(values) + 8 * i for i in range(count)])
+            self._launches.append((values, own, handle, *sizes, ctypes.addressof(own), extra))
+            return (0,)
+
+        self._driver.cuLaunchKernel = note  # type: ignore[method-assign]
+        return self
+
+    def end_building(self) -> _Builder:
+        self._driver.cuLaunchKernel = self._real  # type: ignore[method-assign]
+        return self
+
+    def complete(self) -> _Builder:
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def launch(self, stream: Any) -> None:
+        self._driver.calls.append("graph")
+        for _, _, *arguments in self._launches:
+            self._driver.cuLaunchKernel(*arguments)
