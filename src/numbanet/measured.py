@@ -7,6 +7,7 @@ warning; ``NUMBANET_TUNED=0`` ignores it silently.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import warnings
@@ -14,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from numbanet import settings
+from numbanet import settings, trusted
 from numbanet.problem import Problem
 
 Seconds = dict[str, float]
@@ -89,11 +90,11 @@ def read() -> dict[str, Seconds]:
 
     file = path()
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(trusted.read(file).decode())
         kernels, table = content["kernels"], _checked(content["seconds"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         _ignored(file, f"is damaged ({error or type(error).__name__})")
         return {}
     if kernels != source_hash():
@@ -103,7 +104,13 @@ def read() -> dict[str, Seconds]:
 
 
 def _checked(table: Any) -> dict[str, Seconds]:
-    return {str(name): {str(k): float(v) for k, v in found.items()} for name, found in table.items()}
+    return {name: {kernel: _duration(value) for kernel, value in found.items()} for name, found in table.items()}
+
+
+def _duration(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} where seconds are expected")
+    return float(value)
 
 
 def _ignored(file: Path, why: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import dispatch, measured, memory, random, settings
+from numbanet import dispatch, measured, memory, random, settings, trusted
 from numbanet.candidate import Arrays, Candidate
 from numbanet.io.atomic import write_atomically
 from numbanet.nn import Module
@@ -244,7 +244,7 @@ def _remember(table: dict[str, dict[str, float]]) -> str:
 
     file = measured.path()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        trusted.make(file.parent)
         with _alone(file.with_suffix(".lock")):
             table = {**measured.read(), **table}
             content = {"cpu": measured.cpu(), "kernels": source_hash(), "seconds": table}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ DESCRIPTION = """Print the class of images and its probability.
 Each image is turned upright (EXIF), made grey or RGB as the model needs it, cut around its centre to the model's
 proportions, and scaled to its size. The digits of MNIST and of the bundled set are light on dark: use --invert for ink
 on paper."""
+
+# Kinds of image that Pillow decodes by itself: for some others it starts programs.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MAX_PIXELS = 1 << 26
+# No more than deflate can make of a byte in images of one bit a pixel.
+_PIXELS_PER_BYTE = 8 * 1032
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +81,11 @@ def read_image(path: Path, shape: list[int]) -> NDArray[np.uint8]:
     if channels not in (1, 3):
         raise ValueError(f"the model takes {channels} channels, neither grey nor RGB")
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as file:
+            warnings.simplefilter("ignore")  # of metadata
+            columns, rows = file.size
+            if columns * rows > min(_MAX_PIXELS, _PIXELS_PER_BYTE * path.stat().st_size):
+                raise ValueError(f"{path}: declares {columns} x {rows} pixels, more than it may hold")
             upright: Any = ImageOps.exif_transpose(file)
             if upright.mode.startswith("I"):  # 16 bits of grey, which `convert` would cut off at 255
                 values = np.clip(np.asarray(upright, np.int64), 0, 65535)
@@ -83,8 +94,9 @@ def read_image(path: Path, shape: list[int]) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image of a known kind") from None
-    except (OSError, SyntaxError) as error:  # Pillow raises either for damaged files
-        raise ValueError(f"{path}: can't be read: {error}") from None
+        raise ValueError(f"{path}: not an image of a known kind ({', '.join(_FORMATS)})") from None
+    except Exception as error:  # Pillow raises errors of many kinds for damaged files
+        text = str(error)
+        raise ValueError(text if text.startswith(f"{path}: ") else f"{path}: can't be read: {error!r}") from None
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(fitted, np.uint8).reshape(height, width, channels).transpose(2, 0, 1)

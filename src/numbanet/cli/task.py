@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,29 @@ DATASETS = tuple(MODELS)
 DEFAULT_FOLDER = "datasets"
 CHECKPOINT_HELP = "file, or folder of a training, then its last.safetensors (default: the newest below runs)"
 _TEST_BATCH = 250
-_FACTS = {"model": str, "data": str, "data_dir": str, "classes": list, "image_shape": list, "mean": list, "std": list}
 _STATE = {"model": dict, "history": list}
+_MAX_PIXELS = 1 << 22  # numbers of an image that a checkpoint may ask for
+
+
+def _numbers(value: Any, low: float) -> bool:
+    return isinstance(value, list) and all(type(x) in (int, float) and low < x < math.inf for x in value)
+
+
+def _image_shape(value: Any) -> bool:
+    sizes = isinstance(value, list) and len(value) == 3 and all(type(size) is int and size > 0 for size in value)
+    return sizes and math.prod(value) <= _MAX_PIXELS
+
+
+# What a checkpoint must tell, and what its values must be.
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "model": lambda value: isinstance(value, str),
+    "data": lambda value: isinstance(value, str),
+    "data_dir": lambda value: isinstance(value, str),
+    "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "image_shape": _image_shape,
+    "mean": lambda value: _numbers(value, -math.inf),
+    "std": lambda value: _numbers(value, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = load_state(path)
         facts = state["metadata"]["facts"]
-        missing = [name for name, kind in _FACTS.items() if not isinstance(facts[name], kind)]
+        missing = [name for name, fits in _FACTS.items() if not fits(facts[name])]
+        if not missing and not len(facts["mean"]) == len(facts["std"]) == facts["image_shape"][0]:
+            missing = ["mean", "std"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: was not written by 'numbanet train': it does not tell its model ({error})") from None
     missing += [name for name, kind in _STATE.items() if not isinstance(state.get(name), kind)]
@@ -147,9 +172,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def trained_model(path: Path, state: dict[str, Any]) -> nn.Module:
     """Return the model of a checkpoint that `read_checkpoint` read; ValueError if its parts do not fit each other."""
     try:
-        model = build_model(state["metadata"]["facts"])
+        with nn.parameter.at_most(sum(np.size(value) for value in state["model"].values())):
+            model = build_model(state["metadata"]["facts"])
         model.load_state_dict(state["model"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())  # on one line
         raise ValueError(f"{path}: its model can't be restored: {reason}") from error
     return model

@@ -3,8 +3,9 @@
 Numba's own cache looks at the file of the compiled function only and numbers its data files, so an edited helper goes
 unnoticed and two processes that fill one index can cross their entries. Here the folder's name is a hash of all kernel
 sources and of the compiler's versions, each file's name is a hash of its whole key, files are written to the side and
-renamed, and their bytes are checked against a digest before they are trusted. A folder that can't be written means no
-cache, never an error.
+renamed, and their bytes are checked against a digest before they are used. A folder that can't be written means no
+cache, never an error. The digest finds damage, not malice: whoever can write to the folder can run code, so one that
+others can write to is not used at all (see `numbanet.trusted`).
 
 Every version of the package, and every edit of a kernel, has a folder of its own. Whoever begins one removes those that
 no process has used for a month, and all but the last used few. A process that loses its folder that way compiles anew
@@ -31,7 +32,7 @@ import llvmlite
 import numba
 from numba.core.compiler import CompileResult
 
-from numbanet import settings
+from numbanet import settings, trusted
 
 _DIGEST_BYTES = 32
 _UNUSED_SECONDS = 30 * 24 * 3600
@@ -70,8 +71,9 @@ def _note_use(folder: Path) -> None:
 def _begin(folder: Path) -> None:
     """Make the folder of this version; where it is new, remove those of versions that are out of use."""
     if folder.is_dir():
+        trusted.make(folder)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    trusted.make(folder)
     others = [(_last_use(path), path) for path in folder.parent.glob(f"{_PREFIX}*") if path != folder]
     latest = sorted(others, reverse=True)
     for position, (used, path) in enumerate(latest, 1):
@@ -136,7 +138,7 @@ class KernelCache:
             return None
         path = self._path(signature, target_context)
         try:
-            content = path.read_bytes()
+            content = trusted.read(path)
         except OSError:
             return None
         _note_use(path.parent)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from numba import cuda
 from numba.cuda import dispatcher, types
 
-from numbanet import settings
+from numbanet import settings, trusted
 
 __all__ = [
     "BF16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel", "Long",
@@ -170,7 +170,7 @@ class Kernel:
         if not settings.cache_enabled():
             return None
         try:
-            content = self._path(dtype, capability).read_bytes()
+            content = trusted.read(self._path(dtype, capability))
         except OSError:
             return None
         digest, code = content[:32], content[32:]
@@ -189,7 +189,7 @@ class Kernel:
     @staticmethod
     def _store(path: Path, code: bytes) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            trusted.make(path.parent)
             handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
             with os.fdopen(handle, "wb") as stream:
                 stream.write(hashlib.sha256(code).digest() + code)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 # Deflate cannot shrink more than this: a file that declares more has lied, and nothing is allocated for it.
 MAX_DEFLATE_RATIO = 1032
+_PIECE = 1 << 20
 
 
 def find_folder(directory: str | os.PathLike[str], subfolders: Sequence[str], names: Sequence[str]) -> Path:
@@ -66,14 +67,21 @@ def open_binary(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 def read_exactly(stream: BinaryIO, count: int, path: Path) -> NDArray[np.uint8]:
     """The next `count` bytes of `stream`; a ValueError that names `path` if there are fewer."""
-    data = bytearray(count)
-    done = 0
-    while done < count:
-        got = stream.readinto(memoryview(data)[done:])  # type: ignore[attr-defined]
-        if not got:
-            raise ValueError(f"{path}: truncated: {count} bytes expected, and only {done} are left")
-        done += got
+    data = bytearray()
+    while len(data) < count:  # piece by piece: a file that promises more than it holds costs no memory
+        piece = stream.read(min(count - len(data), _PIECE))
+        if not piece:
+            raise ValueError(f"{path}: truncated: {count} bytes expected, and only {len(data)} are left")
+        data += piece
     return np.frombuffer(data, np.uint8)
+
+
+def shaped(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+    """`values` in a shape that a file declares; a ValueError that names `path` if no array can have it."""
+    try:
+        return values.reshape(shape)
+    except ValueError as error:  # too many dimensions, or huge ones beside a zero
+        raise ValueError(f"{path}: declares an array of shape {shape}, which NumPy lacks: {error}") from None
 
 
 def check_labels(labels: NDArray[np.uint8], classes: int, path: Path) -> None:

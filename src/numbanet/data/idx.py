@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numbanet.data.dataset import Dataset
 from numbanet.data.download import MNIST_FILES, MNIST_FOLDERS, download_mnist
-from numbanet.data.files import check_labels, find_folder, open_binary, read_exactly, require
+from numbanet.data.files import check_labels, find_folder, open_binary, read_exactly, require, shaped
 
 UINT8 = 8  # the type code of IDX: the only one that the image sets use
 
@@ -47,7 +47,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         values = read_exactly(stream, count, path)
         if stream.read(1):
             raise ValueError(f"{path}: too long: more bytes follow the declared array of shape {shape}")
-    return values.reshape(shape)
+    return shaped(values, shape, path)
 
 
 def mnist(directory: str | os.PathLike[str], train: bool = True, download: bool = False) -> Dataset:

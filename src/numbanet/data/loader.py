@@ -129,17 +129,24 @@ class DataLoader:
         Raises
         ------
         ValueError
-            If the data set, the batch size or the kind of generator is another one.
+            If the data set, the batch size or the kind of generator is another one, or a number makes no sense.
+        TypeError
+            If `state` is not one of a loader.
         """
         for name, value in (("samples", len(self.dataset)), ("batch_size", self.batch_size)):
             if state[name] != value:
                 raise ValueError(f"state is of a loader with {name} {state[name]}, this one has {value}")
         if (state["generator"] is None) != (self.generator is None):
             raise ValueError("state and loader must both have a generator, or both have none")
+        epoch, batch = integer("epoch", state["epoch"], 0), integer("batch", state["batch"], 0)
+        if batch > len(self):
+            raise ValueError(f"batch must be at most {len(self)}, got {batch}")
+        key = None if state["key"] is None else tuple(integer("key", number, 0) for number in state["key"])
+        if key is not None and not (len(key) == 2 and max(key) < 2**64):
+            raise ValueError(f"key must be two integers below 2**64, got {key}")
         if self.generator is not None:
             self.generator.bit_generator.state = state["generator"]
-        key = state["key"]
-        self._position = _Position(state["epoch"], state["batch"], None if key is None else (key[0], key[1]))
+        self._position = _Position(epoch, batch, key)  # type: ignore[arg-type]
         self._resumed = True
 
     def _draw_key(self) -> Key:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from numbanet import memory
 from numbanet.io.atomic import write_atomically
+from numbanet.io.text import parse_json
 from numbanet.tensor import Tensor
 
 _DTYPES = {
@@ -80,18 +81,31 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray]
     import safetensors
 
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder, expected a safetensors file")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    content = path.read_bytes()
+    content = read_file(path, "a safetensors file")
     try:
         entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: {_fault(content, str(error))}") from None
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    header = parse_json(path, content[8 : 8 + int.from_bytes(content[:8], "little")], "its header")
     tensors = {name: _array(path, name, entry) for name, entry in entries}
     return tensors, header.get("__metadata__") or {}
+
+
+def read_file(path: Path, expected: str) -> bytes:
+    """Return the content of a file, which must be a regular one: a pipe or a device has no end to rely on.
+
+    Raises
+    ------
+    OSError
+        If it is none; the message names it and what was expected.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, expected {expected}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise OSError(f"{path}: is a device or a pipe, expected {expected}")
+    return path.read_bytes()
 
 
 def _storable(name: str, value: Any) -> NDArray:
@@ -106,7 +120,11 @@ def _storable(name: str, value: Any) -> NDArray:
 def _array(path: Path, name: str, entry: Mapping[str, Any]) -> NDArray:
     if entry["dtype"] not in _DTYPES:
         raise ValueError(f"{path}: tensor {name!r} has dtype {entry['dtype']}, which NumPy lacks")
-    return np.frombuffer(bytearray(entry["data"]), _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    values: NDArray = np.frombuffer(bytearray(entry["data"]), _DTYPES[entry["dtype"]])
+    try:
+        return values.reshape(entry["shape"])
+    except (ValueError, OverflowError) as error:  # more dimensions than NumPy has, or huge ones beside a zero
+        raise ValueError(f"{path}: tensor {name!r} has shape {entry['shape']}, which NumPy lacks: {error}") from None
 
 
 def _fault(content: bytes, message: str) -> str:
@@ -117,8 +135,8 @@ def _fault(content: bytes, message: str) -> str:
         return f"truncated: it ends after {len(content)} bytes, inside its header"
     try:
         header = json.loads(content[8 : 8 + size])
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError):
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError):
         return f"not a safetensors file ({message})"
     expected = 8 + size + max(ends, default=0)
     if len(content) < expected:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from numbanet.io.checkpoint import load_with_metadata, save
-from numbanet.io.state import is_state, load_state
+from numbanet.io.state import is_state, unpack_state
 
 
 def save_model(model: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -34,4 +34,12 @@ def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) ->
         If keys or shapes do not fit the model; see `Module.load_state_dict`.
     """
     tensors, metadata = load_with_metadata(path)
-    model.load_state_dict(load_state(path)["model"] if is_state(metadata) else tensors, strict=strict)
+    state: Any = tensors
+    if is_state(metadata):
+        state = unpack_state(path, tensors, metadata).get("model")
+        if not isinstance(state, dict):
+            raise ValueError(f"{os.fspath(path)}: is the state of a training run without a model")
+    try:
+        model.load_state_dict(state, strict=strict)
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from numbanet import memory
 from numbanet.device_array import DeviceArray
 from numbanet.io.checkpoint import load_with_metadata, save
+from numbanet.io.text import parse_json
 from numbanet.tensor import Tensor
 
 _KEY = "numbanet.state"
@@ -52,9 +53,23 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is damaged, or `save_state` did not write it; the message names it.
     """
     tensors, metadata = load_with_metadata(path)
-    if _KEY not in metadata:
+    if not is_state(metadata):
         raise ValueError(f"{os.fspath(path)}: holds tensors only, and no state of a training run")
-    return _unpack(json.loads(metadata[_KEY]), tensors)
+    return unpack_state(path, tensors, metadata)
+
+
+def unpack_state(
+    path: str | os.PathLike[str], tensors: dict[str, NDArray], metadata: dict[str, str]
+) -> dict[str, Any]:
+    """Return the state in a file that was read; errors as those of `load_state`."""
+    packed = parse_json(path, metadata[_KEY], "its state")
+    try:
+        state = _unpack(packed, tensors)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)}: damaged: its state can't be read: {error!r}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{os.fspath(path)}: damaged: its state is of type {type(state).__name__}, expected dict")
+    return state
 
 
 def is_state(metadata: dict[str, str]) -> bool:
@@ -90,10 +105,16 @@ def _unpack(value: Any, tensors: dict[str, NDArray]) -> Any:
     if "$tensor" in value:
         return tensors[value["$tensor"]]
     if "$tuple" in value:
-        return tuple(_unpack(item, tensors) for item in value["$tuple"])
+        return tuple(_unpack(item, tensors) for item in _listed(value["$tuple"]))
     if "$items" in value:
-        return {key: _unpack(item, tensors) for key, item in value["$items"]}
+        return {key: _unpack(item, tensors) for key, item in map(_listed, _listed(value["$items"]))}
     return {key: _unpack(item, tensors) for key, item in value.items()}
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} where a list is expected")
+    return value
 
 
 def _join(name: str, key: Any) -> str:

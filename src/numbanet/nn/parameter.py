@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from sys import getrefcount
 from typing import Any
 
@@ -15,6 +18,7 @@ from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor, array_of, tensor
 from numbanet.watch import take
 
+_left: ContextVar[list[int] | None] = ContextVar("numbanet_parameters_left", default=None)
 _set_array = Tensor.__dict__["data"].__set__
 
 
@@ -50,6 +54,11 @@ class Parameter(Tensor):
         if shared and isinstance(data, Tensor):
             self._memory = data._memory  # what changes one changes both
         self.requires_grad_(requires_grad)
+        left = _left.get()
+        if left is not None:
+            left[0] -= array_of(self).size
+            if left[0] < 0:
+                raise ValueError("the parameters hold more numbers than they may")
 
     @property
     def data(self) -> np.ndarray:  # type: ignore[override]
@@ -113,6 +122,19 @@ _ALONE = tuple(Parameter(make())._references()[:2] for make in (lambda: np.zeros
 def placed(values: np.ndarray, device: str | None) -> np.ndarray:
     """Return first values on the device of a new parameter or buffer: the chosen one if None."""
     return ops.to_device(values, settings.resolve_device(device))
+
+
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """Within the block, parameters that are made may hold `count` numbers in all; ValueError beyond.
+
+    For models that a file describes: they are refused before their memory is touched.
+    """
+    token = _left.set([count])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def float_dtype(dtype: Any = None, device: str | None = None) -> np.dtype:

@@ -221,6 +221,10 @@ class Optimizer(ABC):
             raise ValueError(f"state_dict has a state for the parameters {unknown}, which no group holds")
         state = {by_key[key]: _fitted(key, by_key[key], values) for key, values in state_dict["state"].items()}
         groups = [{**old, **new, "params": old["params"]} for old, new in zip(self.param_groups, saved)]
+        for old, new in zip(self.param_groups, groups):
+            for key, value in old.items():
+                if isinstance(value, (int, float)) and not isinstance(new[key], (int, float)):
+                    raise ValueError(f"state_dict has {key}={new[key]!r} where a number is expected")
         self.param_groups, self.state = groups, state
 
     def _parameters(self) -> list[Tensor]:

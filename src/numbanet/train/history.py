@@ -78,8 +78,14 @@ class History:
 
     @classmethod
     def from_list(cls, rows: Iterable[dict[str, Any]]) -> History:
-        """Return the history that `to_list` gave."""
-        return cls([EpochRecord(**row) for row in rows])
+        """Return the history that `to_list` gave.
+
+        Raises
+        ------
+        TypeError
+            If a row is not a record: names or types differ.
+        """
+        return cls([_record(row) for row in rows])
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``log.csv`` and ``log.jsonl`` into a folder, whole, so that no epoch appears twice."""
@@ -106,9 +112,24 @@ class History:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file: {os.fspath(folder)} is not the folder of a training")
         records = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                records.append(EpochRecord(**json.loads(line)))
-            except (ValueError, TypeError) as error:
+                records.append(_record(json.loads(line.decode())))
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path}: line {number} is not a record of an epoch: {error}") from None
         return cls(records)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}
+
+
+def _record(row: Any) -> EpochRecord:
+    """Return the record that a dictionary describes; TypeError if names or types are others."""
+    if not isinstance(row, dict):
+        raise TypeError(f"{type(row).__name__} where a dictionary is expected")
+    record = EpochRecord(**row)
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        if not isinstance(value, _KINDS[str(entry.type)]) or isinstance(value, bool):
+            raise TypeError(f"{entry.name} must be of type {entry.type}, got {value!r}")
+    return record

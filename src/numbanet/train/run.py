@@ -8,6 +8,7 @@ from typing import Any
 
 from numbanet import random
 from numbanet.io import load_state, save_state
+from numbanet.problem.base import integer
 from numbanet.train.evaluate import Meter
 from numbanet.train.history import History
 
@@ -90,15 +91,18 @@ class Run:
             raise ValueError(f"epochs: the training to resume has {state['epochs']}, got {self.epochs}")
         if (state["schedule"] is None) != (self.schedule is None):
             raise ValueError("schedule: the training to resume and this one must both have one, or neither")
+        batch, step = integer("batch", state["batch"], 0), integer("step", state["step"], 0)
+        meter, history = Meter(**state["meter"]), History.from_list(state["history"])
+        if not all(type(value) in (int, float) for value in meter.to_dict().values()):
+            raise TypeError(f"meter must hold numbers, got {meter}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.loader.load_state_dict(state["loader"])
         random.set_state(state["random"])
-        self.batch, self.step = state["batch"], state["step"]
-        self.meter = Meter(**state["meter"])
-        self.history = History.from_list(state["history"])
+        self.batch, self.step = batch, step
+        self.meter, self.history = meter, history
         self.metadata = state["metadata"]
 
     def save(self, name: str = LAST_NAME) -> Path | None:
@@ -126,6 +130,6 @@ class Run:
         state = load_state(path)
         try:
             self.load_state_dict(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{path}: does not fit this training: {error}") from error
         self.history.write(self.out)
