@@ -18,7 +18,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.isa import host_isa
+from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.prefetch import prefetch_far
@@ -252,7 +252,8 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
         steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
         tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
         lines = block * source_bytes // host_isa().vector_bytes
-        fetched = -(-lines // tiles) if taps >= grid.stride[0] * grid.stride[1] and not across else 0
+        reused = taps >= grid.stride[0] * grid.stride[1] and not across
+        fetched = -(-lines // tiles) if reused and fetches_ahead() else 0
         flags = epilogue_flags(p.epilogue)
         integers_ = (
             *source, *grid.stride,

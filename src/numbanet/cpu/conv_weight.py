@@ -4,7 +4,8 @@
 the image are one run with constant steps, so padding is skipped rather than multiplied. A task owns some (group, tap,
 panel of in-channels) units and walks over its share of the rows in chunks that stay in the cache. Where the weight is
 small, the rows are split over tasks too, each with a partial result of its own, and the partials are added in a fixed
-order.
+order. Where pixels lie far apart, what the tiles read of a chunk is copied first: a panel of x, and a few rows of the
+result's numbers of g at a time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _RUNS = 1024  # rows of a chunk at most (three numbers each on the stack)
 _CHUNK_PIXELS = 128  # pixels of a chunk, about: their panel of x stays in the first-level cache
 _LARGE_CHUNK_PIXELS = 256  # where the weight is large, its accumulators are the traffic to save
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
+_FAR = 2048  # bytes from a pixel to the next
+_COPIED_ROWS = 48  # rows of the result whose numbers of g are copied at once
 _TASKS = 16
 _REDUCE_CHUNK = 4096
 
@@ -84,18 +87,40 @@ def outer_tiles_ahead(
     return ahead
 
 
+@device
+def _copy_pixels(source, side, runs, found, step, first, columns, buffer, pitch):
+    """Copy `columns` numbers of each pixel of the runs, from the `first` on, to rows that are `pitch` apart.
+
+    `side` says which address of a run it is: 0 that of g, 1 that of x.
+    """
+    size = address(source, 1) - address(source, 0)
+    whole = columns // lanes(source) * lanes(source)
+    out = 0
+    for run in range(found):
+        at = (runs[3 * run + side] - address(source, 0)) // size + first
+        for _ in range(runs[3 * run + 2]):
+            for j in range(0, whole, lanes(source)):
+                store(buffer, out + j, load(source, at + j))
+            if whole < columns:
+                store(buffer, out + whole, load_tail(source, at + whole, columns - whole))
+            at += step
+            out += pitch
+
+
 @kernel
 def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
     """Sum the outer products of some units over one share of the output rows."""
     (
         _, q, k, _, _, c, _, stride_w, pieces, length,
-        rows, groups, all_taps, chunk, splits, units, unit_tasks, size, fetched,
-    ) = integers(ints, 19)  # fmt: skip
+        rows, groups, all_taps, chunk, splits, units, unit_tasks, size, fetched, copied,
+    ) = integers(ints, 20)  # fmt: skip
     split, part = task // unit_tasks, task % unit_tasks
     first_row, end_row = split * rows // splits, (split + 1) * rows // splits
     kg, cg, vector = k // groups, c // groups, lanes(x)
     panels = (cg + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
-    runs = stack_buffer(taps, 3072)
+    runs, copies = stack_buffer(taps, 3072), stack_buffer(taps, 3)
+    x_copy, g_copy = stack_buffer(x, 16384), stack_buffer(x, 12288)
+    copies[0], copies[1] = address(g_copy, 0), address(x_copy, 0)
     for row in range(first_row, end_row, chunk):
         count = min(chunk, end_row - row)
         former = -1
@@ -111,12 +136,28 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
                 found = write_runs(runs, ints, x, g, row, count, taps[2 * tap], taps[2 * tap + 1])
                 former = tap
             width = min(MAX_VECTORS, (cg - column + vector - 1) // vector)
-            ahead = outer_tiles_ahead(
-                width, min(cg - column - (width - 1) * vector, vector), runs, found, k, stride_w * c,
-                group * kg, kg, group * cg + column,
-                offset(out, split * size + (group * kg * all_taps + tap) * cg + column), all_taps * cg, row - first_row,
-                g, ahead, each,
-            )  # fmt: skip
+            last = min(cg - column - (width - 1) * vector, vector)
+            result = split * size + (group * kg * all_taps + tap) * cg + column
+            if not copied:
+                ahead = outer_tiles_ahead(
+                    width, last, runs, found, k, stride_w * c, group * kg, kg, group * cg + column,
+                    offset(out, result), all_taps * cg, row - first_row, g, ahead, each,
+                )  # fmt: skip
+                continue
+            copies[2] = 0
+            for run in range(found):
+                copies[2] += runs[3 * run + 2]
+            pitch = width * vector
+            columns = min(cg - column, pitch)
+            _copy_pixels(x, 1, runs, found, stride_w * c, group * cg + column, columns, x_copy, pitch)
+            step = _COPIED_ROWS // tile_rows(width) * tile_rows(width)
+            for first in range(0, kg, step):
+                some = min(step, kg - first)
+                _copy_pixels(g, 0, runs, found, k, group * kg + first, some, g_copy, _COPIED_ROWS)
+                outer_tiles(
+                    width, last, copies, 1, _COPIED_ROWS, pitch, 0, some, 0,
+                    offset(out, result + first * all_taps * cg), all_taps * cg, row - first_row,
+                )  # fmt: skip
 
 
 @kernel
@@ -156,6 +197,11 @@ def _as_rows(problem: ConvProblem) -> tuple[int, int, int, int, int]:
     return (1, 1, p.n * p.h * p.w, 1, p.n * p.h * p.w) if pointwise else (p.n, p.p, p.q, p.h, p.w)
 
 
+def _copied(p: ConvProblem) -> bool:
+    """Return whether pixels lie so far apart that the lines of a panel fall into few sets of the first-level cache."""
+    return max(2 * p.k, p.stride[1] * p.c) * np.dtype(p.dtype).itemsize >= _FAR
+
+
 @lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     """Return the taps, the number of tasks, the number of partial results and the integers of the launch."""
@@ -173,7 +219,8 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     pieces = -(-q // length)
     all_pieces = n * rows * pieces
     unit_tasks = -(-units // (units // min(units, -(-_TASKS // splits))))
-    pixels = _CHUNK_PIXELS if splits > 1 else _LARGE_CHUNK_PIXELS
+    copied = _copied(p)
+    pixels = _CHUNK_PIXELS if splits > 1 and not copied else _LARGE_CHUNK_PIXELS
     chunk = max(1, min(_RUNS, pixels // length))
     # Cache lines of a chunk of g for each of the tiles that run meanwhile.
     panel_rows = host_isa().tile_rows[min(MAX_VECTORS, -(-p.cg // numpy_lanes(p.dtype))) - 1]
@@ -182,7 +229,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     integers_ = (
         rows, q, p.k, h, w, p.c, *p.stride, pieces, length,
-        all_pieces, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size, fetched,
+        all_pieces, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size, fetched, int(copied),
     )  # fmt: skip
     return np.array(taps, np.int64), splits * unit_tasks, splits, integers_
 

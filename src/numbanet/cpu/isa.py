@@ -60,3 +60,13 @@ def host_isa() -> Isa:
     if {"avx2", "fma"} <= features:
         return AVX2
     return SSE2
+
+
+@lru_cache(maxsize=1)
+def fetches_ahead() -> bool:
+    """Return whether a kernel that goes through many rows at once shall prefetch those that it reads next.
+
+    On AMD's Zen cores that gains. Intel's find such rows themselves, and prefetches beside only delay the rest.
+    """
+    _, cpu, _ = target()
+    return cpu.startswith("znver")

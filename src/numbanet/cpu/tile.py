@@ -149,7 +149,10 @@ def _panel_tile(
         starts = [builder.inttoptr(builder.load(table), scalar_pointer) for table in tables]
         return [builder.gep(start, [first_column]) for start in starts]
 
-    # While the sums grow, memory brings what the store adds.
+    # While the sums grow, memory brings the lines that the store writes, and what it adds.
+    for pointer in out_pointers():
+        for j in range(vectors):
+            ir_prefetch(builder, builder.gep(pointer, [ir_int(j * vec.lanes)]), write=1)
     with builder.if_then(has_flag(builder, flags, RESIDUAL)):
         for pointer in out_pointers():
             for j in range(vectors):
@@ -283,6 +286,10 @@ def _outer_tile(
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     pointer_type = out.type
     zero = ir.Constant(ir.VectorType(out.type.pointee, vec.lanes), None)
+    for i in range(rows):
+        row = builder.gep(out, [builder.mul(ir_int(i), out_step)])
+        for j in range(vectors):
+            ir_prefetch(builder, builder.gep(row, [ir_int(j * vec.lanes)]), write=1)
     with Loop(builder, count, [zero] * (rows * vectors), "runs") as run:
         entry = builder.gep(runs, [builder.mul(run.index, ir_int(3))])
         g = builder.gep(builder.inttoptr(builder.load(entry), pointer_type), [offsets[0]])
