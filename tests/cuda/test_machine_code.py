@@ -3,13 +3,10 @@
 import pytest
 
 from numbanet.cuda.compile import Capability, Kernel
-from numbanet.cuda.conv_gemm import conv_gemm
-from numbanet.problem.conv import Epilogue
 from tests.cuda.machine_code import Report, report
+from tests.cuda.products import GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD
 
 CAPABILITIES = [(8, 0), (9, 0)]
-GEMM = [conv_gemm(vector, turned, Epilogue()) for vector in (True, False) for turned in (False, True)]
-GEMM.append(conv_gemm(True, False, Epilogue(True, True, "relu6")))
 
 
 def checked(kernel: Kernel, dtype: str, capability: Capability) -> Report:
@@ -32,3 +29,38 @@ def test_conv_gemm(kernel: Kernel, capability: Capability) -> None:
     if "vector" in kernel.name:
         assert found.opcodes["LDG.E.128"] >= 2 and found.opcodes["STG.E.128"] >= 2
         assert found.share("FFMA") > 0.6
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+@pytest.mark.parametrize("kernel", OTHERS + WINOGRAD, ids=lambda kernel: kernel.name)
+def test_other_float32_kernels(kernel: Kernel, capability: Capability) -> None:
+    checked(kernel, "float32", capability)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+@pytest.mark.parametrize("kernel", TENSOR, ids=lambda kernel: kernel.name)
+def test_tensor_core_kernels(kernel: Kernel, capability: Capability) -> None:
+    narrow = "bf16" in kernel.name
+    found = checked(kernel, "bfloat16" if narrow else "float32", capability)
+    assert found.shared_bytes == 49152
+    product = "HMMA.16816.F32.BF16" if narrow else "HMMA.1688.F32.TF32"
+    assert found.loop[product] in (16, 32)  # of one step of the reduction, or both
+    assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
+    assert sum(n for opcode, n in found.loop.items() if opcode.startswith("LDSM")) >= (6 if narrow else 0)
+
+
+@pytest.mark.parametrize("kernel", WARPGROUPS, ids=lambda kernel: kernel.name)
+def test_warpgroup_kernels(kernel: Kernel) -> None:
+    found = checked(kernel, "bfloat16", (9, 0, "a"))
+    assert found.loop["HGMMA.64x128x16.F32.BF16"] == 2
+    assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
+
+
+@pytest.mark.parametrize("kernel", PACKING, ids=lambda kernel: kernel.name)
+def test_packing(kernel: Kernel) -> None:
+    assert checked(kernel, "float32", (8, 0)).opcodes["STG.E.128"] == 1
+
+
+@pytest.mark.parametrize("kernel", NAIVE, ids=lambda kernel: kernel.name)
+def test_naive_kernels(kernel: Kernel) -> None:
+    assert checked(kernel, "float64", (8, 0)).opcodes["DFMA"] >= 1

@@ -25,6 +25,9 @@ Grid = tuple[int, int, int]
 class Executor(Protocol):
     """What runs kernels and owns the memory that they see."""
 
+    capability: tuple[Any, ...]
+    """Compute capability that kernels are compiled for."""
+
     def run(self, kernel: Kernel, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
         """Run a kernel over a grid of blocks."""
 
@@ -36,6 +39,9 @@ class Executor(Protocol):
 
     def upload(self, values: np.ndarray) -> Any:
         """Return a copy of a host array on the device, its axes in the same order in memory."""
+
+    def address(self, array: Any) -> int:
+        """Return where the first element of a device array lies in the device's memory."""
 
     def download(self, array: Any) -> np.ndarray:
         """Return a copy of a device array on the host, its axes in the same order in memory."""
@@ -148,3 +154,17 @@ def _number(content: bytes, dtype: np.dtype) -> np.ndarray:
 def stream_handle() -> int:
     """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
     return current().stream_handle()
+
+
+def aligned(*arrays: Any, size: int = 16) -> bool:
+    """Return whether the first element of each device array lies at a multiple of `size` bytes; None does."""
+    address = current().address
+    return all(array is None or address(array) % size == 0 for array in arrays)
+
+
+def capability() -> tuple[Any, ...]:
+    """Return the compute capability that kernels are compiled for, such as (9, 0, "a"); () where none can run."""
+    try:
+        return current().capability
+    except RuntimeError:
+        return ()

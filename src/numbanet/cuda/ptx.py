@@ -47,6 +47,16 @@ def _fields(builder: ir.IRBuilder, struct: ir.Value, count: int) -> list[ir.Valu
     return [builder.extract_value(struct, i) for i in range(count)]
 
 
+@intrinsic
+def zero(typingctx, source):
+    """Return zero, of the type that a pointer or an array holds."""
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(sig.return_type), 0)
+
+    return _element(source)(source), codegen
+
+
 # Addresses ------------------------------------------------------------------------------------------------------------
 
 
@@ -70,6 +80,16 @@ def shared_address(typingctx, array):
         return builder.ptrtoint(shared, _I32)
 
     return types.int32(array), codegen
+
+
+@intrinsic
+def load_shared(typingctx, address):
+    """Return the 32 bits at a shared address."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(builder.inttoptr(args[0], _I32.as_pointer(3)), align=4)
+
+    return types.uint32(types.int32), codegen
 
 
 # 128-bit accesses (9.7.9.8 ld, 9.7.9.12 st: .v4) ----------------------------------------------------------------------
@@ -219,6 +239,67 @@ def _multiply_accumulate(kind: str, depth: int) -> Callable:
 multiply_tf32 = _multiply_accumulate("tf32", 8)
 multiply_bf16 = _multiply_accumulate("bf16", 16)
 multiply_f16 = _multiply_accumulate("f16", 16)
+
+
+# Products of warpgroups, sm_90a only (9.7.16 wgmma) -------------------------------------------------------------------
+
+wgmma_fence = _statement(
+    "wgmma_fence", "wgmma.fence.sync.aligned;", "Order what was done to registers before the products that follow."
+)
+wgmma_commit = _statement(
+    "wgmma_commit", "wgmma.commit_group.sync.aligned;", "Close the group of products that were started."
+)
+fence_async = _statement(
+    "fence_async", "fence.proxy.async.shared::cta;",
+    "Let the asynchronous proxy, which reads a product's operands, see what this thread wrote to shared memory.",
+)  # fmt: skip
+
+
+def wgmma_wait(pending: int) -> Callable:
+    """Make the function that waits until at most `pending` groups of products are under way."""
+    return _statement(
+        f"wgmma_wait{pending}", f"wgmma.wait_group.sync.aligned {pending};", f"Wait for all but {pending} groups."
+    )
+
+
+def wgmma_bf16(columns: int, transposed_a: bool, transposed_b: bool) -> Callable:
+    """Make ``multiply(total, a, b)``: a warpgroup starts total += a b, where a is 64 x 16 and b 16 x `columns`.
+
+    Parameters
+    ----------
+    columns : int
+    transposed_a, transposed_b : bool
+        The operand lies in shared memory with neighbouring rows (of b: columns) side by side, not neighbours along the
+        reduction.
+
+    Notes
+    -----
+    `total` is a local array of columns / 2 float32, laid out as the PTX ISA says under "Register Fragments for
+    wgmma.mma_async.m64nNk16"; nothing may touch it until the product has been waited for. a and b are descriptors of
+    shared memory (uint64: "Matrix Descriptor Format").
+    """
+    count = columns // 2
+
+    def multiply(typingctx, total, a, b):
+        def codegen(context, builder, sig, args):
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            places = [builder.gep(data, [ir.Constant(_I32, i)]) for i in range(count)]
+            values = [builder.load(place) for place in places]
+            registers = ", ".join(f"${i}" for i in range(count))
+            text = (
+                f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16 {{{registers}}}, "
+                f"${2 * count}, ${2 * count + 1}, 1, 1, 1, {int(transposed_a)}, {int(transposed_b)};"
+            )
+            constraints = ",".join(["=f"] * count + [str(i) for i in range(count)] + ["l", "l"])
+            struct = _asm(builder, ir.LiteralStructType([_F32] * count), text, constraints, [*values, *args[1:]])
+            for place, value in zip(places, _fields(builder, struct, count)):
+                builder.store(value, place)
+            return context.get_dummy_value()
+
+        return types.void(total, types.uint64, types.uint64), codegen
+
+    multiply.__name__ = f"wgmma_m64n{columns}k16_bf16"
+    return intrinsic(multiply)
 
 
 # Conversions (9.7.9.21 cvt) and bits ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.launch import Grid
 from numbanet.device_array import DeviceArray, Memory, row_major
-from tests.cuda.ptx import warp  # noqa: F401  (registers the operations of warps)
+from tests.cuda.ptx import warp, warpgroup  # noqa: F401  (they register what warps and warpgroups do)
 from tests.cuda.ptx.instructions import OPERATIONS
 from tests.cuda.ptx.machine import DTYPES, Machine
 from tests.cuda.ptx.memory import GlobalMemory
@@ -95,6 +95,10 @@ class Interpreter:
         view = table.view()
         view.flags.writeable = False
         return view
+
+    def address(self, array: Any) -> int:
+        """Return the address of the first element: NumPy's own, for the alignment that a view's has on a GPU."""
+        return array.pointer if isinstance(array, DeviceArray) else int(array.__array_interface__["data"][0])
 
 
 class HostDevice(Interpreter):

@@ -254,7 +254,11 @@ def _move(m: Machine, i: Instruction, lanes: Lanes) -> None:
     if target.startswith("{") or source.startswith("{"):
         _move_parts(m, i, lanes)
     else:
+        under_way = m.pending.pop(source, None)  # a move to another name touches nothing
         m.write(target, m.read(source, _kind(i), lanes), lanes)
+        if under_way is not None:
+            m.pending[source] = under_way
+            m.pending.setdefault(target, np.zeros(m.count, np.int64))[lanes] = under_way[lanes]
 
 
 def _move_parts(m: Machine, i: Instruction, lanes: Lanes) -> None:
@@ -473,7 +477,11 @@ def _atomic(m: Machine, i: Instruction, lanes: Lanes) -> None:
 
 @operation("membar", "fence")
 def _fence(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    """One step runs a whole instruction, so that memory is always in order; a fence is no barrier."""
+    """One step runs a whole instruction: memory is in order, but for the asynchronous proxy. A fence is no barrier."""
+    if "proxy" in i.opcode:
+        if i.opcode != ("fence", "proxy", "async", "shared::cta"):
+            raise NotImplementedError(f"PTX opcode: {i.text}")
+        m.shared.fence(lanes)
 
 
 @operation("trap")

@@ -59,6 +59,8 @@ class Machine:
             "%laneid": lane % threads % 32, "%warpid": lane % threads // 32,
         }  # fmt: skip
         self.copies = CopyGroups(self.count)
+        self.products: Any = None  # what warpgroups multiply: see `tests.cuda.ptx.warpgroup`
+        self.pending: dict[str, np.ndarray] = {}  # registers whose product, of this number, has not been waited for
         self.alive = np.ones(self.count, bool)
         self.steps = 0
 
@@ -69,6 +71,8 @@ class Machine:
         dtype = DTYPES[kind]
         value = self.registers.get(operand)
         if value is not None:
+            if operand in self.pending and self.pending[operand][lanes].any():
+                raise Fault(f"register {operand} was read while a product into it was under way")
             known = self.known.get(operand)
             if known is not None and not known[lanes].all():
                 raise Fault(f"register {operand} was read before it was written")
@@ -87,6 +91,8 @@ class Machine:
         """Set a register in some lanes."""
         if register == "_":
             return
+        if register in self.pending:
+            self.pending[register][lanes] = 0
         dtype = self.program.registers[register]
         if value.dtype != dtype:
             value = _reinterpret(value, dtype)

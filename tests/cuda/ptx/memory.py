@@ -93,6 +93,8 @@ class SharedMemory:
         self._write_epoch, self._read_epoch = np.full((2, cells), -1), np.full((2, cells), -1)
         self.block_epoch = np.zeros(blocks, np.int64)
         self.warp_epoch = np.zeros(blocks * -(-threads // 32), np.int64)
+        # What the asynchronous proxy sees of each cell, and how many products that are under way read it.
+        self._fenced, self._used = np.zeros(cells, bool), np.zeros(cells, np.int32)
 
     def index(self, addresses: np.ndarray, size: int, lanes: np.ndarray) -> np.ndarray:
         """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
@@ -151,10 +153,30 @@ class SharedMemory:
             raise Fault("race in shared memory: two threads wrote, no barrier between")
         if self._conflict(cells, self._reader, self._read_epoch, lanes).any():
             raise Fault("race in shared memory: write to what another thread reads, no barrier between")
+        if self._used[cells].any():
+            raise Fault("race in shared memory: write to what a product that is under way reads")
+        self._fenced[cells] = False
         self._touch(cells, self._writer, self._write_epoch, lanes)
         if np.any(self._writer[cells] != lanes[:, None]):
             raise Fault("race in shared memory: two threads write at once")
         self._known[at[:, None] + np.arange(size)] = True
+
+    def fence(self, lanes: np.ndarray) -> None:
+        """Let the asynchronous proxy see what these threads wrote."""
+        self._fenced |= np.isin(self._writer, lanes)
+
+    def start(self, at: np.ndarray, size: int, lanes: np.ndarray) -> np.ndarray:
+        """Check reads by a product that starts; return the cells, for `end`."""
+        self.read(at, size, lanes)
+        cells = self._cells(at, size)
+        if not self._fenced[cells].all():
+            raise Fault("a product reads what was written without a fence for the asynchronous proxy")
+        self._used[cells] += 1
+        return cells
+
+    def end(self, cells: np.ndarray) -> None:
+        """A product that read these cells has been waited for."""
+        self._used[cells] -= 1
 
     def forget(self, at: np.ndarray, size: int) -> None:
         """Mark cells as unwritten: a copy into them is under way."""

@@ -1,0 +1,104 @@
+"""Copy operands to the form that tensor cores take: bfloat16, and channels in whole chunks of 16 bytes.
+
+Rounding to bfloat16 here, and not on the way to shared memory, reads an operand once where a filter of 3 x 3 would read
+it nine times; what is read nine times then has half the size, and comes by asynchronous copies, which know no
+conversion. A group's channels are filled up with zeros to whole chunks, so that one kernel serves every number of them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from numba import cuda
+from numba.cuda import types
+
+from numbanet.cuda import ptx
+from numbanet.cuda.compile import F32, I32, Int, Kernel, kernel
+from numbanet.cuda.division import divide, divisor
+from numbanet.cuda.launch import aligned, empty, launch
+from numbanet.cuda.mma_tile import Kind
+
+_THREADS = 256
+
+i32, f32 = types.int32, types.float32
+
+
+@lru_cache(maxsize=4)
+def pack(name: str, vector: bool) -> Kernel:
+    """Return the kernel of one kind of operand; `vector`: the width is a multiple of 4.
+
+    The source is (groups, rows, inner, width) and the target (groups, all_rows, inner, chunks), of 16 bytes a chunk.
+    """
+    narrow = name == "bf16"
+    lanes = 8 if narrow else 4
+    threads = _THREADS
+
+    @kernel(threads=_THREADS, config=name + (",vector" if vector else ""))
+    def packed(
+        size: Int, rows: Int, width: Int, chunks: Int, chunks_by: Int, chunks_shift: Int, inner: Int, inner_by: Int,
+        inner_shift: Int, all_rows: Int, rows_by: Int, rows_shift: Int, x: F32, y: I32,
+    ):  # fmt: skip
+        at = i32(cuda.blockIdx.x * threads + cuda.threadIdx.x)
+        if at >= size:
+            return
+        values = cuda.local.array(lanes, f32)
+        line = divide(at, (chunks_by, chunks_shift))
+        first = i32((at - line * chunks) * lanes)
+        above = divide(line, (inner_by, inner_shift))
+        group = divide(above, (rows_by, rows_shift))
+        row = i32(above - group * all_rows)
+        source = i32(((group * rows + row) * inner + line - above * inner) * width + first)
+        left = i32(width - first) if row < rows else i32(0)
+        for e in range(0, lanes, 4):
+            if vector:
+                if e < left:
+                    values[e], values[e + 1], values[e + 2], values[e + 3] = ptx.load4(x, i32(source + e))
+                else:
+                    values[e], values[e + 1], values[e + 2], values[e + 3] = f32(0), f32(0), f32(0), f32(0)
+            else:
+                for i in range(4):
+                    values[e + i] = x[i32(source + e + i)] if e + i < left else f32(0)
+        if narrow:
+            ptx.store4(y, i32(4 * at), (
+                i32(ptx.pack_bf16(values[0], values[1])), i32(ptx.pack_bf16(values[2], values[3])),
+                i32(ptx.pack_bf16(values[4], values[5])), i32(ptx.pack_bf16(values[6], values[7])),
+            ))  # fmt: skip
+        else:
+            ptx.store4(y, i32(4 * at), (
+                i32(ptx.float_bits(values[0])), i32(ptx.float_bits(values[1])),
+                i32(ptx.float_bits(values[2])), i32(ptx.float_bits(values[3])),
+            ))  # fmt: skip
+
+    return packed
+
+
+def filled(count: int, lanes: int) -> int:
+    """Return the next multiple of `lanes`."""
+    return -(-count // lanes) * lanes
+
+
+def operand(kind: Kind, x: Any, groups: int, rows: int, inner: int, width: int, all_rows: int = 0) -> Any:
+    """Return a float32 array of shape (groups, rows, inner, width) as tensor cores take it.
+
+    Parameters
+    ----------
+    kind : Kind
+    x : device array
+    groups, rows, inner, width : int
+        The width becomes the next multiple of a chunk.
+    all_rows : int
+        Rows that a group shall have, if more.
+    """
+    all_rows = max(rows, all_rows)
+    if kind.stored == "float32" and width % kind.lanes == 0 and all_rows == rows and aligned(x):
+        return x
+    chunks = filled(width, kind.lanes) // kind.lanes
+    y = empty((groups, all_rows, inner, chunks * kind.lanes), kind.stored)
+    size = groups * all_rows * inner * chunks
+    integers = (
+        size, rows, width, chunks, *divisor(max(chunks, 1)), inner, *divisor(inner), all_rows,
+        *divisor(max(all_rows, 1)),
+    )  # fmt: skip
+    launch(pack(kind.name, width % 4 == 0 and aligned(x)), (-(-size // _THREADS),), (*integers, x, y))
+    return y

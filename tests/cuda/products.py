@@ -1,0 +1,40 @@
+"""The kernels of products and convolutions, in the forms that spend most registers: for the tests of machine code."""
+
+from __future__ import annotations
+
+from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive
+from numbanet.cuda.conv_depthwise import depthwise, depthwise_weight
+from numbanet.cuda.conv_gemm import conv_gemm
+from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
+from numbanet.cuda.conv_weight import conv_gemm_weight
+from numbanet.cuda.matmul import gemm
+from numbanet.cuda.mma_tile import MMA
+from numbanet.cuda.pack import pack
+from numbanet.cuda.split import add_parts
+from numbanet.cuda.wgmma_tile import WGMMA
+from numbanet.problem.conv import Epilogue
+
+PLAIN, ALL = Epilogue(), Epilogue(True, True, "relu6")
+# On the tile of float32 products: every kind of access, and the longest epilogue.
+GEMM = [
+    conv_gemm(True, False, ALL), conv_gemm(True, True, PLAIN), conv_gemm(False, False, PLAIN),
+    conv_gemm(False, True, PLAIN), conv_gemm_weight(True), conv_gemm_weight(False),
+    gemm(True, False, True, ALL), gemm(False, True, True, PLAIN), gemm(True, True, False, PLAIN),
+]  # fmt: skip
+TENSOR = [
+    conv_mma(MMA, "bf16", False, True, ALL), conv_mma(MMA, "bf16", True, False, PLAIN),
+    conv_mma(MMA, "tf32", False, False, PLAIN), conv_mma(MMA, "tf32", True, True, PLAIN),
+    conv_mma_weight(MMA, "bf16"), conv_mma_weight(MMA, "tf32"),
+    matmul_mma.gemm(MMA, "bf16", True, False, True, ALL), matmul_mma.gemm(MMA, "tf32", False, True, True, PLAIN),
+]  # fmt: skip
+WARPGROUPS = [
+    conv_mma(WGMMA, "bf16", False, True, ALL), conv_mma(WGMMA, "bf16", True, False, PLAIN),
+    conv_mma_weight(WGMMA, "bf16"), matmul_mma.gemm(WGMMA, "bf16", False, False, True, PLAIN),
+]  # fmt: skip
+PACKING = [pack("bf16", True), pack("tf32", False)]
+WINOGRAD = [
+    conv_winograd.transform_input, conv_winograd.transform_weight(False), conv_winograd.transform_weight(True),
+    conv_winograd.transform_output(ALL),
+]  # fmt: skip
+OTHERS = [depthwise(True, 9, False, ALL), depthwise(False, 49, True, PLAIN), depthwise_weight(7), add_parts(ALL)]
+NAIVE = [conv_naive.forward, conv_naive.backward_input, conv_naive.backward_weight, matmul_naive.matmul]

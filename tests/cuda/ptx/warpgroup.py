@@ -1,0 +1,126 @@
+"""What four warps do together on sm_90a: asynchronous products of matrices in shared memory (PTX ISA, 9.7.16).
+
+Results are in their registers at once, but nobody may read them, or overwrite the operands, before their group has been
+waited for; operands must have been fenced for the asynchronous proxy, and registers by ``wgmma.fence``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tests.cuda.ptx.instructions import elements, operation
+from tests.cuda.ptx.machine import Lanes, Machine
+from tests.cuda.ptx.memory import Fault
+from tests.cuda.ptx.parse import Instruction
+
+_SIZE = 128  # threads of a warpgroup
+
+
+@dataclass
+class Products:
+    """The products of each warpgroup: their numbers and the cells of shared memory that they read."""
+
+    last: int = 0
+    fenced: set[int] = field(default_factory=set)
+    open: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    closed: dict[int, list[list[tuple[int, np.ndarray]]]] = field(default_factory=dict)
+
+
+def _groups(m: Machine, lanes: Lanes) -> np.ndarray:
+    """Return the first lanes of the warpgroups."""
+    if m.threads % _SIZE or len(lanes) % _SIZE or np.any(lanes.reshape(-1, _SIZE)[:, 0] % _SIZE):
+        raise Fault("a warpgroup diverged before an instruction that all its threads must reach together")
+    m.full_warps(lanes)
+    return lanes[::_SIZE]
+
+
+@operation("wgmma")
+def _wgmma(m: Machine, i: Instruction, lanes: Lanes) -> None:
+    if m.products is None:
+        m.products = Products()
+    groups, opcode = _groups(m, lanes), i.opcode
+    if opcode == ("wgmma", "fence", "sync", "aligned"):
+        m.products.fenced.update(groups.tolist())
+    elif opcode == ("wgmma", "commit_group", "sync", "aligned"):
+        for group in groups.tolist():
+            m.products.closed.setdefault(group, []).append(m.products.open.pop(group, []))
+    elif opcode == ("wgmma", "wait_group", "sync", "aligned"):
+        for group in groups.tolist():
+            _wait(m, group, int(i.operands[0]))
+    elif re.fullmatch(r"m64n\d+k16", opcode[4]) and opcode[1:4] + opcode[5:] == (
+        "mma_async", "sync", "aligned", "f32", "bf16", "bf16"
+    ):  # fmt: skip
+        for group in groups.tolist():
+            _multiply(m, i, group)
+    else:
+        raise NotImplementedError(f"PTX opcode: {i.text}")
+
+
+def _wait(m: Machine, group: int, pending: int) -> None:
+    m.products.fenced.discard(group)
+    closed = m.products.closed.get(group, [])
+    lanes = slice(group, group + _SIZE)
+    while len(closed) > pending:
+        for number, cells in closed.pop(0):
+            m.shared.end(cells)
+            for register in m.pending.values():
+                register[lanes][register[lanes] == number] = 0
+
+
+def _multiply(m: Machine, i: Instruction, group: int) -> None:
+    lanes = np.arange(group, group + _SIZE)
+    if group not in m.products.fenced:
+        raise Fault("a product without wgmma.fence before it")
+    columns = int(i.opcode[4].split("n")[1].split("k")[0])
+    if i.operands[3:6] != ("1", "1", "1"):
+        raise NotImplementedError(f"PTX scales of a product: {i.text}")
+    a, cells_a = _operand(m, i, i.operands[1], i.operands[6] == "1", 64, lanes)
+    b, cells_b = _operand(m, i, i.operands[2], i.operands[7] == "1", columns, lanes)
+    product = a @ b.T
+    m.products.last += 1
+    number = m.products.last
+    thread = np.arange(_SIZE)
+    row, column = thread // 32 * 16 + thread % 32 // 4, 2 * (thread % 4)
+    for place, register in enumerate(elements(i.operands[0])):
+        under_way = m.pending.pop(register, None)  # products into one register follow each other
+        value = m.read(register, "f32", lanes)
+        value = value + product[row + 8 * (place // 2 % 2), column + 8 * (place // 4) + place % 2]
+        m.write(register, value.astype(np.float32), lanes)
+        under_way = np.zeros(m.count, np.int64) if under_way is None else under_way
+        under_way[lanes] = number
+        m.pending[register] = under_way
+    m.products.open.setdefault(group, []).extend([(number, cells_a), (number, cells_b)])
+
+
+def _operand(
+    m: Machine, i: Instruction, name: str, turned: bool, count: int, lanes: Lanes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an operand as (places, 16) float32, and the cells that it lies in."""
+    bits = np.unique(m.read(name, "u64", lanes))
+    if len(bits) > 1:
+        raise Fault("the threads of a warpgroup disagree about a descriptor")
+    word = int(bits[0])
+    start, leading, stride = (((word >> shift) & 0x3FFF) << 4 for shift in (0, 16, 32))
+    swizzle = word >> 62
+    if swizzle == 0 or word >> 46 & 0xFFFF:
+        raise NotImplementedError(f"PTX descriptor {word:#x}: {i.text}")
+    width = 256 >> swizzle  # bytes of a line
+    if turned:  # chunks of 8 places, for each element of the reduction
+        place, k = np.meshgrid(np.arange(0, count, 8), np.arange(16), indexing="ij")
+        block = width // 2
+        offset = place // block * leading + k // 8 * stride + k % 8 * width + place % block * 2
+    else:  # chunks of 8 elements of the reduction, for each place
+        place, k = np.meshgrid(np.arange(count), np.arange(0, 16, 8), indexing="ij")
+        offset = place // 8 * stride + place % 8 * width + k * 2
+    address = start + offset.reshape(-1)
+    address ^= (address >> 7 & (width // 16 - 1)) << 4
+    readers = np.full(len(address), lanes[0])
+    at = m.shared.index(address, 16, readers)
+    cells = m.shared.start(at, 16, readers)
+    chunks = m.shared.bytes[at[:, None] + np.arange(16)].view(np.uint16).reshape(*place.shape, 8)
+    values = (chunks.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    values = values.swapaxes(1, 2) if turned else values
+    return np.ascontiguousarray(values).reshape(count, 16), cells

@@ -1,0 +1,133 @@
+"""Products on tensor cores, interpreted, against the definition with rounded operands in float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import dispatch
+from numbanet.candidate import Candidate
+from numbanet.cuda.conv_mma_kernels import conv_mma
+from numbanet.cuda.launch import executor
+from numbanet.cuda.mma_tile import MMA
+from numbanet.problem.base import Problem
+from numbanet.problem.conv import Epilogue
+from numbanet.problem.matmul import MatmulProblem
+from numbanet.reference import conv as reference
+from tests.cases import ConvCase
+from tests.cuda.ptx.executor import Interpreter
+from tests.cuda.ptx.memory import Fault
+from tests.cuda.rounding import rounded
+from tests.cuda.test_conv import arguments, named, operands, problem
+
+
+@pytest.fixture(autouse=True)
+def interpreted() -> Iterator[None]:
+    with executor(Interpreter()):
+        yield
+
+
+def chosen(p: Problem) -> Candidate:
+    found = dispatch.choose(p, "cuda")
+    assert found.name == "cuda.mma"
+    return found
+
+
+def close(found: np.ndarray, expected: np.ndarray, reduction: int) -> None:
+    """The products are exact, and the sums those of float32: the tolerance of the candidate is for rounded operands."""
+    assert np.abs(found - expected).max() <= 3e-6 * np.sqrt(reduction / 1000 + 1) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("kind", "which", "name"), [
+    ("bf16", "forward", "groups of odd size"),
+    ("bf16", "backward_input", "asymmetric padding with stride"),
+    ("bf16", "backward_weight", "groups of odd size"),
+    ("bf16", "backward_weight", "asymmetric padding with stride"),
+    ("tf32", "forward", "asymmetric padding with stride"),
+    ("tf32", "backward_input", "groups of odd size"),
+    ("tf32", "backward_weight", "asymmetric padding with stride"),
+])  # fmt: skip
+def test_convolutions(kind: str, which: str, name: str) -> None:
+    (case,) = named(name)
+    p = problem(case, which)
+    inputs, like = arguments(p, operands(p, name))
+    out = np.full_like(like, np.nan)
+    with nnet.precision(kind):
+        chosen(p).run(p, inputs, (out,), None)
+    close(out, getattr(reference, which)(p, *[None if v is None else rounded(v, kind) for v in inputs]), p.reduction)
+
+
+def test_an_epilogue_of_a_cut_reduction() -> None:
+    case = ConvCase("cut", 1, 64, 3, 3, 18, 3, 3, padding=1)
+    p = problem(case, "forward", epilogue=Epilogue(True, True, "relu6"))
+    a = operands(p, "cut")
+    out, x, weight = np.full_like(a["y"], np.nan), 8 * a["x"], a["weight"]
+    with nnet.precision("bf16"):
+        chosen(p).run(p, (x, weight, a["bias"], a["y"]), (out,), None)
+    wide = [v.astype(np.float64) for v in (a["bias"], a["y"])]
+    close(out, reference.forward(p, rounded(x, "bf16"), rounded(weight, "bf16"), *wide), p.reduction)
+
+
+@pytest.mark.parametrize("kind", ["bf16", "tf32"])
+@pytest.mark.parametrize(("a_rows", "b_rows", "m", "n", "k"), [(True, False, 131, 6, 20), (False, True, 7, 132, 13)])
+def test_matrices(kind: str, a_rows: bool, b_rows: bool, m: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(n)
+    a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n)).astype(np.float32)
+    p = MatmulProblem("forward", "float32", m, n, k, a_rows, b_rows)
+    inputs = a if a_rows else np.ascontiguousarray(a.T), b if b_rows else np.ascontiguousarray(b.T), None, None
+    out = np.full((m, n), np.nan, np.float32)
+    with nnet.precision(kind):
+        chosen(p).run(p, inputs, (out,), None)
+    close(out, rounded(a, kind) @ rounded(b, kind), k)
+
+
+def test_a_stack_of_matrices() -> None:
+    rng = np.random.default_rng(3)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 9), (2, 9, 7)))
+    index = np.array([[0, 2, 1], [1, 0, 1]])
+    p = MatmulProblem("forward", "float32", 5, 7, 9, True, True, batch=3)
+    out = np.full((3, 5, 7), np.nan, np.float32)
+    with nnet.precision("bf16"):
+        chosen(p).run(p, (a, b, None, None, index), (out,), None)
+    close(out, rounded(a, "bf16")[index[0]] @ rounded(b, "bf16")[index[1]], 9)
+
+
+def test_the_precision_decides() -> None:
+    p = problem(ConvCase("wide", 8, 256, 28, 28, 256, 3, 3, padding=1), "forward")
+    double = problem(ConvCase("wide", 8, 256, 28, 28, 256, 3, 3, padding=1), "forward", "float64")
+    for kind in ("tf32", "bf16"):
+        with nnet.precision(kind):
+            assert dispatch.choose(p, "cuda").name == "cuda.mma"
+            assert dispatch.choose(double, "cuda").name == "cuda.naive"
+    for kind in ("float32", "strict"):
+        with nnet.precision(kind):
+            reasons = {c.name: reason for c, reason in dispatch.verdicts(p, "cuda")}
+            assert reasons["cuda.mma"] == f"the precision is {kind!r}"
+
+
+def dropped(pattern: str) -> Callable[[str], str]:
+    return lambda text: re.sub(pattern, "", text)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (dropped(r"bar\.sync\s+0;"), "race"),
+    (dropped(r"cp\.async\.wait_group 1;"), "before anybody wrote"),
+    (lambda text: text.replace("wait_group 1", "wait_group 2"), "before anybody wrote"),
+    (lambda text: re.sub(r"cp\.async\.commit_group;", "", text, count=1), "before anybody wrote"),
+], ids=["no barrier", "no wait", "a loose wait", "a group less"])  # fmt: skip
+def test_broken_kernels_are_caught(
+    change: Callable[[str], str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (case,) = named("groups of odd size")
+    p = problem(case, "forward")
+    inputs, like = arguments(p, operands(p, case.name))
+    kernel = conv_mma(MMA, "bf16", False, False, Epilogue())
+    text = kernel.ptx("bfloat16", (8, 0))
+    assert change(text) != text
+    monkeypatch.setitem(kernel._ptx, ("bfloat16", (8, 0)), change(text))
+    with nnet.precision("bf16"), pytest.raises(Fault, match=message):
+        chosen(p).run(p, inputs, (np.full_like(like, np.nan),), None)
