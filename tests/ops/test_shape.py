@@ -10,7 +10,6 @@ import pytest
 import numbanet as nnet
 from numbanet import memory
 from numbanet.cpu import parallel
-from numbanet.cpu.copy import merged
 from numbanet.ops import shape as ops
 from numbanet.problem.shape import CopyProblem
 
@@ -82,8 +81,8 @@ def test_broadcast_and_many_axes(rng):
 def test_axes_that_lie_alike_are_merged():
     # From channels-last to row-major order, (N, C, H, W) = (2, 3, 4, 5): H and W become one axis.
     problem = CopyProblem("forward", "float32", (2, 3, 4, 5), (60, 1, 15, 3), (60, 20, 5, 1))
-    assert merged(problem) == [(2, 60, 60), (3, 1, 20), (20, 3, 1)]
-    assert merged(CopyProblem("forward", "float32", (2, 1, 4), (4, 9, 1), (4, 7, 1))) == [(8, 1, 1)]
+    assert problem.axes == [(2, 60, 60), (3, 1, 20), (20, 3, 1)]
+    assert CopyProblem("forward", "float32", (2, 1, 4), (4, 9, 1), (4, 7, 1)).axes == [(8, 1, 1)]
 
 
 def test_reshape_is_a_view_where_it_can_be(rng):

@@ -102,21 +102,6 @@ def copy_strided(task: Index, ints: I64, axes: I64, x: T, y: T):
                 y[o + a * ay + b * by] = x[i + a * ax + b * bx]
 
 
-Axis = tuple[int, int, int]  # size, stride in x, stride in y
-
-
-def merged(problem: CopyProblem) -> list[Axis]:
-    """Return the axes in the order of y's memory, those that lie alike in both arrays made one."""
-    axes: list[Axis] = []
-    given = zip(problem.shape, problem.x_strides, problem.y_strides)
-    for size, x_stride, y_stride in sorted((a for a in given if a[0] != 1), key=lambda axis: -abs(axis[2])):
-        if axes and axes[-1][1] == size * x_stride and axes[-1][2] == size * y_stride:
-            axes[-1] = (axes[-1][0] * size, x_stride, y_stride)
-        else:
-            axes.append((size, x_stride, y_stride))
-    return axes
-
-
 @dataclass(frozen=True, eq=False)
 class _Plan:
     kernel: Kernel
@@ -128,7 +113,7 @@ class _Plan:
 @lru_cache(maxsize=1024)
 def _plan(problem: CopyProblem) -> _Plan:
     """Choose the kernel and the inner axes a and b of a copy."""
-    axes = merged(problem)
+    axes = problem.axes
     b = axes.pop() if axes else (1, 1, 1)
     along = next((position for position, axis in enumerate(axes) if axis[1] == 1), len(axes) - 1)
     a = axes.pop(along) if axes else (1, 0, 0)

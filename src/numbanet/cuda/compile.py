@@ -6,7 +6,7 @@ A kernel is a flat function over scalars and typed pointers, as on the CPU::
     def relu(size: Int, x: T, y: T):
         ...
 
-``T`` stands for the floating dtype that the kernel is compiled for. Python source becomes PTX (numba-cuda and NVVM),
+``T`` stands for the floating dtype that the kernel is compiled for, as a pointer; ``Number`` is one number of it. Python source becomes PTX (numba-cuda and NVVM),
 and PTX becomes a cubin (nvJitLink); neither step needs a GPU or a driver. `numbanet.cuda.launch` runs the result.
 
 All of the package that knows numba-cuda is this file and `numbanet.cuda.ptx`.
@@ -34,17 +34,17 @@ from numba.cuda import dispatcher, types
 from numbanet import settings, trusted
 
 __all__ = [
-    "BF16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel", "Long",
-    "Real", "T", "device", "kernel",
+    "BF16", "F32", "F64", "FLOATS", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel",
+    "Long", "Number", "Real", "T", "device", "kernel",
 ]  # fmt: skip
 
 # Annotations of kernel parameters: they stand for the keys of _SCALARS and _POINTEES.
 if TYPE_CHECKING:
-    Int = Long = Real = Double = T = U8 = I32 = I64 = F32 = F64 = BF16 = I8 = I16 = U16 = U32 = U64 = Any
+    Int = Long = Real = Double = Number = T = U8 = I32 = I64 = F32 = F64 = BF16 = I8 = I16 = U16 = U32 = U64 = Any
 else:
-    Int, Long, Real, Double, T, U8, I32, I64, F32, F64, BF16, I8, I16, U16, U32, U64 = (
-        "Int", "Long", "Real", "Double", "T", "U8", "I32", "I64", "F32", "F64", "BF16", "I8", "I16", "U16", "U32",
-        "U64",
+    Int, Long, Real, Double, Number, T, U8, I32, I64, F32, F64, BF16, I8, I16, U16, U32, U64 = (
+        "Int", "Long", "Real", "Double", "Number", "T", "U8", "I32", "I64", "F32", "F64", "BF16", "I8", "I16", "U16",
+        "U32", "U64",
     )  # fmt: skip
 # Sizes and offsets are 32 bits wide where they may (the GPU's integer units are), 64 where a tensor may be huge.
 _SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32, "Double": types.float64}
@@ -53,7 +53,8 @@ _POINTEES = {
     "U8": types.uint8, "U16": types.uint16, "U32": types.uint32, "U64": types.uint64,
     "F32": types.float32, "F64": types.float64, "BF16": types.uint16,
 }  # fmt: skip
-_FLOATS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.uint16}
+# What T, and a scalar Number of that dtype, stand for.
+FLOATS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.uint16}
 
 Capability = tuple[Any, ...]
 """Compute capability, such as (9, 0); (9, 0, "a") adds the instructions that only that chip has (wgmma, TMA)."""
@@ -114,7 +115,7 @@ class Kernel:
         stem = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.name = f"{stem}[{config}]" if config else stem
         self.parameters = tuple(str(p.annotation) for p in inspect.signature(function).parameters.values())
-        unknown = [a for a in self.parameters if a != "T" and a not in _SCALARS and a not in _POINTEES]
+        unknown = [a for a in self.parameters if a not in ("T", "Number") and a not in _SCALARS and a not in _POINTEES]
         if unknown:
             raise TypeError(f"kernel {self.name}: unknown parameter annotation {unknown}")
         self.threads, self.blocks, self.shared_bytes = threads, blocks, shared_bytes
@@ -132,8 +133,10 @@ class Kernel:
         for annotation in self.parameters:
             if annotation in _SCALARS:
                 found.append(_SCALARS[annotation])
+            elif annotation == "Number":
+                found.append(FLOATS[dtype])
             else:
-                found.append(types.CPointer(_FLOATS[dtype] if annotation == "T" else _POINTEES[annotation]))
+                found.append(types.CPointer(FLOATS[dtype] if annotation == "T" else _POINTEES[annotation]))
         return types.void(*found)
 
     def ptx(self, dtype: str = "float32", capability: Capability = (8, 0)) -> str:

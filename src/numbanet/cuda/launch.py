@@ -49,6 +49,12 @@ class Executor(Protocol):
     def stream_handle(self) -> int:
         """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
 
+    def address(self, array: Any) -> int:
+        """Return where the first element of a device array lies in the device's memory."""
+
+    def addresses(self, arrays: Sequence[Any]) -> Any:
+        """Return a device array of int64 with the address of each of many device arrays."""
+
 
 _gpu: Executor | None = None  # the process's own, from the first use on
 _opening = threading.Lock()
@@ -168,3 +174,8 @@ def capability() -> tuple[Any, ...]:
         return current().capability
     except RuntimeError:
         return ()
+
+
+def addresses(arrays: Sequence[Any]) -> Any:
+    """Return a device array of int64 with the address of each of many device arrays: see `ptx.pointer_in`."""
+    return current().addresses(arrays)

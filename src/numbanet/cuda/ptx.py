@@ -71,6 +71,18 @@ def pointer(typingctx, array):
 
 
 @intrinsic
+def pointer_in(typingctx, like, table, index):
+    """Return the pointer, of the type of `like`, to global memory whose address a table of int64 holds."""
+
+    def codegen(context, builder, sig, args):
+        element = context.get_value_type(like.dtype)
+        address = builder.load(builder.gep(args[1], [args[2]]))
+        return builder.addrspacecast(builder.inttoptr(address, element.as_pointer(1)), element.as_pointer())
+
+    return like(like, table, index), codegen
+
+
+@intrinsic
 def shared_address(typingctx, array):
     """Return the shared address of an array's first element."""
 
@@ -380,13 +392,20 @@ def bits_float(typingctx, bits):
 
 def _shuffle(mode: str, clamp: int) -> Callable:
     def shuffle(typingctx, x, by):
-        if x not in (types.float32, types.int32, types.uint32):
-            raise TypeError(f"a shuffle moves 32 bits, got {x}")
+        if x not in (types.float32, types.int32, types.uint32, types.float64, types.int64):
+            raise TypeError(f"a shuffle moves 32 or 64 bits, got {x}")
+        text = f"shfl.sync.{mode}.b32 $0, $1, $2, {clamp}, -1;"
 
         def codegen(context, builder, sig, args):
-            bits = builder.bitcast(args[0], _I32)
-            text = f"shfl.sync.{mode}.b32 $0, $1, $2, {clamp}, -1;"
-            return builder.bitcast(_asm(builder, _I32, text, "=r,r,r", [bits, args[1]]), args[0].type)
+            if x.bitwidth == 32:
+                bits = _asm(builder, _I32, text, "=r,r,r", [builder.bitcast(args[0], _I32), args[1]])
+                return builder.bitcast(bits, args[0].type)
+            bits, half = builder.bitcast(args[0], _I64), ir.Constant(_I64, 32)
+            low, high = (
+                builder.zext(_asm(builder, _I32, text, "=r,r,r", [builder.trunc(part, _I32), args[1]]), _I64)
+                for part in (bits, builder.lshr(bits, half))
+            )
+            return builder.bitcast(builder.or_(low, builder.shl(high, half)), args[0].type)
 
         return x(x, types.int32), codegen
 

@@ -14,6 +14,10 @@ from numbanet.device_array import view_strides
 from numbanet.problem.base import Problem, choice, integer, plain, sizes
 
 
+Axis = tuple[int, int, int]
+"""Size, stride in x, and stride in y of an axis of a copy."""
+
+
 @dataclass(frozen=True)
 class CopyProblem(Problem):
     """y = x, element by element, from any strides to any strides (counted in elements).
@@ -25,6 +29,18 @@ class CopyProblem(Problem):
     shape: tuple[int, ...]
     x_strides: tuple[int, ...]
     y_strides: tuple[int, ...]
+
+    @property
+    def axes(self) -> list[Axis]:
+        """The axes in the order of y's memory, outermost first; those that lie alike in both arrays are one."""
+        axes: list[Axis] = []
+        given = zip(self.shape, self.x_strides, self.y_strides)
+        for size, x_stride, y_stride in sorted((a for a in given if a[0] != 1), key=lambda axis: -abs(axis[2])):
+            if axes and axes[-1][1] == size * x_stride and axes[-1][2] == size * y_stride:
+                axes[-1] = (axes[-1][0] * size, x_stride, y_stride)
+            else:
+                axes.append((size, x_stride, y_stride))
+        return axes
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,46 @@ from tests.cuda.ptx.machine import DTYPES, Machine
 from tests.cuda.ptx.memory import GlobalMemory
 from tests.cuda.ptx.parse import Program, parse
 
-_NONE = np.zeros(0, np.uint8)
+
+class Addresses(np.ndarray):
+    """A table of addresses; its content is known when a kernel runs, for then its arrays have theirs."""
+
+    arrays: tuple[Any, ...]
+
+
+def _span(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the memory from the lowest to the highest element, gaps included, and where in it the first one lies."""
+    if x.flags.c_contiguous:
+        return x, 0
+    steps = [stride * (size - 1) for stride, size in zip(x.strides, x.shape)]
+    lowest = sum(step for step in steps if step < 0)
+    forwards = x[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)]
+    extent = 1 + sum(map(abs, steps)) // x.itemsize if x.size else 0
+    return np.lib.stride_tricks.as_strided(forwards, (extent,), (x.itemsize,)), -lowest
+
+
+class _Places:
+    """The buffers that a kernel sees, and where in them its arrays begin."""
+
+    def __init__(self, arrays: Sequence[Any]):
+        tables = [a for a in arrays if isinstance(a, Addresses)]
+        listed = [a for table in tables for a in table.arrays]
+        given = [a for a in (*arrays, *listed) if isinstance(a, (np.ndarray, DeviceArray))]
+        self._spans = {id(a): _span(a) for a in given if isinstance(a, np.ndarray)}
+        buffers = {id(a): self._spans[id(a)][0] for a in given if isinstance(a, np.ndarray)}
+        buffers |= {id(a.memory.owner): a.memory.owner for a in given if isinstance(a, DeviceArray)}
+        self._numbers = {key: number for number, key in enumerate(buffers)}
+        self.memory = GlobalMemory(list(buffers.values()))
+        for table in tables:
+            self.memory.fill(self._numbers[id(table)], [self.address(a) for a in table.arrays])
+
+    def address(self, array: Any) -> int:
+        """Return the address of an array's first element."""
+        if isinstance(array, DeviceArray):
+            start = array.memory
+            return self.memory.address(self._numbers[id(start.owner)]) + array.pointer - start.pointer
+        return self.memory.address(self._numbers[id(array)]) + self._spans[id(array)][1]
+
 
 
 @lru_cache(maxsize=256)
@@ -35,29 +74,18 @@ def interpret(text: str, grid: Grid, threads: int, arguments: Sequence[Any], dyn
     grid : tuple of int
     threads : int
     arguments : sequence
-        NumPy arrays (written in place), device arrays of a `HostDevice`, numbers, or None for a null pointer.
+        NumPy arrays of any strides (written in place), device arrays of a `HostDevice`, numbers, or None for a null pointer.
     dynamic_bytes : int
         Dynamic shared memory.
     """
     parsed = program(text)
-    buffers: list[np.ndarray] = []
-    numbers: dict[int, int] = {}
-    for argument in arguments:
-        buffer = argument.memory.owner if isinstance(argument, DeviceArray) else argument
-        if isinstance(buffer, np.ndarray) and id(buffer) not in numbers:
-            numbers[id(buffer)] = len(buffers)
-            buffers.append(buffer)
-    memory = GlobalMemory(buffers)
-    values = []
+    places, values = _Places(arguments), []
+    memory = places.memory
     for argument, (kind, _) in zip(arguments, parsed.parameters, strict=True):
-        if isinstance(argument, DeviceArray):
-            start = argument.memory
-            argument = memory.address(numbers[id(start.owner)]) + argument.pointer - start.pointer
-        elif isinstance(argument, np.ndarray):
-            argument = memory.address(numbers[id(argument)])
-        dtype = DTYPES[kind]
+        if isinstance(argument, (np.ndarray, DeviceArray)):
+            argument = places.address(argument)
         value = np.array(0 if argument is None else argument)
-        values.append(value.astype(dtype)[()])
+        values.append(value.astype(DTYPES[kind])[()])
     steps = Machine(parsed, grid, threads, values, memory, dynamic_bytes).run(OPERATIONS)
     memory.write_back()
     return steps
@@ -97,8 +125,14 @@ class Interpreter:
         return view
 
     def address(self, array: Any) -> int:
-        """Return the address of the first element: NumPy's own, for the alignment that a view's has on a GPU."""
+        """Return the address of the first element: the host's, for the alignment that a view's has on a GPU."""
         return array.pointer if isinstance(array, DeviceArray) else int(array.__array_interface__["data"][0])
+
+    def addresses(self, arrays: Sequence[Any]) -> Addresses:
+        """Return a table that `interpret` fills in."""
+        table = np.zeros(len(arrays), np.int64).view(Addresses)
+        table.arrays = tuple(arrays)
+        return table
 
 
 class HostDevice(Interpreter):

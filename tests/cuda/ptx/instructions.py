@@ -63,9 +63,13 @@ def _sources(m: Machine, i: Instruction, lanes: Lanes, count: int) -> list[np.nd
 
 @operation("add", "sub")
 def _add(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    modifiers(i, "rn", "ftz")
+    how = modifiers(i, "rn", "rm", "rp", "rz", "ftz")
     a, b = _sources(m, i, lanes, 2)
-    m.write(i.operands[0], _flushed(i, a + b if i.opcode[0] == "add" else a - b), lanes)
+    result = a + b if i.opcode[0] == "add" else a - b
+    if how & {"rm", "rp", "rz"}:
+        exact = a.astype(np.longdouble) + (b if i.opcode[0] == "add" else -b)
+        result = _directed(result, exact, how)
+    m.write(i.operands[0], _flushed(i, result), lanes)
 
 
 def _wide(kind: str) -> np.dtype:
@@ -94,13 +98,25 @@ def _multiply(m: Machine, i: Instruction, lanes: Lanes) -> None:
     m.write(i.operands[0], _flushed(i, product), lanes)
 
 
+def _directed(nearest: np.ndarray, exact: np.ndarray, how: set[str]) -> np.ndarray:
+    """Return what is nearest, or for a directed rounding its neighbour where it lies on the wrong side."""
+    down, up = np.nextafter(nearest, -np.inf), np.nextafter(nearest, np.inf)
+    lower, upper = np.where(nearest > exact, down, nearest), np.where(nearest < exact, up, nearest)
+    if "rm" in how:
+        return lower.astype(nearest.dtype)
+    if "rp" in how:
+        return upper.astype(nearest.dtype)
+    return np.where(exact > 0, lower, upper).astype(nearest.dtype) if "rz" in how else nearest
+
+
 @operation("fma")
 def _fma(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    modifiers(i, "rn", "ftz")
+    how = modifiers(i, "rn", "rm", "rp", "rz", "ftz")
     a, b, c = _sources(m, i, lanes, 3)
     # A product of two float32 is exact in float64, one of two float64 nearly so in long double.
     wide = np.float64 if a.dtype == np.float32 else np.longdouble
-    m.write(i.operands[0], _flushed(i, (a.astype(wide) * b + c).astype(a.dtype)), lanes)
+    exact = a.astype(wide) * b + c
+    m.write(i.operands[0], _flushed(i, _directed(exact.astype(a.dtype), exact, how)), lanes)
 
 
 @operation("div", "rem")

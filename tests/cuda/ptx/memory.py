@@ -35,6 +35,11 @@ class GlobalMemory:
         """Return the address of a buffer."""
         return _BASE + self._starts[number]
 
+    def fill(self, number: int, addresses: list[int]) -> None:
+        """Set the content of a buffer of int64."""
+        start = self._starts[number]
+        self.bytes[start : start + 8 * len(addresses)] = np.array(addresses, np.int64).view(np.uint8)
+
     def index(self, addresses: np.ndarray, size: int) -> np.ndarray:
         """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
         if np.any(addresses % size):

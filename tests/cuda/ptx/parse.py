@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tests.cuda.ptx.calls import expand
+
 # Register classes of a ``.reg`` declaration.
 REGISTERS = {
     "pred": np.dtype(bool), "b16": np.dtype(np.uint16), "b32": np.dtype(np.uint32), "b64": np.dtype(np.uint64),
@@ -111,7 +113,7 @@ def _shared_variables(program: Program, text: str) -> None:
 
 def parse(text: str) -> Program:
     """Read the only entry point of a PTX text."""
-    text = re.sub(r"//.*", "", text)
+    text = re.sub(r"//.*", "", expand(text))
     if ".local" in text:
         raise NotImplementedError("local memory: the kernel's arrays did not fit into registers")
     program = Program()
