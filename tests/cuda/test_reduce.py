@@ -7,25 +7,22 @@ import re
 import numpy as np
 import pytest
 
-from numbanet.cuda.launch import executor
 from numbanet.cuda.reduce import column_sums, row_sums
 from numbanet.problem.reduce import ReduceProblem
-from tests.cuda.ptx.executor import Interpreter, interpret
+from tests.cuda.ptx.executor import interpret
 from tests.cuda.ptx.memory import Fault
 from tests.cuda.twins import compare, poison
 
 # (outer, reduced, inner): rows of a warp and of blocks, columns of one strip and of several, and tails of each.
 SIZES = [
     (9, 33, 1), (3, 8, 1), (2, 5000, 1), (1, 70001, 1), (1, 40000, 1), (3, 0, 1), (0, 4, 1), (1, 1, 1),
-    (2, 37, 3), (1, 700, 8), (3, 5, 132), (1, 0, 5), (1, 3000, 1025),
+    (2, 37, 3), (1, 700, 8), (3, 5, 132), (1, 0, 5), (1, 40, 1025),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_sums(sizes: tuple[int, int, int]) -> None:
     outer, reduced, inner = sizes
-    if outer * reduced * inner > 1e6:
-        outer, reduced, inner = 1, 40, 1025
     for dtype in ("float32", "float64") if outer * reduced * inner < 5000 else ("float32",):
         rng = np.random.default_rng(0)
         x = rng.standard_normal(outer * reduced * inner).astype(dtype) + dtype_one(dtype)
@@ -63,10 +60,12 @@ def test_planted_bugs_are_found() -> None:
         column_program((r"bar\.sync\s+0;", ""))
     with pytest.raises(Fault, match="outside"):  # a column too many
         column_program((r"setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)", r"setp.gt.s32\1"))
-    with pytest.raises((Fault, AssertionError)):
-        kernel = row_sums("float32", 1)
-        text = kernel.ptx("float32", (8, 0)).replace("shfl.sync.bfly.b32", "shfl.sync.down.b32", 1)
-        x, y = np.arange(33, dtype=np.float32), poison((1,), "float32")
-        interpret(text, (1, 1, 1), kernel.threads, (1, 33, 1.0, x, y))
-        assert y[0] == x.sum()
-    assert executor and Interpreter
+    kernel = row_sums("float32", 1)
+    text = kernel.ptx("float32", (8, 0))
+    x, y = np.arange(33, dtype=np.float32), poison((1,), "float32")
+    interpret(text, (1, 1, 1), kernel.threads, (1, 33, 1.0, x, y))
+    assert y[0] == x.sum()
+    changed = re.sub(r"(shfl\.sync\.bfly\.b32.*), 16, 31, -1", r"\1, 8, 31, -1", text)
+    assert changed != text
+    interpret(changed, (1, 1, 1), kernel.threads, (1, 33, 1.0, x, y))
+    assert y[0] != x.sum()

@@ -30,6 +30,12 @@ def warp_sum(value):
     return value
 
 
+@device
+def first_lane(value):
+    """Return the number of a warp's first thread, to each of its threads."""
+    return ptx.shuffle_idx(value, i32(0))
+
+
 @lru_cache(maxsize=16)
 def block_sum(threads: int) -> Any:
     """Return ``f(value, scratch)``: the sum over a block, to each of its threads; `scratch` has a number for each warp.

@@ -73,7 +73,7 @@ def cut(rows: int, columns: int, width: int, most: int = 0) -> Cut:
 
 @device
 def fold(scratch, t, across, width):
-    """Add up what the threads of each column left in `scratch[width t + lane]`; the first row of threads has the sums."""
+    """Add up what the threads of a column left in `scratch[width t + lane]`; the first row of threads has the sums."""
     cuda.syncthreads()
     half = i32(THREADS // 2)
     while half >= across:

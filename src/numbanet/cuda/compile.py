@@ -6,8 +6,9 @@ A kernel is a flat function over scalars and typed pointers, as on the CPU::
     def relu(size: Int, x: T, y: T):
         ...
 
-``T`` stands for the floating dtype that the kernel is compiled for, as a pointer; ``Number`` is one number of it. Python source becomes PTX (numba-cuda and NVVM),
-and PTX becomes a cubin (nvJitLink); neither step needs a GPU or a driver. `numbanet.cuda.launch` runs the result.
+``T`` stands for the floating dtype that the kernel is compiled for, as a pointer; ``Number`` is one number of it.
+Python source becomes PTX (numba-cuda and NVVM), and PTX becomes a cubin (nvJitLink); neither step needs a GPU or a
+driver. `numbanet.cuda.launch` runs the result.
 
 All of the package that knows numba-cuda is this file and `numbanet.cuda.ptx`.
 """

@@ -1,7 +1,7 @@
 """Copies between memory orders, and conversion between dtypes.
 
 Axes that lie alike in both arrays are one. If both are contiguous along the innermost axis, threads copy 16 bytes of a
-line; if each is contiguous along another axis (from channels-last to row-major order, say), tiles turn in shared memory.
+line; if each is contiguous along another axis (from channels-last to row-major order), tiles turn in shared memory.
 """
 
 from __future__ import annotations

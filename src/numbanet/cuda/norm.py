@@ -39,8 +39,9 @@ def _channel_statistics(dtype: str) -> Kernel:
             if c < channels:
                 for part in range(lane, parts, 32):
                     at = i32(part * 2 * channels + c)
+                    samples = part_count(rows, span, i32(part))
                     count, centre, squares = merged(
-                        count, centre, squares, part_count(rows, span, i32(part)), partial[at], partial[i32(at + channels)]
+                        count, centre, squares, samples, partial[at], partial[i32(at + channels)]
                     )
             count, centre, squares = warp_merged(count, centre, squares)
         if c < channels and lane == 0:
@@ -70,30 +71,34 @@ def _channel_statistics(dtype: str) -> Kernel:
 
 
 @lru_cache(maxsize=32)
-def _affine(dtype: str, wide: int, relu: bool, residual: bool) -> Kernel:
-    """Return the kernel ``y = activation((x - mean) * scale + shift + residual)``."""
+def affine(dtype: str, wide: int, relu: bool, residual: bool) -> Kernel:
+    """Return the kernel ``y = activation((x - mean) * scale + shift + residual)``.
+
+    It takes matrices one after the other; the numbers of each (mean, scale, shift of its columns) follow each other.
+    """
     number = real(dtype)
     zero = number(0)
     get, put = accesses(wide)
     words = ",".join([dtype, str(wide), *(["relu"] if relu else []), *(["residual"] if residual else [])])
 
     @kernel(threads=THREADS, blocks=4, config=words)
-    def affine(rows: Int, columns: Int, across: Int, span: Int, x: T, coefficients: T, added: T, y: T):
+    def normalise(rows: Int, columns: Int, across: Int, span: Int, x: T, coefficients: T, added: T, y: T):
         mean, scale = cuda.local.array(wide, number), cuda.local.array(wide, number)
         shift, values, more = (
             cuda.local.array(wide, number), cuda.local.array(wide, number), cuda.local.array(wide, number)
         )  # fmt: skip
         t = i32(cuda.threadIdx.x)
-        line = i32(t // across)
+        line, outer = i32(t // across), i32(cuda.blockIdx.z)
         column = i32((i32(cuda.blockIdx.y) * across + (t - line * across)) * wide)
         first = i32(i32(cuda.blockIdx.x) * span)
         last = i32(min(rows, first + span))
         if column < columns:
-            get(coefficients, column, mean)
-            get(coefficients, i32(columns + column), scale)
-            get(coefficients, i32(2 * columns + column), shift)
+            base = i32(outer * 3 * columns + column)
+            get(coefficients, base, mean)
+            get(coefficients, i32(base + columns), scale)
+            get(coefficients, i32(base + 2 * columns), shift)
             for row in range(i32(first + line), last, i32(THREADS // across)):
-                at = i32(row * columns + column)
+                at = i32((outer * rows + row) * columns + column)
                 get(x, at, values)
                 if residual:
                     get(added, at, more)
@@ -106,7 +111,7 @@ def _affine(dtype: str, wide: int, relu: bool, residual: bool) -> Kernel:
                     values[lane] = v
                 put(y, at, values)
 
-    return affine
+    return normalise
 
 
 def _statistics(problem: Any, inputs: Arrays, mean: Any, inverse: Any, coefficients: Any) -> None:
@@ -126,7 +131,7 @@ def _normalise(problem: Any, x: Any, coefficients: Any, residual: Any, y: Any) -
     rows, channels, dtype = problem.rows, problem.channels, problem.dtype
     wide = width(dtype, channels, x, coefficients, residual, y)
     layout = cut(rows, channels, wide, _ROWS_A_THREAD)
-    chosen = _affine(dtype, wide, problem.activation == "relu", residual is not None)
+    chosen = affine(dtype, wide, problem.activation == "relu", residual is not None)
     arrays = (x, coefficients, residual, y)
     launch(chosen, (layout.parts, layout.strips), (rows, channels, layout.across, layout.span, *arrays), dtype)
 

@@ -104,6 +104,20 @@ def load_shared(typingctx, address):
     return types.uint32(types.int32), codegen
 
 
+# Atomic addition of integers (9.7.13.5 atom); of floats there is none: chance would order the additions --------------
+
+
+@intrinsic
+def add_at(typingctx, target, index, value):
+    """Add an int32 to an element of global memory, and return what it was before."""
+
+    def codegen(context, builder, sig, args):
+        at = builder.addrspacecast(builder.gep(args[0], [args[1]]), _I32.as_pointer(1))
+        return builder.atomic_rmw("add", at, args[2], "monotonic")
+
+    return types.int32(target, types.int32, types.int32), codegen
+
+
 # 128-bit accesses (9.7.9.8 ld, 9.7.9.12 st: .v4) ----------------------------------------------------------------------
 
 

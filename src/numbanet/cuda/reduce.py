@@ -118,25 +118,30 @@ def column_sums(dtype: str, wide: int) -> Kernel:
 
 
 @kernel(threads=THREADS)
-def merge(results: Int, inner: Int, parts: Int, scale: Double, partial: F64, y: T):
-    """y[outer, i] = scale * sum over the parts of partial[outer, part, i], a warp a result."""
+def merge(results: Int, inner: Int, parts: Int, step: Int, start: Int, scale: Double, partial: F64, y: T):
+    """y[outer, i] = scale * sum over the parts of partial[start + (outer parts + part) step + i], a warp a result."""
     result = i32(i32(cuda.blockIdx.x) * _WARPS + (i32(cuda.threadIdx.x) >> 5))
     lane = i32(i32(cuda.threadIdx.x) & 31)
     outer = i32(result // inner)
-    base = i32(outer * parts * inner + (result - outer * inner))
+    base = i32(start + outer * parts * step + (result - outer * inner))
     total = f64(0)
     if result < results:
         for part in range(lane, parts, WARP):
-            total += partial[i32(base + part * inner)]
+            total += partial[i32(base + part * step)]
     total = warp_sum(total)
     if result < results and lane == 0:
         y[result] = total * scale
 
 
-def run_merge(outer: int, inner: int, parts: int, scale: float, partial: Any, y: Any, dtype: str) -> None:
-    """Add up partial sums (outer, parts, inner), in float64."""
-    results = outer * inner
-    launch(merge, (blocks(results, _WARPS),), (results, inner, parts, scale, partial, y), dtype)
+def run_merge(
+    outer: int, inner: int, parts: int, scale: float, partial: Any, y: Any, dtype: str, step: int = 0, start: int = 0
+) -> None:
+    """Add up partial sums (outer, parts, step) in float64: of the last axis, the `inner` numbers from `start` on.
+
+    With a step of 0 these are all.
+    """
+    numbers = (outer * inner, inner, parts, step or inner, start, scale)
+    launch(merge, (blocks(outer * inner, _WARPS),), (*numbers, partial, y), dtype)
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from numbanet.device_array import view_strides
 from numbanet.problem.base import Problem, choice, integer, plain, sizes
 
-
 Axis = tuple[int, int, int]
 """Size, stride in x, and stride in y of an axis of a copy."""
 

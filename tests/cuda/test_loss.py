@@ -1,0 +1,118 @@
+"""Softmax and losses on the GPU, against their definitions in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
+from numbanet.problem.margin import MarginProblem
+from numbanet.problem.softmax import SoftmaxProblem
+from tests.cuda.twins import agree, compare, poison, reference, run
+
+
+@pytest.mark.parametrize("sizes", [(9, 10, 1), (1, 1, 1), (3, 2051, 1), (2, 5, 37)], ids=str)
+@pytest.mark.parametrize("log", [True, False])
+def test_softmax(sizes: tuple[int, int, int], log: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, grad = (5 * rng.standard_normal((2, *sizes))).astype(np.float32)
+    compare(SoftmaxProblem("forward", "float32", log, *sizes), (x,), (poison(sizes, "float32"),), 2)
+    (y,) = run(SoftmaxProblem("forward", "float32", log, *sizes), (x,), (poison(sizes, "float32"),))
+    compare(SoftmaxProblem("backward_input", "float32", log, *sizes), (grad, y), (poison(sizes, "float32"),), 4)
+
+
+def test_softmax_of_special_numbers_and_float64() -> None:
+    rows = np.array([[1000.0, 0, -np.inf], [np.nan, 1, 2], [-1e4, -1e4, -1e4]])
+    x = rows.reshape(3, 3, 1)
+    (y,) = run(SoftmaxProblem("forward", "float64", False, 3, 3, 1), (x,), (poison(x.shape, "float64"),))
+    np.testing.assert_allclose(y[:, :, 0], [[1, 0, 0], [np.nan] * 3, [1 / 3] * 3], rtol=1e-15)
+
+
+# (rows, classes, reduction, smoothing): a warp and a block a row, several rows a block, one class.
+CASES = [(19, 10, "mean", 0.0), (5, 33, "none", 0.1), (2, 2100, "sum", 0.2), (3, 1, "mean", 0.0)]
+
+
+@pytest.mark.parametrize(("rows", "classes", "reduction", "smoothing"), CASES)
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_cross_entropy(rows: int, classes: int, reduction: str, smoothing: float, probabilities: bool) -> None:
+    rng = np.random.default_rng(rows)
+    for dtype in ("float32", "float64") if classes < 20 else ("float32",):
+        x = (3 * rng.standard_normal((rows, classes))).astype(dtype)
+        weight = (rng.random(classes) + 0.5).astype(dtype)
+        target = rng.dirichlet(np.ones(classes), rows).astype(dtype)
+        if not probabilities:
+            target = rng.integers(0, classes, rows)
+            target[0] = -100
+        fields = (dtype, rows, classes, probabilities, reduction, -100, smoothing)
+        saved, divisor = poison((2 * rows,), dtype), poison((1,), "float64")
+        outputs = [poison((rows,), dtype), saved, poison((1,), dtype), divisor]
+        forward = CrossEntropyProblem("forward", *fields)
+        losses, saved, total, divisor = run(forward, (x, target, weight), outputs)
+        if not probabilities:  # what is saved of ignored rows is the kernel's own
+            assert saved[:2].tolist() == [0, 0]
+            saved[:2] = 0
+        check_forward(forward, (x, target, weight), (losses, total, divisor))
+        grad = rng.standard_normal(rows if reduction == "none" else 1).astype(dtype)
+        dx = (poison((rows, classes), dtype),)
+        compare(CrossEntropyProblem("backward_input", *fields), (grad, x, target, weight, saved, divisor), dx, 4)
+        if probabilities:
+            compare(CrossEntropyProblem("backward_target", *fields), (grad, x, weight, saved, divisor), dx, 4)
+
+
+def check_forward(problem: CrossEntropyProblem, inputs: tuple, found: tuple) -> None:
+    rows, dtype = problem.rows, problem.dtype
+    shapes = ((rows,), (2 * rows,), (1,))
+    outputs = [*(poison(shape, dtype) for shape in shapes), poison((1,), "float64")]
+    losses, _, total, divisor = reference(problem, inputs, outputs)
+    bound = 64 * float(np.finfo(dtype).eps)
+    if problem.reduction == "none":
+        agree(found[0], losses, bound)
+    else:
+        agree(found[1], total, bound)
+    agree(found[2], divisor, bound)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_nll_and_squares(reduction: str) -> None:
+    rng = np.random.default_rng(1)
+    rows, classes = 300, 7
+    x, weight = rng.standard_normal((rows, classes)).astype(np.float32), rng.random(classes).astype(np.float32)
+    target = rng.integers(0, classes, rows)
+    target[::5] = 3
+    grad = rng.standard_normal(rows if reduction == "none" else 1).astype(np.float32)
+    outputs = (poison((rows,), "float32"), poison((1,), "float32"), poison((1,), "float64"))
+    problem = NLLProblem("forward", "float32", rows, classes, reduction, 3)
+    losses, total, divisor = run(problem, (x, target, weight), outputs)
+    kept = target != 3
+    expected = np.where(kept, -weight[target].astype(np.float64) * x[np.arange(rows), target], 0)
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    mean = weight[target[kept]].sum(dtype=np.float64) if reduction == "mean" else 1.0
+    np.testing.assert_allclose([total[0], divisor[0]], [expected.sum() / mean, mean], rtol=1e-6)
+    back = NLLProblem("backward_input", "float32", rows, classes, reduction, 3)
+    compare(back, (grad, target, weight, divisor), (poison(x.shape, "float32"),))
+
+    a, b = rng.standard_normal((2, 1027)).astype(np.float32)
+    values = poison(a.shape, "float32") if reduction == "none" else None
+    squares = MSEProblem("forward", "float32", a.size, reduction)
+    found, total, divisor = run(squares, (a, b), (values, poison((1,), "float32"), poison((1,), "float64")))
+    exact = (a.astype(np.float64) - b) ** 2
+    if reduction == "none":
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
+    else:
+        np.testing.assert_allclose(total[0], exact.sum() / divisor[0], rtol=1e-6)
+    grad = a if reduction == "none" else grad
+    back_squares = MSEProblem("backward_input", "float32", a.size, reduction)
+    compare(back_squares, (grad, a, b, divisor), (poison(a.shape, "float32"),))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("each", [True, False])
+def test_multi_margin(power: int, each: bool) -> None:
+    rng = np.random.default_rng(2)
+    x, weight = rng.standard_normal((5, 37)).astype(np.float32), rng.random(37).astype(np.float32)
+    target = rng.integers(0, 37, 5)
+    forward = MarginProblem("forward", "float32", 5, 37, power)
+    compare(forward, (x, target, weight, np.array([0.7])), (poison((5,), "float32"),), 2)
+    grad = rng.standard_normal(5 if each else 1).astype(np.float32)
+    backward = MarginProblem("backward_input", "float32", 5, 37, power, each)
+    compare(backward, (grad, x, target, weight, np.array([0.7, 0.3])), (poison(x.shape, "float32"),), 4)

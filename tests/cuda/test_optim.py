@@ -1,0 +1,97 @@
+"""Optimizer steps, norms and clipping of many arrays in one launch, and dropout's random bits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from numbanet.cuda.launch import executor
+from numbanet.cuda.optim import CANDIDATES
+from numbanet.problem.dropout import DropoutProblem
+from numbanet.problem.optim import RULES, ClipProblem, VectorNormProblem, optimizer_problem
+from numbanet.reference.dropout import random_words
+from tests.cuda.ptx.executor import Interpreter
+from tests.cuda.twins import compare, poison, run
+
+SIZES = (5, 4096, 1, 0, 4500)  # a tail, one whole piece, more than a piece
+# (rule, state that is used, options, coefficients)
+STEPS = [
+    ("sgd", (), (), (1.0, 0.01, 0.1, 0.9, 0.8)),
+    ("sgd", ("momentum_buffer",), ("first",), (1.0, 0.0, 0.1, 0.9, 0.8)),
+    ("sgd", ("momentum_buffer",), ("nesterov",), (-1.0, 0.01, 0.1, 0.9, 0.8)),
+    ("adam", ("exp_avg", "exp_avg_sq"), (), (1.0, 0.01, 0.99, 0.1, 0.999, 0.001, 0.01, 1.3, 1e-8)),
+    ("adam", ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), (), (1.0, 0.0, 1.0, 0.1, 0.999, 0.001, 0.01, 1.3, 1e-8)),
+    ("rmsprop", ("square_avg",), (), (1.0, 0.01, 0.1, 0.9, 0.1, 0.0, 1e-3)),
+    ("rmsprop", ("square_avg", "grad_avg", "momentum_buffer"), (), (1.0, 0.0, 0.1, 0.9, 0.1, 0.7, 1e-3)),
+    ("adagrad", ("sum",), (), (1.0, 0.01, 0.1, 1e-10)),
+    ("adadelta", ("square_avg", "acc_delta"), (), (1.0, 0.01, 0.5, 0.9, 0.1, 1e-6)),
+]
+
+
+def arrays(seed: int, dtype: str, positive: bool = False, sizes: tuple[int, ...] = SIZES) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    found = [rng.standard_normal(size).astype(dtype) for size in sizes]
+    return [np.abs(x) + np.dtype(dtype).type(0.5) for x in found] if positive else found
+
+
+@pytest.mark.parametrize(("rule", "used", "options", "coefficients"), STEPS)
+def test_every_rule(
+    rule: str, used: tuple[str, ...], options: tuple[str, ...], coefficients: tuple[float, ...]
+) -> None:
+    for dtype, sizes in (("float32", SIZES), ("float64", (5, 7))) if rule == "adam" else (("float32", SIZES),):
+        problem = optimizer_problem(rule, dtype, sizes, used, options)
+        signed = ("grad_avg", "momentum_buffer", "exp_avg")
+        state = [arrays(9 + k, dtype, name not in signed, sizes) if name in used else None
+                 for k, name in enumerate(RULES[rule])]  # fmt: skip
+        if rule == "rmsprop" and state[1] is not None:  # the square of the mean is no more than the mean of the squares
+            state[1] = [x / 10 for x in state[1]]
+        outputs = (arrays(1, dtype, False, sizes), *state)
+        compare(problem, (arrays(2, dtype, False, sizes), np.array(coefficients)), outputs, 2)
+
+
+def test_a_step_is_one_launch_and_takes_unaligned_arrays() -> None:
+    params = [np.ones(size + 1, np.float32)[1:] for size in SIZES]
+    problem = optimizer_problem("sgd", "float32", SIZES, ())
+    device = Interpreter()
+    with executor(device):
+        grads = arrays(3, "float32")
+        CANDIDATES["optimizer_step", "step"][0].run(problem, (grads, np.array([1, 0, 0.5, 0, 0.0])), (params,), None)
+    assert len(device.launched) == 1
+    for param, grad in zip(params, grads):
+        np.testing.assert_allclose(param, 1 - 0.5 * grad, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [2.0, 1.0, math.inf, -math.inf, 0.0, 2.5])
+def test_norms(order: float) -> None:
+    given = arrays(4, "float32")
+    given[4][100] = 0
+    problem = VectorNormProblem("forward", "float32", SIZES, order)
+    outputs = (poison((len(SIZES),), "float64"),)
+    compare(problem, (given,), outputs, 1e-6)
+    given[1][50] = np.nan
+    compare(problem, (given,), outputs, 1e-6)
+
+
+@pytest.mark.parametrize("function", ["scale", "clamp", "fill"])
+def test_clips(function: str) -> None:
+    given = arrays(5, "float32")
+    given[0][2] = np.nan if function != "fill" else 0
+    problem = ClipProblem("forward", "float32", function, SIZES)
+    compare(problem, (np.array([-0.25, 0.5]),), (given,))
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 5000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout_has_the_bits_of_every_other_device(size: int, dtype: str) -> None:
+    x = np.random.default_rng(6).standard_normal(size + 1).astype(dtype)
+    key = np.array([0xDEADBEEF12345678, 0xFEDCBA9800000003], np.uint64)
+    problem = DropoutProblem("forward", dtype, size, 0.3)
+    (y,) = run(problem, (x[:-1], key), (poison((size,), dtype),))
+    dropped = random_words(size, key) < problem.threshold
+    np.testing.assert_array_equal(y == 0, dropped)
+    compare(problem, (x[:-1], key), (poison((size,), dtype),))
+    compare(problem, (x[1:], key), (poison((size,), dtype),))
+    everything = DropoutProblem("forward", dtype, size, 1.0)
+    compare(everything, (x[:-1], key), (poison((size,), dtype),))
