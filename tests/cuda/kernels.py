@@ -70,11 +70,12 @@ def summing(dtype: str) -> list[Kernel]:
     """Return the kernels whose sums are float64, whatever they read."""
     n = lanes(dtype)
     return [
-        reduce.row_sums(dtype, n), reduce.piece_sums(dtype, n), reduce.column_sums(dtype, n), reduce.merge, total.finish,
-        moments.column_moments(dtype, n), norm._channel_statistics(dtype), norm_backward._coefficients(dtype),
-        norm_backward.gradient_sums(dtype, n, True, True), group_norm._statistics(dtype),
-        group_norm._coefficients(dtype), layer_norm._forward_kernel(dtype, 256), layer_norm._forward_kernel(dtype, 32),
-        layer_norm._backward_kernel(dtype, 256), layer_norm._parameter_kernel(dtype), optim.norm_kernel(dtype, "squares", n),
+        reduce.row_sums(dtype, n), reduce.piece_sums(dtype, n), reduce.column_sums(dtype, n), reduce.merge,
+        total.finish, moments.column_moments(dtype, n), norm._channel_statistics(dtype),
+        norm_backward._coefficients(dtype), norm_backward.gradient_sums(dtype, n, True, True),
+        group_norm._statistics(dtype), group_norm._coefficients(dtype), layer_norm._forward_kernel(dtype, 256),
+        layer_norm._forward_kernel(dtype, 32), layer_norm._backward_kernel(dtype, 256),
+        layer_norm._parameter_kernel(dtype), optim.norm_kernel(dtype, "squares", n),
         optim.norm_kernel(dtype, "largest", n), optim.norm_kernel(dtype, "power", 1), optim.merge_norms,
         loss._forward_kernel(dtype, 32, True), loss._forward_kernel(dtype, 256, False), loss._nll_kernel(dtype),
         loss._backward_kernel(dtype, 32, False), loss._backward_kernel(dtype, 256, True), loss._target_kernel(dtype),
@@ -87,10 +88,32 @@ def others(dtype: str) -> list[Kernel]:
     return [
         copy.copy_transposed(dtype), copy.copy_lines(dtype, 1), elementwise.elementwise_kernel("where", dtype, 1),
         softmax._rows(dtype, 32, True, False), softmax._rows(dtype, 256, False, True),
-        softmax._columns(dtype, False, False), margin._kernel(dtype, 32, True, True), extremum._kernel(dtype, True, True),
-        extremum._kernel(dtype, False, False), pool_adaptive._forward_kernel(dtype),
-        pool_adaptive._backward_kernel(dtype), pad._backward_kernel(dtype), response._forward_kernel(dtype),
-        response._shares_kernel(dtype), response._backward_kernel(dtype), unfold._kernel(dtype),
-        index._gather_kernel(dtype), pool_max.byte_positions, pool_max.word_positions, index.count_rows, index.add_up,
-        index.list_rows, index.put_in_order,
+        softmax._columns(dtype, False, False), margin._kernel(dtype, 32, True, True),
+        extremum._kernel(dtype, True, True), extremum._kernel(dtype, False, False),
+        pool_adaptive._forward_kernel(dtype), pool_adaptive._backward_kernel(dtype), pad._backward_kernel(dtype),
+        response._forward_kernel(dtype), response._shares_kernel(dtype), response._backward_kernel(dtype),
+        unfold._kernel(dtype), index._gather_kernel(dtype), pool_max.byte_positions, pool_max.word_positions,
+        index.count_rows, index.add_up, index.list_rows, index.put_in_order,
     ]  # fmt: skip
+
+
+def main() -> None:
+    """Assemble every kernel for both dtypes and two generations of GPUs; print what each takes.
+
+    Raises
+    ------
+    AssertionError
+        If one needs local memory.
+    """
+    from tests.cuda.machine_code import report
+
+    for dtype in ("float32", "float64"):
+        for kernel in (*streaming(dtype), *summing(dtype), *others(dtype)):
+            for capability in ((8, 0), (9, 0)):
+                found = report(kernel, dtype, capability)
+                print(f"{kernel.name:64} {capability} {found.registers:4} registers {found.shared_bytes:6} shared")
+                assert found.local_bytes == 0, kernel.name
+
+
+if __name__ == "__main__":
+    main()

@@ -59,6 +59,24 @@ def test_cross_entropy(rows: int, classes: int, reduction: str, smoothing: float
             compare(CrossEntropyProblem("backward_target", *fields), (grad, x, weight, saved, divisor), dx, 4)
 
 
+@pytest.mark.parametrize("label", [10, -1])
+def test_an_index_that_is_no_class_makes_the_loss_nan(label: int) -> None:
+    x, weight = np.ones((3, 10), np.float32), np.ones(10, np.float32)
+    target = np.array([1, label, -100])
+    outputs = [poison(shape, "float32") for shape in ((3,), (6,), (1,))]
+    fields = ("float32", 3, 10, False, "mean", -100, 0.0)
+    divisor = poison((1,), "float64")
+    given = (x, target, weight)
+    losses, saved, total, divisor = run(CrossEntropyProblem("forward", *fields), given, (*outputs, divisor))
+    assert np.isnan(total[0]) and np.isnan(losses).tolist() == [False, True, False]
+    grad = np.ones(1, np.float32)
+    backward = CrossEntropyProblem("backward_input", *fields)
+    (dx,) = run(backward, (grad, *given, saved, divisor), (poison(x.shape, "float32"),))
+    assert np.isnan(dx[1]).all() and (dx[2] == 0).all()
+    problem = NLLProblem("forward", "float32", 3, 10, "sum", -100)
+    assert np.isnan(run(problem, given, (outputs[0], outputs[2], divisor))[1][0])
+
+
 def check_forward(problem: CrossEntropyProblem, inputs: tuple, found: tuple) -> None:
     rows, dtype = problem.rows, problem.dtype
     shapes = ((rows,), (2 * rows,), (1,))

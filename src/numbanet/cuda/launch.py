@@ -40,9 +40,6 @@ class Executor(Protocol):
     def upload(self, values: np.ndarray) -> Any:
         """Return a copy of a host array on the device, its axes in the same order in memory."""
 
-    def address(self, array: Any) -> int:
-        """Return where the first element of a device array lies in the device's memory."""
-
     def download(self, array: Any) -> np.ndarray:
         """Return a copy of a device array on the host, its axes in the same order in memory."""
 

@@ -1,8 +1,8 @@
 """Cross entropy and negative log-likelihood, a team of threads a row: one fused pass forward, one backward.
 
 A block writes the losses of its rows and, in float64, their sum and the sum of what a mean divides by; `finish` adds
-these up in the order of the blocks. Cross entropy keeps of each row its largest score and the logarithm of the sum of
-exponentials, which is all that the backward pass needs.
+these up in the order of the blocks. An index that is no class makes the loss NaN. Cross entropy keeps of each row its
+largest score and the logarithm of the sum of exponentials, which is all that the backward pass needs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARTS = 1024  # blocks at most
 def _forward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
     """Return the kernel; the target holds probabilities, or indices."""
     number = real(dtype)
-    zero = number(0)
+    zero, nan = number(0), number(float("nan"))
     statistics, (team_sum, _) = row_statistics(dtype, threads), team(threads)
     cells, teams = max(1, threads // 32), THREADS // threads
 
@@ -66,10 +66,12 @@ def _forward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
                     loss, top, logarithm = zero, zero, zero
                 elif probabilities:
                     weight_sum += f64(1)
-                else:
+                elif label >= 0 and label < classes:
                     w = weight[i32(label)]
                     loss += keep * w * (logarithm - (x[i32(start + label)] - top))
                     weight_sum += f64(w)
+                else:
+                    loss = nan
                 losses[row] = loss
                 saved[i32(2 * row)], saved[i32(2 * row + 1)] = top, logarithm
                 loss_sum += f64(loss)
@@ -93,7 +95,7 @@ def _forward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
 def _backward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
     """Return the kernel dx = g (mass softmax(x) - w (keep t + share)), mass the sum of all w (keep t + share)."""
     number = real(dtype)
-    zero = number(0)
+    zero, nan = number(0), number(float("nan"))
     team_sum, _ = team(threads)
     cells, teams = max(1, threads // 32), THREADS // threads
 
@@ -119,8 +121,10 @@ def _backward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
                 for i in range(t, count, threads):
                     mass += weight[i] * share
                 mass = team_sum(mass, scratch)
-            if label != ignore:
+            if label >= 0 and label < classes:
                 mass += keep * weight[i32(label)]
+            elif label != ignore:
+                mass = nan
         g = number(f64(grad[i32(row * step)]) / divisor[0])
         top, logarithm = saved[i32(2 * row)], saved[i32(2 * row + 1)]
         for i in range(t, count, threads):
@@ -163,7 +167,7 @@ def _target_kernel(dtype: str) -> Kernel:
 def _nll_kernel(dtype: str) -> Kernel:
     """Return the kernel of losses -w x[target], and the blocks' sums of losses and weights; a thread a row."""
     number = real(dtype)
-    zero = number(0)
+    zero, nan = number(0), number(float("nan"))
     team_sum, _ = team(THREADS)
     cells = THREADS // 32
 
@@ -179,9 +183,11 @@ def _nll_kernel(dtype: str) -> Kernel:
                 label = target[row]
                 loss = zero
                 if label != ignore:
-                    loss = -weight[i32(label)] * x[i32(row * classes + label)]
+                    loss = nan
+                    if label >= 0 and label < classes:
+                        loss = -weight[i32(label)] * x[i32(row * classes + label)]
+                        weight_sum += f64(weight[i32(label)])
                     loss_sum += f64(loss)
-                    weight_sum += f64(weight[i32(label)])
                 losses[row] = loss
         loss_sum, weight_sum = team_sum(loss_sum, scratch), team_sum(weight_sum, scratch)
         if cuda.threadIdx.x == 0:

@@ -74,7 +74,8 @@ def interpret(text: str, grid: Grid, threads: int, arguments: Sequence[Any], dyn
     grid : tuple of int
     threads : int
     arguments : sequence
-        NumPy arrays of any strides (written in place), device arrays of a `HostDevice`, numbers, or None for a null pointer.
+        NumPy arrays of any strides (written in place), device arrays of a `HostDevice`, numbers, or None for a null
+        pointer.
     dynamic_bytes : int
         Dynamic shared memory.
     """
