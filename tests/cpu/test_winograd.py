@@ -85,6 +85,7 @@ SHAPES = [
     (1, 130, 6, 7, 80, 0),
     (9, 48, 10, 12, 208, 1),
     (2, 20, 35, 35, 65, 1),
+    (18, 170, 7, 8, 180, 1),
     (2, 9, 3, 3, 7, 4),
 ]
 
@@ -95,8 +96,8 @@ def test_corners(shape, rng, monkeypatch):
     expected = results(*arrays, padding)
     real = memory.empty
 
-    def poisoned(shape, dtype):
-        out = real(shape, dtype)
+    def poisoned(*arguments):
+        out = real(*arguments)
         out.view(np.uint8).fill(255)
         return out
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.cpu.tile import MAX_VECTORS, epilogue_flags
 from numbanet.cpu.winograd import POINTS, TILE
@@ -12,11 +14,13 @@ from numbanet.cpu.winograd_tile import CHANNEL_PITCH, SPARE_ROWS
 from numbanet.problem.conv import ConvProblem
 
 SHAPE = 16  # integers of a plan that describe the problem; those of the cut follow
-_TASKS = 16  # as many tasks at least, where the problem allows it
-_MOST_TILES = 32  # tiles of a block
+_TASKS = 16  # as many tasks at least, where the blocks of tiles allow it,
+_FEW_TASKS = 4  # and so many by cutting panels too, each of which transforms the input again
+# Tiles of a block: the fewest and the most. Every block goes through the whole transformed weight, so one that no cache
+# near the core holds (bytes, up to which a line counts) asks for larger blocks.
+_BLOCK_TILES = ((1 << 20, 24, 32), (1 << 22, 32, 48), (1 << 62, 48, 64))
 _LEAST_WIDTH = 2  # vectors of a panel; few tiles have narrow panels, to make more tasks
 _FEWEST = 64  # up to so many tiles are one block, whose input is transformed ahead
-_FEW_TILES = 12  # a block with fewer is cut no further
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,11 @@ def plan_of(p: ConvProblem) -> Plan:
         panels = min(-(-columns // _LEAST_WIDTH), max(panels, 8))
         tile_parts, panel_parts = 1, panels
     else:
-        tile_parts = max(1, min(_TASKS, tiles // _FEW_TILES))
-        panel_parts = 1
-        blocks = tile_parts * -(-units // (tile_parts * _MOST_TILES // 2))
+        weight_bytes = POINTS * c * columns * vector * np.dtype(p.dtype).itemsize
+        fewest, most_tiles = next(line[1:] for line in _BLOCK_TILES if weight_bytes <= line[0])
+        tile_parts = max(1, min(_TASKS, tiles // fewest))
+        panel_parts = min(panels, -(-_FEW_TASKS // tile_parts))
+        blocks = tile_parts * -(-units // (tile_parts * most_tiles // 2))
     most = 2 * -(-units // blocks)
     in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
     out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
