@@ -290,8 +290,8 @@ def winograd(
                         _prefetch_inputs(ints, x, last + now, min(tiles, last + soon))
                     multiply(
                         width, many_rows, all_rows, offset(inputs, (part * POINTS + point) * in_step),
-                        offset(weights, point * step), offset(products, point * out_step), end - begin, part,
-                        MAX_VECTORS * vector,
+                        offset(weights, point * step), offset(weights, (point + 1) * step),
+                        offset(products, point * out_step), end - begin, part, MAX_VECTORS * vector,
                     )  # fmt: skip
             _transform_outputs(ints, products, out_step, first, last, column * vector, width, bias, flags, residual, y)
     give_slot(slots, slot)

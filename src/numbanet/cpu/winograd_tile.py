@@ -13,7 +13,8 @@ from numba.extending import intrinsic
 from numbanet.cpu.compile import device
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_int, ir_switch
 from numbanet.cpu.isa import host_isa
-from numbanet.cpu.simd import Vec, ir_call, ir_load, ir_splat, ir_store, offset, vector_of
+from numbanet.cpu.prefetch import ir_prefetch
+from numbanet.cpu.simd import Vec, ir_call, ir_load, ir_splat, ir_store, lanes, offset, vector_of
 from numbanet.cpu.tile import MAX_VECTORS, tile_rows
 
 CHANNEL_PITCH = 64  # elements from a row of transformed input to the next: the most channels of one product
@@ -26,13 +27,14 @@ def _few_rows(rows: int) -> int:
 
 
 def _multiply(
-    builder: ir.IRBuilder, vec: Vec, rows: int, vectors: int, a: ir.Value, b: ir.Value, out: ir.Value,
-    channels: ir.Value, accumulate: ir.Value,
+    builder: ir.IRBuilder, vec: Vec, rows: int, vectors: int, a: ir.Value, b: ir.Value, ahead: ir.Value,
+    out: ir.Value, channels: ir.Value, accumulate: ir.Value,
 ) -> None:  # fmt: skip
     zero = ir.Constant(ir.VectorType(b.type.pointee, vec.lanes), None)
     with Loop(builder, channels, [zero] * (rows * vectors), "channels") as channel:
         row = builder.gep(b, [builder.mul(channel.index, ir_int(vectors * vec.lanes))])
         columns = [ir_load(builder, builder.gep(row, [ir_int(j * vec.lanes)]), vec) for j in range(vectors)]
+        ir_prefetch(builder, builder.gep(ahead, [builder.mul(channel.index, ir_int(vec.lanes))]), locality=2)
         here = builder.gep(a, [channel.index])
         sums = []
         for i in range(rows):
@@ -52,7 +54,7 @@ def _multiply(
 
 
 @intrinsic
-def multiply_tile(typingctx, width, few, a, b, out, channels, accumulate):
+def multiply_tile(typingctx, width, few, a, b, ahead, out, channels, accumulate):
     """Compute one register tile of ``out (+)= a @ b``.
 
     Parameters
@@ -65,6 +67,8 @@ def multiply_tile(typingctx, width, few, a, b, out, channels, accumulate):
         Rows of `channels` elements, `CHANNEL_PITCH` apart.
     b : pointer
         `channels` rows of `width` vectors, without gaps.
+    ahead : pointer
+        `channels` cache lines from here on are fetched into the second-level cache meanwhile.
     out : pointer
         Rows `MAX_VECTORS` vectors apart.
     channels : int
@@ -85,7 +89,7 @@ def multiply_tile(typingctx, width, few, a, b, out, channels, accumulate):
         ir_switch(builder, case, range(2, 2 * MAX_VECTORS + 2), emit)
         return context.get_dummy_value()
 
-    return types.void(i64, i64, a, b, out, i64, i64), codegen
+    return types.void(i64, i64, a, b, ahead, out, i64, i64), codegen
 
 
 @device
@@ -102,15 +106,23 @@ def row_plan(count, width):
 
 
 @device
-def multiply(width, many_rows, all_rows, a, b, out, channels, accumulate, pitch):
-    """Compute all rows of ``out (+)= a @ b``, as `row_plan` cut them; `pitch` is that of `out`."""
+def multiply(width, many_rows, all_rows, a, b, following, out, channels, accumulate, pitch):
+    """Compute all rows of ``out (+)= a @ b``, as `row_plan` cut them; `pitch` is that of `out`.
+
+    The tiles fetch what lies at `following`, where the next b is, a part of it each.
+    """
     rows = tile_rows(width)
+    part = 0
     for m in range(0, many_rows, rows):
         multiply_tile(
-            width, 0, offset(a, m * CHANNEL_PITCH), b, offset(out, m * pitch), channels, accumulate
+            width, 0, offset(a, m * CHANNEL_PITCH), b, offset(following, part), offset(out, m * pitch), channels,
+            accumulate,
         )  # fmt: skip
+        part = min(part + channels * lanes(b), channels * (width - 1) * lanes(b))
     rows = 4 if rows > 4 else 2
     for m in range(many_rows, all_rows, rows):
         multiply_tile(
-            width, 1, offset(a, m * CHANNEL_PITCH), b, offset(out, m * pitch), channels, accumulate
+            width, 1, offset(a, m * CHANNEL_PITCH), b, offset(following, part), offset(out, m * pitch), channels,
+            accumulate,
         )  # fmt: skip
+        part = min(part + channels * lanes(b), channels * (width - 1) * lanes(b))
