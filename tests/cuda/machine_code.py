@@ -49,7 +49,7 @@ def _tool(name: str) -> str:
     return str(found[0])
 
 
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(?:.*`\((\.L_x_\d+)\))?")
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)(?:.*`\((\.L_x_\d+)\))?")
 _MATH = ("FFMA", "HMMA", "HGMMA", "DFMA")
 
 

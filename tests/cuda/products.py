@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive
+from numbanet.cuda.compile import Kernel
 from numbanet.cuda.conv_depthwise import depthwise, depthwise_weight
 from numbanet.cuda.conv_gemm import conv_gemm
 from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
@@ -13,6 +14,12 @@ from numbanet.cuda.pack import pack
 from numbanet.cuda.split import add_parts
 from numbanet.cuda.wgmma_tile import WGMMA
 from numbanet.problem.conv import Epilogue
+
+
+def operand_dtype(kernel: Kernel) -> str:
+    """Return what T stands for in a kernel on tensor cores."""
+    return "bfloat16" if "bf16" in kernel.name else "float32"
+
 
 PLAIN, ALL = Epilogue(), Epilogue(True, True, "relu6")
 # On the tile of float32 products: every kind of access, and the longest epilogue.

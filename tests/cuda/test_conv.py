@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+import numbanet as nnet
 from numbanet import dispatch
 from numbanet.candidate import Candidate
-from numbanet.cuda import conv_direct, split
+from numbanet.cpu import winograd
+from numbanet.cuda import conv_direct, conv_winograd, split
+from numbanet.cuda.conv_gemm import conv_gemm
 from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import current, executor
 from numbanet.problem.conv import ConvProblem, Epilogue, conv2d_problem
 from numbanet.reference import conv as reference
 from tests.cases import CONV_CASES, ConvCase
 from tests.cuda.ptx.executor import Interpreter
+from tests.cuda.ptx.memory import Fault
 
 PASSES = ("forward", "backward_input", "backward_weight")
 PLAIN = Epilogue()
@@ -25,7 +30,8 @@ PLAIN = Epilogue()
 CASES = [
     "one pixel", "pointwise, stride 2", "3x3, stride 2, odd size", "different strides, pads and dilations",
     "asymmetric padding with stride", "stride above the filter, grouped", "padding above the filter, few channels",
-    "filter as large as the input", "groups of odd size", "groups of four channels, stride 2, 5x5",
+    "3x3, padding 2 above and 1 to the left", "filter as large as the input", "groups of odd size",
+    "groups of four channels, stride 2, 5x5",
     "depthwise", "depthwise, stride 2", "depthwise, padding above the input",
 ]  # fmt: skip
 DOUBLE_CASES = ["asymmetric padding with stride", "groups of odd size", "stride above the filter, grouped"]
@@ -99,14 +105,55 @@ def test_an_epilogue(case: ConvCase, dtype: str) -> None:
     check(p, dispatch.choose(p, "cuda"), (a["x"], a["weight"], 3 * a["bias"], a["y"]), a["y"])
 
 
-@pytest.mark.parametrize("activation", ["relu", "relu6"])
-def test_an_activation_keeps_nan(activation: str) -> None:
-    p = problem(ConvCase("nan", 1, 4, 1, 3, 4, 1, 1), "forward", "float32", Epilogue(activation=activation))
+def test_an_activation_keeps_nan() -> None:
+    p = problem(ConvCase("nan", 1, 4, 1, 3, 4, 1, 1), "forward", "float32", Epilogue(True, True, "relu6"))
     a = operands(p, "nan")
     a["x"][0, 0, 1, 2] = np.nan
     out = np.zeros_like(a["y"])
-    dispatch.choose(p, "cuda").run(p, (a["x"], a["weight"], None, None), (out,), None)
+    dispatch.choose(p, "cuda").run(p, (a["x"], a["weight"], a["bias"], a["y"]), (out,), None)
     assert np.isnan(out[0, 0, 1]).all() and np.isfinite(out[0, 0, [0, 2]]).all()
+
+
+def test_winograd_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_winograd, "_LEAST", 3)
+    monkeypatch.setattr(conv_winograd, "_CHUNK", 0)
+    p = problem(ConvCase("chunks", 2, 4, 6, 9, 8, 3, 3, padding=1), "forward", "float32", Epilogue(True, True, "relu6"))
+    a = operands(p, "chunks")
+    (winograd,) = [c for c, _ in dispatch.verdicts(p, "cuda") if c.name == "cuda.winograd"]
+    check(p, winograd, (a["x"], a["weight"], 3 * a["bias"], a["y"]), a["y"])
+    assert sum("transform_input" in name for name in current().launched) == 4
+
+
+def test_the_points_of_winograd_are_those_of_the_cpu() -> None:
+    assert (conv_winograd.A, conv_winograd.B) == (winograd.A, winograd.B)
+
+
+def test_the_precision_decides_about_winograd() -> None:
+    p = conv2d_problem("forward", (32, 256, 28, 28), (256, 256, 3, 3), "float32", padding=1)
+    assert dispatch.choose(p, "cuda").name == "cuda.winograd"
+    with nnet.precision("strict"):
+        assert dispatch.choose(p, "cuda").name == "cuda.gemm"
+
+
+BROKEN = {
+    "no barrier": lambda text: re.sub(r"bar\.sync\s+0;", "", text),
+    "another buffer": lambda text: re.sub(r"(xor\.b32\s+%r\d+, %r\d+, )1;", r"\g<1>0;", text),
+    "a place too many": lambda text: text.replace("setp.lt.s32", "setp.le.s32").replace("setp.ge.s32", "setp.gt.s32"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_kernels_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = named("groups of odd size")
+    p = problem(case, "forward")
+    inputs, like = arguments(p, operands(p, case.name))
+    kernel = conv_gemm(False, False, PLAIN)
+    text = kernel.ptx()
+    broken = BROKEN[name](text)
+    assert broken != text
+    monkeypatch.setitem(kernel._ptx, ("float32", (8, 0)), broken)
+    with pytest.raises((Fault, AssertionError)):
+        check(p, conv_direct.CANDIDATES["conv2d", "forward"][0], inputs, like)
 
 
 def test_operands_that_no_vector_access_may_read() -> None:

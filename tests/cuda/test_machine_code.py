@@ -3,8 +3,10 @@
 import pytest
 
 from numbanet.cuda.compile import Capability, Kernel
+from numbanet.cuda.mma_tile import KINDS
+from numbanet.cuda.wgmma_tile import WGMMA
 from tests.cuda.machine_code import Report, report
-from tests.cuda.products import GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD
+from tests.cuda.products import GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD, operand_dtype
 
 CAPABILITIES = [(8, 0), (9, 0)]
 
@@ -41,12 +43,17 @@ def test_other_float32_kernels(kernel: Kernel, capability: Capability) -> None:
 @pytest.mark.parametrize("kernel", TENSOR, ids=lambda kernel: kernel.name)
 def test_tensor_core_kernels(kernel: Kernel, capability: Capability) -> None:
     narrow = "bf16" in kernel.name
-    found = checked(kernel, "bfloat16" if narrow else "float32", capability)
+    found = checked(kernel, operand_dtype(kernel), capability)
     assert found.shared_bytes == 49152
     product = "HMMA.16816.F32.BF16" if narrow else "HMMA.1688.F32.TF32"
     assert found.loop[product] in (16, 32)  # of one step of the reduction, or both
     assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
     assert sum(n for opcode, n in found.loop.items() if opcode.startswith("LDSM")) >= (6 if narrow else 0)
+
+
+def test_only_bfloat16_is_for_warpgroups() -> None:
+    with pytest.raises(ValueError, match="kind must be 'bf16'.*got 'tf32'"):
+        WGMMA.product(KINDS["tf32"], None, False, None, False)
 
 
 @pytest.mark.parametrize("kernel", WARPGROUPS, ids=lambda kernel: kernel.name)

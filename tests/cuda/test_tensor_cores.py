@@ -11,9 +11,10 @@ import pytest
 import numbanet as nnet
 from numbanet import dispatch
 from numbanet.candidate import Candidate
-from numbanet.cuda.conv_mma_kernels import conv_mma
+from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
 from numbanet.cuda.launch import executor
 from numbanet.cuda.mma_tile import MMA
+from numbanet.cuda.wgmma_tile import WGMMA
 from numbanet.problem.base import Problem
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
@@ -23,6 +24,8 @@ from tests.cuda.ptx.executor import Interpreter
 from tests.cuda.ptx.memory import Fault
 from tests.cuda.rounding import rounded
 from tests.cuda.test_conv import arguments, named, operands, problem
+
+HOPPER = Interpreter((9, 0, "a"))
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,15 @@ def interpreted() -> Iterator[None]:
 def chosen(p: Problem) -> Candidate:
     found = dispatch.choose(p, "cuda")
     assert found.name == "cuda.mma"
+    return found
+
+
+def fitting(p: Problem) -> list[Candidate]:
+    return [c for c, refusal in dispatch.verdicts(p, "cuda") if refusal is None]
+
+
+def warpgroups(p: Problem) -> Candidate:
+    (found,) = [c for c in fitting(p) if c.name == "cuda.wgmma"]
     return found
 
 
@@ -109,6 +121,46 @@ def test_the_precision_decides() -> None:
             assert reasons["cuda.mma"] == f"the precision is {kind!r}"
 
 
+@pytest.mark.parametrize(("which", "name"), [
+    ("forward", "asymmetric padding with stride"),
+    ("backward_input", "groups of odd size"),
+    ("backward_weight", "groups of odd size"),
+])  # fmt: skip
+def test_convolutions_of_warpgroups(which: str, name: str) -> None:
+    (case,) = named(name)
+    p = problem(case, which)
+    inputs, like = arguments(p, operands(p, name))
+    out = np.full_like(like, np.nan)
+    with executor(HOPPER), nnet.precision("bf16"):
+        warpgroups(p).run(p, inputs, (out,), None)
+    rounded_inputs = [None if v is None else rounded(v, "bf16") for v in inputs]
+    close(out, getattr(reference, which)(p, *rounded_inputs), p.reduction)
+
+
+@pytest.mark.parametrize("b_rows", [True, False])
+def test_matrices_of_warpgroups(b_rows: bool) -> None:
+    m, n, k = 70, 132, 41
+    rng = np.random.default_rng(n)
+    a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n)).astype(np.float32)
+    p = MatmulProblem("forward", "float32", m, n, k, not b_rows, b_rows)
+    inputs = np.ascontiguousarray(a.T) if b_rows else a, b if b_rows else np.ascontiguousarray(b.T), None, None
+    out = np.full((m, n), np.nan, np.float32)
+    with executor(HOPPER), nnet.precision("bf16"):
+        warpgroups(p).run(p, inputs, (out,), None)
+    close(out, rounded(a, "bf16") @ rounded(b, "bf16"), k)
+
+
+def test_warpgroups_are_for_one_capability_and_bfloat16() -> None:
+    p = MatmulProblem("forward", "float32", 4096, 4096, 4096, True, True)
+    with executor(HOPPER), nnet.precision("bf16"):
+        assert min(fitting(p), key=lambda c: c.cost(p)).name == "cuda.wgmma"
+    with executor(HOPPER), nnet.precision("tf32"):
+        assert "cuda.wgmma" not in [c.name for c in fitting(p)]
+    for capability in ((8, 0), (9, 0), (10, 0, "a")):
+        with executor(Interpreter(capability)), nnet.precision("bf16"):
+            assert "cuda.wgmma" not in [c.name for c in fitting(p)]
+
+
 def dropped(pattern: str) -> Callable[[str], str]:
     return lambda text: re.sub(pattern, "", text)
 
@@ -131,3 +183,23 @@ def test_broken_kernels_are_caught(
     monkeypatch.setitem(kernel._ptx, ("bfloat16", (8, 0)), change(text))
     with nnet.precision("bf16"), pytest.raises(Fault, match=message):
         chosen(p).run(p, inputs, (np.full_like(like, np.nan),), None)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (dropped(r"fence\.proxy\.async\.shared::cta;"), "without a fence"),
+    (dropped(r"wgmma\.fence\.sync\.aligned;"), "without wgmma.fence"),
+    (dropped(r"wgmma\.wait_group\.sync\.aligned 0;"), "under way"),
+    (dropped(r"bar\.sync\s+0;"), "race|without a fence"),
+], ids=["no proxy fence", "no fence", "no wait", "no barrier"])  # fmt: skip
+def test_broken_warpgroups_are_caught(
+    change: Callable[[str], str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (case,) = named("groups of odd size")
+    p = problem(case, "backward_weight")
+    inputs, like = arguments(p, operands(p, case.name))
+    kernel, key = conv_mma_weight(WGMMA, "bf16"), ("bfloat16", (9, 0, "a"))
+    text = kernel.ptx(*key)
+    assert change(text) != text
+    monkeypatch.setitem(kernel._ptx, key, change(text))
+    with executor(HOPPER), nnet.precision("bf16"), pytest.raises(Fault, match=message):
+        warpgroups(p).run(p, inputs, (np.full_like(like, np.nan),), None)

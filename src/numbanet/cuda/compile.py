@@ -30,7 +30,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from numba import cuda
-from numba.cuda import dispatcher, types
+from numba.cuda import compiler, dispatcher, types
 
 from numbanet import settings, trusted
 
@@ -120,6 +120,7 @@ class Kernel:
         if unknown:
             raise TypeError(f"kernel {self.name}: unknown parameter annotation {unknown}")
         self.threads, self.blocks, self.shared_bytes = threads, blocks, shared_bytes
+        self._libraries: dict[str, Any] = {}
         self._ptx: dict[tuple[str, Capability], str] = {}
         self._cubin: dict[tuple[str, Capability], bytes] = {}
 
@@ -145,16 +146,23 @@ class Kernel:
         key = dtype, capability
         with _building:
             if key not in self._ptx:
-                with _capability(capability):
-                    text, _ = cuda.compile(
-                        self.function, self.signature(dtype), device=False, abi="numba", cc=capability, output="ptx",
-                        launch_bounds=(self.threads, self.blocks),
-                    )  # fmt: skip
+                text = self._library(dtype, capability).get_asm_str(cc=capability)
                 mangled = re.search(r"\.entry (\w+)", text)
                 if mangled is None:
                     raise RuntimeError(f"kernel {self.name}: the compiler returned no entry point")
                 self._ptx[key] = text.replace(mangled[1], self.entry)
             return self._ptx[key]
+
+    def _library(self, dtype: str, capability: Capability) -> Any:
+        """Return the kernel in LLVM's language, which takes most of the time; it is the same for all capabilities."""
+        if dtype not in self._libraries:
+            with _capability(capability):
+                self._libraries[dtype], _ = compiler._compile_pyfunc_with_fixup(
+                    self.function, self.signature(dtype), debug=False, lineinfo=False, device=False, fastmath=False,
+                    cc=capability, opt=True, abi="numba", abi_info=None, forceinline=False,
+                    launch_bounds=(self.threads, self.blocks), lto=False,
+                )  # fmt: skip
+        return self._libraries[dtype]
 
     def cubin(self, dtype: str, capability: Capability) -> bytes:
         """Return the machine code, from the disk cache where it has been compiled before."""

@@ -34,6 +34,7 @@ POINTS = SPAN * SPAN
 _LANES, _WARPS = 32, 8
 _THREADS = _LANES * _WARPS
 _CHUNK = 1 << 23  # numbers in the transforms of a chunk: 32 MB
+_LEAST = tile.SIZE  # tiles of a chunk
 _EACH = np.tile(np.arange(POINTS), (2, 1))  # product i takes matrix i of both stacks
 
 i32, f32 = types.int32, types.float32
@@ -202,7 +203,7 @@ def _convolve(p: ConvProblem, inputs: Arrays, y: Any) -> None:
     turned = p.which == "backward_input"
     filters = empty((POINTS, p.k, p.c), "float32")
     launch(transform_weight(turned), _grid(p.k, p.c), (p.k, p.c, weight, filters))
-    most = min(tiles, max(_CHUNK // (POINTS * (c + k)) // tile.SIZE, 1) * tile.SIZE)
+    most = max(_CHUNK // (POINTS * (c + k)) // _LEAST, 1) * _LEAST
     where = *divisor(tiles_w), *divisor(tiles_h), tiles_h, tiles_w
     for first in range(0, tiles, most):
         count = min(most, tiles - first)
