@@ -18,6 +18,7 @@ from numbanet.problem.conv import ConvProblem
 
 NOWHERE = -(1 << 30)  # a dy that no source has: the entry of elements beyond the end of the reduction
 MOST = 2**31 - 1  # offsets are 32 bits wide
+MOST_GROUPS = 65535  # blocks along z
 Tap = tuple[int, int, int]  # dy, dx, offset in the weight
 
 
@@ -164,7 +165,9 @@ def column_table(p: ConvProblem, form: Form, size: int) -> np.ndarray:
 
 
 def too_large(p: ConvProblem, form: Form) -> str | None:
-    """Return the reason to refuse a problem whose operands need offsets of more than 32 bits, or None."""
+    """Return the reason to refuse a problem whose operands or grid exceed what kernels count with, or None."""
+    if p.groups > MOST_GROUPS:
+        return f"more than {MOST_GROUPS} groups"
     channels, filters = p.groups * form.cg, p.groups * form.kg
     sizes = p.n * channels * p.h * p.w, p.n * filters * p.p * p.q, filters * p.r * p.s * form.cg
     return "an operand has more than 2**31 - 1 elements" if max(sizes) > MOST else None
