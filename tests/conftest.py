@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("NUMBANET_VERBOSE", "0")  # no notice of slow compilation among what commands print
+# A shell that starts the tests in the background lets them, and the processes that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

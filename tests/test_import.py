@@ -80,3 +80,19 @@ def test_lazy_names() -> None:
     assert numbanet.get_num_threads() >= 1
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         numbanet.nonsense  # noqa: B018
+
+
+def test_python_without_its_lock_is_refused() -> None:
+    code = """
+        import json, sys
+        sys._is_gil_enabled = lambda: {enabled}
+        try:
+            import numbanet
+            found = "imported"
+        except ImportError as error:
+            found = str(error)
+        print(json.dumps([found, "numpy" in sys.modules]))
+    """
+    message = "numbanet needs Python's global interpreter lock: start python with -X gil=1, or PYTHON_GIL=1"
+    assert in_new_process(code.format(enabled=False)) == [message, False]
+    assert in_new_process(code.format(enabled=True)) == ["imported", True]

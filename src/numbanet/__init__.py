@@ -1,8 +1,13 @@
 """numbanet: convolutional networks whose every kernel is Python, compiled by Numba."""
 
 import importlib as _importlib
+import sys as _sys
 from typing import TYPE_CHECKING
 from typing import Any as _Any
+
+if not getattr(_sys, "_is_gil_enabled", lambda: True)():
+    # Recycled memory, reference counts and the settings of a launch rely on it.
+    raise ImportError("numbanet needs Python's global interpreter lock: start python with -X gil=1, or PYTHON_GIL=1")
 
 from numbanet import functional as functional
 from numbanet import ops as ops

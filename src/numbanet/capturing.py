@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from numbanet import dispatch, memory, ops, settings
 from numbanet.cpu import parallel
 from numbanet.cpu.replay import Recording
 from numbanet.deferred import Deferred, settle
+from numbanet.locks import new_lock
 from numbanet.module_state import CONSTANTS, ModuleState
 from numbanet.nn.fuse import stand_in
 from numbanet.nn.module import STAND_IN, Module
@@ -45,7 +45,7 @@ class Captured:
     def __init__(self, function: Callable[..., Any]):
         self.function = function
         self._plans: dict[Any, _Plan] = {}
-        self._lock = threading.RLock()
+        self._lock, self._busy = new_lock(), False
         _captured.add(self)
         if not isinstance(function, Module):
             update_wrapper(self, function)
@@ -61,10 +61,16 @@ class Captured:
         # A recording has as many work buffers as there were threads.
         key = form, dispatch.conditions(), parallel.get_num_threads()
         with self._lock:
-            plan = self._plans.get(key)
-            if plan is not None and plan.recorded and plan.state.holds():
-                return plan.replay(inputs)
-            return self._prepare(key, plan, args, kwargs, inputs)
+            if not self._busy:
+                self._busy = True
+                try:
+                    plan = self._plans.get(key)
+                    if plan is not None and plan.recorded and plan.state.holds():
+                        return plan.replay(inputs)
+                    return self._prepare(key, plan, args, kwargs, inputs)
+                finally:
+                    self._busy = False
+        return self._run(args, kwargs, [])  # a signal handler calls it in the middle of a call
 
     def _run(self, args: Any, kwargs: Any, modules: list[Module]) -> Any:
         """Call the function with its layers fused, and collect the modules that it calls."""
@@ -110,9 +116,9 @@ _captured: weakref.WeakSet[Captured] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for captured in _captured:
-        # The parent's may be held by a thread that the child does not have, and so may work buffers of its recordings.
-        captured._lock = threading.RLock()
+        # A thread that the child does not have may hold work buffers of the recordings.
         captured._plans.clear()
+        captured._busy = False
 
 
 if hasattr(os, "register_at_fork"):
@@ -247,7 +253,7 @@ def capture(function: Callable[..., Any]) -> Captured:
 _slot, _later = Tensor.__dict__["data"], Deferred.__dict__["data"]
 _package = __name__.partition(".")[0] + "."
 _watchers = 0
-_watchers_lock = threading.Lock()
+_watchers_lock = new_lock()
 
 
 def _reported(tensor: Tensor) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import numpy as np
 from numbanet import measured, memory, settings
 from numbanet.candidate import Arrays, Candidate
 from numbanet.device_array import DeviceArray
+from numbanet.locks import new_lock
 from numbanet.prepared import PreparedWeight
 from numbanet.problem import Problem
 
@@ -79,7 +79,7 @@ _override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=
 _tuning = 0  # grows with every change of what is measured, and of `_wrap`
 _wrap: Callable[[Problem, list[Candidate], Candidate], Candidate] | None = None
 _warned: set[tuple[str, str]] = set()
-_warned_lock = threading.Lock()
+_warned_lock = new_lock()
 
 
 def _list(device: str, operation: str, which: str) -> list[Candidate]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import threading
 import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from numbanet import settings, trusted
+from numbanet.locks import new_lock
 from numbanet.problem import Problem
 
 Seconds = dict[str, float]
@@ -25,7 +25,7 @@ Seconds = dict[str, float]
 class _Known:
     """The measurements of this process: None before the file was read."""
 
-    lock = threading.Lock()
+    lock = new_lock()
     table: dict[str, Seconds] | None = None
 
 

@@ -9,8 +9,6 @@ all of them again.
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,26 +20,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbanet.device_array import DeviceArray, alone
+from numbanet.locks import new_lock
 
 _SMALL = 1 << 18  # bytes; below it malloc recycles well enough
 _ALIGNMENT = 64
 _LIMIT = 1 << 30  # bytes that may lie idle in the pool, however few were in use
 
-_lock = threading.Lock()
+_lock = new_lock()
 _idle: dict[int, list[np.ndarray]] = {}  # by size; the size that was used last stands last
 _idle_bytes = 0
 _returned: deque[np.ndarray] = deque()  # blocks that are free again, and not in `_idle` yet
 _in_use = 0  # bytes
 _peak = 0  # the most that were in use at once
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # the parent's may have been held by a thread that the child does not have
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Block(np.ndarray):
@@ -123,15 +113,9 @@ class _Lease(np.ndarray):
             self.arena.used -= 1
             self.arena.setdefault(block.nbytes, []).append(block)
             return
-        if type(block) is not _Block:
-            return
-        _returned.append(block)
-        # A finaliser may run in the middle of `empty` on the same thread: it must not wait for the lock.
-        if _lock.acquire(blocking=False):
-            try:
-                _collect()
-            finally:
-                _lock.release()
+        # One step, and no lock: a finaliser may run in the middle of `_keep`, and be interrupted by Ctrl-C.
+        if type(block) is _Block:
+            _returned.append(block)
 
 
 def _collect() -> None:

@@ -8,11 +8,11 @@ of the seed, that number and the element's index (Salmon et al., "Parallel rando
 from __future__ import annotations
 
 import secrets
-import threading
 from typing import Any
 
 import numpy as np
 
+from numbanet.locks import new_lock
 from numbanet.problem.base import integer
 from numbanet.watch import doubt
 
@@ -36,7 +36,7 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None):
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self.manual_seed(secrets.randbits(_BITS) if seed is None else seed)
 
     def manual_seed(self, seed: int) -> Generator:

@@ -10,27 +10,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from numbanet import functional as F
 from numbanet import io, train
 from numbanet.train.history import History
-
-TIMES = ("seconds", "images_per_second")
-
-
-def comparable(value: Any) -> Any:
-    """Return a state without times, with arrays as bytes, so that == compares every bit."""
-    if isinstance(value, dict):
-        return {key: comparable(item) for key, item in value.items() if key not in TIMES}
-    if isinstance(value, (list, tuple)):
-        return [comparable(item) for item in value]
-    return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
-
-
-def final_state(folder: Path) -> Any:
-    return comparable(io.load_state(folder / "last.safetensors"))
+from tests.tiny import comparable, final_state
 
 
 def interrupting(call: int) -> Any:

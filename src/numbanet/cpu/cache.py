@@ -38,6 +38,8 @@ _DIGEST_BYTES = 32
 _UNUSED_SECONDS = 30 * 24 * 3600
 _FOLDERS = 24  # as many at most
 _PREFIX = "kernels-"
+_PART = ".part"
+_WRITING_SECONDS = 3600  # nobody takes longer to write a file
 
 
 def _package_version() -> str:
@@ -63,9 +65,13 @@ def cache_dir() -> Path:
 
 @cache
 def _note_use(folder: Path) -> None:
-    """Set the time of a folder's last use, once a process: reading its files does not."""
+    """Set the time of a folder's last use, once a process: reading its files does not; remove what killed ones left."""
     with suppress(OSError):  # of another user, or gone: it is removed sooner, and compiled again
         os.utime(folder)
+    for part in folder.glob(f"*{_PART}"):
+        if _last_use(part) < time.time() - _WRITING_SECONDS:
+            with suppress(OSError):
+                part.unlink()
 
 
 def _begin(folder: Path) -> None:
@@ -148,9 +154,10 @@ class KernelCache:
             return None
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(payload))
-        except ImportError as error:
-            # Machine code belongs to the module of its kernel, and one that was executed from a file has no name.
-            settings.log(f"kernel cache: {path} needs a module that can't be imported ({error}); compiling anew")
+        except Exception as error:
+            # Machine code belongs to the module of its kernel, and one that was executed from a file has no name. What
+            # else may go wrong in Numba's hands is no reason to fail, either, where compiling will do.
+            settings.log(f"kernel cache: {path} can't be loaded ({type(error).__name__}: {error}); compiling anew")
             return None
 
     def save_overload(self, signature: Any, result: CompileResult) -> None:
@@ -161,13 +168,14 @@ class KernelCache:
         payload = pickle.dumps(result._reduce())
         try:
             _begin(path.parent)
-            handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+            handle, part = tempfile.mkstemp(dir=path.parent, suffix=_PART)
             try:
                 with os.fdopen(handle, "wb") as stream:
                     stream.write(hashlib.sha256(payload).digest() + payload)
                 os.replace(part, path)
             except BaseException:
-                os.unlink(part)
+                with suppress(OSError):
+                    os.unlink(part)
                 raise
         except OSError as error:
             settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")

@@ -25,6 +25,7 @@ import numba
 import numpy as np
 from numba import types
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 
 from numbanet import settings
 from numbanet.cpu.cache import KernelCache
@@ -69,19 +70,23 @@ class _Spent:
             settings.notice("compiling kernels for this machine, once; `numbanet warmup` compiles all of them ahead")
 
 
-class _Lock:
-    """One thread at a time compiles: others that need the same kernel shall wait for it, not compile it too."""
+# One thread at a time compiles: others that need the same kernel shall wait for it, not compile it too.
+_building = threading.RLock()
 
-    building = threading.RLock()
 
-    @classmethod
-    def renew(cls) -> None:
-        """Forget the lock: in a forked child, its holder may be a thread that does not exist."""
-        cls.building = threading.RLock()
+def _before_fork() -> None:
+    """Wait until nobody compiles: a child would find Numba's lock taken, and its compiler in the middle of its work."""
+    _building.acquire()
+    global_compiler_lock.acquire()
+
+
+def _after_fork() -> None:
+    global_compiler_lock.release()
+    _building.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Lock.renew)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class Kernel:
@@ -126,7 +131,7 @@ class Kernel:
         found = self._compiled.get(dtype)
         if found is not None:
             return found
-        with _Lock.building:
+        with _building:
             found = self._compiled.get(dtype)
             if found is None:
                 start = time.perf_counter()

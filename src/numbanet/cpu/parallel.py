@@ -33,6 +33,7 @@ from numbanet.cpu.compile import Kernel
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
 from numbanet.cpu.task import DATA, ITEMS, fits, run_task, thread_count, word
+from numbanet.locks import new_lock
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
 
@@ -85,13 +86,14 @@ class _State:
     seen = threading.local()
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self.ready = False
         self.guard: Any = None
         self.serial: Any = None
         self.parallel: Any = None
         self.serial_only = False
-        self.launchers: set[int] = set()  # the Python threads that have launched kernels
+        self.first: list[object] = []  # the mark of the first Python thread that launched kernels
+        self.several = False  # others did as well
 
 
 _state = _State()
@@ -120,21 +122,17 @@ def _prepare() -> None:
         _state.parallel(0, id(nothing), 0, id(()), id(nothing), 0)
         layer = numba.threading_layer()
         if layer == "workqueue":
-            _state.guard = threading.RLock()  # two Python threads in it at once would abort the process
+            _state.guard = new_lock()  # two Python threads in it at once would abort the process
         _state.ready = True
 
 
 def _after_fork() -> None:
-    # The parent's locks may have been held by a thread that the child does not have.
-    _state.lock = threading.Lock()
     if not _state.ready:
         return
     layer = numba.threading_layer()
-    if layer == "workqueue":
-        _state.guard = threading.RLock()
     if layer == "omp":
         _state.serial_only = True  # GNU OpenMP ends a forked child at its first parallel region
-    if layer == "tbb" and _state.launchers - {threading.get_ident()}:
+    if layer == "tbb" and (_state.several or _state.first != [getattr(_state.seen, "mark", None)]):
         # TBB ends its workers before a fork only if one thread alone has used it; the child would wait for lost ones.
         _state.serial_only = True
 
@@ -145,7 +143,10 @@ if hasattr(os, "register_at_fork"):
 
 def _take_default() -> None:
     """Give this Python thread its number of kernel threads; Numba's default does not know the cgroup quota."""
-    _state.launchers.add(threading.get_ident())
+    _state.seen.mark = object()  # an identity as the system numbers them would come again when the thread is gone
+    with _state.lock:
+        _state.several = _state.several or bool(_state.first)
+        _state.first = _state.first or [_state.seen.mark]
     _state.seen.default = default_threads()
     untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
     if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from numbanet.cpu import parallel
 from numbanet.cpu.parallel import Launch
 from numbanet.cpu.task import ITEMS, run_task, word
+from numbanet.cpu.wait import relax
 
 _FIELDS = 5  # of a launch: address of the kernel, count and addresses of its buffers, address of its integers, tasks
 _LINE = 8  # counters are a cache line apart
@@ -63,8 +64,10 @@ def _work(table, launches, counters, workers, me):
                 run_task(address, count, items, integers, task)
                 _add(counters, done, 1)
                 task = first + _add(counters, taken + owner * _LINE, 1)
+        turns = 0
         while _read(counters, done) < tasks:
-            pass
+            relax(turns)
+            turns += 1
 
 
 def _replay_serial(table, launches, counters, workers):

@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.compile import device
 from numbanet.cpu.parallel import get_num_threads
+from numbanet.cpu.wait import relax
 
 _I64 = ir.IntType(64)
 
@@ -35,10 +36,17 @@ def _exchange(typingctx, flags, i, value):
 
 @device
 def take_slot(flags, count):
-    """Return the number of a work buffer that nobody uses, and mark it as used."""
-    slot = 0
+    """Return the number of a work buffer that nobody uses, and mark it as used.
+
+    Where more threads run than there are buffers, some wait: each holder computes, and waits for nobody, so one will be
+    given back.
+    """
+    slot = turns = 0
     while _exchange(flags, slot, 1) != 0:
-        slot = (slot + 1) % count
+        slot += 1
+        if slot == count:
+            relax(turns)
+            slot, turns = 0, turns + 1
     return slot
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from numbanet import functional as F
 from numbanet import optim
+from numbanet.io.atomic import remove_parts
 from numbanet.problem.base import integer
 from numbanet.train.evaluate import Loss, Meter, as_tensors, count_correct, evaluate
 from numbanet.train.history import EpochRecord, History
@@ -93,6 +94,8 @@ def fit(
         If an argument makes no sense, or the checkpoint to resume is damaged or does not fit.
     FileNotFoundError
         If there is no checkpoint to resume.
+    OSError
+        If `out` can't be written: the disk is full, say. The checkpoint that was there before is untouched.
     NonFiniteLoss
         If a loss is nan or infinite; the message tells epoch and step. The weights and
         buffers are those before that step.
@@ -117,6 +120,8 @@ def fit(
     run = Run(
         model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {}
     )  # fmt: skip
+    if run.out is not None:
+        remove_parts(run.out)
     if resume:
         run.load()
     elif run.out is not None:
