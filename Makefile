@@ -13,7 +13,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-TORCH  ?= torch==2.13.0 torchvision==0.28.0
+TORCH  ?= torch==2.13.0 torchvision==0.28.0 scikit-learn
 ARGS   ?=
 
 BIN := $(VENV)/bin

@@ -92,7 +92,7 @@ def test_damaged_files_are_compiled_anew(package: Path, tmp_path: Path) -> None:
         lambda content: content[:20],
         lambda content: content[: len(content) // 2],
         lambda content: content[:-1] + bytes([content[-1] ^ 1]),
-        lambda content: b"\0" * len(content),
+        lambda content: os.urandom(len(content)),
         lambda content: content + b"more",
     ]
     for three in (damages[:3], damages[3:]):
