@@ -3,6 +3,8 @@
 Each is called as `augmentation(images, rng)` with `images` of shape (N, C, H, W), uint8 or float, in any memory order,
 which it must not change, and `rng` the batch's own `numpy.random.Generator` (None if the loader was given none). A
 `DataLoader` applies them in order; any function of that form will do. They work on whole batches, in NHWC memory.
+
+Batches on a GPU stay there: the arrays of tensors that were moved come out as they would on the CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from numbanet.device_array import DeviceArray
 from numbanet.problem.base import choice, integer, pair
 
 Augmentation = Callable[[NDArray, "np.random.Generator | None"], NDArray]
@@ -37,6 +40,12 @@ def _drawing(rng: np.random.Generator | None, augmentation: object) -> np.random
 
 
 def _random_crop(images: NDArray, size: tuple[int, int], padding: int, fill: Fill, rng: np.random.Generator) -> NDArray:
+    if type(images) is DeviceArray:
+        from numbanet.cuda import augment
+
+        count, (rows, columns) = len(images), (n + 2 * padding - s + 1 for n, s in zip(images.shape[2:], size))
+        top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
+        return augment.windows(images, size, top, left, np.zeros(count), padding, fill)  # type: ignore[return-value]
     margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = np.pad(_to_nhwc(images), margins, mode="constant" if fill == "zero" else "reflect")
     windows = sliding_window_view(padded, size, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
@@ -57,6 +66,11 @@ class RandomHorizontalFlip:
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
         chosen = _drawing(rng, self).random(len(images)) < self.p
+        if type(images) is DeviceArray:
+            from numbanet.cuda import augment
+
+            nothing = np.zeros(len(images))
+            return augment.windows(images, images.shape[2:], nothing, nothing, chosen)  # type: ignore[return-value]
         flipped = _to_nhwc(images).copy()
         flipped[chosen] = flipped[chosen][:, :, ::-1]
         return _to_nchw(flipped)
@@ -119,6 +133,10 @@ class Normalize:
         scale = 255 if images.dtype == np.uint8 else 1
         factor = np.float32(1 / (scale * np.asarray(self.std, np.float64)))
         offset = np.float32(np.asarray(self.mean, np.float64) / self.std)
+        if type(images) is DeviceArray:
+            from numbanet.cuda import augment
+
+            return augment.scaled(images, factor, offset)  # type: ignore[return-value]
         return _to_nchw(np.multiply(_to_nhwc(images), factor, order="C") - offset)
 
 
@@ -136,12 +154,16 @@ class Cutout:
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
         rng = _drawing(rng, self)
-        rows, columns = (self._span(rng, len(images), length) for length in images.shape[2:])
+        tops, lefts = (rng.integers(length, size=(len(images), 1)) - self.size // 2 for length in images.shape[2:])
+        if type(images) is DeviceArray:
+            from numbanet.cuda import augment
+
+            return augment.blanked(images, self.size, tops, lefts)  # type: ignore[return-value]
+        rows, columns = (self._span(first, length) for first, length in zip((tops, lefts), images.shape[2:]))
         blanked = _to_nhwc(images).copy()
         blanked[rows[:, :, None] & columns[:, None, :]] = 0
         return _to_nchw(blanked)
 
-    def _span(self, rng: np.random.Generator, count: int, length: int) -> NDArray[np.bool_]:
-        first = rng.integers(length, size=(count, 1)) - self.size // 2
+    def _span(self, first: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
         position = np.arange(length)
         return (position >= first) & (position < first + self.size)
