@@ -11,7 +11,7 @@ import numpy as np
 from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.launch import Grid
 from numbanet.device_array import DeviceArray, Memory, row_major
-from tests.cuda.ptx import warp, warpgroup  # noqa: F401  (they register what warps and warpgroups do)
+from tests.cuda.ptx import access, warp, warpgroup  # noqa: F401  (they register what their instructions do)
 from tests.cuda.ptx.instructions import OPERATIONS
 from tests.cuda.ptx.machine import DTYPES, Machine
 from tests.cuda.ptx.memory import GlobalMemory

@@ -1,4 +1,4 @@
-"""What each scalar instruction of PTX does (PTX ISA 9.0, section 9.7). A modifier that is not listed is an error."""
+"""What the instructions of PTX do that compute (PTX ISA 9.0, 9.7). A modifier that is not listed is an error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def elements(operand: str) -> tuple[str, ...]:
     return split_operands(operand[1:-1]) if operand.startswith("{") else (operand,)
 
 
-def _kind(i: Instruction) -> str:
+def kind_of(i: Instruction) -> str:
     if i.opcode[-1] not in DTYPES:
         raise NotImplementedError(f"PTX type: {i.text}")
     return i.opcode[-1]
@@ -54,7 +54,7 @@ def _flushed(i: Instruction, value: np.ndarray) -> np.ndarray:
 
 
 def _sources(m: Machine, i: Instruction, lanes: Lanes, count: int) -> list[np.ndarray]:
-    kind = _kind(i)
+    kind = kind_of(i)
     return [_flushed(i, m.read(operand, kind, lanes)) for operand in i.operands[1 : 1 + count]]
 
 
@@ -79,7 +79,7 @@ def _wide(kind: str) -> np.dtype:
 @operation("mul", "mad")
 def _multiply(m: Machine, i: Instruction, lanes: Lanes) -> None:
     how = modifiers(i, "lo", "wide", "hi", "rn", "ftz")
-    kind = _kind(i)
+    kind = kind_of(i)
     a, b = _sources(m, i, lanes, 2)
     if kind[0] == "f" and i.opcode[0] == "mad":
         raise NotImplementedError(f"PTX opcode: {i.text}")
@@ -203,7 +203,7 @@ def _logic(m: Machine, i: Instruction, lanes: Lanes) -> None:
 @operation("shl", "shr")
 def _shift(m: Machine, i: Instruction, lanes: Lanes) -> None:
     modifiers(i)
-    a = m.read(i.operands[1], _kind(i), lanes)
+    a = m.read(i.operands[1], kind_of(i), lanes)
     by = m.read(i.operands[2], "u32", lanes).astype(np.int64)
     width = a.dtype.itemsize * 8
     inside = np.minimum(by, width - 1).astype(a.dtype)
@@ -227,7 +227,7 @@ def _funnel(m: Machine, i: Instruction, lanes: Lanes) -> None:
 @operation("bfe")
 def _extract(m: Machine, i: Instruction, lanes: Lanes) -> None:
     modifiers(i)
-    a = m.read(i.operands[1], _kind(i), lanes)
+    a = m.read(i.operands[1], kind_of(i), lanes)
     start, length = (m.read(operand, "u32", lanes).astype(np.int64) & 255 for operand in i.operands[2:4])
     width = a.dtype.itemsize * 8
     if np.any(start + length > width):
@@ -240,10 +240,10 @@ def _extract(m: Machine, i: Instruction, lanes: Lanes) -> None:
 @operation("bfi")
 def _insert(m: Machine, i: Instruction, lanes: Lanes) -> None:
     modifiers(i)
-    a, b = (m.read(operand, _kind(i), lanes).astype(np.uint64) for operand in i.operands[1:3])
+    a, b = (m.read(operand, kind_of(i), lanes).astype(np.uint64) for operand in i.operands[1:3])
     start, length = (m.read(operand, "u32", lanes).astype(np.uint64) for operand in i.operands[3:5])
     mask = ((np.uint64(1) << length) - np.uint64(1)) << start
-    m.write(i.operands[0], ((b & ~mask) | ((a << start) & mask)).astype(DTYPES[_kind(i)]), lanes)
+    m.write(i.operands[0], ((b & ~mask) | ((a << start) & mask)).astype(DTYPES[kind_of(i)]), lanes)
 
 
 @operation("prmt")
@@ -271,7 +271,7 @@ def _move(m: Machine, i: Instruction, lanes: Lanes) -> None:
         _move_parts(m, i, lanes)
     else:
         under_way = m.pending.pop(source, None)  # a move to another name touches nothing
-        m.write(target, m.read(source, _kind(i), lanes), lanes)
+        m.write(target, m.read(source, kind_of(i), lanes), lanes)
         if under_way is not None:
             m.pending[source] = under_way
             m.pending.setdefault(target, np.zeros(m.count, np.int64))[lanes] = under_way[lanes]
@@ -279,7 +279,7 @@ def _move(m: Machine, i: Instruction, lanes: Lanes) -> None:
 
 def _move_parts(m: Machine, i: Instruction, lanes: Lanes) -> None:
     """Pack a vector of small registers into one, or unpack it."""
-    kind = f"b{_kind(i)[1:]}"
+    kind = f"b{kind_of(i)[1:]}"
     targets, sources = elements(i.operands[0]), elements(i.operands[1])
     part = DTYPES[f"b{int(kind[1:]) // max(len(targets), len(sources))}"]
     name = f"b{part.itemsize * 8}"
@@ -306,7 +306,7 @@ def _compare(m: Machine, i: Instruction, lanes: Lanes) -> None:
     parts = [part for part in i.opcode[1:-1] if part != "ftz"]
     joined = [part for part in parts if part in ("and", "or", "xor")]
     (word,) = [part for part in parts if part not in joined]
-    a, b = (_flushed(i, m.read(operand, _kind(i), lanes)) for operand in i.operands[1:3])
+    a, b = (_flushed(i, m.read(operand, kind_of(i), lanes)) for operand in i.operands[1:3])
     if word in ("num", "nan"):
         unordered = np.isnan(a) | np.isnan(b)
         result = unordered if word == "nan" else ~unordered
@@ -399,120 +399,3 @@ def _half_bits(kind: str, value: np.ndarray) -> np.ndarray:
 
 def _widen(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-# Memory ---------------------------------------------------------------------------------------------------------------
-
-
-@operation("ld", "ldu")
-def _load(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    space, vector, kind = _access(i)
-    if space == "param":
-        value = m.parameters[i.operands[1].strip("[]")]
-        m.write(i.operands[0], np.full(len(lanes), value).astype(_widest(m, i, kind)), lanes)
-        return
-    dtype = DTYPES[kind]
-    size = dtype.itemsize * vector
-    at, content = _place(m, space, i.operands[1], size, lanes)
-    if space == "shared":
-        m.shared.read(at, size, lanes)
-    values = content.view(dtype)[(at // dtype.itemsize)[:, None] + np.arange(vector)]
-    for number, target in enumerate(elements(i.operands[0])):
-        column = np.ascontiguousarray(values[:, number])
-        register = m.program.registers[target]
-        if register.itemsize > dtype.itemsize:  # a small integer is extended to the register's width
-            column = column.astype(f"{dtype.kind}{register.itemsize}")
-        m.write(target, column, lanes)
-
-
-def _widest(m: Machine, i: Instruction, kind: str) -> np.dtype:
-    register = m.program.registers[i.operands[0]]
-    dtype = DTYPES[kind]
-    if register.itemsize > dtype.itemsize:
-        return np.dtype(f"{dtype.kind}{register.itemsize}")
-    return dtype
-
-
-@operation("st")
-def _store(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    space, vector, kind = _access(i)
-    dtype = DTYPES[kind]
-    size = dtype.itemsize * vector
-    at, content = _place(m, space, i.operands[0], size, lanes)
-    sources = elements(i.operands[1])
-    if space == "shared":
-        m.shared.write(at, size, lanes)
-    else:
-        m.memory.mark(at, size)
-    wide = kind if dtype.itemsize > 1 else f"{kind[0]}16"
-    values = np.stack([m.read(source, wide, lanes).astype(dtype) for source in sources], 1)
-    content.view(dtype)[(at // dtype.itemsize)[:, None] + np.arange(vector)] = values
-
-
-def _access(i: Instruction) -> tuple[str, int, str]:
-    """Return the state space, the length of the vector, and the type of a load or store."""
-    space, vector = "", 1
-    for part in i.opcode[1:-1]:
-        if part in ("global", "shared", "param"):
-            space = part
-        elif part in ("v2", "v4"):
-            vector = int(part[1])
-        elif part not in ("nc", "relaxed", "volatile", "weak", "gpu", "L1::no_allocate"):
-            raise NotImplementedError(f"PTX modifier {part}: {i.text}")
-    if not space:
-        raise NotImplementedError(f"PTX generic access: {i.text}")
-    return space, vector, _kind(i)
-
-
-def _place(m: Machine, space: str, operand: str, size: int, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]:
-    addresses = m.address(operand, lanes)
-    if space == "global":
-        return m.memory.index(addresses, size), m.memory.bytes
-    return m.shared.index(addresses, size, lanes), m.shared.bytes
-
-
-@operation("atom", "red")
-def _atomic(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    how = modifiers(i, "global", "add", "relaxed", "gpu", "min", "max", "inc", "exch", "noftz")
-    if "global" not in how or not how & {"add", "max", "min"}:
-        raise NotImplementedError(f"PTX opcode: {i.text}")
-    kind = _kind(i)
-    dtype = DTYPES[kind]
-    target, source = i.operands[-2], i.operands[-1]
-    at, content = _place(m, "global", target, dtype.itemsize, lanes)
-    m.memory.mark(at, dtype.itemsize)
-    values, cells, view = m.read(source, kind, lanes), at // dtype.itemsize, content.view(dtype)
-    combine = np.add if "add" in how else np.maximum if "max" in how else np.minimum
-    former = np.empty(len(lanes), dtype)
-    for number, (cell, value) in enumerate(zip(cells, values)):
-        former[number] = view[cell]
-        view[cell] = combine(view[cell], value)
-    if i.opcode[0] == "atom":
-        m.write(i.operands[0], former, lanes)
-
-
-@operation("membar", "fence")
-def _fence(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    """One step runs a whole instruction: memory is in order, but for the asynchronous proxy. A fence is no barrier."""
-    if "proxy" in i.opcode:
-        if i.opcode != ("fence", "proxy", "async", "shared::cta"):
-            raise NotImplementedError(f"PTX opcode: {i.text}")
-        m.shared.fence(lanes)
-
-
-@operation("trap")
-def _trap(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    raise Fault("the program trapped")
-
-
-# Barriers -------------------------------------------------------------------------------------------------------------
-
-
-@operation("bar", "barrier")
-def _barrier(m: Machine, i: Instruction, lanes: Lanes) -> None:
-    if i.opcode[1:] in (("sync",), ("sync", "aligned")) and i.operands == ("0",):
-        m.barrier(lanes)
-    elif i.opcode[1:] == ("warp", "sync"):
-        m.warp_barrier(lanes)
-    else:
-        raise NotImplementedError(f"PTX opcode: {i.text}")
