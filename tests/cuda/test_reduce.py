@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
+from numbanet import dispatch
+from numbanet.cuda.launch import executor
 from numbanet.cuda.reduce import column_sums, row_sums
+from numbanet.problem.group_norm import GroupNormProblem
+from numbanet.problem.norm import BatchNormProblem
 from numbanet.problem.reduce import ReduceProblem
-from tests.cuda.ptx.executor import interpret
+from tests.cuda.ptx.executor import Interpreter, interpret
 from tests.cuda.ptx.memory import Fault
 from tests.cuda.twins import compare, poison
 
@@ -40,6 +45,56 @@ def test_ten_million_equal_numbers_keep_their_digits() -> None:
     compare(ReduceProblem("forward", "float32", 1, x.size, 1, 1.0), (x,), (poison((1,), "float32"),), factor=0.07)
 
 
+class Recorder(Interpreter):
+    """An executor that only remembers the grids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grids: list[tuple[int, ...]] = []
+
+    def run(self, kernel: Any, grid: Any, arguments: Any, dtype: str) -> None:
+        """Remember the grid."""
+        self.grids.append(grid)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return an array that takes no memory."""
+        return np.broadcast_to(np.zeros(1, dtype), shape)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ReduceProblem("forward", "float32", 1, 2, 40_000_001, 1.0),
+        ReduceProblem("forward", "float32", 10**8, 2, 3, 1.0),
+        ReduceProblem("forward", "float32", 1, 10**9, 2, 1.0),
+        ReduceProblem("forward", "float32", 1, 2 * 10**9, 1, 1.0),
+        GroupNormProblem("backward", "float32", 3, 1, 5_000_001, 1),
+        GroupNormProblem("backward", "float32", 10**7, 1, 8, 1),
+        BatchNormProblem("forward", "float32", 10**8, 3, True),
+        BatchNormProblem("backward", "float32", 10**8, 3, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_grids_are_no_larger_than_a_gpu_takes(problem: Any) -> None:
+    candidate = next(
+        c for c in dispatch.candidates("cuda", problem.operation, problem.which) if c.supports(problem) is None
+    )
+    device = Recorder()
+    x = np.broadcast_to(np.float32(1), (2 * 10**9,))
+    with executor(device):
+        if problem.operation == "reduce":
+            candidate.run(problem, (x,), (x,), None)
+        elif problem.operation == "group_norm":
+            candidate.run(problem, (x, x, None, x, x), (x, x, x), None)
+        elif problem.which == "forward":
+            candidate.run(problem, (x, None, None, None, None, np.zeros(2), None), (x, x, x), None)
+        else:
+            candidate.run(problem, (x, x, None, x, x, None), (x, x, x, None), None)
+    assert device.grids
+    for width, height, depth in device.grids:
+        assert width < 2**31 and max(height, depth) <= 65535
+
+
 def column_program(change: tuple[str, str] | None = None) -> np.ndarray:
     """Run the kernel of column sums, with one change of its PTX."""
     kernel = column_sums("float32", 4)
@@ -50,7 +105,7 @@ def column_program(change: tuple[str, str] | None = None) -> np.ndarray:
         text = changed
     x = np.ones((20, 12), np.float32)
     partial = poison((12,), "float64")
-    interpret(text, (1, 1, 1), kernel.threads, (20, 12, 4, 64, 1, x, partial))
+    interpret(text, (1, 1, 1), kernel.threads, (20, 12, 4, 1, 64, 1, x, partial))
     return partial
 
 

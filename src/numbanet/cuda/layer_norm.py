@@ -116,8 +116,8 @@ def _parameter_kernel(dtype: str) -> Kernel:
     ):  # fmt: skip
         scratch = cuda.shared.array(THREADS, f64)
         t = i32(cuda.threadIdx.x)
-        line, part = i32(t // across), i32(cuda.blockIdx.x)
-        column = i32(i32(cuda.blockIdx.y) * across + (t - line * across))
+        line, part = i32(t // across), i32(cuda.blockIdx.y)
+        column = i32(i32(cuda.blockIdx.x) * across + (t - line * across))
         first = i32(part * span)
         total, product = f64(0), f64(0)
         if column < columns:
@@ -161,7 +161,7 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     partial = empty((layout.parts * 2 * channels,), "float64")
     numbers = (problem.n, channels, layout.across, layout.span, problem.groups, length)
     arrays = (grad, x, mean, inverse, partial)
-    launch(_parameter_kernel(dtype), (layout.parts, layout.strips), (*numbers, *arrays), dtype)
+    launch(_parameter_kernel(dtype), (layout.strips, layout.parts), (*numbers, *arrays), dtype)
     run_parts(layout.parts, channels, partial, dweight, dbias, dtype)
 
 

@@ -91,12 +91,15 @@ def column_sums(dtype: str, wide: int) -> Kernel:
     cells = THREADS * wide
 
     @kernel(threads=THREADS, config=f"{dtype},{wide}")
-    def columns_of_a_strip(rows: Int, columns: Int, across: Int, span: Int, parts: Int, x: T, partial: F64):
+    def columns_of_a_strip(
+        rows: Int, columns: Int, across: Int, strips: Int, span: Int, parts: Int, x: T, partial: F64
+    ):  # fmt: skip
         scratch = cuda.shared.array(cells, f64)
         values, total = cuda.local.array(wide, number), cuda.local.array(wide, f64)
         t = i32(cuda.threadIdx.x)
-        y, part, outer = i32(t // across), i32(cuda.blockIdx.x), i32(cuda.blockIdx.z)
-        column = i32((i32(cuda.blockIdx.y) * across + (t - y * across)) * wide)
+        y, part, outer = i32(t // across), i32(cuda.blockIdx.y), i32(i32(cuda.blockIdx.x) // strips)
+        strip = i32(i32(cuda.blockIdx.x) - outer * strips)
+        column = i32((strip * across + (t - y * across)) * wide)
         first = i32(part * span)
         last = i32(min(rows, first + span))
         for lane in range(wide):
@@ -163,15 +166,13 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         layout = cut(reduced, inner, wide)
         parts = layout.parts
         partial = empty((outer * parts * inner,), "float64")
-        numbers = (reduced, inner, layout.across, layout.span, parts)
-        grid = (parts, layout.strips, outer)
+        numbers = (reduced, inner, layout.across, layout.strips, layout.span, parts)
+        grid = (layout.strips * outer, parts)
         launch(column_sums(dtype, wide), grid, (*numbers, x, partial), dtype)
     run_merge(outer, inner, parts, problem.scale, partial, y, dtype)
 
 
 def _supports(problem: Any) -> str | None:
-    if problem.inner > 1 and problem.outer > 65535:
-        return f"{problem.outer} matrices to sum over: a grid has at most 65535"
     return too_large(problem.outer * problem.reduced * problem.inner, problem.outer * problem.inner)
 
 
