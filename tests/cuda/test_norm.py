@@ -23,12 +23,9 @@ def operands(rows: int, channels: int, dtype: str) -> dict[str, np.ndarray]:
 NUMBERS = np.array([1e-3, 0.3])
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "dtype"), [*((shape, "float32") for shape in SHAPES), ((50, 16), "float64")])
 def test_every_pass(shape: tuple[int, int], dtype: str) -> None:
     rows, channels = shape
-    if dtype == "float64" and rows not in (35, 50):
-        pytest.skip("two shapes are enough for the second dtype")
     a = operands(rows, channels, dtype)
     training = rows > 1
     vector = poison((channels,), dtype)
