@@ -24,6 +24,7 @@ from numbanet.device_array import DeviceArray
 from numbanet.locks import new_lock
 from numbanet.prepared import PreparedWeight
 from numbanet.problem import Problem
+from numbanet.problem.base import FLOATS
 
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
@@ -74,6 +75,9 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "vector_norm": (("optim",), "optim"),
     "clip": (("optim",), "optim"),
 }
+
+# Their kernels compute with floats; integers are for their definitions.
+_FLOATS_ONLY = frozenset({"conv2d", "matmul", "max_pool2d", "avg_pool2d", "fold"})
 
 _override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())
 _tuning = 0  # grows with every change of what is measured, and of `_wrap`
@@ -187,6 +191,8 @@ def wrapped(wrap: Callable[[Problem, list[Candidate], Candidate], Candidate]) ->
 @lru_cache(maxsize=4096)
 def _choose(problem: Problem, device: str, precision: str, override: frozenset[str], tuning: int) -> Candidate:
     judged = verdicts(problem, device)
+    if device == "cpu" and problem.operation in _FLOATS_ONLY and problem.dtype not in FLOATS:
+        return judged[-1][0]
     named = [(c, reason) for c, reason in judged if c.name in override]
     fit = [c for c, reason in named or judged if reason is None]
     if not fit:
@@ -228,7 +234,7 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
     else:
         device = _device(problem, inputs, outputs)
     chosen = choose(problem, device)
-    if chosen.name == "reference" and "reference" not in _override.get():
+    if chosen.name == "reference" and "reference" not in _override.get() and problem.dtype in FLOATS:
         _say_reference(problem)
     if len(inputs) > 1 and type(inputs[1]) is PreparedWeight:
         inputs = (inputs[0], inputs[1].form(chosen, problem), *inputs[2:])

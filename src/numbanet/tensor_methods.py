@@ -31,6 +31,13 @@ def _wrapped(value: Any) -> Any:
     return Tensor(value) if isinstance(value, (np.ndarray, DeviceArray)) else value  # type: ignore[arg-type]
 
 
+def _sizes(name: str, given: tuple[Any, ...]) -> Any:
+    """Return numbers that were handed over one by one, or as one sequence."""
+    if not given:
+        raise TypeError(f"{name} must be given: integers, or a sequence of them")
+    return given[0] if isinstance(given[0], (tuple, list)) and len(given) == 1 else given
+
+
 class Methods:
     """What `numbanet.tensor.Tensor` inherits: each method calls the function of its name."""
 
@@ -239,13 +246,13 @@ class Methods:
         """Return the index of the smallest element (the first of equals), over all elements or along a dimension."""
         return functional().argmin(self, dim, keepdim)
 
-    def max(self, dim: Any = None, keepdim: bool = False) -> Any:
+    def max(self, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         """Return the largest element, or along a dimension (values, indices), or the larger of pairs."""
-        return functional().max(self, dim, keepdim)
+        return functional().max(self, dim, keepdim, other=other)
 
-    def min(self, dim: Any = None, keepdim: bool = False) -> Any:
+    def min(self, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         """Return the smallest element, or along a dimension (values, indices), or the smaller of pairs."""
-        return functional().min(self, dim, keepdim)
+        return functional().min(self, dim, keepdim, other=other)
 
     def amax(self, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
         """Return the largest elements over some dimensions."""
@@ -328,7 +335,7 @@ class Methods:
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the same elements, in row-major order of the shape, with another shape (one size may be -1)."""
-        return functional().reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        return functional().reshape(self, _sizes("shape", shape))
 
     view = reshape
 
@@ -342,7 +349,7 @@ class Methods:
 
     def permute(self, *dims: Any) -> Tensor:
         """Return the tensor with its dimensions in another order."""
-        return functional().permute(self, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
+        return functional().permute(self, _sizes("dims", dims))
 
     def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
         """Return the tensor without the dimensions of size 1, or without those of `dim` that have size 1."""
@@ -358,7 +365,7 @@ class Methods:
 
     def expand(self, *sizes: Any) -> Tensor:
         """Return a read-only view with dimensions of size 1 repeated."""
-        return functional().expand(self, sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
+        return functional().expand(self, _sizes("sizes", sizes))
 
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
         """Return views of consecutive parts along a dimension; see `numbanet.functional.split`."""

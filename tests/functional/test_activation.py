@@ -193,7 +193,7 @@ def test_layers(rng):
         "LeakyReLU(negative_slope=0.2)": (nn.LeakyReLU(0.2), F.leaky_relu(x, 0.2)),
         "Sigmoid()": (nn.Sigmoid(), F.sigmoid(x)),
         "Tanh()": (nn.Tanh(), F.tanh(x)),
-        "GELU(approximate='tanh')": (nn.GELU("tanh"), F.gelu(x, "tanh")),
+        "GELU(approximate='tanh')": (nn.GELU("tanh"), F.gelu(x, approximate="tanh")),
         "SiLU()": (nn.SiLU(), F.silu(x)),
     }
     for text, (layer, want) in layers.items():

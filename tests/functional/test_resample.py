@@ -82,16 +82,35 @@ def test_refusals(options, message):
         F.interpolate(nnet.tensor(np.zeros((1, 2, 3, 4))), **options)
 
 
-@pytest.mark.parametrize(
-    ("mode", "dimensions"),
-    [("nearest", "3 or 4"), ("area", "3 or 4"), ("bilinear", "4"), ("linear", "3")],
-)
+VOLUMES = [
+    {"size": (3, 2, 5)}, {"scale_factor": (2, 0.5, 1.7), "mode": "nearest-exact"}, {"size": 5, "mode": "area"},
+    {"scale_factor": (1.5, 1.2, 2), "mode": "trilinear"},
+    {"size": (2, 7, 3), "mode": "trilinear", "align_corners": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", VOLUMES, ids=str)
+def test_volumes(options, rng):
+    """Each axis on its own: in any order, the result is that of the others first."""
+    x = rng.standard_normal((2, 2, 4, 3, 2))
+    gradcheck(lambda t: F.interpolate(t, **options), x)
+    turned = {k: v[::-1] if isinstance(v, tuple) else v for k, v in options.items()}
+    other = ops.interpolate(x.transpose(0, 1, 4, 3, 2), **turned).transpose(0, 1, 4, 3, 2)
+    np.testing.assert_allclose(ops.interpolate(x, **options), other, rtol=0, atol=1e-13)
+
+
+def test_an_axis_that_keeps_its_size_is_left_alone(rng):
+    """As in PyTorch: 2 pixels times 1.2 are 2 pixels, and the scale of 1.2 has no say."""
+    x = rng.standard_normal((1, 1, 4, 2))
+    found = ops.interpolate(x, scale_factor=(2, 1.2), mode="bilinear")
+    np.testing.assert_allclose(found[..., 1], ops.interpolate(x[..., 1], scale_factor=2, mode="linear"), atol=1e-15)
+
+
+@pytest.mark.parametrize(("mode", "dimensions"), [("bilinear", "4"), ("linear", "3"), ("bicubic", "4")])
 def test_volumes_are_refused_by_mode(mode, dimensions):
     volumes = nnet.tensor(np.zeros((1, 1, 4, 4, 4)))
     with pytest.raises(ValueError, match=f"have {dimensions} dimensions with mode='{mode}', got shape .1, 1, 4, 4, 4"):
         F.interpolate(volumes, scale_factor=2, mode=mode)
-    with pytest.raises(ValueError, match="mode must be one of .* got 'trilinear'"):
-        F.interpolate(volumes, scale_factor=2, mode="trilinear")
     with pytest.raises(ValueError, match="antialias must be False, got True"):
         F.interpolate(volumes, scale_factor=2, mode=mode, antialias=True)
 

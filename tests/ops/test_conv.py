@@ -264,7 +264,8 @@ X, W = np.zeros((2, 4, 8, 8), np.float32), np.zeros((6, 4, 3, 3), np.float32)
         (ValueError, "groups must divide", {"groups": 4, "weight": np.zeros((6, 1, 3, 3), np.float32)}),
         (ValueError, "weight spans 17 x 17 pixels", {"dilation": 8}),
         (TypeError, "dtypes must be equal", {"weight": W.astype(np.float64)}),
-        (TypeError, "input must have dtype", {"x": X.astype(np.int64)}),
+        (TypeError, "dtypes must be equal, got input: int64", {"x": X.astype(np.int64)}),
+        (TypeError, "input must have dtype", {"x": X.astype(bool)}),
         (TypeError, "weight must have dtype", {"weight": W.astype(complex)}),
         (ValueError, "residual must have the result's shape", {"residual": np.zeros((2, 6, 8, 8), np.float32)}),
         (TypeError, "dtypes must be equal.*residual", {"residual": np.zeros((2, 6, 6, 6))}),
@@ -274,6 +275,17 @@ X, W = np.zeros((2, 4, 8, 8), np.float32), np.zeros((6, 4, 3, 3), np.float32)
 def test_bad_arguments_are_named(error, words, arguments):
     with pytest.raises(error, match=words):
         nnet.ops.conv2d(**{"x": X, "weight": W, **arguments})
+
+
+def test_integers_are_convolved_by_the_definition(rng):
+    """Without rounding, and without the notice that no kernel takes a problem."""
+    x, weight, bias = rng.integers(-9, 9, (2, 4, 7, 6)), rng.integers(-9, 9, (6, 2, 3, 2)), rng.integers(-9, 9, 6)
+    options = {"stride": 2, "padding": (1, 0), "groups": 2}
+    found = nnet.ops.conv2d(x, weight, bias, **options)
+    want = nnet.ops.conv2d(*(a.astype(np.float64) for a in (x, weight, bias)), **options)
+    assert found.dtype == np.int64 and np.array_equal(found, np.rint(want))
+    large = np.full((1, 1, 1, 1), 2**53 + 1)
+    assert nnet.ops.conv2d(large, np.ones((1, 1, 1, 1), np.int64)).item() == 2**53 + 1
 
 
 def test_a_gradient_of_the_wrong_shape():

@@ -145,7 +145,7 @@ def hardtanh(x, _, __, ___, low, high):
 
 @device
 def hardtanh_backward(grad, x, _, __, low, high):
-    return select((x > low) & (x < high), grad, pick(x, 0.0, 0.0))
+    return select((x <= low) | (x >= high), pick(x, 0.0, 0.0), grad)  # at NaN: grad, as in PyTorch
 
 
 @device
@@ -297,7 +297,7 @@ def kl_div(x, target, _, __, p, q):
 @device
 def kl_div_backward_target(grad, x, target, _, scale, q):
     zero = pick(x, 0.0, 0.0)
-    return grad * scale * (select(target > zero, vmath.log(target) + pick(x, 1.0, 1.0), zero) - x)
+    return grad * scale * (select(target == zero, zero, vmath.log(target) + pick(x, 1.0, 1.0)) - x)
 
 
 @device

@@ -11,9 +11,9 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import activated
-from numbanet.functional.elementwise import maximum
 from numbanet.functional.inplace import replace
 from numbanet.functional.shape import to_dtype
+from numbanet.problem.pointwise import number
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
 
@@ -32,13 +32,14 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         return replace(input, relu)
     x = values("input", input)
     if x.dtype.kind in "iu":
-        return maximum(input, 0)
+        return Tensor(ops.maximum(x, 0))
     y = ops.relu(x)
     return record(y, (input,), lambda grad: (ops.relu_backward(grad, y),))
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """Return input where it is positive, else ``negative_slope * input``."""
+    negative_slope = number("negative_slope", negative_slope)
     if inplace:
         return replace(input, lambda t: leaky_relu(t, negative_slope))
     y = ops.leaky_relu(values("input", input), negative_slope)
@@ -61,7 +62,7 @@ def tanh(input: Tensor) -> Tensor:
     return record(y, (input,), lambda grad: (ops.tanh_backward(grad, y),))
 
 
-def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
     """Return input times the standard normal distribution function at input.
 
     Parameters

@@ -13,6 +13,7 @@ from numbanet import ops
 from numbanet.deferred import Deferred, added
 from numbanet.device_array import DeviceArray
 from numbanet.ops.elementwise import elementwise_backward
+from numbanet.problem.promotion import operand, result_dtype
 from numbanet.tape import Backward, record
 from numbanet.tensor import Tensor, values
 from numbanet.watch import doubt
@@ -22,6 +23,14 @@ def _data(value: Any) -> Any:
     if isinstance(value, (np.ndarray, DeviceArray)):
         doubt("an array was an operand")
     return values("input", value) if isinstance(value, Tensor) else value
+
+
+def _tensors(input: Any, other: Any) -> tuple[Any, Any]:
+    """Return the arrays of two operands of which neither may be a number."""
+    for name, value in (("input", input), ("other", other)):
+        if not isinstance(value, (Tensor, np.ndarray)):
+            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}: clamp takes numbers")
+    return _data(input), _data(other)
 
 
 def _needs(value: Any) -> bool:
@@ -59,6 +68,16 @@ def _same(grad: np.ndarray) -> np.ndarray:
     return grad
 
 
+def _times(input: Any, other: Any, alpha: Any) -> Any:
+    """Return alpha * other, in the dtype of a sum of the two where that has no fractions."""
+    dtype = result_dtype(*(operand(name, _data(x)) for name, x in (("input", input), ("other", other))))
+    if dtype.kind == "f":
+        return mul(other, alpha)
+    if not isinstance(alpha, (int, np.integer)):
+        raise ValueError(f"alpha must be an integer for operands of dtype {dtype}, got {alpha!r}")
+    return Tensor(ops.to_dtype(np.asarray(ops.mul(_data(other), alpha)), dtype))
+
+
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """Return input + alpha * other.
 
@@ -67,7 +86,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     input, other : Tensor, numpy.ndarray or number
         Shapes must broadcast; mixed dtypes give the wider one, where Python numbers do not widen a Tensor's.
     alpha : float
-        Factor of `other`.
+        Factor of `other`: an integer where both hold integers.
 
     Returns
     -------
@@ -82,7 +101,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
         If an operand holds no real numbers.
     """
     if alpha != 1:
-        other = mul(other, alpha)
+        other = _times(input, other, alpha)
     if type(input) is Deferred or type(other) is Deferred:
         later = added(input, other)
         if later is not None:
@@ -93,7 +112,9 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """Return input - alpha * other; operands, result and errors as for `add`."""
     if alpha != 1:
-        other = mul(other, alpha)
+        if any(isinstance(x, bool) or getattr(x, "dtype", None) == np.bool_ for x in (input, other)):
+            raise TypeError("input and other must not be booleans in a difference")
+        other = _times(input, other, alpha)
     return _record(ops.sub(_data(input), _data(other)), input, other, _same, ops.neg)
 
 
@@ -122,6 +143,8 @@ def pow(input: Any, exponent: Any) -> Tensor:
     exponent is not negative.
     """
     a, b = _data(input), _data(exponent)
+    if not isinstance(input, Tensor) and not isinstance(exponent, Tensor):
+        raise TypeError(f"input or exponent must be a Tensor, got {type(input).__name__}, {type(exponent).__name__}")
 
     def to_base(grad: np.ndarray) -> np.ndarray:
         if isinstance(b, (int, float)) and b == 2:
@@ -135,8 +158,8 @@ def pow(input: Any, exponent: Any) -> Tensor:
 
 
 def maximum(input: Any, other: Any) -> Tensor:
-    """Return the larger of each pair, NaN where either is NaN; equal operands share the gradient."""
-    a, b = _data(input), _data(other)
+    """Return the larger of each pair of two tensors, NaN where either is NaN; equal operands share the gradient."""
+    a, b = _tensors(input, other)
     return _record(
         ops.maximum(a, b),
         input,
@@ -147,8 +170,8 @@ def maximum(input: Any, other: Any) -> Tensor:
 
 
 def minimum(input: Any, other: Any) -> Tensor:
-    """Return the smaller of each pair, NaN where either is NaN; equal operands share the gradient."""
-    a, b = _data(input), _data(other)
+    """Return the smaller of each pair of two tensors, NaN where either is NaN; equal operands share the gradient."""
+    a, b = _tensors(input, other)
     return _record(
         ops.minimum(a, b),
         input,
@@ -206,18 +229,21 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     ----------
     input : Tensor
     min, max : number, Tensor or None
-        The bounds; `max` wins where they cross. Gradients flow to the input where it lies within them, else to the
-        bound that took its place.
+        The bounds, both of a kind; `max` wins where they cross. Gradients flow to the input where it lies within them,
+        else to the bound that took its place.
 
     Raises
     ------
+    TypeError
+        If one bound is a number and the other a Tensor.
     ValueError
         If neither bound is given.
     """
-    if isinstance(min, Tensor) or isinstance(max, Tensor):
-        result = input if min is None else where(lt(input, min), min, input)
-        return result if max is None else where(gt(result, max), max, result)
     x = values("input", input)
+    if isinstance(min, Tensor) != isinstance(max, Tensor) and min is not None and max is not None:
+        min, max = _number(min), _number(max)
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        return _clamp_tensors(input, min, max)
 
     def backward(grad: np.ndarray) -> np.ndarray:
         if min is not None:
@@ -227,6 +253,34 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         return grad
 
     return _record_one(ops.clamp(x, min, max), input, backward)
+
+
+def _number(bound: Any) -> Any:
+    """Return a tensor of no dimension, to which no gradient flows, as a number."""
+    return bound.item() if isinstance(bound, Tensor) and not bound.ndim and not bound.requires_grad else bound
+
+
+def _clamp_tensors(input: Tensor, min: Any, max: Any) -> Tensor:
+    bounds = {name: bound for name, bound in (("min", min), ("max", max)) if bound is not None}
+    for name, bound in bounds.items():
+        if not isinstance(bound, Tensor):
+            raise TypeError(f"{name} must be a Tensor where the other bound is one, got {type(bound).__name__}")
+    x = values("input", input)
+    low, high = (None if bound is None else values(name, bound) for name, bound in (("min", min), ("max", max)))
+    y = x if low is None else ops.maximum(x, low)
+    y = y if high is None else ops.minimum(y, high)
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        within = [*([] if low is None else [ops.ge(x, low)]), *([] if high is None else [ops.le(x, high)])]
+        chosen: list[Any] = [within[0] if len(within) == 1 else within[0] & within[1], None, None]
+        if low is not None:
+            chosen[1] = ops.lt(x, low) if high is None else ops.lt(x, low) & ops.lt(low, high)
+        if high is not None:
+            chosen[2] = ops.gt(x, high) if low is None else ops.gt(x, high) | ops.lt(high, low)
+        parents = zip((input, min, max), chosen)
+        return tuple(_fit(ops.where(mask, grad, 0), t) if _needs(t) else None for t, mask in parents)
+
+    return record(y, (input, min, max), backward)
 
 
 def eq(input: Any, other: Any) -> Tensor:

@@ -90,9 +90,11 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     Raises
     ------
     TypeError, ValueError
-        If there is no such dimension, or no element.
+        If there is no such dimension, or no element, or the input holds booleans.
     """
     x = values("input", input)
+    if x.dtype == bool:
+        raise TypeError("input must hold numbers, got booleans")
     axis = None if dim is None else dimension("dim", dim, x.ndim)
     if not (x.size if axis is None or not x.ndim else x.shape[axis]):
         raise ValueError(f"input must have elements to choose from, got shape {x.shape}")

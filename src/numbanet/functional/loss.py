@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory, ops
+from numbanet import ops
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.promotion import promote
 from numbanet.tape import record
@@ -115,7 +115,7 @@ def mse_loss(
     reduction : {"mean", "sum", "none"}
         With weights, ``"mean"`` divides by their sum.
     weight : Tensor, optional
-        A factor for each difference; broadcast.
+        A factor for each difference, of the input's shape.
 
     Returns
     -------
@@ -152,10 +152,11 @@ def _general_mse(input: Tensor, target: Tensor, weight: Tensor | None, reduction
     difference = input - target
     squares: Any = difference * difference
     if weight is not None:
+        if values("weight", weight).shape != input.shape:
+            raise ValueError(f"weight must have the shape {input.shape} of input, got {weight.shape}")
         squares = squares * weight
     if reduction == "none":
         return squares
     if reduction == "sum" or weight is None:
         return squares.sum() if reduction == "sum" else squares.mean()
-    ones = Tensor(memory.ones(squares.shape, squares.dtype, squares.data))
-    return squares.sum() / (ones * weight).sum()
+    return squares.sum() / weight.sum()

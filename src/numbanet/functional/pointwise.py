@@ -35,6 +35,8 @@ def _apply(function: str, input: Tensor, inplace: bool, *parameters: float) -> T
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """Return input, moved to the nearest bound where it lies beyond it; there, and on it, the gradient is 0.
 
+    Integers have it too: the bounds lose their fractions.
+
     Raises
     ------
     TypeError
@@ -42,10 +44,15 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     ValueError
         If the bounds cross.
     """
-    values("input", input)
+    x = values("input", input)
     low, high = number("min_val", min_val), number("max_val", max_val)
     if low > high:
         raise ValueError(f"min_val must not be above max_val, got {min_val} and {max_val}")
+    if x.dtype.kind in "iu":
+        if x.dtype.kind == "u" and low < 0:
+            raise ValueError(f"min_val must not be negative for an input of {x.dtype}, got {min_val}")
+        whole = Tensor(ops.to_dtype(ops.clamp(x, int(low), int(high)), x.dtype))
+        return replace(input, lambda _: whole) if inplace else whole
     return _apply("hardtanh", input, inplace, low, high)
 
 

@@ -112,6 +112,9 @@ def l1_loss(
 
 def _l1(pair: tuple[Tensor, Tensor], reduction: str) -> Tensor:
     x, t = pair[0].data, pair[1].data
+    if x.dtype.kind != "f":
+        each = Tensor(ops.abs(ops.sub(x, t)))
+        return each if reduction == "none" else sum(each) if reduction == "sum" else mean(each)
     return _loss(
         "l1", pair, reduction,
         lambda grad, scale: pointwise("l1_backward", (grad, x, t), scale),
@@ -165,9 +168,7 @@ def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
     """Return weights as an array of the shape and dtype of the input, or as the number 1."""
     if tensor is None:
         return memory.number(np.ones((), like.dtype), like)
-    array = constant(name, tensor)
-    if array.dtype != like.dtype:
-        raise TypeError(f"{name} must have the dtype {like.dtype} of input, got {array.dtype}")
+    array = ops.to_dtype(constant(name, tensor), like.dtype)
     if broadcast_shape(array.shape, like.shape) != like.shape:
         raise ValueError(f"{name} must broadcast to the shape {like.shape} of input, got {array.shape}")
     return np.broadcast_to(array, like.shape) if array.ndim else array
@@ -304,6 +305,9 @@ def kl_div(
     if word == "mean" and not old:
         text = "reduction='mean' divides by the number of elements: the divergence is reduction='batchmean'"
         warnings.warn(text, UserWarning, stacklevel=2)
+    for name, operand in (("input", input), ("target", target)):
+        if values(name, operand).dtype.kind != "f":
+            raise TypeError(f"{name} must have dtype float32 or float64, got {operand.dtype}")
     pair = _pair(input, target, quiet=True)
     x, t = pair[0].data, pair[1].data
 

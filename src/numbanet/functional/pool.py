@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
+from numbanet.functional.reduce import mean
 from numbanet.ops.pool import max_pool2d_indices, max_pool2d_offsets
 from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, values
@@ -87,7 +88,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     Parameters
     ----------
     input : Tensor
-        Shape (N, C, H, W) or (C, H, W).
+        Shape (N, C, H, W) or (C, H, W); with ``output_size=1``, which is a mean, any (..., H, W).
     output_size : int or (int or None, int or None)
         (P, Q); None for the size of the input.
 
@@ -97,5 +98,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         Shape (N, C, P, Q) or (C, P, Q).
     """
     shape = values("input", input).shape
+    if output_size in (1, (1, 1), [1, 1]) and (len(shape) not in (3, 4) or 0 in shape[-2:]):
+        return mean(input, (-1, -2), True)
     y = ops.adaptive_avg_pool2d(input.data, output_size)
     return record(y, (input,), lambda grad: (ops.adaptive_avg_pool2d_backward(grad, shape),))

@@ -23,11 +23,11 @@ def interpolate(
     Parameters
     ----------
     input : Tensor
-        Shape (N, C, H, W), or (N, C, W) with ``"nearest"``, ``"nearest-exact"``, ``"linear"`` or ``"area"``.
+        Shape (N, C, W), (N, C, H, W) or (N, C, D, H, W).
     size : int or tuple of int, optional
     scale_factor : float or tuple of float, optional
         Instead of `size`.
-    mode : {"nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area"}
+    mode : {"nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area"}
     align_corners, recompute_scale_factor : bool, optional
     antialias : bool
         Must be False.
@@ -35,7 +35,7 @@ def interpolate(
     Returns
     -------
     Tensor
-        Shape (N, C, P, Q) or (N, C, Q).
+        Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q).
     """
     shape = values("input", input).shape
     options = (size, scale_factor, mode, align_corners, recompute_scale_factor)

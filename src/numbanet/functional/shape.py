@@ -161,7 +161,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """
     if isinstance(tensors, Tensor):
         raise TypeError("tensors must be a sequence of tensors, got one tensor")
-    arrays = [tensor.data for tensor in tensors]
+    arrays = [values("tensors", tensor) for tensor in tensors]
     y = ops.cat(arrays, dim)
     axis = dimension("dim", dim, y.ndim)
 
@@ -185,7 +185,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     TypeError, ValueError
         If there are no tensors, or their shapes differ.
     """
-    shapes = [tensor.shape for tensor in tensors]
+    shapes = [values("tensors", tensor).shape for tensor in tensors]
     if len(set(shapes)) > 1:
         raise ValueError(f"tensors must have equal shapes, got {', '.join(map(str, shapes))}")
     return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
@@ -260,6 +260,8 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     IndexError
         If an index is out of range, or of a dtype that is neither boolean nor integer (uint8 is refused: it is a mask
         to PyTorch and an index to NumPy).
+    ValueError
+        If a slice has a step below 1.
     """
     x = values("input", input)
     steps = index_steps(index)
@@ -267,7 +269,10 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         return getitem(getitem(input, steps[0]), steps[1])
     plain = steps[0]
     # An Ellipsis at the end changes nothing, but makes a single element an array and not a number.
-    y = x[plain if any(part is Ellipsis for part in plain) else (*plain, ...)]
+    try:
+        y = x[plain if any(part is Ellipsis for part in plain) else (*plain, ...)]
+    except IndexError as error:
+        raise IndexError(f"index {index!r} does not fit a tensor of shape {x.shape}: {error}") from None
     return record(y, (input,), lambda grad: (ops.getitem_backward(grad, plain, x.shape, x.dtype),))
 
 
@@ -299,6 +304,8 @@ def _plain(part: Any) -> Any:
     if isinstance(part, (Tensor, np.ndarray)):
         doubt("an array was an index")
         part = part.data if isinstance(part, Tensor) else part
+    if isinstance(part, slice) and part.step is not None and integer("step", part.step) < 1:
+        raise ValueError(f"index must not have a step below 1, got {part}")
     if part is None or part is Ellipsis or isinstance(part, (slice, bool)):
         return part
     if isinstance(part, (list, tuple, range)):

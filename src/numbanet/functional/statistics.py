@@ -9,8 +9,7 @@ import numpy as np
 
 from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
-from numbanet.functional.elementwise import div, maximum, minimum, mul, sub
-from numbanet.functional.reduce import mean, sum
+from numbanet.functional.elementwise import maximum, minimum
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.extremum import extremum
 from numbanet.problem.reduce import kept_shape, reduced_dims
@@ -74,8 +73,12 @@ def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool, to_nan: bool = 
     return record(y, (input,), backward)
 
 
-def _extreme(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
+def _extreme(input: Tensor, dim: Any, keepdim: bool, largest: bool, other: Any) -> Any:
     values("input", input)
+    if other is not None:
+        if dim is not None:
+            raise TypeError(f"dim and other must not both be given, got dim={dim!r}")
+        dim = other
     if isinstance(dim, Tensor):
         return (maximum if largest else minimum)(input, dim)
     if dim is None:
@@ -83,7 +86,7 @@ def _extreme(input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
     return _along(input, dim, keepdim, largest)
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """Return the largest element, the largest along a dimension with their places, or the larger of each pair.
 
     Parameters
@@ -94,6 +97,8 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
         to compare with, as `maximum`.
     keepdim : bool
         Keep the dimension, with size 1.
+    other : Tensor, optional
+        The tensor to compare with, by its name in PyTorch.
 
     Returns
     -------
@@ -105,12 +110,12 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     TypeError, ValueError
         If there is no such dimension, or no element.
     """
-    return _extreme(input, dim, keepdim, True)
+    return _extreme(input, dim, keepdim, True, other)
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """Return the smallest elements; arguments, result and errors as for `max` (NaN is the smallest too)."""
-    return _extreme(input, dim, keepdim, False)
+    return _extreme(input, dim, keepdim, False, other)
 
 
 def amax(input: Tensor, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
@@ -129,6 +134,8 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     Arguments and errors as for `numbanet.functional.argmax`.
     """
     x = values("input", input)
+    if x.dtype == bool:
+        raise TypeError("input must hold numbers, got booleans")
     if dim is not None:
         return Tensor(extremum(x, dim, keepdim, largest=False)[1])
     if not x.size:
@@ -168,11 +175,18 @@ def var(
     if isinstance(dim, bool):
         unbiased, dim = dim, None
     x = values("input", input)
-    centred = sub(input, mean(input, dim, True))
-    total = sum(mul(centred, centred), dim, keepdim)
+    centred = ops.sub(x, ops.mean(x, dim, True))
+    total = ops.sum(ops.mul(centred, centred), dim, keepdim)
     away = (1.0 if unbiased else 0.0) if correction is None else float(correction)
-    count = x.size // total.data.size if total.data.size else 0
-    return div(total, count - away if count > away else 0.0)
+    free = (x.size // total.size if total.size else 0) - away
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        wide = grad.reshape(kept_shape(x.shape, reduced_dims(dim, x.ndim), True))
+        if free <= 0 and (dim is None or not x.ndim):  # infinite, as PyTorch has it
+            return (ops.mul(wide, ops.where(ops.eq(centred, 0), np.nan, np.inf)),)
+        return (ops.mul(ops.mul(ops.div(wide, free), 2.0), centred),)
+
+    return record(ops.div(total, free if free > 0 else 0.0), (input,), backward)
 
 
 def std(

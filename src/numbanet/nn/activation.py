@@ -64,7 +64,7 @@ class GELU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the activation of each element."""
-        return functional.gelu(input, self.approximate)
+        return functional.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
         """Return the form."""

@@ -11,7 +11,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last, contiguous
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import dtype_name, float_array, plain, same_dtype, sizes
+from numbanet.problem.base import dtype_name, float_array, plain, real_array, same_dtype, sizes
 from numbanet.problem.conv import ConvProblem, conv2d_problem, epilogue
 
 
@@ -40,7 +40,8 @@ def conv2d(
     Parameters
     ----------
     x : numpy.ndarray
-        Shape (N, C, H, W) or (C, H, W), any strides; float32 or float64.
+        Shape (N, C, H, W) or (C, H, W), any strides; float32, float64, or integers, for which the definition in NumPy
+        runs.
     weight : numpy.ndarray or PreparedWeight
         Shape (K, C/groups, R, S), dtype of `x`; or what `prepare_conv2d` made of it.
     bias : numpy.ndarray, optional
@@ -71,12 +72,12 @@ def conv2d(
     -----
     Rounding, and what infinite and NaN operands do at borders and under Winograd's algorithm: docs/numerics.md.
     """
-    x = float_array("input", x)
+    x = real_array("input", x)
     images = x if x.ndim == 4 else _batched("input", x)
     if not isinstance(weight, PreparedWeight):
-        weight = float_array("weight", weight)
+        weight = real_array("weight", weight)
     if bias is not None:
-        bias = contiguous(float_array("bias", bias))
+        bias = contiguous(real_array("bias", bias))
     if residual is not None:
         residual = float_array("residual", residual)
     dtype = x.dtype
@@ -198,7 +199,7 @@ def conv2d_backward_input(
     TypeError, ValueError
         If the arguments do not fit each other.
     """
-    grad, weight = float_array("grad", grad), float_array("weight", weight)
+    grad, weight = real_array("grad", grad), real_array("weight", weight)
     dtype = same_dtype(grad=grad, weight=weight)
     input_shape = sizes("input_shape", input_shape)
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)

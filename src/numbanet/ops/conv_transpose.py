@@ -9,7 +9,7 @@ import numpy as np
 from numbanet.ops.conv import conv2d, conv2d_backward_input, conv2d_backward_weight
 from numbanet.ops.elementwise import add
 from numbanet.ops.shape import pad
-from numbanet.problem.base import float_array, sizes
+from numbanet.problem.base import real_array, sizes
 from numbanet.problem.conv_transpose import TransposedConv, transposed_conv
 
 Size = int | Sequence[int]
@@ -68,10 +68,10 @@ def conv_transpose2d(
     ----------
     Zeiler, Krishnan, Taylor and Fergus, "Deconvolutional networks", CVPR 2010.
     """
-    x, weight = float_array("input", x), float_array("weight", weight)
+    x, weight = real_array("input", x), real_array("weight", weight)
     problem = transposed_conv(_batched(x.shape), weight.shape, stride, padding, output_padding, groups, dilation)
     if bias is not None:
-        bias = float_array("bias", bias)
+        bias = real_array("bias", bias)
         if bias.shape != problem.shape[1:2]:
             raise ValueError(f"bias must have shape {problem.shape[1:2]}, got {bias.shape}")
         if bias.dtype != x.dtype:

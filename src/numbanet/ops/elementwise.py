@@ -13,7 +13,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.problem.base import float_array, float_name
-from numbanet.problem.elementwise import elementwise_plan
+from numbanet.problem.elementwise import broadcast_shape, elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
 
 _BOOL = np.dtype(bool)
@@ -59,6 +59,7 @@ def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarra
         return elementwise(function, tuple([memory.number(x, like) for x in operands]))
     from numbanet.reference.elementwise import FUNCTIONS
 
+    broadcast_shape(*[np.shape(x) for x in operands])  # refuses by name what NumPy would stumble over
     return np.asarray(FUNCTIONS[function](*operands))
 
 
@@ -68,6 +69,10 @@ def _arithmetic(function: str, a: Any, b: Any, *, floating: bool = False, result
         return _run(function, a.dtype, (a, b), result)
     a, b = operand("input", a), operand("other", b)
     dtype = result_dtype(a, b)
+    if function == "sub" and any(getattr(x, "dtype", type(x)) == _BOOL for x in (a, b)):
+        raise TypeError("input and other must not be booleans in a difference: ^ tells where they differ, ~ inverts")
+    if function == "pow" and dtype == _BOOL and isinstance(b, np.ndarray):
+        raise TypeError("input and exponent must not both hold booleans")
     if floating and dtype.kind != "f":
         dtype = _FLOAT32
     operands = (_as(a, dtype), _as(b, dtype))
@@ -77,6 +82,8 @@ def _arithmetic(function: str, a: Any, b: Any, *, floating: bool = False, result
 def _unary(function: str, x: Any, *, floating: bool = True) -> np.ndarray:
     x = operand("input", x)
     dtype = result_dtype(x)
+    if dtype == _BOOL and not floating:
+        raise TypeError(f"input must hold numbers, got booleans: there is no {function} of them")
     if floating and dtype.kind != "f":
         dtype = _FLOAT32
     x = _as(x, dtype)
@@ -135,7 +142,8 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
             return mul(input, input)
         if exponent == 0.5:
             return sqrt(input)
-    return _arithmetic("pow", input, exponent)
+    y = _arithmetic("pow", input, exponent)
+    return y.astype(_BOOL) if whole and isinstance(exponent, bool) and input.dtype == _BOOL else y
 
 
 def maximum(input: Any, other: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from numbanet import dispatch, memory
 from numbanet.ops.elementwise import add
 from numbanet.ops.shape import contiguous
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import dtype_name, float_array, integer, same_dtype
+from numbanet.problem.base import dtype_name, float_array, integer, real_array, same_dtype
 from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
@@ -72,7 +72,8 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ----------
     a, b : numpy.ndarray
         Shapes (..., m, k) and (..., k, n), the leading dimensions broadcast; a one-dimensional `a` is a row, a
-        one-dimensional `b` a column, and the result lacks that dimension. float32 or float64, both the same.
+        one-dimensional `b` a column, and the result lacks that dimension. float32, float64 or integers (computed by
+        their definition in NumPy), both the same.
 
     Returns
     -------
@@ -82,11 +83,11 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Raises
     ------
     TypeError
-        If the dtypes differ or are no floats.
+        If the dtypes differ, or are booleans.
     ValueError
         If an operand has no dimension or the shapes do not fit.
     """
-    a, b = float_array("a", a), float_array("b", b)
+    a, b = real_array("a", a), real_array("b", b)
     dtype = same_dtype(a=a, b=b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"a and b must have at least one dimension, got shapes {a.shape} and {b.shape}")
@@ -142,14 +143,14 @@ def linear(
     Raises
     ------
     TypeError
-        If the dtypes differ or are no floats.
+        If the dtypes differ, or are booleans.
     ValueError
         If the shapes do not fit.
     """
-    x = float_array("input", x)
+    x = real_array("input", x)
     if not isinstance(weight, PreparedWeight):
-        weight = float_array("weight", weight)
-    bias = None if bias is None else contiguous(float_array("bias", bias))
+        weight = real_array("weight", weight)
+    bias = None if bias is None else contiguous(real_array("bias", bias))
     residual = None if residual is None else contiguous(float_array("residual", residual))
     dtype = x.dtype
     if residual is not None or not dtype == weight.dtype == (bias if bias is not None else x).dtype:

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
-from numbanet.problem.base import float_array, same_dtype, sizes
+from numbanet.problem.base import float_array, real_array, same_dtype, sizes
 from numbanet.problem.pool import (
     MaxPoolProblem,
     PoolProblem,
@@ -103,7 +103,7 @@ def max_pool2d(
     if return_indices:
         y, offsets = max_pool2d_offsets(x, *window)
         return y, max_pool2d_indices(offsets, np.shape(x), *window)
-    x = float_array("input", x)
+    x = real_array("input", x)
     shape = _batched("input", x).shape
     return _pool(x, max_pool2d_problem("forward", shape, same_dtype(input=x), *window, offsets=False))
 
@@ -120,7 +120,7 @@ def max_pool2d_offsets(
 
     The offsets are what `max_pool2d_backward` needs: uint8, or int32 where a window has more than 256 elements.
     """
-    x = float_array("input", x)
+    x = real_array("input", x)
     images = _batched("input", x)
     problem = max_pool2d_problem(
         "forward", images.shape, same_dtype(input=x), kernel_size, stride, padding, dilation, ceil_mode
@@ -239,7 +239,8 @@ def avg_pool2d(
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
-    x = float_array("input", x)
+    if type(x) is not np.ndarray or x.dtype != np.int64:  # PyTorch's one dtype of integers here
+        x = float_array("input", x)
     shape = _batched("input", x).shape
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     return _pool(x, avg_pool2d_problem("forward", shape, same_dtype(input=x), *options))

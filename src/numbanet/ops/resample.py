@@ -3,27 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.pool import adaptive_avg_pool2d, adaptive_avg_pool2d_backward
-from numbanet.ops.shape import channels_last
+from numbanet.ops.shape import channels_last, reshape
 from numbanet.problem.base import float_array, same_dtype, sizes
 from numbanet.problem.resample import ResampleProblem, Resizing, resizing
 
 
-def _images(x: np.ndarray) -> np.ndarray:
-    """Return (N, C, W) as images of one row."""
-    return x[:, :, None] if x.ndim == 3 else x
+@dataclass(frozen=True)
+class Stage:
+    """One pass over images: from (h, w) to (p, q) pixels, with their scales."""
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+    scales: tuple[float | None, float | None]
 
 
-def _problem(which: str, dtype: str, shape: Sequence[int], mode: str, how: Resizing) -> ResampleProblem:
-    n, c, h, w = shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
-    (p, q), scales = ((1,) * (4 - len(shape)) + how.sizes), (1.0,) * (4 - len(shape)) + how.scales
-    mode = "bilinear" if mode == "linear" else mode
-    return ResampleProblem(which, dtype, n, h, w, c, p, q, mode, how.align_corners, (scales[0], scales[1]))
+def _stages(shape: Sequence[int], how: Resizing) -> tuple[Stage, ...]:
+    """Return the passes: a sequence is an image of one row; a volume is resized plane by plane, and then in depth."""
+    sizes, scales = how.sizes, how.scales
+    if len(shape) == 3:
+        return (Stage((1, shape[2]), (1, sizes[0]), (1.0, scales[0])),)
+    planes = Stage((shape[-2], shape[-1]), (sizes[-2], sizes[-1]), (scales[-2], scales[-1]))
+    if len(shape) == 4:
+        return (planes,)
+    pixels = sizes[1] * sizes[2]
+    return planes, Stage((shape[2], pixels), (sizes[0], pixels), (scales[0], 1.0))
+
+
+def _images(x: np.ndarray, depth: bool) -> np.ndarray:
+    """Return sequences and volumes as images: a volume's planes, or with `depth` its columns of voxels."""
+    if x.ndim == 3:
+        return x[:, :, None]
+    if x.ndim == 4:
+        return x
+    n, c, d, h, w = x.shape
+    return reshape(x, (n, c, d, h * w)) if depth else reshape(x.transpose(0, 2, 1, 3, 4), (n * d, c, h, w))
+
+
+def _back(images: np.ndarray, shape: tuple[int, ...], depth: bool) -> np.ndarray:
+    """Return what `_images` made, as an array of the shape that it came from, but for the sizes of the axes."""
+    if len(shape) == 4:
+        return images
+    if len(shape) == 3:
+        return images[:, :, 0]
+    n, c, d, h, w = shape
+    if depth:
+        return reshape(images, shape)
+    return reshape(images, (n, d, c, h, w)).transpose(0, 2, 1, 3, 4)
+
+
+def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, align_corners: bool) -> np.ndarray:
+    n, c = images.shape[:2]
+    forward = which == "forward"
+    if mode == "area":
+        if forward:
+            return adaptive_avg_pool2d(images, stage.target)
+        return adaptive_avg_pool2d_backward(images, (n, c, *stage.source))
+    mode = "bilinear" if mode in ("linear", "trilinear") else mode
+    dtype = same_dtype(input=images)
+    problem = ResampleProblem(which, dtype, n, *stage.source, c, *stage.target, mode, align_corners, stage.scales)
+    out = memory.empty((n, *(stage.target if forward else stage.source), c), dtype, images)
+    if out.size:
+        dispatch.run(problem, (channels_last(images),), (out,))
+    return out.transpose(0, 3, 1, 2)
 
 
 def interpolate(
@@ -40,15 +88,15 @@ def interpolate(
     Parameters
     ----------
     x : numpy.ndarray
-        Shape (N, C, H, W), or (N, C, W) with ``"nearest"``, ``"nearest-exact"``, ``"linear"`` or ``"area"``; any
-        strides; float32 or float64.
+        Shape (N, C, W), (N, C, H, W) or (N, C, D, H, W), any strides; float32 or float64.
     size : int or tuple of int, optional
         Of the result, one number for each axis or for all.
     scale_factor : float or tuple of float, optional
         Instead of `size`: the result has floor(size * factor) pixels.
-    mode : {"nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area"}
-        ``"nearest"`` takes the pixel at floor(index * scale), ``"nearest-exact"`` the one under the centre; the cubic
-        kernel is that of Keys with a = -0.75; ``"area"`` is `adaptive_avg_pool2d`.
+    mode : {"nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area"}
+        ``"linear"`` is for sequences, ``"bilinear"`` and ``"bicubic"`` for images, ``"trilinear"`` for volumes, the
+        others for all. ``"nearest"`` takes the pixel at floor(index * scale), ``"nearest-exact"`` the one under the
+        centre; the cubic kernel is that of Keys with a = -0.75; ``"area"`` is an adaptive average pooling.
     align_corners : bool, optional
         Whether the centres of the corner pixels stay where they are; else (None, False) the borders of the image do.
     recompute_scale_factor : bool, optional
@@ -59,7 +107,7 @@ def interpolate(
     Returns
     -------
     numpy.ndarray
-        Shape (N, C, P, Q) or (N, C, Q), channels-last in memory.
+        Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q).
 
     Raises
     ------
@@ -72,15 +120,12 @@ def interpolate(
     """
     x = float_array("input", x)
     how = resizing(x.shape, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
-    problem, images = _problem("forward", same_dtype(input=x), x.shape, mode, how), _images(x)
-    if mode == "area":
-        y = adaptive_avg_pool2d(images, (problem.p, problem.q))
-        return y[:, :, 0] if x.ndim == 3 else y
-    out = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype, x)
-    if out.size:
-        dispatch.run(problem, (channels_last(images),), (out,))
-    y = out.transpose(0, 3, 1, 2)
-    return y[:, :, 0] if x.ndim == 3 else y
+    shape = x.shape
+    for depth, stage in enumerate(_stages(shape, how)):
+        moved = _resized("forward", _images(x, bool(depth)), stage, mode, how.align_corners)
+        shape = (*shape[:3], *how.sizes[1:]) if len(shape) == 5 and not depth else (*shape[:2], *how.sizes)
+        x = _back(moved, shape, bool(depth))
+    return x
 
 
 def interpolate_backward(
@@ -103,11 +148,8 @@ def interpolate_backward(
     how = resizing(shape, size, scale_factor, mode, align_corners, recompute_scale_factor)
     if grad.shape != (*shape[:2], *how.sizes):
         raise ValueError(f"grad must have the result's shape {(*shape[:2], *how.sizes)}, got {grad.shape}")
-    problem = _problem("backward_input", same_dtype(grad=grad), shape, mode, how)
-    if mode == "area":
-        full = adaptive_avg_pool2d_backward(_images(grad), (problem.n, problem.c, problem.h, problem.w))
-        return full.reshape(shape)
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
-    if dx.size:
-        dispatch.run(problem, (channels_last(_images(grad)),), (dx,))
-    return dx.transpose(0, 3, 1, 2).reshape(shape)
+    stages = _stages(shape, how)
+    for depth, stage in reversed(list(enumerate(stages))):
+        moved = _resized("backward_input", _images(grad, bool(depth)), stage, mode, how.align_corners)
+        grad = _back(moved, (*shape[:3], *how.sizes[1:]) if depth else shape, bool(depth))
+    return grad

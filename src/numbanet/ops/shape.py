@@ -255,6 +255,8 @@ def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float 
     if x.dtype.kind != "f" and type(x) is DeviceArray:
         raise TypeError(f"input must hold floating-point numbers on a GPU, got {x.dtype}")
     if x.dtype.kind != "f":
+        if x.dtype.kind in "iu" and any(pad) and not np.iinfo(x.dtype).min <= (value or 0) <= np.iinfo(x.dtype).max:
+            raise ValueError(f"value must be a number that {x.dtype} holds, got {value!r}")
         return definition.pad(x, pad_problem("forward", x.shape, "float64", pad, mode), value or 0)
     x = float_array("input", x)
     problem = pad_problem("forward", x.shape, same_dtype(input=x), pad, mode)

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import contiguous, copy_into, pad
-from numbanet.problem.base import float_array, pair, plain
+from numbanet.problem.base import pair, plain, real_array
 from numbanet.problem.unfold import FoldProblem, windows
 
 Size = int | Sequence[int]
@@ -33,7 +33,7 @@ def unfold(x: np.ndarray, kernel_size: Size, dilation: Size = 1, padding: Size =
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
-    x = float_array("input", x)
+    x = real_array("input", x, "b")
     if x.ndim not in (3, 4) or 0 in x.shape[-3:]:
         raise ValueError(f"input must have shape (N, C, H, W) or (C, H, W), and pixels, got {x.shape}")
     w = windows(x.shape[-2:], kernel_size, dilation, padding, stride)
@@ -72,7 +72,7 @@ def fold(
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
-    x = float_array("input", x)
+    x = real_array("input", x, "b")
     w = windows(pair("output_size", plain("output_size", output_size)), kernel_size, dilation, padding, stride)
     taps, places = w.kernel[0] * w.kernel[1], w.count[0] * w.count[1]
     if x.ndim not in (2, 3) or x.shape[-2] % taps or not x.shape[-2] or x.shape[-1] != places:

@@ -166,6 +166,19 @@ def float_array(name: str, value: Any) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="))
 
 
+def real_array(name: str, value: Any, kinds: str = "iu") -> np.ndarray:
+    """Return `value` as an array of float32 or float64, or on the CPU of a dtype of the other kinds: "i", "u" or "b".
+
+    Raises
+    ------
+    TypeError
+        If it has another dtype.
+    """
+    if type(value) is np.ndarray and value.dtype not in _NAMES and value.dtype.kind in kinds and value.dtype.isnative:
+        return value
+    return float_array(name, value)
+
+
 def same_dtype(**arrays: Any) -> str:
     """Return the one dtype name that the arrays share, else raise TypeError naming them."""
     present = {name: array.dtype for name, array in arrays.items() if array is not None}

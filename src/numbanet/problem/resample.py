@@ -13,7 +13,8 @@ import numpy as np
 from numbanet.problem.base import Problem, choice, integer
 
 _DIMENSIONS = {
-    "nearest": (3, 4), "nearest-exact": (3, 4), "linear": (3,), "bilinear": (4,), "bicubic": (4,), "area": (3, 4),
+    "nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "linear": (3,), "bilinear": (4,), "bicubic": (4,),
+    "trilinear": (5,), "area": (3, 4, 5),
 }  # fmt: skip
 MODES = tuple(_DIMENSIONS)
 _CUBIC = -0.75  # the derivative of the kernel at 1, torch's choice (Keys, 1981, has -0.5)
@@ -73,7 +74,9 @@ def axis_table(size: int, count: int, mode: str, align_corners: bool, scale: flo
         places = np.float32(at + 0.5) * step if mode == "nearest-exact" else np.float32(at) * step
         index = np.minimum(np.floor(places).astype(np.int64), size - 1)
         return Table(np.arange(count + 1), index, np.ones(count))
-    if align_corners:
+    if size == count and mode == "bilinear":  # whatever the scale, as torch
+        source: np.ndarray = at.astype(np.float64)
+    elif align_corners:
         source = at * ((size - 1) / (count - 1) if count > 1 else 0.0)
     else:
         source = (at + 0.5) * (size / count if scale is None else scale) - 0.5
@@ -137,7 +140,7 @@ def resizing(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Resizing:
-    """Check the arguments of an interpolation of (N, C, W) or (N, C, H, W).
+    """Check the arguments of an interpolation of (N, C, W), (N, C, H, W) or (N, C, D, H, W).
 
     Raises
     ------

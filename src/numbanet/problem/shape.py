@@ -142,6 +142,8 @@ def _pad_problem(which: str, shape: tuple[int, ...], dtype: str, pad: tuple[Any,
             f"pad must hold 2 numbers for a 2-D or 3-D input, 4 for 3-D or 4-D, 6 for 4-D or 5-D with mode={mode!r}, "
             f"got {pad} for input of shape {shape}"
         )
+    if mode in ("reflect", "replicate") and not all(shape[-len(numbers) // 2 - (len(numbers) // 2 < len(shape)) :]):
+        raise ValueError(f"input must have channels and elements with mode={mode!r}, got shape {shape}")
     pairs = list(zip(numbers[::2], numbers[1::2]))[::-1]
     widths = ((0, 0),) * (len(shape) - len(pairs)) + tuple(pairs)
     for axis in range(len(shape) - len(pairs), len(shape)):

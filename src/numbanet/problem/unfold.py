@@ -67,6 +67,10 @@ def windows(
 
 @lru_cache(maxsize=1024)
 def _windows(size: tuple[int, ...], kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Windows:
+    given = {"kernel_size": kernel_size, "dilation": dilation, "padding": padding, "stride": stride}
+    for name, value in given.items():
+        if isinstance(value, tuple) and len(value) != 2:
+            raise ValueError(f"{name} must be an integer or a pair of integers, got {value!r}")
     kernel, gaps = pair("kernel_size", kernel_size, 1), pair("dilation", dilation, 1)
     pads, steps = pair("padding", padding, 0), pair("stride", stride, 1)
     h, w = size

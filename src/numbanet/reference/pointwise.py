@@ -20,8 +20,8 @@ def hardtanh(x: Array, low: float, high: float) -> Array:
 
 
 def hardtanh_backward(grad: Array, x: Array, low: float, high: float) -> Array:
-    """The derivative is 1 between the bounds, and 0 from them on."""
-    return np.where((x > low) & (x < high), grad, 0)
+    """The derivative is 1 between the bounds (and at NaN), and 0 from them on."""
+    return np.where((x <= low) | (x >= high), 0, grad)
 
 
 def elu(x: Array, alpha: float, q: float) -> Array:
@@ -143,7 +143,7 @@ def kl_div(x: Array, target: Array, p: float, q: float) -> Array:
 
 def kl_div_backward_target(grad: Array, x: Array, target: Array, scale: float, q: float) -> Array:
     """log(target) + 1 - x, times `scale`; -x where the target is 0."""
-    return grad * scale * (np.where(target > 0, np.log(target) + 1, 0) - x)
+    return grad * scale * (np.where(target == 0, 0, np.log(target) + 1) - x)
 
 
 def kl_div_log(x: Array, target: Array, p: float, q: float) -> Array:

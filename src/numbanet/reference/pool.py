@@ -28,11 +28,11 @@ def _max_forward(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, works
     x, y = inputs[0], outputs[0]
     for p, q in np.ndindex(problem.p, problem.q):
         window = max_window(problem, p, q)
-        best = np.full((problem.n, problem.c), -np.inf, x.dtype)
+        best = np.full((problem.n, problem.c), -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min, x.dtype)
         offset = np.full(best.shape, window[0][2] if window else 0)
         for row, column, code in window:
             value = x[:, row, column]
-            better = (value > best) | np.isnan(value)
+            better = (value > best) | (value != value)  # NaN
             best, offset = np.where(better, value, best), np.where(better, code, offset)
         y[:, p, q] = best
         if problem.offsets:
@@ -84,7 +84,13 @@ def adaptive_regions(problem: AdaptiveAvgPoolProblem) -> Iterator[tuple[int, int
 def _average_forward(regions: Any) -> Any:
     def run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         for p, q, (rows, columns, divisor) in regions(problem):
-            outputs[0][:, p, q] = inputs[0][:, rows, columns].sum((1, 2)) / divisor
+            total = inputs[0][:, rows, columns].sum((1, 2))
+            whole = total.dtype.kind == "i"  # in C, what is left of a division has the sign of the dividend
+            if whole:
+                quotient = np.abs(total) // abs(divisor)
+                outputs[0][:, p, q] = np.sign(total) * np.sign(divisor) * quotient
+            else:
+                outputs[0][:, p, q] = total / divisor
 
     return run
 
