@@ -1,0 +1,130 @@
+"""Where numbanet and PyTorch differ, and why; a test fails where one of these no longer does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.parity.grid.cases import Case
+from tests.parity.grid.values import OMIT, T
+
+Choice = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A difference: the functions and choices that it is about, and its reason."""
+
+    functions: tuple[str, ...]
+    when: Callable[[Choice], bool]
+    reason: str
+
+    def explains(self, case: Case) -> bool:
+        """Whether a case may differ for this reason."""
+        return case.entry.name in self.functions and self.when(case.plain)
+
+
+def empty(choice: Choice) -> bool:
+    """Whether the input has no elements."""
+    shapes = [choice.get("shape"), *(v.shape for v in choice.values() if isinstance(v, T))]
+    return choice.get("images") == "empty" or any(shape and 0 in shape for shape in shapes)
+
+
+def wild(choice: Choice) -> bool:
+    """Whether there are infinities and NaN."""
+    return choice["input"].kind == "wild"
+
+
+KNOWN: tuple[Known, ...] = (
+    Known(
+        (
+            "conv1d", "conv_transpose2d", "batch_norm", "local_response_norm", "multi_margin_loss",
+            "nn.ConvTranspose2d",
+        ),
+        empty,
+        "PyTorch checks little where there is nothing to compute (dtypes, dilation, output_padding, sizes); numbanet "
+        "checks as always",
+    ),
+    Known(
+        ("instance_norm", "nn.InstanceNorm1d", "nn.InstanceNorm2d", "pixel_unshuffle"), empty,
+        "PyTorch fails on its way through an empty batch, or makes NaN of running statistics; numbanet gives the empty "
+        "result and its gradient",
+    ),
+    Known(
+        ("interpolate, size", "interpolate, scale_factor"),
+        lambda c: c["antialias"] is True,
+        "antialias=True is refused: blur the input first, or use mode='area'",
+    ),
+    Known(
+        ("interpolate, size", "interpolate, scale_factor"),
+        lambda c: c["input"].dtype == "uint8",
+        "images of bytes are refused: PyTorch rounds them by rules that depend on the machine; convert them first",
+    ),
+    Known(
+        ("gelu", "silu", "mish"), wild,
+        "at infinities numbanet gives the limits, PyTorch NaN (infinity times zero), not everywhere",
+    ),
+    Known(
+        ("relu6", "hardtanh"), wild,
+        "where the input is NaN, numbanet lets the gradient pass, as relu does; PyTorch does so at some places only",
+    ),
+    Known(
+        ("hardsigmoid",), lambda c: c["input"].dtype == "float64",
+        "PyTorch's gradient takes 1/6 in float32 for float64 too",
+    ),
+    Known(
+        ("kl_div",), lambda c: c["kinds"] == ("logs", "few") and c["log_target"] is not True,
+        "where the target is 0, PyTorch's gradient of the target is NaN (0/0), and numbanet's -input",
+    ),
+    Known(
+        ("sum",), lambda c: c["dim"] is OMIT and c["keepdim"] is not OMIT,
+        "PyTorch's overloads refuse keepdim without dim; numbanet's dim has the default None",
+    ),
+    Known(
+        ("max", "min"), lambda c: c["dim"] in (OMIT, None),
+        "PyTorch's overloads refuse dim=None, and keepdim without dim; numbanet's dim has the default None",
+    ),
+    Known(
+        ("var", "std", "Tensor.var"), lambda c: c["dim"] == (),
+        "with dim=() PyTorch's gradient divides by 1 - correction, not by the number of elements",
+    ),
+    Known(
+        ("cross_entropy",), lambda c: c["label_smoothing"] == -0.1,
+        "PyTorch refuses a negative label_smoothing for classes only, numbanet always",
+    ),
+    Known(
+        ("nll_loss",), lambda c: c["weight"] == "matrix" and len(c["shape"]) > 2,
+        "PyTorch takes a weight of shape (C, 1) for images only",
+    ),
+    Known(
+        ("l1_loss", "smooth_l1_loss"), lambda c: "wild" in c["kinds"],
+        "where an operand is NaN the gradient is NaN, and 0 in PyTorch",
+    ),
+    Known(
+        ("huber_loss",), lambda c: c["dtypes"] == ("float32", "float64"),
+        "PyTorch gives float32 where no gradient is recorded, and float64 where one is; numbanet float64",
+    ),
+    Known(
+        ("binary_cross_entropy_with_logits",), lambda c: c["dtypes"][1] == "int64" or "wild" in c["kinds"],
+        "targets of integers are answered with and without gradients, and the loss of an infinite score is infinite; "
+        "PyTorch refuses the first without gradients, and has NaN for some of the second",
+    ),
+    Known(
+        ("cat",), lambda c: c["first"].shape == (0,) and c["dim"] not in (OMIT, 0, -1),
+        "PyTorch does not look at dim where all tensors have the shape (0,)",
+    ),
+    Known(
+        ("nn.LazyConv2d",), lambda c: c["padding"] == -1,
+        "a negative padding is refused with every padding_mode, and not with 'zeros' only",
+    ),
+    Known(
+        ("instance_norm", "nn.InstanceNorm2d"),
+        lambda c: "float32" in (c.get("statistics"), c["input"].dtype if "input" in c else ""),
+        "statistics of another dtype than the input's are refused, as by batch_norm",
+    ),
+    Known(
+        ("Tensor: indexing",), lambda c: (c["first"], c["second"]) == (..., ...),
+        "an index with two ellipses is refused, as by NumPy",
+    ),
+)  # fmt: skip
