@@ -75,6 +75,55 @@ def test_counts_and_names_are_those_of_torchvision(name: str) -> None:
     assert multiply_adds(model, (3, 224, 224)) / 1e9 == pytest.approx(giga, abs=6e-4)
 
 
+def convolutions(*layers: tuple[int, int, int, int]) -> int:
+    """Multiply-adds of convolutions: channels, filters, size of the filters, size of the result."""
+    return sum(c * k * r * r * p * p for c, k, r, p in layers)
+
+
+def all_cnn_c() -> int:
+    wide = [(3, 96, 3, 32), (96, 96, 3, 32), (96, 96, 3, 16), (96, 192, 3, 16), (192, 192, 3, 16), (192, 192, 3, 8)]
+    return convolutions(*wide, (192, 192, 3, 6), (192, 192, 1, 6), (192, 10, 1, 6))
+
+
+def residual(n: int) -> int:
+    stages = [(16, 16, 32), (16, 32, 16), (32, 64, 8)]
+    blocks = [(c, k, 3, p) for c, k, p in stages] + [(k, k, 3, p) for _, k, p in stages] * (2 * n - 1)
+    return convolutions((3, 16, 3, 32), *blocks) + 64 * 10
+
+
+def zfnet() -> int:
+    layers = [(3, 96, 7, 110), (96, 256, 5, 26), (256, 384, 3, 13), (384, 384, 3, 13), (384, 256, 3, 13)]
+    return convolutions(*layers) + 256 * 6 * 6 * 4096 + 4096 * 4096 + 4096 * 1000
+
+
+def unet() -> int:
+    widths, left, right = [64, 128, 256, 512, 1024], [570, 282, 138, 66, 30], [54, 102, 198, 390]
+    down = [layer for c, k, p in zip([1, *widths], widths, left) for layer in ((c, k, 3, p), (k, k, 3, p - 2))]
+    up = [
+        layer  # a transposed 2 x 2 convolution multiplies each pixel of the smaller image by 4 weights
+        for k, p in zip(widths[3::-1], right)
+        for layer in ((2 * k, k, 2, p // 2 + 1), (2 * k, k, 3, p), (k, k, 3, p - 2))
+    ]
+    return convolutions(*down, *up, (64, 2, 1, 388))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        ("all_cnn", (3, 32, 32), all_cnn_c()),  # the paper's tables 1 and 2
+        ("autoencoder", (1, 28, 28), 2 * sum(a * b for a, b in zip(S, S[1:]))),
+        ("lenet5", (1, 28, 28), convolutions((1, 6, 5, 28), (6, 16, 5, 10)) + 400 * 120 + 120 * 84 + 84 * 10),
+        ("resnet20", (3, 32, 32), residual(3)),  # the paper's section 4.2
+        ("resnet56", (3, 32, 32), residual(9)),
+        ("unet", (1, 572, 572), unet()),  # the sizes in the paper's figure 1
+        ("zfnet", (3, 224, 224), zfnet()),  # the sizes in the paper's figure 3
+    ],
+)
+def test_multiply_adds_follow_from_the_papers_tables(name: str, shape: tuple[int, ...], count: int) -> None:
+    with nn.init.skipped():
+        assert multiply_adds(getattr(models, name)(), shape) == count
+
+
 def test_googlenet_without_auxiliary_heads() -> None:
     with nn.init.skipped():
         plain = models.googlenet(aux_logits=False)

@@ -36,14 +36,14 @@ class Block(tnn.Module):
         return torch.relu(y + x)
 
 
-class ResNet20(tnn.Module):
-    def __init__(self, shortcut: str) -> None:
+class ResNetCifar(tnn.Module):
+    def __init__(self, shortcut: str, blocks_a_stage: int = 3) -> None:
         super().__init__()
         self.conv1 = tnn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = tnn.BatchNorm2d(16)
         sizes = [(16, 16, 1), (16, 32, 2), (32, 64, 2)]
         for number, (c, k, stride) in enumerate(sizes, 1):
-            blocks = [Block(c, k, stride, shortcut), Block(k, k, 1, shortcut), Block(k, k, 1, shortcut)]
+            blocks = [Block(c, k, stride, shortcut), *(Block(k, k, 1, shortcut) for _ in range(blocks_a_stage - 1))]
             setattr(self, f"layer{number}", tnn.Sequential(*blocks))
         self.fc = tnn.Linear(64, 10)
 
@@ -112,8 +112,9 @@ CASES = {
     "zfnet": (zfnet_features, twin, (3, 64, 64)),
     "all_cnn": (lambda: models.all_cnn(dropout=False), twin, (3, 16, 16)),
     "autoencoder": (lambda: models.autoencoder((12, 9, 7, 3)), lambda m: Autoencoder(), (12,)),
-    "resnet20": (lambda: models.resnet20(), lambda m: ResNet20("A"), (3, 32, 32)),
-    "resnet20-B": (lambda: models.resnet20(shortcut="B"), lambda m: ResNet20("B"), (3, 32, 32)),
+    "resnet20": (lambda: models.resnet20(), lambda m: ResNetCifar("A"), (3, 32, 32)),
+    "resnet20-B": (lambda: models.resnet20(shortcut="B"), lambda m: ResNetCifar("B"), (3, 32, 32)),
+    "resnet56": (lambda: models.get("resnet56"), lambda m: ResNetCifar("A", 9), (3, 32, 32)),
     "lenet5": (models.lenet5, twin, (1, 28, 28)),
     "convnetjs": (models.convnetjs, twin, (3, 32, 32)),
     "digits": (models.digits, twin, (1, 8, 8)),
