@@ -17,8 +17,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results and workspaces start as NaN, so that an element that no kernel writes is seen."""
     original = memory.empty
 
-    def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        out = original(shape, dtype)
+    def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+        out = original(shape, dtype, like)
         out.view(np.uint8)[...] = 255
         return out
 
