@@ -233,11 +233,10 @@ class DeviceArray:
 
     def transpose(self, *axes: Any) -> DeviceArray:
         """Return a view with the axes in another order: reversed if none are given."""
-        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)) else axes
-        if not order and self.shape:
-            order = range(len(self.shape))[::-1]
-        if len(axes) == 1 and axes[0] is None:
-            order = range(len(self.shape))[::-1]
+        if not axes or axes[0] is None:
+            order: Any = range(len(self.shape))[::-1]
+        else:
+            order = axes if isinstance(axes[0], (int, np.integer)) else axes[0]
         shape, strides = self.shape, self.strides
         places = [int(axis) % max(len(shape), 1) for axis in order]
         if sorted(places) != list(range(len(shape))):
@@ -281,6 +280,8 @@ class DeviceArray:
 
     def __getitem__(self, index: Any) -> DeviceArray:
         parts = index if isinstance(index, tuple) else (index,)
+        if any(type(part) is DeviceArray for part in parts):
+            return self._taken(parts)
         named = sum(part is not None and part is not Ellipsis for part in parts)
         if named > self.ndim:
             raise IndexError(f"too many indices: array is {self.ndim}-dimensional, but {named} were indexed")
@@ -311,6 +312,21 @@ class DeviceArray:
                 raise TypeError(f"an array on the GPU takes integers and slices as index, got {type(part).__name__}")
         return self._view(pointer, tuple(shape), tuple(strides))
 
+    def _taken(self, parts: tuple[Any, ...]) -> DeviceArray:
+        """Return the elements at an array of positions along one axis: a copy."""
+        from numbanet.cuda import whole
+
+        place = next(number for number, part in enumerate(parts) if type(part) is DeviceArray)
+        positions, before, after = parts[place], parts[:place], parts[place + 1 :]
+        if positions.dtype.kind not in "iu" or not all(isinstance(p, slice) for p in before):
+            raise TypeError("an index on the GPU may hold one array, of integers, and slices before it")
+        viewed = self[(*before, slice(None), *after)]
+        rest = [axis for axis in range(viewed.ndim) if axis != place]
+        rows = whole.take_rows(viewed.transpose([place, *rest]), positions)
+        first = positions.ndim
+        order = [*range(first, first + place), *range(first), *range(first + place, rows.ndim)]
+        return rows.transpose(order)
+
     # ------------------------------------------------------------------------------------------------ elements move
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -318,6 +334,8 @@ class DeviceArray:
 
         if not self.writeable:
             raise ValueError("assignment destination is read-only")
+        if any(isinstance(part, (DeviceArray, np.ndarray)) for part in (index if isinstance(index, tuple) else (index,))):
+            raise TypeError("assignment on the GPU takes integers and slices as index, got an array: use where()")
         target = self if index is Ellipsis else self[index]
         if isinstance(value, DeviceArray):
             move.copy(target, broadcast_to(value, target.shape))

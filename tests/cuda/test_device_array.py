@@ -56,6 +56,8 @@ def test_views_are_those_of_numpy(rng: np.random.Generator) -> None:
         same_view(of(x)[tuple(index)], x[(*index, ...)])
         same_view(of(x)[..., None, 0], x[..., None, 0])
         same_view(of(x).T, x.T)
+        order = rng.permutation(x.ndim)
+        same_view(of(x).transpose(order), x.transpose(order))
         same_view(of(x).swapaxes(0, -1), x.swapaxes(0, -1))
         same_view(of(x).squeeze(), x.squeeze())
         same_view(np.expand_dims(of(x), (0, -1)), np.expand_dims(x, (0, -1)))

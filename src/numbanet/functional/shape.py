@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import settings
+from numbanet.device_array import DeviceArray
 from numbanet.ops import shape as ops
 from numbanet.ops.reduce import sum as total
 from numbanet.problem.base import integer
@@ -230,6 +231,9 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
     return record(y, (input,), lambda grad: (ops.to_dtype(grad, source),))
 
 
+_ARRAYS = (np.ndarray, DeviceArray)
+
+
 def to_device(input: Tensor, device: str) -> Tensor:
     """Return the tensor on a device, ``"cpu"`` or ``"cuda"``; itself if it is there. Gradients go back to where it was.
 
@@ -283,25 +287,25 @@ def index_steps(index: Any) -> tuple[tuple[Any, ...], ...]:
     front.
     """
     plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
-    if not (any(type(part) is int for part in plain) and any(isinstance(part, np.ndarray) for part in plain)):
+    if not (any(type(part) is int for part in plain) and any(isinstance(part, _ARRAYS) for part in plain)):
         return (plain,)
     views = [part for p in plain if type(p) is not bool for part in _whole(p)]
     rest = [
-        p if p is Ellipsis or isinstance(p, (np.ndarray, bool)) else slice(None) for p in plain if type(p) is not int
+        p if p is Ellipsis or isinstance(p, (*_ARRAYS, bool)) else slice(None) for p in plain if type(p) is not int
     ]
     return tuple(views), tuple(rest)
 
 
 def _whole(part: Any) -> tuple[Any, ...]:
     """Return one part of an index; for an array, the slices that leave alone the dimensions it is about."""
-    if not isinstance(part, np.ndarray):
+    if not isinstance(part, _ARRAYS):
         return (part,)
     return (slice(None),) * (part.ndim if part.dtype == bool else 1)
 
 
 def _plain(part: Any) -> Any:
     """Return one part of an index with tensors and lists as arrays, and their integers as numbers."""
-    if isinstance(part, (Tensor, np.ndarray)):
+    if isinstance(part, (Tensor, *_ARRAYS)):
         doubt("an array was an index")
         part = part.data if isinstance(part, Tensor) else part
     if isinstance(part, slice) and part.step is not None and integer("step", part.step) < 1:
@@ -310,7 +314,9 @@ def _plain(part: Any) -> Any:
         return part
     if isinstance(part, (list, tuple, range)):
         part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
-    if isinstance(part, np.ndarray) and (part.ndim or part.dtype == bool):
+    if isinstance(part, DeviceArray) and not part.ndim:
+        part = part.to_host()
+    if isinstance(part, _ARRAYS) and (part.ndim or part.dtype == bool):
         if part.dtype == np.uint8:
             raise IndexError("index must not have dtype uint8: convert it to int64 (positions) or bool (a mask)")
         return part

@@ -101,6 +101,11 @@ def count(x: np.ndarray) -> None:
         x[...] += 1
 
 
+def device_of(x: np.ndarray) -> str:
+    """Return where an array lies: ``"cpu"`` or ``"cuda"``."""
+    return "cuda" if type(x) is DeviceArray else "cpu"
+
+
 def to_device(x: np.ndarray, device: str) -> np.ndarray:
     """Return x on a device, ``"cpu"`` or ``"cuda"``, its axes in memory in the same order; x itself if it is there."""
     if device == "cpu":
@@ -307,7 +312,7 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     shape = tuple(input_shape)
     parts = index if isinstance(index, tuple) else (index,)
     has_ellipsis = any(part is Ellipsis for part in parts)
-    if not any(isinstance(part, (np.ndarray, bool)) for part in parts):
+    if not any(isinstance(part, (np.ndarray, DeviceArray, bool)) for part in parts):
         dx = memory.empty(shape, dtype, grad)
         dx.fill(0)
         # With an Ellipsis, indexing gives an array even where it gives a single element.
@@ -315,13 +320,13 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
         return dx
     # Dimensions that the index leaves alone at the end move along as rows.
     taken = len(shape) if has_ellipsis else sum(_consumed(part) for part in parts)
-    places = np.arange(math.prod(shape[:taken])).reshape(shape[:taken])[index]
+    places = to_device(np.arange(math.prod(shape[:taken])).reshape(shape[:taken]), device_of(grad))[index]
     inner = math.prod(shape[taken:])
     dx = memory.empty((math.prod(shape[:taken]), inner), dtype, grad)
     if dx.size:
         problem = IndexAddProblem("forward", same_dtype(grad=grad), len(dx), places.size, inner)
         rows = contiguous(grad).reshape(places.size, inner)
-        dispatch.run(problem, (rows, np.ascontiguousarray(places.reshape(-1), np.int64)), (dx,))
+        dispatch.run(problem, (rows, contiguous(places.reshape(-1))), (dx,))
     return dx.reshape(shape)
 
 

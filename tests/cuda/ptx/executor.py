@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.launch import Grid
+from numbanet.cuda.memory import Kept
 from numbanet.device_array import DeviceArray, Memory, row_major
 from tests.cuda.ptx import access, warp, warpgroup  # noqa: F401  (they register what their instructions do)
 from tests.cuda.ptx.instructions import OPERATIONS
@@ -142,21 +143,30 @@ class HostDevice(Interpreter):
     A kernel sees the whole block of memory in which an array lies.
     """
 
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Return a device array of NaN (or of 0xFB bytes)."""
-        return self._array(super().empty(shape, dtype))
+    def __init__(self, capability: Capability = (8, 0)):
+        super().__init__(capability)
+        self._constants = Kept()
 
-    def _array(self, values: np.ndarray) -> DeviceArray:
-        buffer = values.reshape(-1).view(np.uint8)
-        block = Memory(buffer.ctypes.data, buffer.nbytes, buffer)
-        strides = row_major(values.shape, values.itemsize)
-        return DeviceArray(block, block.pointer, values.shape, strides, values.dtype)
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return a device array of NaN (or of 0xFB bytes), aligned as on a GPU."""
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        room = np.empty(size + 256, np.uint8)
+        buffer = room[-room.ctypes.data % 256 :][:size]
+        if kind.kind == "f":
+            buffer.view(kind).fill(np.nan)
+        else:
+            buffer.fill(0xFB)
+        block = Memory(buffer.ctypes.data, size, buffer)
+        return DeviceArray(block, block.pointer, tuple(shape), row_major(shape, kind.itemsize), kind)
 
     def upload(self, values: np.ndarray) -> Any:
         """Return a copy on the device."""
         order = sorted(range(values.ndim), key=lambda axis: -abs(values.strides[axis]))
-        copied = self._array(np.array(values.transpose(order), order="C"))
-        return copied.transpose([order.index(axis) for axis in range(values.ndim)])
+        dense = values.transpose(order)
+        made = self.empty(dense.shape, values.dtype.name)
+        made.memory.owner[:] = np.frombuffer(dense.tobytes(), np.uint8)
+        return made.transpose([order.index(axis) for axis in range(values.ndim)])
 
     def download(self, array: Any) -> np.ndarray:
         """Return a copy on the host."""
@@ -165,6 +175,16 @@ class HostDevice(Interpreter):
         start = array.pointer - array.memory.pointer
         first = array.memory.owner[start : start + array.itemsize].view(array.dtype)
         return np.lib.stride_tricks.as_strided(first, array.shape, array.strides).copy("K")
+
+    def constant(self, table: np.ndarray) -> Any:
+        """Return a read-only copy on the device."""
+
+        def make(values: np.ndarray) -> Any:
+            made = self.upload(values)
+            made.flags.writeable = made.memory.owner.flags.writeable = False
+            return made
+
+        return self._constants.get(table, make)
 
     def stream_handle(self) -> int:
         """Return the handle of the legacy default stream."""
