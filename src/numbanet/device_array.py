@@ -334,7 +334,8 @@ class DeviceArray:
 
         if not self.writeable:
             raise ValueError("assignment destination is read-only")
-        if any(isinstance(part, (DeviceArray, np.ndarray)) for part in (index if isinstance(index, tuple) else (index,))):
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, (DeviceArray, np.ndarray)) for part in parts):
             raise TypeError("assignment on the GPU takes integers and slices as index, got an array: use where()")
         target = self if index is Ellipsis else self[index]
         if isinstance(value, DeviceArray):

@@ -45,7 +45,7 @@ def trained(place: str, steps: int = 2) -> tuple[list[float], dict[str, np.ndarr
         optim.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    return losses, {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    return losses, {name: np.array(value) for name, value in model.state_dict().items()}
 
 
 def test_a_convnet_trains_as_on_the_cpu(device: HostDevice) -> None:
@@ -107,7 +107,7 @@ def test_whole_numbers_and_booleans(device: HostDevice) -> None:
         "add": (x + y, a + b), "number": (2 - x * 3, 2 - a * 3), "power": (x**2, a**2), "equal": (x == y, a == b),
         "less": (x < 1, a < 1), "not": (~(x > y), ~(a > b)), "and": ((x > 0) & (y > 2), (a > 0) & (b > 2)),
         "bits": (x | 5, a | 5), "sum": (x.sum(0), a.sum(0)), "count": ((x > 0).sum(), (a > 0).sum()),
-        "largest": (x.max(1)[0], a.max(1)), "where": (x.argmin(1), a.argmin(1)), "float": (x / 2, a / np.float32(2)),
+        "largest": (x.max(1)[0], a.max(1)), "where": (x.argmin(1), a.argmin(1)), "float": (x / 2, a.astype(np.float32) / 2),
         "clamp": (x.clamp(-1, 2), a.clip(-1, 2)), "minimum": (F.minimum(x, y), np.minimum(a, b)),
         "rows": (x[nnet.tensor([2, -3], device="cuda")], a[[2, -3]]),
         "columns": (x[:, nnet.tensor([[1, 0]], device="cuda")], a[:, [[1, 0]]]),

@@ -377,7 +377,7 @@ class Module:
             module, so copy what shall stay. A parameter that has no shape yet (see `LazyLinear`) stands for itself.
         """
         return {
-            name: tensor if isinstance(tensor, UninitializedParameter) else tensor.detach().numpy()
+            name: tensor if isinstance(tensor, UninitializedParameter) else tensor.detach().cpu().numpy()
             for name, tensor in self._state(prefix).items()
         }
 
