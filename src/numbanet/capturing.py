@@ -25,6 +25,7 @@ import numpy as np
 from numbanet import dispatch, memory, ops, settings
 from numbanet.cpu import parallel
 from numbanet.cpu.replay import Recording
+from numbanet.cuda import launch as cuda
 from numbanet.deferred import Deferred, settle
 from numbanet.locks import new_lock
 from numbanet.module_state import CONSTANTS, ModuleState
@@ -59,7 +60,7 @@ class Captured:
         if is_grad_enabled() or not inputs:
             return self._run(args, kwargs, [])
         # A recording has as many work buffers as there were threads.
-        key = form, dispatch.conditions(), parallel.get_num_threads()
+        key = form, tuple(t.device for t in inputs), dispatch.conditions(), parallel.get_num_threads()
         with self._lock:
             if not self._busy:
                 self._busy = True
@@ -131,7 +132,8 @@ class _Plan:
     def __init__(self, roots: list[Any]):
         self.recorded = self.refused = False
         self.state = ModuleState(roots)
-        self._recording: Recording | None = None
+        self._recording: Recording | cuda.Recording | None = None
+        self._arena: Any = None
         self._inputs: list[np.ndarray] = []
         self._result: Any = None
 
@@ -148,12 +150,13 @@ class _Plan:
         given = [Tensor(x) for x in static]
         alive, versions = [weakref.ref(t) for t in given], [t._memory for t in given]
         stamps = [t.stamp() for t in given]
-        watch, launches = Watch(), list[parallel.Launch | None]()
+        watch, launches, on_gpu = Watch(), list[parallel.Launch | None](), list[Any]()
         with ExitStack() as stack:
             arena = stack.enter_context(memory.arena())
             stack.enter_context(watching(watch))
             stack.enter_context(_data_watched())
             stack.enter_context(parallel.recording(launches))
+            stack.enter_context(cuda.recording(on_gpu))
             result = run(given)
         for ours, theirs, stamp in zip(given, inputs, stamps):
             if ours.stamp() != stamp:  # a change in place, which the first call did not make
@@ -175,15 +178,21 @@ class _Plan:
             watch.doubts.append("an operand was kept")
         if None in launches:
             watch.doubts.append("a launch names arrays that a recording would not keep")
+        if launches and on_gpu:
+            watch.doubts.append("kernels ran on the CPU and on the GPU")
         self.judge(watch)
         if self.refused:
             return result
         self.state.tensors += [t for t in taken if id(t) not in known]
-        self._recording = Recording([launch for launch in launches if launch is not None])
+        if on_gpu:
+            self._recording = cuda.Recording(on_gpu)
+            self._arena = arena  # what its tables name by address
+        else:
+            self._recording = Recording([launch for launch in launches if launch is not None])
         self._result, self._inputs = _pinned(result), static
         answer = _copied(self._result)
         del result
-        others = [Tensor(_other(array_of(t))) for t in inputs]
+        others = [Tensor(ops.to_device(_other(memory.on_host(array_of(t))), t.device)) for t in inputs]
         watch = Watch()
         with watching(watch), _data_watched():
             expected = run(others)
@@ -192,7 +201,7 @@ class _Plan:
         self.judge(watch)
         self.recorded = not self.refused
         if self.refused:
-            self._recording, self._inputs, self._result = None, [], None
+            self._recording, self._inputs, self._result, self._arena = None, [], None, None
         self.state.remember()
         return answer
 
@@ -291,7 +300,7 @@ def _other(x: np.ndarray) -> np.ndarray:
 
 def _static(x: np.ndarray) -> np.ndarray:
     """Return a copy of an operand in the memory order that layers want, to which later operands are copied."""
-    copy = memory.empty_channels_last(x.shape, x.dtype) if x.ndim == 4 else memory.empty_like(x)
+    copy = memory.empty_channels_last(x.shape, x.dtype, x) if x.ndim == 4 else memory.empty_like(x)
     copy_into(copy, x)
     return copy
 
@@ -365,5 +374,6 @@ def _copied(result: Any) -> Any:
 def _equal(a: Any, b: Any) -> bool:
     first, second = _results(a), _results(b)
     return len(first) == len(second) and all(
-        np.array_equal(x.data, y.data, equal_nan=x.data.dtype.kind == "f") for x, y in zip(first, second)
+        np.array_equal(memory.on_host(x.data), memory.on_host(y.data), equal_nan=x.data.dtype.kind == "f")
+        for x, y in zip(first, second)
     )

@@ -368,6 +368,12 @@ class DeviceArray:
         return out.transpose([axes.index(a) for a in range(self.ndim)])
 
 
+def contiguous_in(block: Memory, shape: Sequence[int], dtype: Any) -> DeviceArray:
+    """Return a C-contiguous array that begins where a block does."""
+    kind = np.dtype(dtype)
+    return DeviceArray(block, block.pointer, tuple(shape), row_major(shape, kind.itemsize), kind)
+
+
 def _restored(host: np.ndarray) -> DeviceArray:
     from numbanet.cuda import launch
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numbanet.device_array import DeviceArray, alone
+from numbanet.device_array import DeviceArray, Memory, alone, contiguous_in
 from numbanet.locks import new_lock
 
 _SMALL = 1 << 18  # bytes; below it malloc recycles well enough
@@ -42,6 +42,11 @@ class Arena(dict[int, list[np.ndarray]]):
     """Idle blocks by size, of one recording, and how many are in use."""
 
     used = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_device: dict[int, list[DeviceArray]] = {}  # idle blocks of a GPU
+
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
 
@@ -71,6 +76,32 @@ def lasting() -> Iterator[None]:
         _arena.reset(token)
 
 
+class _DeviceLease(Memory):
+    """Holds a block of a GPU's memory while arrays view it."""
+
+    __slots__ = ("arena",)
+
+    def __init__(self, block: DeviceArray, arena: Arena):
+        super().__init__(block.pointer, block.memory.size, block)
+        self.arena = arena
+
+    def __del__(self) -> None:
+        self.arena.used -= 1
+        self.arena.on_device.setdefault(self.owner.nbytes, []).append(self.owner)
+
+
+def planned_on_device(shape: tuple[int, ...], dtype: str, fresh: Callable[..., Any]) -> Any:
+    """Return an array on a GPU in the arena in use; None if none is. ``fresh(shape, dtype)`` makes new blocks."""
+    arena = _arena.get()
+    if arena is None:
+        return None
+    size = -(-max(math.prod(shape) * np.dtype(dtype).itemsize, 1) // 512) * 512
+    idle = arena.on_device.get(size)
+    lease = _DeviceLease(idle.pop() if idle else fresh((size,), "uint8"), arena)
+    arena.used += 1
+    return contiguous_in(lease, shape, dtype)
+
+
 def in_arena() -> bool:
     """Return whether memory comes from an arena: what is done to it is recorded, so NumPy shall not do it."""
     return _arena.get() is not None
@@ -81,6 +112,9 @@ def pinned(x: np.ndarray) -> np.ndarray:
     lease = leased(x)
     if lease is None:
         return x
+    if type(x) is DeviceArray:
+        block = lease.owner
+        return DeviceArray(block.memory, x.pointer, x.shape, x.strides, x.dtype, x.writeable)  # type: ignore[return-value]
     distance = x.__array_interface__["data"][0] - lease.__array_interface__["data"][0]
     return np.ndarray(x.shape, x.dtype, lease.base, distance, x.strides)
 
@@ -89,7 +123,7 @@ def leased(x: np.ndarray) -> Any:
     """Return what holds the block of an arena in which x lies; None if it lies elsewhere."""
     owner = x
     if type(x) is DeviceArray:
-        return None
+        return x.memory if type(x.memory) is _DeviceLease else None
     while type(owner.base) is np.ndarray:
         owner = owner.base
     lease = owner.base

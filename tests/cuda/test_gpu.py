@@ -10,6 +10,7 @@ import pytest
 from numba import cuda
 from numba.cuda import types
 
+from numbanet import memory
 from numbanet.cuda import launch
 from numbanet.cuda.compile import F32, Double, Int, Kernel, Long, Real, kernel
 from numbanet.cuda.gpu import Gpu
@@ -148,3 +149,24 @@ def test_a_pool_counts() -> None:
     del block
     pool._collect()
     assert (pool.in_use, pool.idle, pool.peak) == (0, 512, 512)
+
+
+def test_a_recording_becomes_a_graph(gpu: Gpu, driver: FakeDriver) -> None:
+    x, y = launch.upload(np.zeros(32, np.float32)), launch.empty((32,), "float32")
+    launches: list[launch.Launch] = []
+    with memory.arena() as arena, launch.recording(launches):
+        for factor in (1.0, 2.0):
+            between = launch.empty((32,), "float32")
+            launch.launch(mixed, (1,), (32, 0, 2.0, factor, x, None, between))
+            launch.launch(mixed, (1,), (4, 0, 1.0, 0.0, np.float32([1, 2, 3, 4]), None, between))
+            launch.launch(mixed, (1,), (32, 0, 1.0, 0.0, between, None, y))
+            del between
+        assert arena.used == 0 and len(arena.on_device) == 1  # the second takes the block of the first
+    recording = launch.Recording(launches)
+    for value in (3, 5):
+        x[...] = value
+        before = len(driver.calls)
+        recording.run()
+        calls = driver.calls[before:]
+        assert calls.count("graph") == 1 and calls.count(mixed.entry) == 6
+        assert y.to_host().tolist() == [1, 2, 3, 4, *[2 * value + 2] * 28]

@@ -107,7 +107,8 @@ def test_whole_numbers_and_booleans(device: HostDevice) -> None:
         "add": (x + y, a + b), "number": (2 - x * 3, 2 - a * 3), "power": (x**2, a**2), "equal": (x == y, a == b),
         "less": (x < 1, a < 1), "not": (~(x > y), ~(a > b)), "and": ((x > 0) & (y > 2), (a > 0) & (b > 2)),
         "bits": (x | 5, a | 5), "sum": (x.sum(0), a.sum(0)), "count": ((x > 0).sum(), (a > 0).sum()),
-        "largest": (x.max(1)[0], a.max(1)), "where": (x.argmin(1), a.argmin(1)), "float": (x / 2, a.astype(np.float32) / 2),
+        "largest": (x.max(1)[0], a.max(1)), "where": (x.argmin(1), a.argmin(1)),
+        "float": (x / 2, a.astype(np.float32) / 2),
         "clamp": (x.clamp(-1, 2), a.clip(-1, 2)), "minimum": (F.minimum(x, y), np.minimum(a, b)),
         "rows": (x[nnet.tensor([2, -3], device="cuda")], a[[2, -3]]),
         "columns": (x[:, nnet.tensor([[1, 0]], device="cuda")], a[:, [[1, 0]]]),
@@ -115,3 +116,15 @@ def test_whole_numbers_and_booleans(device: HostDevice) -> None:
     for name, (found, expected) in cases.items():
         assert found.device == "cuda" and found.dtype == expected.dtype, name
         assert np.array_equal(found.cpu().numpy(), expected), name
+
+
+def test_a_captured_inference_is_replayed(device: HostDevice, rng: np.random.Generator) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)).eval()
+    captured = nnet.capture(model)
+    images = [nnet.tensor(rng.standard_normal((1, 2, 4, 4)).astype(np.float32)) for _ in range(4)]
+    with nnet.no_grad():
+        expected = [model(x).cpu().numpy() for x in images]
+        found = [captured(x) for x in images]
+    assert all(np.allclose(y.cpu().numpy(), z, atol=1e-6) for y, z in zip(found, expected))
+    (plan,) = captured._plans.values()
+    assert plan.recorded and 0 < len(plan._recording.launches) < 10

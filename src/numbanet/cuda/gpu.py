@@ -8,6 +8,7 @@ every argument, takes several times as long.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import struct
 import threading
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from numbanet import settings
-from numbanet.cuda.launch import Grid
+from numbanet.cuda.launch import Grid, Launch
 from numbanet.cuda.memory import Kept, Pool
-from numbanet.device_array import DeviceArray, row_major
+from numbanet.device_array import DeviceArray, contiguous_in
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
 _SLOT = 8  # bytes that every argument gets
@@ -79,7 +80,6 @@ class Gpu:
         self.pool = Pool(self)
         self._kernels: dict[tuple[Any, str], _Loaded] = {}
         self._constants = Kept()
-        self.recording: list[tuple[Any, Grid, tuple[Any, ...], str]] | None = None
 
     def _enter(self) -> None:
         """Make this the thread's GPU, as the driver wants it."""
@@ -122,9 +122,6 @@ class Gpu:
         given = [
             (_address(self, argument) if pointer else argument) for argument, pointer in zip(arguments, loaded.pointers)
         ]
-        if self.recording is not None:
-            kept = tuple(self._small(a) if isinstance(a, np.ndarray) else a for a in arguments)
-            self.recording.append((kernel, grid, kept, dtype))
         values, places = loaded.buffers()
         loaded.pack(values, 0, *given)
         x, y, z = grid
@@ -133,6 +130,24 @@ class Gpu:
         )
         if status != 0:
             self._failed(kernel, grid, status)
+
+    def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
+        """Repeat launches as a CUDA graph, which is built the first time."""
+        if graph is None:
+            # Numbers of the host are copied before, not while the stream is captured.
+            held = [(*launch[:2], tuple(map(self._on_device, launch[2])), launch[3]) for launch in launches]
+            builder = self.stream.create_graph_builder().begin_building()
+            try:
+                for kernel, grid, arguments, dtype in held:
+                    self.run(kernel, grid, arguments, dtype)
+            finally:
+                builder.end_building()
+            graph = builder.complete(), held
+        graph[0].launch(self.stream)
+        return graph
+
+    def _on_device(self, argument: Any) -> Any:
+        return self._small(argument) if isinstance(argument, np.ndarray) else argument
 
     def _failed(self, kernel: Any, grid: Grid, status: Any) -> None:
         try:
@@ -165,12 +180,7 @@ class Gpu:
         """Return a C-contiguous array with arbitrary content."""
         if not getattr(self._local, "ready", False) or os.getpid() != self._process:
             self._enter()
-        kind = np.dtype(dtype)
-        size = kind.itemsize
-        for n in shape:
-            size *= n
-        block = self.pool.take(size)
-        return DeviceArray(block, block.pointer, tuple(shape), row_major(shape, kind.itemsize), kind)
+        return contiguous_in(self.pool.take(math.prod(shape) * np.dtype(dtype).itemsize), shape, dtype)
 
     def upload(self, values: np.ndarray) -> DeviceArray:
         """Return a copy of a host array; when this returns, the host array may change."""

@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from numbanet import memory
+from numbanet.device_array import DeviceArray
+
 if TYPE_CHECKING:
     from numbanet.cuda.compile import Kernel  # which imports numba-cuda
 
 Grid = tuple[int, int, int]
+Launch = tuple[Any, Grid, tuple[Any, ...], str]
+"""Kernel, grid, arguments, dtype."""
 
 
 class Executor(Protocol):
@@ -52,9 +57,13 @@ class Executor(Protocol):
     def addresses(self, arrays: Sequence[Any]) -> Any:
         """Return a device array of int64 with the address of each of many device arrays."""
 
+    def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
+        """Repeat launches; return what makes the next time faster, which is handed over then (None the first time)."""
+
 
 _gpu: Executor | None = None  # the process's own, from the first use on
 _opening = threading.Lock()
+_recording: ContextVar[list[Launch] | None] = ContextVar("numbanet_cuda_recording", default=None)
 _executor: ContextVar[Executor | None] = ContextVar("numbanet_cuda_executor", default=None)
 
 
@@ -120,13 +129,49 @@ def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype:
     if len(arguments) != len(kernel.parameters):
         raise TypeError(f"kernel {kernel.name} takes {len(kernel.parameters)} arguments, got {len(arguments)}")
     x, y, z = (*grid, 1, 1)[:3]
-    if x and y and z:
-        current().run(kernel, (x, y, z), arguments, dtype)
+    if not (x and y and z):
+        return
+    recorded = _recording.get()
+    if recorded is not None:
+        kept = tuple([memory.pinned(a) if type(a) is DeviceArray else a for a in arguments])
+        recorded.append((kernel, (x, y, z), kept, dtype))
+    current().run(kernel, (x, y, z), arguments, dtype)
 
 
 def empty(shape: tuple[int, ...], dtype: str) -> Any:
-    """Return a C-contiguous device array with arbitrary content."""
-    return current().empty(shape, dtype)
+    """Return a C-contiguous device array with arbitrary content; within `numbanet.memory.arena` from its blocks."""
+    fresh = current().empty
+    planned = memory.planned_on_device(shape, dtype, fresh)
+    return fresh(shape, dtype) if planned is None else planned
+
+
+@contextmanager
+def recording(launches: list[Launch]) -> Iterator[None]:
+    """Within a ``with`` block, append each launch to a list, in its order."""
+    token = _recording.set(launches)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+class Recording:
+    """Launches to be repeated in their order: on a GPU as one graph.
+
+    Parameters
+    ----------
+    launches : sequence of Launch
+        Kept, with the arrays that they name.
+    """
+
+    def __init__(self, launches: Sequence[Launch]):
+        self.launches = tuple(launches)
+        self._executor = current()
+        self._graph: Any = None
+
+    def run(self) -> None:
+        """Repeat the launches."""
+        self._graph = self._executor.replay(self.launches, self._graph)
 
 
 def constant(table: np.ndarray) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from numbanet.cuda.compile import Capability, Kernel
-from numbanet.cuda.launch import Grid
+from numbanet.cuda.launch import Grid, Launch
 from numbanet.cuda.memory import Kept
-from numbanet.device_array import DeviceArray, Memory, row_major
+from numbanet.device_array import DeviceArray, Memory, contiguous_in
 from tests.cuda.ptx import access, warp, warpgroup  # noqa: F401  (they register what their instructions do)
 from tests.cuda.ptx.instructions import OPERATIONS
 from tests.cuda.ptx.machine import DTYPES, Machine
@@ -158,7 +158,7 @@ class HostDevice(Interpreter):
         else:
             buffer.fill(0xFB)
         block = Memory(buffer.ctypes.data, size, buffer)
-        return DeviceArray(block, block.pointer, tuple(shape), row_major(shape, kind.itemsize), kind)
+        return contiguous_in(block, shape, kind)
 
     def upload(self, values: np.ndarray) -> Any:
         """Return a copy on the device."""
@@ -189,3 +189,8 @@ class HostDevice(Interpreter):
     def stream_handle(self) -> int:
         """Return the handle of the legacy default stream."""
         return 1
+
+    def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
+        """Repeat launches."""
+        for kernel, grid, arguments, dtype in launches:
+            self.run(kernel, grid, arguments, dtype)
