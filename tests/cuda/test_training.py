@@ -13,8 +13,8 @@ from numbanet import nn, optim
 from numbanet.cuda.launch import executor
 from tests.cuda.ptx.executor import HostDevice
 
-IMAGES = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
-LABELS = np.array([0, 3, 1, 3])
+IMAGES = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype(np.float32)
+LABELS = np.array([0, 3, 1])
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def network() -> nn.Module:
     generator = np.random.default_rng(1)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False, generator=generator, device="cpu"), nn.BatchNorm2d(8, device="cpu"),
-        nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, stride=2, padding=1, generator=generator, device="cpu"),
-        nn.ReLU(), nn.Flatten(), nn.Linear(48, 4, generator=generator, device="cpu"),
+        nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, stride=2, padding=1, generator=generator, device="cpu"),
+        nn.ReLU(), nn.Flatten(), nn.Linear(8, 4, generator=generator, device="cpu"),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from numbanet import ops
+from numbanet import memory, ops
 from numbanet.deferred import Deferred, Work, settle
 from numbanet.functional.norm import batch_norm, fused_batch_norm
 from numbanet.nn.conv import Conv2d
@@ -180,8 +180,8 @@ class _Product(_Call):
             return None if bias is None else array_of(bias), weight.prepared() or array_of(weight)
         # Buffers may change unnoticed. All of them are small; a weight tells, if it is a parameter.
         state = (
-            weight.stamp() if isinstance(weight, Parameter) else array_of(weight).tobytes(), norm.eps,
-            *[None if part is None else array_of(part).tobytes() for part in (bias, *norm.parts)],
+            weight.stamp() if isinstance(weight, Parameter) else _content(weight), norm.eps,
+            *[None if part is None else _content(part) for part in (bias, *norm.parts)],
         )  # fmt: skip
         known = self.owner.constants.get(norm.owner)
         if known is None or known[0] is not weight or known[1] != state:
@@ -292,19 +292,30 @@ _KINDS: dict[type[Module], type[_Twin]] = {
 }  # fmt: skip
 
 
+def _content(tensor: Tensor) -> Any:
+    """Return what differs after each change; on a GPU, whose values Python does not look at, if it was noticed."""
+    array = array_of(tensor)
+    return array.tobytes() if type(array) is np.ndarray else tensor.stamp()
+
+
 def fold(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the bias and the weight of a layer with a batch norm after it, as one layer.
 
     With s = scale / sqrt(var + eps), the weights of out-channel k are multiplied by s[k], and its bias b[k] becomes
     (b[k] - mean[k]) * s[k] + shift[k]. Computed in float64.
     """
-    w = array_of(weight)
-    mean, variance = (array_of(t).astype(np.float64) for t in (norm.running_mean, norm.running_var))
+    w = _on_host(weight)
+    mean, variance = (_on_host(t).astype(np.float64) for t in (norm.running_mean, norm.running_var))
     scale = 1.0 / np.sqrt(variance + norm.eps)
     if norm.weight is not None:
-        scale *= array_of(norm.weight)
-    shift = (0.0 if bias is None else array_of(bias)) - mean
-    shift = shift * scale + (0.0 if norm.bias is None else array_of(norm.bias))
+        scale *= _on_host(norm.weight)
+    shift = (0.0 if bias is None else _on_host(bias)) - mean
+    shift = shift * scale + (0.0 if norm.bias is None else _on_host(norm.bias))
     # In the memory order of the weight: out-channels come first there too.
     folded = (w * scale.reshape(-1, *[1] * (w.ndim - 1))).astype(w.dtype)
-    return np.ascontiguousarray(shift, w.dtype), folded
+    shift = np.ascontiguousarray(shift, w.dtype)
+    return ops.to_device(shift, weight.device), ops.to_device(folded, weight.device)
+
+
+def _on_host(tensor: Tensor) -> np.ndarray:
+    return memory.on_host(array_of(tensor))
