@@ -6,6 +6,12 @@
 #   make test-cuda     the tests of the CUDA kernels, which need no GPU (installs the CUDA compiler, about 1 GB)
 #   make lint types    ruff; mypy
 #   make bench-quick   a short side-by-side comparison with PyTorch
+#   make locked        install everything that CI needs from requirements/ci.txt, checked by hash
+#   make lock          write requirements/ci.txt anew: the newest version of everything
+#   make audit         look for known vulnerabilities of the locked packages
+#   make test-minimal  the tests with the oldest version of everything, on MINIMAL (Python 3.10)
+#   make test-newest   the tests with the newest version of everything, on NEWEST
+#   make test-cpus     the tests of the kernels as compiled for other CPUs: AVX2, SSE2, and x86-64 without a name
 #   make wheel         build the wheel, install it elsewhere, and train from it
 #   make clean         remove $(VENV) and what was built
 #
@@ -13,7 +19,9 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-TORCH  ?= torch==2.13.0 torchvision==0.28.0 scikit-learn
+TORCH  ?= torch==2.13.0 torchvision==0.28.0 onnxruntime==1.32.0 onnxscript==0.7.2 scikit-learn
+MINIMAL ?= python3.10
+NEWEST ?= python3
 ARGS   ?=
 
 BIN := $(VENV)/bin
@@ -22,6 +30,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: train test parity test-cuda test-cuda-here lint types asv-check bench-quick wheel clean
+.PHONY: locked lock audit test-minimal test-newest test-cpus test-versions
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.core
@@ -39,6 +48,44 @@ test-cuda:
 
 test-cuda-here: $(VENV)/.testcuda
 	$(PYTEST) tests/cuda $(ARGS)
+
+# ------------------------------------------------------------------------------------------- versions and supply
+
+# All stamps at once; torch is not in the lock: which of its builds pip finds differs from machine to machine.
+locked: | $(BIN)/python
+	@echo "Installing requirements/ci.txt into $(VENV), checked by hash"
+	@$(PIP) --require-hashes --requirement requirements/ci.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $(foreach set,core test lint bench,$(VENV)/.$(set))
+
+lock: | $(BIN)/python
+	@$(PIP) uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-package numbanet \
+	    --no-header --upgrade --extra test --extra lint --extra bench \
+	    pyproject.toml requirements/ci.in --output-file requirements/ci.txt
+
+audit: | $(BIN)/python
+	@$(PIP) pip-audit
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements/ci.txt
+
+test-minimal:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-minimal PYTHON=$(MINIMAL) RESOLUTION=lowest-direct test-versions
+
+test-newest:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-newest PYTHON=$(NEWEST) RESOLUTION=highest test-versions
+
+test-versions: | $(BIN)/python
+	@$(PIP) uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution $(RESOLUTION) --editable ".[test]"
+	$(PYTEST) $(ARGS)
+
+# Numba compiles for the CPU that it is told: what runs on the machine at hand, with the fallbacks of older ones.
+HASWELL := +sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt
+CPU_TESTS ?= tests/cpu tests/ops
+test-cpus: $(VENV)/.test
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=$(HASWELL) $(PYTEST) $(CPU_TESTS) $(ARGS)
+	NUMBA_CPU_NAME=x86-64 NUMBA_CPU_FEATURES=+sse,+sse2 $(PYTEST) $(CPU_TESTS) $(ARGS)
+	NUMBA_CPU_NAME=generic $(PYTEST) $(CPU_TESTS) $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

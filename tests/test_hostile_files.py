@@ -282,3 +282,5 @@ def test_kernels_of_an_open_folder_are_compiled_anew(tmp_path: Path) -> None:
     lines = run_python(RUN_RELU, **environment)
     assert "loaded" not in lines and "right" in lines
     assert sorted(path.stat().st_mtime_ns for path in folder.iterdir()) == before
+    told = run_python("import numbanet; print(numbanet.info())", **environment)
+    assert f"not used: {folder} can be written by others (mode 777)" in " ".join(told.split())

@@ -161,7 +161,7 @@ def _threading_layer() -> str:
 
 
 def _kernel_cache() -> str:
-    from numbanet import settings
+    from numbanet import settings, trusted
     from numbanet.cpu.cache import cache_dir
 
     if os.environ.get("NUMBANET_CACHE", "1") == "0":
@@ -169,6 +169,9 @@ def _kernel_cache() -> str:
     if not settings.cache_enabled():
         return "off: this user has no home; set NUMBANET_CACHE_DIR"
     folder = cache_dir()
+    untrusted = trusted.fault(folder)
+    if untrusted is not None:
+        return f"not used: {folder} {untrusted}"
     files = [path for path in folder.glob("*.bin") if path.is_file()] if folder.is_dir() else []
     size = sum(path.stat().st_size for path in files) / 2**20
     return f"{folder} ({_writable(folder)}; {len(files)} kernels, {size:.1f} MB)"

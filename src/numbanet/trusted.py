@@ -66,15 +66,26 @@ def make(folder: Path) -> None:
         _check(folder, folder.stat())
 
 
-def _check(path: Path, found: os.stat_result) -> None:
+def fault(folder: Path) -> str | None:
+    """Return why nothing is read from a folder, or None if it is trusted, or not there."""
+    found = _fault(folder, folder.stat()) if _OWNERS and folder.is_dir() else None
+    return None if found is None else found[0]
+
+
+def _fault(path: Path, found: os.stat_result) -> tuple[str, str] | None:
+    """Return what is wrong with a file or folder, and what to do about it."""
     if found.st_uid not in (os.geteuid(), 0):
-        fault, remedy = f"belongs to user {found.st_uid}", "name another folder by NUMBANET_CACHE_DIR"
-    elif found.st_mode & 0o022:
-        fault, remedy = f"can be written by others (mode {stat.S_IMODE(found.st_mode):o})", f"chmod -R go-w {path}"
-    else:
-        return
-    _tell(path, fault, remedy)
-    raise UntrustedError(f"{path}: {fault}")
+        return f"belongs to user {found.st_uid}", "name another folder by NUMBANET_CACHE_DIR"
+    if found.st_mode & 0o022:
+        return f"can be written by others (mode {stat.S_IMODE(found.st_mode):o})", f"chmod -R go-w {path}"
+    return None
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    wrong = _fault(path, found)
+    if wrong is not None:
+        _tell(path, *wrong)
+        raise UntrustedError(f"{path}: {wrong[0]}")
 
 
 @lru_cache(maxsize=64)

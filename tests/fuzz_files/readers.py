@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io as streams
 import json
@@ -21,7 +22,7 @@ from numbanet.data import cifar
 from numbanet.train.history import EpochRecord, History
 from numbanet.train.recipes import Recipe
 from numbanet.train.run import LAST_NAME, Run
-from tests.fuzz_files.mutate import Mutation, mutated_bytes, mutated_gzip, mutated_json
+from tests.fuzz_files.mutate import NUMBERS, Mutation, mutated_bytes, mutated_gzip, mutated_json
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,123 @@ def _check_image(found: np.ndarray, content: bytes) -> None:
     assert found.dtype == np.uint8
 
 
+# ---------------------------------------------------------------------------------------------------- ONNX
+
+
+def _onnx_files() -> list[bytes]:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a.weight": rng.standard_normal((4, 3, 3, 3)), "a.bias": np.zeros(4), "n.weight": np.ones(4),
+        "n.bias": np.zeros(4), "n.running_mean": np.zeros(4), "n.running_var": np.ones(4),
+        "f.weight": rng.standard_normal((2, 4)), "slope": np.ones((4, 1, 1)),
+    }  # fmt: skip
+    constants = {
+        "shape": np.array([0, -1]), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "axes": np.array([2, 3]),
+        "scales": np.array([1, 1, 2, 2], np.float32), "one": np.array([1]), "low": np.float32(0).reshape(()),
+    }  # fmt: skip
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    tensors += [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    outside = numpy_helper.from_array(np.ones(4, np.float32), "outside")
+    outside.ClearField("raw_data")
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "data"), ("offset", "16"), ("length", "16")):
+        entry = outside.external_data.add()
+        entry.key, entry.value = key, value
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["x", "a.weight", "a.bias"], ["1"], pads=[1, 1, 1, 1], strides=[1, 1], group=1),
+        make("BatchNormalization", ["1", *(name for name in arrays if name.startswith("n."))], ["2"]),
+        make("Clip", ["2", "low"], ["3"]), make("PRelu", ["3", "slope"], ["4"]),
+        make("MaxPool", ["4"], ["5"], kernel_shape=[2, 2], strides=[2, 2]),
+        make("Pad", ["5", "pads"], ["6"], mode="reflect"),
+        make("Resize", ["6", "", "scales"], ["7"], mode="linear"), make("Concat", ["7", "7"], ["8"], axis=1),
+        make("Split", ["8"], ["9", "10"], axis=1), make("Add", ["9", "10"], ["11"]),
+        make("Slice", ["11", "one", "one", "one"], ["12"]), make("Transpose", ["11"], ["13"], perm=[0, 1, 3, 2]),
+        make("Unsqueeze", ["13", "one"], ["14"]), make("Squeeze", ["14", "one"], ["15"]),
+        make("Constant", [], ["half"], value=numpy_helper.from_array(np.float32(0.5).reshape(()))),
+        make("Mul", ["15", "half"], ["16"]), make("ReduceMean", ["16"], ["17"], axes=[2, 3], keepdims=1),
+        make("Reshape", ["17", "shape"], ["18"]), make("Add", ["18", "outside"], ["19"]),
+        make("Dropout", ["19"], ["20"]), make("Gemm", ["20", "f.weight"], ["21"], transB=1),
+        make("Softmax", ["21"], ["y"], axis=-1),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "graph", [helper.make_tensor_value_info("x", 1, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, None)], [*tensors, outside],
+    )  # fmt: skip
+    return [helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()]
+
+
+def _mutated_onnx(rng: Random, content: bytes) -> bytes:
+    """Change bytes, or fields of the messages, whatever they are."""
+    if rng.randrange(4) == 0:
+        return mutated_bytes(rng, content)
+    import onnx
+
+    model = onnx.ModelProto.FromString(content)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        message: Any = model
+        while True:
+            # Down to a message, which is mostly a node, a tensor or an attribute, then one of its fields.
+            fields = [field for field, _ in message.ListFields()]
+            field = rng.choice(fields) if fields else None
+            if field is None:
+                break
+            value = getattr(message, field.name)
+            items = value if hasattr(value, "extend") else [value]
+            if field.message_type is not None and len(items) and rng.randrange(8):
+                message = rng.choice(items)
+                continue
+            _change_field(rng, message, field)
+            break
+    return model.SerializeToString()
+
+
+def _change_field(rng: Random, message: Any, field: Any) -> None:
+    number = rng.choice(NUMBERS) * rng.choice((1, 1, -1))
+    options: dict[str, Any] = {
+        "str": rng.choice(("", "x", "Conv", "Relu", "../data", "/etc/passwd", "a.weight", "y", "axes", "A" * 5000)),
+        "bytes": rng.choice((b"", b"SAME_UPPER", b"SAME_LOWER", b"cubic", rng.randbytes(16), b"\xff")),
+        "float": rng.choice((0.0, -1.0, 1e30, math.inf, math.nan)), "int": (number + 2**63) % 2**64 - 2**63,
+    }  # fmt: skip
+    value = getattr(message, field.name)
+    if hasattr(value, "extend"):
+        at = rng.randrange(len(value)) if len(value) else 0
+        how = rng.randrange(4)
+        if how == 0 or not len(value):
+            message.ClearField(field.name)
+        elif how == 1:
+            del value[at]
+        elif field.message_type is not None:
+            value.add().CopyFrom(value[at])
+        elif how == 2:
+            value.append(value[at])
+        else:
+            value[at] = options.get(type(value[at]).__name__, value[at])
+    elif field.message_type is not None or rng.randrange(6) == 0:
+        message.ClearField(field.name)
+    else:
+        wanted = options.get(type(value).__name__, value)
+        with contextlib.suppress(ValueError):  # a number that the field has no room for
+            setattr(message, field.name, wanted if not isinstance(value, int) else rng.choice((number, number % 32)))
+
+
+def _load_onnx(path: Path) -> Any:
+    (path.parent / "data").write_bytes(np.arange(8, dtype=np.float32).tobytes())
+    return io.load_onnx(path)
+
+
+def _check_onnx(found: Any, content: bytes) -> None:
+    import onnx
+
+    proto = onnx.ModelProto.FromString(content)
+    assert found.outputs == tuple(value.name for value in proto.graph.output)
+    assert sum(p.numel() for p in found.parameters()) * 4 <= len(content) + 2 * 32
+    assert len(found.steps) <= 2 * len(proto.graph.node)
+
+
 READERS = {
     "safetensors": Reader("a.safetensors", _tensor_files, _mutated_tensors, io.load_with_metadata, _check_tensors),
     "state": Reader("a.safetensors", _state_files, _mutated_state, io.load_state, lambda state, _: dict.keys(state)),
@@ -333,6 +451,7 @@ READERS = {
     "cifar": Reader("a.bin", _cifar_files, mutated_bytes, _read_cifar, _check_cifar),
     "image": Reader("a.png", _image_files, mutated_bytes, lambda path: predict.read_image(path, [3, 8, 6]),
                     _check_image),
+    "onnx": Reader("a.onnx", _onnx_files, _mutated_onnx, _load_onnx, _check_onnx),
 }  # fmt: skip
 """By the name that the table and the command line use."""
 

@@ -92,6 +92,8 @@ class Run:
         if (state["schedule"] is None) != (self.schedule is None):
             raise ValueError("schedule: the training to resume and this one must both have one, or neither")
         batch, step = integer("batch", state["batch"], 0), integer("step", state["step"], 0)
+        if batch > len(self.loader):
+            raise ValueError(f"batch must be at most {len(self.loader)}, got {batch}")
         meter, history = Meter(**state["meter"]), History.from_list(state["history"])
         if not all(type(value) in (int, float) for value in meter.to_dict().values()):
             raise TypeError(f"meter must hold numbers, got {meter}")
