@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,8 @@ print(host_isa().name, numpy_lanes("float32"), numpy_lanes("float64"))
 def test_narrower_sets_give_the_same_results(cpu: str | None, features: str | None, expected: str | None) -> None:
     if cpu and "avx2" in (features or "") and isa.host_isa() is SSE2:
         pytest.skip("this CPU has no AVX2")
+    if cpu is None:  # what this process is told to compile for
+        cpu, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
     found = run_python(CODE, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
     host = isa.host_isa()
     assert found == (expected or f"{host.name} {host.vector_bytes // 4} {host.vector_bytes // 8}")
