@@ -291,3 +291,10 @@ def test_layouts_by_brute_force() -> None:
             np.testing.assert_array_equal(like, x)
             model = base.transpose(axes)[: x.shape[0], : x.shape[1], : x.shape[2]].copy(order="K")
             np.testing.assert_array_equal(memory.like_layout(x, model), x)
+
+
+def test_arrays_of_objects_come_from_numpy():
+    made = memory.empty((100_000,), object)  # recycled bytes would be taken for addresses
+    assert made[0] is None and made[-1] is None
+    with memory.arena():
+        assert memory.empty((10,), object)[9] is None

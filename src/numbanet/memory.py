@@ -9,6 +9,7 @@ all of them again.
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,6 +207,8 @@ def _count(size: int) -> None:
 
 def _fresh(size: int) -> np.ndarray:
     """Return new memory: what a steady training step never asks for."""
+    if size > sys.maxsize:
+        raise MemoryError(f"a result or its scratch memory would take {size} bytes")
     return np.empty(size, np.uint8).view(_Block)
 
 
@@ -235,14 +238,17 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         return _on_device(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     arena = _arena.get()
-    if arena is not None:
+    if arena is not None and not dtype.hasobject:
         idle = arena.get(_rounded(size) + _ALIGNMENT)
         lease = (idle.pop() if idle else _fresh(_rounded(size) + _ALIGNMENT)).view(_Lease)
         lease.arena = arena
         arena.used += 1
         return np.ndarray(shape, dtype, lease, -lease.__array_interface__["data"][0] % _ALIGNMENT)
-    if size < _SMALL:
-        return np.empty(shape, dtype)
+    if size < _SMALL or dtype.hasobject:
+        try:
+            return np.empty(shape, dtype)
+        except ValueError:  # no elements, but other dimensions that no address reaches
+            raise MemoryError(f"an array of shape {shape} has no place in memory") from None
     try:
         block = _block(_rounded(size) + _ALIGNMENT)
     except MemoryError:

@@ -41,9 +41,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of `seed` at its beginning, and return the generator."""
-        value = integer("seed", seed)
-        if not -(1 << (_BITS - 1)) <= value < 1 << _BITS:
-            raise ValueError(f"seed must be between -2**63 and 2**64 - 1, got {value}")
+        value = integer("seed", seed, limit=1 << _BITS)
         doubt("a random state was set")
         with self._lock:
             self._seed, self._count = value % (1 << _BITS), 0

@@ -12,6 +12,7 @@ from numbanet import memory, ops, settings
 from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
+from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
 from numbanet.watch import doubt, take
@@ -76,8 +77,8 @@ class Tensor(Methods):
         return self._node is None
 
     def size(self, dim: int | None = None) -> Any:
-        """Return the shape, or the size of one dimension."""
-        return self.shape if dim is None else self.shape[dim]
+        """Return the shape, or the size of one dimension (IndexError if there is none such)."""
+        return self.shape if dim is None else self.shape[integer("dim", dim)]
 
     def numel(self) -> int:
         """Return the number of elements."""

@@ -316,7 +316,7 @@ class Methods:
             If `value` is a tensor with dimensions.
         """
         if np.ndim(getattr(value, "data", value)):
-            raise ValueError(f"value must be a number or a tensor of no dimensions, got shape {value.shape}")
+            raise ValueError(f"value must be a number or a tensor of no dimensions, got {value!r}")
         return functional().inplace.assign(self, ..., value)
 
     def copy_(self, src: Tensor, non_blocking: bool = False) -> Tensor:

@@ -59,3 +59,15 @@ def test_refusals():
         F.adaptive_max_pool2d(x[:, :, :0], 1)
     with pytest.raises(ValueError, match="grad must have the shape"):
         ops.adaptive_max_pool2d_backward(np.zeros((1, 2, 1, 1)), np.zeros((1, 2, 2, 2), np.int64), (1, 2, 3, 4))
+
+
+def test_positions_outside_the_image_are_refused(rng):
+    x, grad = rng.standard_normal((2, 3, 6, 5)), rng.standard_normal((2, 3, 2, 2))
+    _, positions = ops.adaptive_max_pool2d(x, 2)
+    for wrong in (30, -1, 2**62, -(2**62)):
+        changed = positions.copy()
+        changed[1, 2, 1, 0] = wrong
+        with pytest.raises(ValueError, match="positions"):
+            ops.adaptive_max_pool2d_backward(grad, changed, x.shape)
+    with pytest.raises(TypeError, match="positions"):
+        ops.adaptive_max_pool2d_backward(grad, positions.astype(np.int32), x.shape)

@@ -246,3 +246,44 @@ def test_results_beyond_the_caches(shape, rng):
     assert np.array_equal(found, np.maximum(memory.flat(x), 0))
     assert not block[:3].any()
     assert not block[3 + x.size :].any()
+
+
+def packed(values: np.ndarray, gap: int) -> np.ndarray:
+    """Return the values as a field of packed records: strides that are no multiple of an element."""
+    records = np.zeros(values.shape, [("gap", f"V{gap}"), ("value", values.dtype)])
+    records["value"] = values
+    return records["value"]
+
+
+@pytest.mark.parametrize("gap", [1, 2, 4])
+def test_fields_of_packed_records(gap, rng):
+    for dtype in (np.float32, np.float64):
+        a, b = rng.standard_normal((2, 33, 70)).astype(dtype)
+        x, y = packed(a, gap), packed(b, gap)[:, ::-1]
+        np.testing.assert_array_equal(ops.add(x, y), a + b[:, ::-1])
+        np.testing.assert_array_equal(ops.where(a > 0, x, y), np.where(a > 0, a, b[:, ::-1]))
+        np.testing.assert_array_equal(ops.neg(x[::-1]), -a[::-1])
+        np.testing.assert_array_equal(ops.clone(packed(np.tile(a, (3, 1)), gap)), np.tile(a, (3, 1)))
+        np.testing.assert_array_equal(ops.contiguous(packed(np.tile(a, (3, 1)), gap).T), np.tile(a, (3, 1)).T)
+
+
+def test_refusals_name_the_operand():
+    x = np.ones((2, 3), np.float32)
+    for call, name in [
+        (lambda: ops.add(x, np.ones(4, np.float32)), "input and other"),
+        (lambda: ops.where(x > 0, x, np.ones(4, np.float32)), "condition"),
+        (lambda: ops.pow(x, "2"), "exponent"),
+        (lambda: ops.clamp(x, None, "2"), "max"),
+        (lambda: ops.clamp(x, {}), "min"),
+        (lambda: ops.add(2**63, x), "input"),
+        (lambda: ops.add(x, [[1, 2], [3]]), "other"),
+        (lambda: ops.neg(x > 0), "input"),
+        (lambda: ops.sub(x > 0, x > 1), "input"),
+        (lambda: ops.relu_backward(x, x.astype(int)), "y"),
+        (lambda: ops.leaky_relu(x, "steep"), "negative_slope"),
+        (lambda: ops.pointwise([], (x,)), "function"),
+        (lambda: ops.pointwise("elu", (x, x), 1.0), "operands"),
+        (lambda: ops.pointwise("elu", (x,)), "parameters"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=name):
+            call()

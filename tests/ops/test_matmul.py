@@ -191,3 +191,13 @@ def test_bad_linear_arguments_are_named(words, arguments):
     with pytest.raises(ValueError, match=words):
         x, weight, bias, *options = arguments
         nnet.ops.linear(x, weight, bias, **dict(zip(("residual", "activation"), options)))
+
+
+def test_the_definition_takes_stacks_and_residuals_of_any_dimensions(rng):
+    a, b = rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((2, 3, 4, 6))
+    x, weight, residual = rng.standard_normal((8, 1, 4)), rng.standard_normal((2, 4)), rng.standard_normal((8, 1, 2))
+    with dispatch.use("reference"):
+        product, linear = nnet.ops.matmul(a, b), nnet.ops.linear(x, weight, residual=residual)
+    np.testing.assert_allclose(product, a @ b, rtol=1e-12)
+    np.testing.assert_allclose(linear, x @ weight.T + residual, rtol=1e-12)
+    np.testing.assert_allclose(nnet.ops.linear(x, weight, residual=residual), linear, rtol=1e-12)

@@ -221,3 +221,41 @@ def test_refusals():
         ops.batch_norm_apply(x, one)
     with pytest.raises(ValueError, match="at least one value per channel"):
         ops.batch_norm_statistics(x[:0], training=True)
+    with pytest.raises(ValueError, match="mean and inverse must have shape"):
+        ops.batch_norm_backward(x, x, None, np.ones(6, np.float32)[:2], one, True)
+    fixed = one.copy()
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="running_var is updated in place"):
+        ops.batch_norm(x, one.copy(), fixed, training=True)
+    with pytest.raises(TypeError, match="running_mean must be an array"):
+        ops.batch_norm(x, [0.0, 0.0, 0.0], one, training=True)
+    with pytest.raises(TypeError, match="eps"):
+        ops.batch_norm(x, training=True, eps=[])
+
+
+def strided(x):
+    """Return the values of x, every other number of a larger array."""
+    wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def test_statistics_of_backward_passes_have_any_strides_and_the_right_shape(rng):
+    x, grad = rng.standard_normal((2, 4, 6, 3, 3))
+    _, mean, inverse = ops.batch_norm_forward(x, training=True)
+    expected = ops.batch_norm_backward(grad, x, None, mean, inverse, True)
+    for a, b in zip(ops.batch_norm_backward(grad, x, None, strided(mean), strided(inverse), True), expected):
+        np.testing.assert_array_equal(a, b)
+    _, mean, inverse, _ = ops.group_norm_forward(x, 3)
+    expected = ops.group_norm_backward(grad, x, 3, None, mean, inverse)
+    for a, b in zip(ops.group_norm_backward(grad, x, 3, None, strided(mean), strided(inverse)), expected):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"mean must have shape \(4, 3\), got \(2, 3\)"):
+        ops.group_norm_backward(grad, x, 3, None, mean[:2], inverse)
+    with pytest.raises(TypeError, match="inverse must have the dtype"):
+        ops.group_norm_backward(grad, x, 3, None, mean, inverse.astype(np.float32))
+    _, mean, inverse = ops.layer_norm_forward(x, (3, 3))
+    with pytest.raises(ValueError, match=r"inverse must have shape \(24, 1\)"):
+        ops.layer_norm_backward(grad, x, (3, 3), None, mean, inverse[:1])
+    with pytest.raises(ValueError, match="activation"):
+        ops.batch_norm_apply(x, np.ones((3, 6)), [])

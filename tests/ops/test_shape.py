@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -227,3 +228,48 @@ def test_results_beyond_the_caches(rng):
     assert np.array_equal(ops.cat((a[:, :63], b), 1), np.concatenate((a[:, :63], b), 1))
     assert np.array_equal(ops.pad(a, (1, 1, 2, 0)), np.pad(a, ((0, 0), (0, 0), (2, 0), (1, 1))))
     assert np.array_equal(ops.clone(a[:, :, 1:, 1:]), a[:, :, 1:, 1:])
+
+
+def test_byte_orders_are_taken(rng):
+    x = rng.standard_normal((5, 4)).astype(np.float32)
+    joined = ops.cat([x.astype(">f4"), x, x.astype(">f8")], 1)
+    assert joined.dtype == np.float64 and joined.dtype.isnative
+    np.testing.assert_array_equal(joined, np.concatenate([x, x, x], 1))
+    assert ops.cat([x.astype(">f4")]).dtype == np.float32
+    assert ops.to_dtype(x.astype(">f4"), np.float32).dtype.isnative
+    np.testing.assert_array_equal(ops.to_dtype(x.astype(">f4"), np.float64), x)
+
+
+def test_what_is_no_array_is_refused_by_name():
+    x = np.ones((1, 4, 2, 2), np.float32)
+    for call, name in [
+        (lambda: ops.clone(object()), "x"),
+        (lambda: ops.contiguous(None), "x"),
+        (lambda: ops.reshape(x, 4.0), "shape"),
+        (lambda: ops.to_dtype(x, "nothing"), "dtype"),
+        (lambda: ops.cat(7), "tensors"),
+        (lambda: ops.cat([x, "x"]), "tensors"),
+        (lambda: ops.pad(x, (1, 1), []), "mode"),
+        (lambda: ops.pad(x, (1, 1), value="x"), "value"),
+        (lambda: ops.pad_backward(x, 3, (1, 1)), "input_shape"),
+        (lambda: nnet.ops.pixel_shuffle(x, {}), "upscale_factor"),
+        (lambda: nnet.ops.channel_shuffle(None, 2), "input"),
+        (lambda: nnet.ops.unfold(x, 1, stride=2**70), "stride"),
+        (lambda: nnet.ops.interpolate(x, scale_factor=math.inf), "scale_factor"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=name):
+            call()
+
+
+def test_a_step_that_nobody_takes_may_be_longer_than_memory(rng):
+    x = rng.standard_normal((1, 2, 3, 3)).astype(np.float32)
+    np.testing.assert_array_equal(nnet.ops.unfold(x, 3, stride=2**62), x.reshape(1, 18, 1))
+    np.testing.assert_array_equal(nnet.ops.conv2d(x, x, stride=2**62), nnet.ops.conv2d(x, x))
+
+
+def test_results_without_a_place_in_memory_are_refused():
+    x = np.zeros((0, 9, 4, 4), np.float64)
+    with pytest.raises(MemoryError):
+        nnet.ops.adaptive_max_pool2d(x, 2**31)
+    with pytest.raises(MemoryError):
+        nnet.ops.conv2d(np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 1, 1), np.float32), padding=2**61)

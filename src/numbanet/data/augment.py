@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from numbanet.device_array import DeviceArray
 from numbanet.problem.base import choice, integer, pair
+from numbanet.problem.pointwise import number
 
 Augmentation = Callable[[NDArray, "np.random.Generator | None"], NDArray]
 Fill = Literal["zero", "reflect"]
@@ -61,7 +62,7 @@ class RandomHorizontalFlip:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
+        if not 0 <= number("p", self.p) <= 1:
             raise ValueError(f"p must lie in [0, 1], got {self.p}")
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
@@ -122,6 +123,11 @@ class Normalize:
     std: Sequence[float]
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if not isinstance(getattr(self, name), (tuple, list, np.ndarray)):
+                raise TypeError(f"{name} must be a sequence of numbers, got {getattr(self, name)!r}")
+            for value in getattr(self, name):
+                number(name, value)
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean and std must be as many, got {len(self.mean)} and {len(self.std)}")
         if not all(s > 0 for s in self.std):

@@ -20,9 +20,13 @@ from numbanet.watch import doubt
 
 
 def _data(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return values("input", value)
     if isinstance(value, (np.ndarray, DeviceArray)):
         doubt("an array was an operand")
-    return values("input", value) if isinstance(value, Tensor) else value
+    elif not isinstance(value, (bool, int, float, np.generic)):
+        raise TypeError(f"input and other must be Tensors, arrays or numbers, got {type(value).__name__}")
+    return value
 
 
 def _tensors(input: Any, other: Any) -> tuple[Any, Any]:
@@ -244,15 +248,17 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         min, max = _number(min), _number(max)
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         return _clamp_tensors(input, min, max)
+    low: Any = None if min is None else operand("min", min)
+    high: Any = None if max is None else operand("max", max)
 
     def backward(grad: np.ndarray) -> np.ndarray:
-        if min is not None:
-            grad = elementwise_backward("at_least_backward", grad, x, min)
-        if max is not None:
-            grad = elementwise_backward("at_most_backward", grad, x, max)
+        if low is not None:
+            grad = elementwise_backward("at_least_backward", grad, x, low)
+        if high is not None:
+            grad = elementwise_backward("at_most_backward", grad, x, high)
         return grad
 
-    return _record_one(ops.clamp(x, min, max), input, backward)
+    return _record_one(ops.clamp(x, low, high), input, backward)
 
 
 def _number(bound: Any) -> Any:

@@ -140,7 +140,7 @@ def instance_norm(
     if count == 1:
         raise ValueError(f"input: expected more than 1 spatial element when training, got shape {shape}")
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
-        if statistic is not None and statistic.shape != (shape[1],):
+        if statistic is not None and values(name, statistic).shape != (shape[1],):
             raise ValueError(f"{name} must have shape ({shape[1]},), one number a channel, got {statistic.shape}")
     y, mean, variance = _group_norm(input, max(1, shape[1]), weight, bias, eps)
     if shape[0] and count:

@@ -123,7 +123,10 @@ def assign(input: Tensor, index: Any, value: Any) -> Tensor:
     """
     if not isinstance(value, (Tensor, np.ndarray, DeviceArray, np.generic, bool, int, float)):
         raise TypeError(f"value must be a Tensor, an array or a number, got {type(value).__name__}")
-    values("input", input)
+    for name, given in (("input", values("input", input)), ("value", value)):
+        dtype = given.dtype if isinstance(given, (Tensor, np.ndarray, np.generic)) else input.dtype
+        if dtype.kind not in _KINDS:
+            raise TypeError(f"{name} must hold real numbers, got {dtype}")
     _refuse_leaf(input)
     steps = index_steps(index)
     source = value.data if isinstance(value, Tensor) else value

@@ -8,6 +8,8 @@ import numpy as np
 
 from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
+from numbanet.problem.base import flag
+from numbanet.problem.elementwise import broadcast_shape
 from numbanet.problem.promotion import operand, result_dtype
 from numbanet.problem.shape import dimension
 from numbanet.tensor import Tensor, values
@@ -21,6 +23,10 @@ def _bitwise(function: np.ufunc, input: Any, other: Any) -> Tensor:
     dtype = result_dtype(a, b)
     if dtype.kind == "f":
         raise TypeError(f"input and other must be booleans or integers, got dtype {dtype}")
+    for name, value in (("input", a), ("other", b)):
+        if isinstance(value, int) and dtype.kind != "b" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+            raise ValueError(f"{name} must fit in the dtype {dtype} of the other operand, got {value}")
+    broadcast_shape(*(getattr(value, "shape", ()) for value in (a, b)), names="input and other")
     like = next((x for x in (a, b) if type(x) is DeviceArray), None)
     if like is not None:
         from numbanet.cuda.whole import elementwise
@@ -98,11 +104,11 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     axis = None if dim is None else dimension("dim", dim, x.ndim)
     if not (x.size if axis is None or not x.ndim else x.shape[axis]):
         raise ValueError(f"input must have elements to choose from, got shape {x.shape}")
+    keepdim = flag("keepdim", keepdim)
     if type(x) is DeviceArray:
         if axis is None or not x.ndim:
             places = ops.extremum(x.reshape(-1), 0)[1]
             return Tensor(places.reshape((1,) * x.ndim if keepdim else ()))
         return Tensor(ops.extremum(x, axis, keepdim)[1])
-    return Tensor(
-        np.asarray(np.argmax(x, axis=axis if x.ndim else None, keepdims=keepdim)).astype(np.int64, copy=False)
-    )
+    found = np.argmax(x, axis=axis if x.ndim else None, keepdims=keepdim)
+    return Tensor(np.asarray(found).astype(np.int64, copy=False))

@@ -79,8 +79,8 @@ def fused_batch_norm(
     x, scale = values("input", input), None if weight is None else values("weight", weight)
     y, mean, inverse = ops.batch_norm_forward(
         x,
-        None if running_mean is None else running_mean.data,
-        None if running_var is None else running_var.data,
+        None if running_mean is None else values("running_mean", running_mean),
+        None if running_var is None else values("running_var", running_var),
         scale,
         None if bias is None else values("bias", bias),
         training,

@@ -16,7 +16,7 @@ from numbanet.ops.pointwise import pointwise, pointwise_sum
 from numbanet.problem.elementwise import broadcast_shape
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.pointwise import number
-from numbanet.problem.promotion import promote
+from numbanet.problem.promotion import operand, promote
 from numbanet.tape import record
 from numbanet.tensor import Tensor, constant, values
 
@@ -50,6 +50,8 @@ def _loss(
 def _pair(input: Tensor, target: Tensor, quiet: bool = False) -> tuple[Tensor, Tensor]:
     """Return both in one dtype and shape; different shapes get a warning."""
     x, t = values("input", input), values("target", target)
+    for name, given in (("input", x), ("target", t)):
+        operand(name, given)
     if x.shape != t.shape:
         shape = broadcast_shape(x.shape, t.shape)
         if not quiet:
@@ -169,7 +171,7 @@ def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
     if tensor is None:
         return memory.number(np.ones((), like.dtype), like)
     array = ops.to_dtype(constant(name, tensor), like.dtype)
-    if broadcast_shape(array.shape, like.shape) != like.shape:
+    if broadcast_shape(array.shape, like.shape, names=f"{name} and input") != like.shape:
         raise ValueError(f"{name} must broadcast to the shape {like.shape} of input, got {array.shape}")
     return np.broadcast_to(array, like.shape) if array.ndim else array
 
@@ -305,9 +307,9 @@ def kl_div(
     if word == "mean" and not old:
         text = "reduction='mean' divides by the number of elements: the divergence is reduction='batchmean'"
         warnings.warn(text, UserWarning, stacklevel=2)
-    for name, operand in (("input", input), ("target", target)):
-        if values(name, operand).dtype.kind != "f":
-            raise TypeError(f"{name} must have dtype float32 or float64, got {operand.dtype}")
+    for name, given in (("input", input), ("target", target)):
+        if values(name, given).dtype.kind != "f":
+            raise TypeError(f"{name} must have dtype float32 or float64, got {given.dtype}")
     pair = _pair(input, target, quiet=True)
     x, t = pair[0].data, pair[1].data
 

@@ -129,6 +129,8 @@ def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
         If the sizes are not integers, or do not fit the shape.
     """
     x = values("input", input)
+    if not isinstance(sizes, (tuple, list)):
+        raise TypeError(f"sizes must be a sequence of sizes, got {sizes!r}")
     target = [integer("sizes", size) for size in sizes]
     extra = len(target) - x.ndim
     target[max(extra, 0) :] = [own if size == -1 else size for size, own in zip(target[max(extra, 0) :], x.shape)]
@@ -152,6 +154,12 @@ def contiguous(input: Tensor) -> Tensor:
     return input if y is input.data else record(y, (input,), lambda grad: (grad,))
 
 
+def _several(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    if not isinstance(tensors, (tuple, list)):
+        raise TypeError(f"tensors must be a sequence of Tensors, got {type(tensors).__name__}")
+    return tensors
+
+
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along a dimension; tensors of shape (0,) are skipped.
 
@@ -160,9 +168,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     TypeError, ValueError
         If there are no tensors, or their shapes differ elsewhere than in `dim`.
     """
-    if isinstance(tensors, Tensor):
-        raise TypeError("tensors must be a sequence of tensors, got one tensor")
-    arrays = [values("tensors", tensor) for tensor in tensors]
+    arrays = [values("tensors", tensor) for tensor in _several(tensors)]
     y = ops.cat(arrays, dim)
     axis = dimension("dim", dim, y.ndim)
 
@@ -186,7 +192,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     TypeError, ValueError
         If there are no tensors, or their shapes differ.
     """
-    shapes = [values("tensors", tensor).shape for tensor in tensors]
+    shapes = [values("tensors", tensor).shape for tensor in _several(tensors)]
     if len(set(shapes)) > 1:
         raise ValueError(f"tensors must have equal shapes, got {', '.join(map(str, shapes))}")
     return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)

@@ -12,6 +12,8 @@ from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import maximum, minimum
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.extremum import extremum
+from numbanet.problem.base import flag
+from numbanet.problem.pointwise import number
 from numbanet.problem.reduce import kept_shape, reduced_dims
 from numbanet.problem.shape import dimension
 from numbanet.tape import record
@@ -60,7 +62,7 @@ def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool, to_nan: bool = 
     for axis in dims:
         found = extremum(found, axis, True, largest)[0]
     wide = found
-    y = wide.reshape(kept_shape(x.shape, dims, keepdim))
+    y = wide.reshape(kept_shape(x.shape, dims, flag("keepdim", keepdim)))
     if y.dtype.kind != "f":
         return Tensor(y.copy())
 
@@ -141,7 +143,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     if not x.size:
         raise ValueError(f"input must have elements to choose from, got shape {x.shape}")
     place = extremum(ops.reshape(x, (-1,)), 0, largest=False)[1]
-    return Tensor(place.reshape((1,) * x.ndim) if keepdim else place)
+    return Tensor(place.reshape((1,) * x.ndim) if flag("keepdim", keepdim) else place)
 
 
 def var(
@@ -174,10 +176,10 @@ def var(
     """
     if isinstance(dim, bool):
         unbiased, dim = dim, None
-    x = values("input", input)
+    x, unbiased = values("input", input), flag("unbiased", unbiased)
     centred = ops.sub(x, ops.mean(x, dim, True))
     total = ops.sum(ops.mul(centred, centred), dim, keepdim)
-    away = (1.0 if unbiased else 0.0) if correction is None else float(correction)
+    away = (1.0 if unbiased else 0.0) if correction is None else number("correction", correction)
     free = (x.size // total.size if total.size else 0) - away
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:

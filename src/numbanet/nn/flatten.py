@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from numbanet import functional
 from numbanet.nn.module import Module
+from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
 
@@ -25,12 +26,18 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
+def _sizes(value: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"unflattened_size must be a sequence of sizes, got {value!r}")
+    return tuple(integer("unflattened_size", size, -1) for size in value)
+
+
 class Unflatten(Module):
     """Split dimension `dim` into several, of the sizes `unflattened_size` (one may be -1)."""
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]):
         super().__init__()
-        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+        self.dim, self.unflattened_size = dim, _sizes(unflattened_size)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the tensor with the dimension split."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.problem.base import choice, integer
+from numbanet.problem.pointwise import number
 from numbanet.random import numpy_generator
 from numbanet.tensor import Tensor
 
@@ -127,6 +128,9 @@ def _fill(tensor: Tensor, draw: Callable[[tuple[int, ...]], Any]) -> Tensor:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
     """Fill with numbers of the uniform distribution over [a, b), and return the tensor."""
     chosen = _chosen(generator)
+    a, b = number("a", a), number("b", b)
+    if not 0 <= b - a < math.inf:
+        raise ValueError(f"a must not be above b, and their distance finite, got a={a}, b={b}")
     return _fill(tensor, lambda shape: chosen.uniform(a, b, shape))
 
 
@@ -135,6 +139,7 @@ def normal_(
 ) -> Tensor:
     """Fill with numbers of the normal distribution, and return the tensor."""
     chosen = _chosen(generator)
+    mean, std = number("mean", mean), number("std", std, 0)
     return _fill(tensor, lambda shape: chosen.normal(mean, std, shape))
 
 
@@ -153,7 +158,8 @@ def trunc_normal_(
     ValueError
         If `a` is above `b`, or `std` is not positive.
     """
-    if a > b or not std > 0:
+    mean, std, a, b = number("mean", mean), number("std", std), number("a", a), number("b", b)
+    if not a <= b or not std > 0:
         raise ValueError(f"a must not be above b and std must be positive, got a={a}, b={b}, std={std}")
     normal, chosen = NormalDist(mean, std), _chosen(generator)
     low, high = normal.cdf(a), normal.cdf(b)
@@ -175,6 +181,7 @@ def trunc_normal_(
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one number, and return the tensor."""
+    val = number("val", val)
     return _fill(tensor, lambda shape: val)
 
 
@@ -208,13 +215,13 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
         raise ValueError(f"tensor must have 3, 4 or 5 dimensions, got shape {tensor.shape}")
     if tensor.shape[0] % integer("groups", groups, 1):
         raise ValueError(f"groups must divide the {tensor.shape[0]} filters of tensor, got {groups}")
-    number = np.arange(tensor.shape[0])
-    channel = number % max(1, tensor.shape[0] // groups)
+    filters = np.arange(tensor.shape[0])
+    channel = filters % max(1, tensor.shape[0] // groups)
     kept = channel < tensor.shape[1]
-    if not _skipped.get():
+    if not _skipped.get() and tensor.numel():
         middle: tuple[Any, ...] = tuple(n // 2 for n in tensor.shape[2:])
         values = np.zeros(tensor.shape, tensor.dtype)
-        values[(number[kept], channel[kept], *middle)] = 1
+        values[(filters[kept], channel[kept], *middle)] = 1
         memory.assign(zeros_(tensor).data, values)
     return tensor
 

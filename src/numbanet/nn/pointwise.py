@@ -11,6 +11,7 @@ from numbanet import functional
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
+from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
 
 
@@ -66,7 +67,7 @@ class Hardtanh(Module):
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         super().__init__()
         self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
-        if not max_val > min_val:
+        if not number("max_val", max_val) > number("min_val", min_val):
             raise ValueError(f"max_val must be above min_val, got {max_val} and {min_val}")
 
     def forward(self, input: Tensor) -> Tensor:

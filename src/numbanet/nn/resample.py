@@ -6,6 +6,7 @@ from typing import Any
 
 from numbanet import functional
 from numbanet.nn.module import Module
+from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
 
 
@@ -23,7 +24,7 @@ class Upsample(Module):
         super().__init__()
         self.size, self.mode = size, mode
         if isinstance(scale_factor, (tuple, list)):
-            scale_factor = tuple(float(factor) for factor in scale_factor)
+            scale_factor = tuple(number("scale_factor", factor) for factor in scale_factor)
         self.scale_factor = float(scale_factor) if isinstance(scale_factor, int) else scale_factor
         self.align_corners, self.recompute_scale_factor = align_corners, recompute_scale_factor
 

@@ -17,7 +17,7 @@ from numbanet.nn.linear import Linear
 from numbanet.nn.mode import evaluating
 from numbanet.nn.module import Module
 from numbanet.nn.norm import BatchNorm1d, BatchNorm2d
-from numbanet.problem.base import integer
+from numbanet.problem.base import sizes
 from numbanet.tape import no_grad
 from numbanet.tensor import Tensor
 
@@ -125,7 +125,7 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
     TypeError, ValueError
         If `input_shape` is not a sequence of sizes, or the model refuses it.
     """
-    shape = tuple(integer("input_shape", size, 0) for size in input_shape)
+    shape = sizes("input_shape", input_shape)
     shape = (1, *shape) if len(shape) == 3 else shape
     parameters = list(model.parameters())
     dtype = next((p.dtype for p in parameters), np.dtype(np.float32))

@@ -13,6 +13,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.problem.activation import ActivationProblem, gelu_form
 from numbanet.problem.base import dtype_name, float_array, same_dtype
+from numbanet.problem.pointwise import number
 
 
 @lru_cache(maxsize=4096)
@@ -28,14 +29,18 @@ def _forward(function: str, x: np.ndarray, parameter: float = 0.0) -> np.ndarray
     return y
 
 
+_FROM_RESULT = ("relu", "sigmoid", "tanh")  # the others are differentiated from their input
+
+
 def _backward(function: str, grad: np.ndarray, saved: np.ndarray, parameter: float = 0.0) -> np.ndarray:
-    saved, grad = float_array("saved", saved), float_array("grad", grad)
+    name = "y" if function in _FROM_RESULT else "x"
+    saved, grad = float_array(name, saved), float_array("grad", grad)
     if grad.shape != saved.shape:
         raise ValueError(f"grad must have the shape {saved.shape} of the result, got {grad.shape}")
     saved = memory.dense(saved)
     grad = memory.like_layout(grad, saved)
     if grad.dtype != saved.dtype:
-        same_dtype(grad=grad, saved=saved)
+        same_dtype(**{"grad": grad, name: saved})
     dx = memory.empty_like(saved)
     problem = _problem("backward_input", saved.dtype, function, dx.size, parameter)
     dispatch.run(problem, (memory.flat(grad), memory.flat(saved)), (memory.flat(dx),))
@@ -54,7 +59,7 @@ def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
     """Return x where it is positive, else ``negative_slope * x``."""
-    return _forward("leaky_relu", x, float(negative_slope))
+    return _forward("leaky_relu", x, number("negative_slope", negative_slope))
 
 
 def leaky_relu_backward(grad: np.ndarray, x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
@@ -62,7 +67,7 @@ def leaky_relu_backward(grad: np.ndarray, x: np.ndarray, negative_slope: float =
 
     The result may stand for `x` where the slope is not negative: it is positive where the input is.
     """
-    return _backward("leaky_relu", grad, x, float(negative_slope))
+    return _backward("leaky_relu", grad, x, number("negative_slope", negative_slope))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

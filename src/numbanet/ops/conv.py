@@ -11,8 +11,8 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last, contiguous
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import dtype_name, float_array, plain, real_array, same_dtype, sizes
-from numbanet.problem.conv import ConvProblem, conv2d_problem, epilogue
+from numbanet.problem.base import dtype_name, float_array, optional_choice, plain, real_array, same_dtype, sizes
+from numbanet.problem.conv import ACTIVATIONS, ConvProblem, conv2d_problem, epilogue
 
 
 def _batched(name: str, x: np.ndarray) -> np.ndarray:
@@ -84,7 +84,8 @@ def conv2d(
     if not dtype == weight.dtype == (bias if bias is not None else x).dtype:
         same_dtype(input=x, weight=weight, bias=bias)
     problem, shape = _forward_plan(
-        images.shape, weight.shape, dtype, None if bias is None else bias.shape, residual is not None, activation,
+        images.shape, weight.shape, dtype, None if bias is None else bias.shape, residual is not None,
+        optional_choice("activation", activation, ACTIVATIONS),
         plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups),
         isinstance(weight, PreparedWeight),
     )  # fmt: skip
@@ -118,6 +119,7 @@ def conv2d_shape(
     x: np.ndarray, weight: np.ndarray, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> tuple[int, ...]:
     """Return the shape that `conv2d` of these operands gives; errors as there."""
+    x, weight = float_array("input", x), float_array("weight", weight)
     images = _batched("input", x)
     problem, (n, p, q, k) = _forward_plan(
         images.shape, weight.shape, np.dtype(same_dtype(input=x, weight=weight)), None, False, None,
@@ -156,14 +158,16 @@ def prepare_conv2d(
     TypeError, ValueError
         If the arguments do not fit each other.
     """
-    prepared = PreparedWeight(float_array("weight", weight))
+    weight = float_array("weight", weight)
+    prepared = PreparedWeight(weight)
     sizes_ = sizes("input_shape", input_shape)
     shape = sizes_ if len(sizes_) == 4 else (1, *sizes_)
     dtype = dtype_name(prepared.dtype)
     problem = conv2d_problem(
         "forward", shape, prepared.shape, dtype, stride, padding, dilation, groups, prepared=True
     )  # fmt: skip
-    prepared.form(dispatch.choose(problem), problem)
+    if weight.size:
+        prepared.form(dispatch.choose(problem), problem)
     return prepared
 
 

@@ -106,6 +106,7 @@ def conv_transpose2d_backward(
     of_input, of_weight : bool
         Which gradients to compute.
     """
+    x, weight = real_array("x", x), real_array("weight", weight)
     problem = transposed_conv(_batched(x.shape), weight.shape, stride, padding, output_padding, groups, dilation)
     options = (problem.stride, problem.padding, problem.dilation, problem.groups)
     dx = dw = None

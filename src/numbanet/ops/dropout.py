@@ -8,6 +8,7 @@ from numbanet import dispatch, memory
 from numbanet.ops.shape import contiguous
 from numbanet.problem.base import dtype_name, float_array
 from numbanet.problem.dropout import DropoutProblem, probability
+from numbanet.problem.shape import dimensions
 
 
 def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ...] | None = None) -> np.ndarray:
@@ -37,10 +38,14 @@ def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ..
         If `x` has another dtype, or `p` is not a number from 0 to 1.
     """
     x = float_array("x", x)
-    order = memory.memory_order(x) if order is None else order
+    order = memory.memory_order(x) if order is None else dimensions("order", order, x.ndim)
+    if len(order) != x.ndim:
+        raise ValueError(f"order must name each of the {x.ndim} axes of x, got {order}")
+    if not isinstance(draw, tuple) or len(draw) != 2 or not all(type(word) is int and word >= 0 for word in draw):
+        raise TypeError(f"draw must be two integers that are not negative, got {draw!r}")
     moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype, x)
     if not moved.flags.c_contiguous:
         moved = contiguous(moved)
     problem = DropoutProblem("forward", dtype_name(x.dtype), x.size, probability(p))
-    dispatch.run(problem, (moved.reshape(-1), np.array(draw, np.uint64)), (out.reshape(-1),))
+    dispatch.run(problem, (moved.reshape(-1), np.array([word % 2**64 for word in draw], np.uint64)), (out.reshape(-1),))
     return out.transpose([order.index(axis) for axis in range(x.ndim)])

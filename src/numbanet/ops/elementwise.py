@@ -34,7 +34,7 @@ def _run(
         operands = tuple([memory.number(x, like) for x in operands])
     plan = elementwise_plan(function, name, *[(x.shape, x.strides, x.itemsize) for x in operands])
     out = memory.empty(plan.memory_shape, result or dtype, like).transpose(plan.axes)
-    if len(plan.problem.sizes) > _MAX_DIMS:
+    if plan.uneven or len(plan.problem.sizes) > _MAX_DIMS:
         # Copies in the result's own layout have a single dimension to walk.
         operands = tuple(memory.like_layout(np.broadcast_to(x, plan.shape), out) for x in operands)
         plan = elementwise_plan(function, name, *[(x.shape, x.strides, x.itemsize) for x in operands])
@@ -63,11 +63,13 @@ def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarra
     return np.asarray(FUNCTIONS[function](*operands))
 
 
-def _arithmetic(function: str, a: Any, b: Any, *, floating: bool = False, result: np.dtype | None = None) -> np.ndarray:
+def _arithmetic(
+    function: str, a: Any, b: Any, *, floating: bool = False, result: np.dtype | None = None, name: str = "other"
+) -> np.ndarray:
     """Compute a function of two operands in their common dtype (`floating`: in float32 if that has no fractions)."""
     if type(a) is np.ndarray and type(b) is np.ndarray and a.dtype == b.dtype and float_name(a.dtype):
         return _run(function, a.dtype, (a, b), result)
-    a, b = operand("input", a), operand("other", b)
+    a, b = operand("input", a), operand(name, b)
     dtype = result_dtype(a, b)
     if function == "sub" and any(getattr(x, "dtype", type(x)) == _BOOL for x in (a, b)):
         raise TypeError("input and other must not be booleans in a difference: ^ tells where they differ, ~ inverts")
@@ -142,7 +144,7 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
             return mul(input, input)
         if exponent == 0.5:
             return sqrt(input)
-    y = _arithmetic("pow", input, exponent)
+    y = _arithmetic("pow", input, exponent, name="exponent")
     return y.astype(_BOOL) if whole and isinstance(exponent, bool) and input.dtype == _BOOL else y
 
 
@@ -211,7 +213,7 @@ def sqrt(input: Any) -> np.ndarray:
     return _unary("sqrt", input)
 
 
-def clamp(input: Any, min: float | None = None, max: float | None = None) -> np.ndarray:
+def clamp(input: Any, min: Any = None, max: Any = None) -> np.ndarray:
     """Return min(max(input, `min`), `max`) for numbers as bounds; NaN stays NaN.
 
     Raises
@@ -222,9 +224,9 @@ def clamp(input: Any, min: float | None = None, max: float | None = None) -> np.
     if min is None and max is None:
         raise ValueError("min and max are both None: at least one must be a number")
     if min is None:
-        return minimum(input, max)
+        return _arithmetic("minimum", input, max, name="max")
     if max is None:
-        return maximum(input, min)
+        return _arithmetic("maximum", input, min, name="min")
     values, low, high = operand("input", input), operand("min", min), operand("max", max)
     dtype = result_dtype(values, low, high)
     operands = (_as(values, dtype), _as(low, dtype), _as(high, dtype))

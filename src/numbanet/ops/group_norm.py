@@ -13,7 +13,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.response import from_pixels, pixels
 from numbanet.ops.shape import contiguous
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import dtype_name, float_array, integer, same_dtype
 from numbanet.problem.group_norm import GroupNormProblem, group_norm_problem, layer_norm_problem, normalized
 from numbanet.problem.pointwise import number
 
@@ -58,11 +58,24 @@ def _run_backward(
     return dx, dweight, dbias
 
 
-def _gradient(grad: np.ndarray, x: np.ndarray) -> np.ndarray:
-    grad = float_array("grad", grad)
+def _gradient(grad: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    grad, x = float_array("grad", grad), float_array("input", x)
     if grad.shape != x.shape:
         raise ValueError(f"grad must have the shape of the input, {x.shape}, got {grad.shape}")
-    return grad
+    return grad, x
+
+
+def _statistics(problem: GroupNormProblem, **given: np.ndarray) -> list[np.ndarray]:
+    """Return mean and inverse deviation as the kernels read them: a number for each group of each sample."""
+    found = []
+    for name, value in given.items():
+        statistic = contiguous(float_array(name, value))
+        if dtype_name(statistic.dtype) != problem.dtype:
+            raise TypeError(f"{name} must have the dtype {problem.dtype} of input, got {statistic.dtype}")
+        if statistic.shape != (problem.n, problem.groups):
+            raise ValueError(f"{name} must have shape {(problem.n, problem.groups)}, got {statistic.shape}")
+        found.append(statistic)
+    return found
 
 
 def group_norm_forward(
@@ -75,7 +88,8 @@ def group_norm_forward(
     """Return what `group_norm` returns, and the statistics; arguments and errors as for `group_norm`."""
     x, weight, bias = float_array("input", x), _vector("weight", weight), _vector("bias", bias)
     dtype = same_dtype(input=x, weight=weight, bias=bias)
-    problem = group_norm_problem("forward", dtype, x.shape, num_groups, _shape(weight), _shape(bias))
+    groups = integer("num_groups", num_groups)
+    problem = group_norm_problem("forward", dtype, x.shape, groups, _shape(weight), _shape(bias))
     y, mean, inverse, variance = _run_forward(problem, pixels(x), weight, bias, eps)
     return from_pixels(y), mean, inverse, variance
 
@@ -135,10 +149,11 @@ def group_norm_backward(
     mean, inverse : numpy.ndarray
         As returned by it.
     """
-    grad, weight = _gradient(grad, x), _vector("weight", weight)
+    (grad, x), weight = _gradient(grad, x), _vector("weight", weight)
     dtype = same_dtype(grad=grad, input=x, weight=weight)
-    problem = group_norm_problem("backward", dtype, x.shape, num_groups, _shape(weight))
-    dx, dweight, dbias = _run_backward(problem, pixels(grad), pixels(x), weight, mean, inverse)
+    problem = group_norm_problem("backward", dtype, x.shape, integer("num_groups", num_groups), _shape(weight))
+    statistics = _statistics(problem, mean=mean, inverse=inverse)
+    dx, dweight, dbias = _run_backward(problem, pixels(grad), pixels(x), weight, *statistics)
     return from_pixels(dx), dweight, dbias
 
 
@@ -202,7 +217,8 @@ def layer_norm_backward(
     inverse: np.ndarray,
 ) -> Results:
     """Return the gradients of `layer_norm` with respect to x, weight and bias; arguments as `group_norm_backward`."""
-    grad, weight, over = _gradient(grad, x), _vector("weight", weight), normalized(normalized_shape)
+    (grad, x), weight, over = _gradient(grad, x), _vector("weight", weight), normalized(normalized_shape)
     problem = layer_norm_problem("backward", same_dtype(grad=grad, input=x, weight=weight), x.shape, over)
-    dx, dweight, dbias = _run_backward(problem, contiguous(grad), contiguous(x), weight, mean, inverse)
+    statistics = _statistics(problem, mean=mean, inverse=inverse)
+    dx, dweight, dbias = _run_backward(problem, contiguous(grad), contiguous(x), weight, *statistics)
     return dx, dweight.reshape(over), dbias.reshape(over)

@@ -11,8 +11,8 @@ from numbanet import dispatch, memory
 from numbanet.ops.elementwise import add
 from numbanet.ops.shape import contiguous
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import dtype_name, float_array, integer, real_array, same_dtype
-from numbanet.problem.conv import epilogue
+from numbanet.problem.base import dtype_name, float_array, integer, optional_choice, real_array, same_dtype
+from numbanet.problem.conv import ACTIVATIONS, epilogue
 from numbanet.problem.matmul import MatmulProblem
 
 
@@ -62,17 +62,17 @@ def _products(a: np.ndarray, b: np.ndarray, batch: tuple[int, ...], out: np.ndar
     (a, a_rows), (b, b_rows) = _stack(a), _stack(b)
     left, right = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
     problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None, index.shape[1])
-    dispatch.run(problem, (left, right, None, None, index), (out,))
+    dispatch.run(problem, (left, right, None, None, index), (out.reshape(index.shape[1], m, n),))
 
 
-def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the matrix product, with the rules of numpy.matmul and torch.matmul.
 
     Parameters
     ----------
-    a, b : numpy.ndarray
-        Shapes (..., m, k) and (..., k, n), the leading dimensions broadcast; a one-dimensional `a` is a row, a
-        one-dimensional `b` a column, and the result lacks that dimension. float32, float64 or integers (computed by
+    input, other : numpy.ndarray
+        Shapes (..., m, k) and (..., k, n), the leading dimensions broadcast; a one-dimensional `input` is a row, a
+        one-dimensional `other` a column, and the result lacks that dimension. float32, float64 or integers (computed by
         their definition in NumPy), both the same.
 
     Returns
@@ -87,17 +87,21 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ValueError
         If an operand has no dimension or the shapes do not fit.
     """
-    a, b = real_array("a", a), real_array("b", b)
-    dtype = same_dtype(a=a, b=b)
+    a, b = real_array("input", input), real_array("other", other)
+    dtype = same_dtype(input=a, other=b)
     if a.ndim == 0 or b.ndim == 0:
-        raise ValueError(f"a and b must have at least one dimension, got shapes {a.shape} and {b.shape}")
+        raise ValueError(f"input and other must have at least one dimension, got shapes {a.shape} and {b.shape}")
     left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
     if left.shape[-1] != right.shape[-2]:
-        raise ValueError(f"the last dimension of a and the last but one of b must be equal, got {a.shape}, {b.shape}")
+        raise ValueError(
+            f"the last dimension of input and the last but one of other must be equal, got {a.shape} and {b.shape}"
+        )
     try:
         batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     except ValueError:
-        raise ValueError(f"the leading dimensions of a and b do not broadcast, got {a.shape} and {b.shape}") from None
+        raise ValueError(
+            f"the leading dimensions of input and other do not broadcast, got {a.shape} and {b.shape}"
+        ) from None
     m, n = left.shape[-2], right.shape[-1]
     out = memory.empty((*batch, m, n), dtype, a)
     if math.prod(batch) == 1:
@@ -152,6 +156,7 @@ def linear(
         weight = real_array("weight", weight)
     bias = None if bias is None else contiguous(real_array("bias", bias))
     residual = None if residual is None else contiguous(float_array("residual", residual))
+    activation = optional_choice("activation", activation, ACTIVATIONS)
     dtype = x.dtype
     if residual is not None or not dtype == weight.dtype == (bias if bias is not None else x).dtype:
         same_dtype(input=x, weight=weight, bias=bias, residual=residual)
@@ -179,7 +184,7 @@ def linear(
             b, b_rows = _stack((weight if weight.ndim == 2 else weight[None]).T)
         fused = bias is not None, residual is not None
         problem = _problem(dtype, rows, out.shape[1], columns, a_rows, b_rows, *fused, activation)
-        dispatch.run(problem, (a, b, bias, residual), (out,))
+        dispatch.run(problem, (a, b, bias, None if residual is None else residual.reshape(out.shape)), (out,))
     return out.reshape(shape)
 
 
@@ -209,7 +214,8 @@ def prepare_linear(weight: np.ndarray, rows: int = 1) -> PreparedWeight:
     prepared = PreparedWeight(weight)
     out, columns = weight.shape
     problem = _problem(weight.dtype, integer("rows", rows, 1), out, columns, True, False, False, False, None)
-    prepared.form(dispatch.choose(problem), problem)
+    if weight.size:
+        prepared.form(dispatch.choose(problem), problem)
     return prepared
 
 

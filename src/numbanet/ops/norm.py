@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import contiguous
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import float_array, optional_choice, same_dtype
 from numbanet.problem.norm import batch_norm_problem
+from numbanet.problem.pointwise import number
 
 
 def _matrix(x: np.ndarray) -> np.ndarray:
@@ -23,8 +25,14 @@ def _restored(matrix: np.ndarray) -> np.ndarray:
     return matrix.transpose(0, matrix.ndim - 1, *range(1, matrix.ndim - 1))
 
 
+def _numbers(eps: float, momentum: float, training: bool) -> np.ndarray:
+    if training and number("eps", eps) <= 0:
+        raise ValueError(f"eps must be positive during training, got {eps}")
+    return _pair(number("eps", eps), number("momentum", momentum))
+
+
 @lru_cache(maxsize=64)
-def _numbers(eps: float, momentum: float) -> np.ndarray:
+def _pair(eps: float, momentum: float) -> np.ndarray:
     return np.array([eps, momentum], np.float64)
 
 
@@ -47,7 +55,14 @@ def _operands(
     running_var: np.ndarray | None,
     weight: np.ndarray | None,
     bias: np.ndarray | None,
+    training: bool,
 ) -> _Operands:
+    if training:  # they are updated
+        for name, value in (("running_mean", running_mean), ("running_var", running_var)):
+            if value is not None and not isinstance(value, (np.ndarray, DeviceArray)):
+                raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+            if value is not None and not value.flags.writeable:
+                raise ValueError(f"{name} is updated in place and must not be read-only")
     mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
     weight, bias = _vector("weight", weight), _vector("bias", bias)
     dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
@@ -90,21 +105,22 @@ def batch_norm_forward(
     residual : numpy.ndarray, optional
         Of the shape of x; added to the result before the activation.
     """
-    x = float_array("x", x)
-    operands = _operands(x, running_mean, running_var, weight, bias)
+    x, activation = float_array("x", x), optional_choice("activation", activation, ("relu",))
+    operands = _operands(x, running_mean, running_var, weight, bias, training)
+    residual = None if residual is None else float_array("residual", residual)
     added = None if residual is None else residual.shape
     problem = batch_norm_problem(
         "forward", operands.dtype, x.shape, bool(training), *operands.shapes, activation, added
     )  # fmt: skip
     rows = _matrix(x)
     y = memory.empty(rows.shape, x.dtype, x)
-    if not problem.rows:
+    if not x.size:
         # Nothing to learn from: the running statistics stay.
         return _restored(y), memory.zeros(problem.channels, x.dtype, x), memory.zeros(problem.channels, x.dtype, x)
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     shape = (problem.rows, problem.channels)
     matrix = rows.reshape(shape)
-    inputs = (matrix, *operands.vectors, _numbers(eps, momentum), _like_rows("residual", residual, matrix))
+    inputs = (matrix, *operands.vectors, _numbers(eps, momentum, training), _like_rows("residual", residual, matrix))
     dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
     if training:
         for stored, updated in operands.copied:
@@ -128,14 +144,14 @@ def batch_norm_statistics(
     `x` must have at least one value a channel.
     """
     x = float_array("x", x)
-    operands = _operands(x, running_mean, running_var, weight, bias)
+    operands = _operands(x, running_mean, running_var, weight, bias, training)
     problem = batch_norm_problem("statistics", operands.dtype, x.shape, bool(training), *operands.shapes)
-    if not problem.rows:
+    if not x.size:
         raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     coefficients = memory.vector((3, problem.channels), x.dtype, x)
     matrix = _matrix(x).reshape(problem.rows, problem.channels)
-    dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum)), (mean, inverse, coefficients))
+    dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum, training)), (mean, inverse, coefficients))
     if training:
         for stored, updated in operands.copied:
             stored[...] = updated
@@ -170,6 +186,8 @@ def batch_norm_apply(
         If dtypes differ or are not float32 or float64.
     """
     x, coefficients = float_array("x", x), contiguous(float_array("coefficients", coefficients))
+    residual = None if residual is None else float_array("residual", residual)
+    activation = optional_choice("activation", activation, ("relu",))
     added = None if residual is None else residual.shape
     dtype = same_dtype(x=x, coefficients=coefficients)
     problem = batch_norm_problem("apply", dtype, x.shape, False, activation=activation, residual=added)
@@ -178,7 +196,7 @@ def batch_norm_apply(
     rows = _matrix(x)
     y = memory.empty(rows.shape, x.dtype, x)
     shape = (problem.rows, problem.channels)
-    if problem.rows:
+    if x.size:
         matrix = rows.reshape(shape)
         inputs = (matrix, coefficients, _like_rows("residual", residual, matrix))
         dispatch.run(problem, inputs, (y.reshape(shape),))
@@ -254,6 +272,11 @@ def batch_norm_backward(
         Whether it was given one.
     """
     x, grad, weight = float_array("x", x), float_array("grad", grad), _vector("weight", weight)
+    mean, inverse = (contiguous(float_array(name, v)) for name, v in (("mean", mean), ("inverse", inverse)))
+    if x.ndim > 1 and not mean.shape == inverse.shape == x.shape[1:2]:
+        raise ValueError(f"mean and inverse must have shape {x.shape[1:2]}, got {mean.shape} and {inverse.shape}")
+    y = None if y is None else float_array("y", y)
+    activation = optional_choice("activation", activation, ("relu",))
     if grad.shape != x.shape:
         raise ValueError(f"grad must have the shape of x, {x.shape}, got {grad.shape}")
     if activation is not None and (y is None or y.shape != x.shape):
@@ -268,7 +291,7 @@ def batch_norm_backward(
     # Without an activation the residual's gradient is that of the result.
     masked = memory.empty(rows.shape, x.dtype, x) if residual and activation is not None else None
     last = (_restored(gradient if masked is None else masked),) if residual else ()
-    if not problem.rows:
+    if not x.size:
         nothing = (memory.zeros(problem.channels, x.dtype, x) for _ in range(2))
         return _restored(dx), *nothing, *last
     dweight, dbias = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)

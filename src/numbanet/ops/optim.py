@@ -14,7 +14,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import dtype_name, float_array
+from numbanet.problem.base import dtype_name, float_array, integer
 from numbanet.problem.optim import (
     ClipProblem,
     VectorNormProblem,
@@ -22,12 +22,22 @@ from numbanet.problem.optim import (
     check_match,
     optimizer_problem,
 )
+from numbanet.problem.pointwise import below_one, number
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 
 
-def _listed(arrays: Arrays) -> Sequence[np.ndarray]:
-    return [arrays] if isinstance(arrays, (np.ndarray, DeviceArray)) else arrays
+def _listed(name: str, arrays: Arrays) -> Sequence[np.ndarray]:
+    if isinstance(arrays, (np.ndarray, DeviceArray)):
+        return [arrays]
+    if not isinstance(arrays, (list, tuple)):
+        raise TypeError(f"{name} must be an array or a list of arrays, got {type(arrays).__name__}")
+    return arrays
+
+
+def _numbers(**options: float) -> list[float]:
+    """Return options as floats, or raise TypeError naming the one that is no number."""
+    return [number(name, value) for name, value in options.items()]
 
 
 def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -64,7 +74,8 @@ def _step(
 ) -> None:
     used = tuple(name for name, arrays in state.items() if arrays is not None)
     names = ("parameter", "grad", *used)
-    given = [_listed(arrays) for arrays in (parameter, grad, *state.values()) if arrays is not None]
+    operands = (parameter, grad, *(arrays for arrays in state.values() if arrays is not None))
+    given = [_listed(name, arrays) for name, arrays in zip(names, operands)]
     numbers = np.array(coefficients, np.float64)
     for name, arrays in zip(names, given):
         if len(arrays) != len(given[0]):
@@ -118,7 +129,10 @@ def sgd_step(
         If an array does not fit the parameter, or can't be updated in place.
     """
     chosen = {"first": first, "nesterov": nesterov}
-    coefficients = (-1.0 if maximize else 1.0, weight_decay, lr, momentum, 1 - dampening)
+    decay, rate, kept, dampening = _numbers(
+        weight_decay=weight_decay, lr=lr, momentum=momentum, dampening=dampening
+    )  # fmt: skip
+    coefficients = (-1.0 if maximize else 1.0, decay, rate, kept, 1 - dampening)
     options = tuple(name for name, wanted in chosen.items() if wanted)
     _step("sgd", parameter, grad, {"momentum_buffer": momentum_buffer}, coefficients, options)
 
@@ -156,7 +170,11 @@ def adam_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    beta1, beta2 = betas
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers, got {betas!r}")
+    beta1, beta2 = below_one("betas", betas[0]), below_one("betas", betas[1])
+    lr, weight_decay, eps = _numbers(lr=lr, weight_decay=weight_decay, eps=eps)
+    step = integer("step", step, 1)
     decay, keep = (0.0, 1 - lr * weight_decay) if decoupled_weight_decay else (weight_decay, 1.0)
     size = lr / (1 - beta1**step)
     scale = 1 / math.sqrt(1 - beta2**step)
@@ -196,7 +214,10 @@ def rmsprop_step(
         If an array does not fit the parameter, or can't be updated in place.
     """
     state = {"square_avg": square_avg, "grad_avg": grad_avg, "momentum_buffer": momentum_buffer}
-    coefficients = (-1.0 if maximize else 1.0, weight_decay, lr, alpha, 1 - alpha, momentum, eps)
+    decay, lr, alpha, momentum, eps = _numbers(
+        weight_decay=weight_decay, lr=lr, alpha=alpha, momentum=momentum, eps=eps
+    )  # fmt: skip
+    coefficients = (-1.0 if maximize else 1.0, decay, lr, alpha, 1 - alpha, momentum, eps)
     _step("rmsprop", parameter, grad, state, coefficients)
 
 
@@ -226,7 +247,8 @@ def adagrad_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    _step("adagrad", parameter, grad, {"sum": sum}, (-1.0 if maximize else 1.0, weight_decay, lr, eps))
+    coefficients = (-1.0 if maximize else 1.0, *_numbers(weight_decay=weight_decay, lr=lr, eps=eps))
+    _step("adagrad", parameter, grad, {"sum": sum}, coefficients)
 
 
 def adadelta_step(
@@ -257,7 +279,8 @@ def adadelta_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    coefficients = (-1.0 if maximize else 1.0, weight_decay, lr, rho, 1 - rho, eps)
+    decay, lr, rho, eps = _numbers(weight_decay=weight_decay, lr=lr, rho=rho, eps=eps)
+    coefficients = (-1.0 if maximize else 1.0, decay, lr, rho, 1 - rho, eps)
     _step("adadelta", parameter, grad, {"square_avg": square_avg, "acc_delta": acc_delta}, coefficients)
 
 
@@ -276,7 +299,9 @@ def vector_norms(arrays: Sequence[np.ndarray], ord: float = 2) -> np.ndarray:
     TypeError
         If an array has another dtype.
     """
-    ord = float(ord)
+    ord = number("ord", ord)
+    if not isinstance(arrays, (list, tuple)):
+        raise TypeError(f"arrays must be a list of arrays, got {type(arrays).__name__}")
     checked = [memory.dense(float_array("x", x)) for x in arrays]
     found = np.empty(len(checked))
     for dtype, place in dict.fromkeys((x.dtype, type(x)) for x in checked):
@@ -312,7 +337,7 @@ def vector_norm(x: np.ndarray, ord: float = 2) -> float:
 
 
 def _clip(function: str, x: Arrays, coefficients: tuple[float, float]) -> None:
-    given = _listed(x)
+    given = _listed("x", x)
     targets = [memory.dense(check_in_place("x", array)) for array in given]
     for dtype, place in dict.fromkeys((target.dtype, type(target)) for target in targets):
         chosen = [target for target in targets if target.dtype == dtype and type(target) is place]
@@ -331,7 +356,7 @@ def scale_(x: Arrays, factor: float) -> None:
     TypeError, ValueError
         If `x` is no writeable array of float32 or float64.
     """
-    _clip("scale", x, (factor, 0.0))
+    _clip("scale", x, (number("factor", factor), 0.0))
 
 
 def clamp_(x: Arrays, min: float, max: float) -> None:
@@ -342,7 +367,7 @@ def clamp_(x: Arrays, min: float, max: float) -> None:
     TypeError, ValueError
         If `x` is no writeable array of float32 or float64.
     """
-    _clip("clamp", x, (min, max))
+    _clip("clamp", x, (number("min", min), number("max", max)))
 
 
 def fill_(x: Arrays, value: float) -> None:
@@ -353,4 +378,4 @@ def fill_(x: Arrays, value: float) -> None:
     TypeError, ValueError
         If `x` is no writeable array of float32 or float64.
     """
-    _clip("fill", x, (value, 0.0))
+    _clip("fill", x, (number("value", value), 0.0))

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import float_array, same_dtype
-from numbanet.problem.pointwise import MAX_PARAMETERS, PointwiseProblem
+from numbanet.problem.base import choice, flag, float_array, same_dtype
+from numbanet.problem.pointwise import MAX_PARAMETERS, PointwiseProblem, number
+from numbanet.reference.pointwise import FUNCTIONS
+
+
+@lru_cache(maxsize=64)
+def _counts(function: str) -> tuple[int, int]:
+    """Return how many operands and parameters a function takes; in its definition, p and q are what it ignores."""
+    names = tuple(inspect.signature(FUNCTIONS[choice("function", function, tuple(FUNCTIONS))]).parameters)
+    used = sum(name not in ("p", "q") for name in names[-MAX_PARAMETERS:])
+    return len(names) - MAX_PARAMETERS, used
+
+
+def _check(function: str, operands: tuple[np.ndarray, ...], parameters: tuple[float, ...]) -> tuple[float, ...]:
+    if not isinstance(function, str):
+        raise TypeError(f"function must be a name, got {function!r}")
+    expected, wanted = _counts(function)
+    if not isinstance(operands, tuple) or len(operands) != expected:
+        raise ValueError(f"operands must be a tuple of {expected} arrays for {function}, got {operands!r}")
+    if len(parameters) != wanted:
+        raise ValueError(f"parameters must be {wanted} numbers for {function}, got {parameters}")
+    return tuple([number("parameters", value) for value in parameters])
 
 
 @lru_cache(maxsize=1024)
@@ -48,17 +69,19 @@ def pointwise(function: str, operands: tuple[np.ndarray, ...], *parameters: floa
     Raises
     ------
     TypeError, ValueError
-        If the dtypes or shapes differ.
+        If there is no such function, it takes another number of operands or parameters, or dtypes or shapes differ.
     """
+    numbers = _numbers(_check(function, operands, parameters))
     problem, model, flat = _prepare("forward", function, operands)
     y = memory.empty_like(model)
-    dispatch.run(problem, (*flat, _numbers(parameters)), (memory.flat(y),))
+    dispatch.run(problem, (*flat, numbers), (memory.flat(y),))
     return y
 
 
 def pointwise_sum(function: str, operands: tuple[np.ndarray, ...], *parameters: float, mean: bool) -> np.ndarray:
     """Return the sum, or the mean, of what `pointwise` returns, without that array; no dimension."""
-    problem, _, flat = _prepare("sum", function, operands, mean)
+    numbers = _numbers(_check(function, operands, parameters))
+    problem, _, flat = _prepare("sum", function, operands, flag("mean", mean))
     total = memory.vector(1, problem.dtype, flat[0])
-    dispatch.run(problem, (*flat, _numbers(parameters)), (total,))
+    dispatch.run(problem, (*flat, numbers), (total,))
     return total.reshape(())

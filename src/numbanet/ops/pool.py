@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
-from numbanet.problem.base import float_array, real_array, same_dtype, sizes
+from numbanet.problem.base import array, float_array, real_array, same_dtype, sizes
 from numbanet.problem.pool import (
     MaxPoolProblem,
     PoolProblem,
@@ -133,6 +133,7 @@ def max_pool2d_offsets(
 
 
 def _check_offsets(offsets: np.ndarray, problem: MaxPoolProblem) -> np.ndarray:
+    offsets = array("offsets", offsets)
     if offsets.dtype != problem.offsets:
         raise TypeError(f"offsets must have dtype {problem.offsets}, got {offsets.dtype}")
     return _output_grad("offsets", offsets, problem)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.ops.shape import channels_last
-from numbanet.problem.base import float_array, same_dtype, sizes
+from numbanet.ops.shape import channels_last, contiguous
+from numbanet.problem.base import array, float_array, same_dtype, sizes
 from numbanet.problem.pool_adaptive import adaptive_max_pool2d_problem
 
 
@@ -75,10 +75,17 @@ def adaptive_max_pool2d_backward(grad: np.ndarray, positions: np.ndarray, input_
         If the arguments do not fit each other.
     """
     grad, shape = float_array("grad", grad), sizes("input_shape", input_shape)
+    positions = array("positions", positions)
+    if positions.dtype != np.int64:
+        raise TypeError(f"positions must have dtype int64, got {positions.dtype}")
     if grad.shape != positions.shape:
         raise ValueError(f"grad must have the shape {positions.shape} of positions, got {grad.shape}")
     grads, images = _batched("grad", grad), shape if len(shape) == 4 else (1, *shape)
     problem = adaptive_max_pool2d_problem("backward_input", images, same_dtype(grad=grad), grads.shape[2:])
+    # As unsigned numbers, negative positions are huge.
+    known = isinstance(positions, np.ndarray) and positions.size
+    if known and contiguous(positions).view(np.uint64).max() >= problem.h * problem.w:
+        raise ValueError(f"positions must lie in the {problem.h} x {problem.w} pixels of input_shape {shape}")
     dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
     if dx.size:
         dispatch.run(problem, (channels_last(grads), channels_last(_batched("positions", positions))), (dx,))

@@ -14,15 +14,15 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import as_array, float_array, float_name
+from numbanet.problem.base import as_array, flag, float_array, float_name
 from numbanet.problem.promotion import operand
 from numbanet.problem.reduce import reduce_plan, reduced_dims
 
 
 def _reduce(x: np.ndarray, dim: Any, keepdim: bool, mean: bool) -> np.ndarray:
-    dims = reduced_dims(dim, x.ndim)
+    dims, keepdim = reduced_dims(dim, x.ndim), flag("keepdim", keepdim)
     x = memory.dense(x)
-    plan = reduce_plan(float_name(x.dtype) or x.dtype.name, x.shape, memory.memory_order(x), dims, bool(keepdim), mean)
+    plan = reduce_plan(float_name(x.dtype) or x.dtype.name, x.shape, memory.memory_order(x), dims, keepdim, mean)
     values = memory.flat(x)
     for step in plan.steps:
         result = memory.empty((step.outer * step.inner,), x.dtype, x)
@@ -61,7 +61,7 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
         return total(values, reduced_dims(dim, values.ndim), keepdim)
     if values.dtype.kind != "f":
         dims = reduced_dims(dim, values.ndim) if values.ndim else None
-        return np.asarray(np.sum(values, axis=dims, dtype=np.int64, keepdims=keepdim))
+        return np.asarray(np.sum(values, axis=dims, dtype=np.int64, keepdims=flag("keepdim", keepdim)))
     return _reduce(values, dim, keepdim, mean=False)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import float_array, same_dtype
+from numbanet.problem.base import FLOATS, array, float_array, same_dtype, sizes
+from numbanet.problem.pointwise import number
 from numbanet.problem.promotion import promote
 from numbanet.problem.shape import (
     ConvertProblem,
@@ -46,6 +47,9 @@ def copy_into(y: np.ndarray, x: np.ndarray) -> None:
         y[...] = x
         return
     size = x.itemsize
+    if any(stride % size for stride in (*x.strides, *y.strides)):  # a field of packed records
+        y[...] = x
+        return
     problem = CopyProblem(
         "forward",
         "float32" if size == 4 else "float64",
@@ -62,14 +66,29 @@ def _first(x: np.ndarray) -> np.ndarray:
 
 
 def clone(x: np.ndarray) -> np.ndarray:
-    """Return a copy that lies without gaps in memory, its axes in the same order as those of x."""
+    """Return a copy that lies without gaps in memory, its axes in the same order as those of x.
+
+    Raises
+    ------
+    TypeError
+        If x is no array.
+    """
+    x = array("x", x)
     y = memory.empty_like(x)
     copy_into(y, x)
     return y
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
-    """Return x in row-major order, copied only if it must be."""
+    """Return x in row-major order, copied only if it must be.
+
+    Raises
+    ------
+    TypeError
+        If x is no array.
+    """
+    if type(x) is not np.ndarray:
+        x = array("x", x)
     if x.flags.c_contiguous:
         return x
     y = memory.empty(x.shape, x.dtype, x)
@@ -137,6 +156,7 @@ def reshape(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     TypeError, ValueError
         If the sizes do not fit.
     """
+    x = array("x", x)
     target = reshaped(x.shape, shape)
     if viewable(x.shape, x.strides, target):
         return x.reshape(target)
@@ -162,33 +182,41 @@ def cat(arrays: Sequence[np.ndarray], dim: int = 0) -> np.ndarray:
     TypeError, ValueError
         If there are no arrays, or their shapes do not fit.
     """
-    if isinstance(arrays, (np.ndarray, DeviceArray)) or not len(arrays):
-        raise ValueError("tensors must be a sequence of at least one tensor")
-    dtype = arrays[0].dtype
-    for array in arrays[1:]:
-        dtype = promote(dtype, array.dtype)
+    if not isinstance(arrays, (tuple, list)) or not len(arrays):
+        raise ValueError(f"tensors must be a sequence of at least one tensor, got {type(arrays).__name__}")
+    arrays = [array("tensors", x) for x in arrays]
+    for part in arrays:
+        if not _known(part.dtype):
+            raise TypeError(f"tensors must hold booleans, integers, float32 or float64, got {part.dtype}")
+    dtype = arrays[0].dtype.newbyteorder("=")
+    for part in arrays[1:]:
+        dtype = promote(dtype, part.dtype)
     parts = [a for a in arrays if a.shape != (0,)] or [arrays[0]]
     first = parts[0]
     if first.ndim == 0:
         raise ValueError("tensors must have at least one dimension to be joined, got a 0-dimensional one")
     axis = dimension("dim", dim, first.ndim)
     rest = first.shape[:axis] + first.shape[axis + 1 :]
-    for array in parts:
-        if array.ndim != first.ndim or array.shape[:axis] + array.shape[axis + 1 :] != rest:
+    for part in parts:
+        if part.ndim != first.ndim or part.shape[:axis] + part.shape[axis + 1 :] != rest:
             raise ValueError(
-                f"tensors must have equal shapes but for dimension {axis}, got {first.shape} and {array.shape}"
+                f"tensors must have equal shapes but for dimension {axis}, got {first.shape} and {part.shape}"
             )
-    total = sum(array.shape[axis] for array in parts)
+    total = sum(part.shape[axis] for part in parts)
     order = memory.memory_order(first)
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
     y = memory.empty(tuple([shape[a] for a in order]), dtype, first)
     y = y.transpose([order.index(a) for a in range(first.ndim)])
     start = 0
-    for array in parts:
-        stop = start + array.shape[axis]
-        copy_into(y[(slice(None),) * axis + (slice(start, stop),)], to_dtype(array, dtype))
+    for part in parts:
+        stop = start + part.shape[axis]
+        copy_into(y[(slice(None),) * axis + (slice(start, stop),)], to_dtype(part, dtype))
         start = stop
     return y
+
+
+def _known(dtype: np.dtype) -> bool:
+    return dtype.kind in "biu" or dtype.name in FLOATS
 
 
 def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
@@ -199,14 +227,22 @@ def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
     TypeError
         If `dtype` is not that of booleans, integers, float32 or float64.
     """
-    target = np.dtype(dtype)
-    if target.kind not in "biu" and target not in (np.float32, np.float64):
+    try:
+        target = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {dtype!r}") from None
+    x = array("x", x)
+    if not _known(target):
         raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {target}")
+    if not _known(x.dtype):
+        raise TypeError(f"input must hold booleans, integers, float32 or float64, got {x.dtype}")
     if x.dtype == target:
         return x
     if x.dtype.kind != "f" or target.kind != "f":
         return x.astype(target)
     x = memory.dense(float_array("input", x))
+    if x.dtype == target:  # it had the other byte order
+        return x
     y = memory.empty_like(x, target)
     if x.size:
         problem = ConvertProblem("forward", same_dtype(input=x), x.size)
@@ -255,8 +291,10 @@ def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float 
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
+    value = None if value is None else number("value", value)
     if value and mode != "constant":
         raise ValueError(f"value must be None with mode={mode!r}, got {value!r}")
+    x = array("x", x)
     if x.dtype.kind != "f" and type(x) is DeviceArray:
         raise TypeError(f"input must hold floating-point numbers on a GPU, got {x.dtype}")
     if x.dtype.kind != "f":
@@ -279,7 +317,7 @@ def pad_backward(
         If the arguments do not fit each other.
     """
     grad = float_array("grad", grad)
-    problem = pad_problem("backward_input", tuple(input_shape), same_dtype(grad=grad), pad, mode)
+    problem = pad_problem("backward_input", sizes("input_shape", input_shape), same_dtype(grad=grad), pad, mode)
     if grad.shape != problem.padded_shape:
         raise ValueError(f"grad must have the result's shape {problem.padded_shape}, got {grad.shape}")
     if mode == "constant":

@@ -7,6 +7,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.ops.shape import copy_into, reshape
 from numbanet.problem import shuffle
+from numbanet.problem.base import array, integer
 from numbanet.problem.shuffle import Rearrangement
 
 
@@ -32,12 +33,14 @@ def pixel_shuffle(x: np.ndarray, upscale_factor: int) -> np.ndarray:
     Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel convolutional neural
     network", arXiv:1609.05158.
     """
-    return rearrange(x, shuffle.pixel_shuffle(x.shape, upscale_factor))
+    x = array("input", x)
+    return rearrange(x, shuffle.pixel_shuffle(x.shape, integer("upscale_factor", upscale_factor, 1)))
 
 
 def pixel_unshuffle(x: np.ndarray, downscale_factor: int) -> np.ndarray:
     """Return x of shape (..., C, H r, W r) as (..., C r^2, H, W): the contrary of `pixel_shuffle`."""
-    return rearrange(x, shuffle.pixel_unshuffle(x.shape, downscale_factor))
+    x = array("input", x)
+    return rearrange(x, shuffle.pixel_unshuffle(x.shape, integer("downscale_factor", downscale_factor, 1)))
 
 
 def channel_shuffle(x: np.ndarray, groups: int) -> np.ndarray:
@@ -52,4 +55,5 @@ def channel_shuffle(x: np.ndarray, groups: int) -> np.ndarray:
     ----------
     Zhang et al., "ShuffleNet", arXiv:1707.01083.
     """
-    return rearrange(x, shuffle.channel_shuffle(x.shape, groups))
+    x = array("input", x)
+    return rearrange(x, shuffle.channel_shuffle(x.shape, integer("groups", groups, 1)))

@@ -41,7 +41,9 @@ def unfold(x: np.ndarray, kernel_size: Size, dilation: Size = 1, padding: Size =
     (above, left), n, c = w.padding, images.shape[0], images.shape[1]
     padded = pad(images, (left, left, above, above)) if above or left else images
     sn, sc, sh, sw = padded.strides
-    strides = (sn, sc, sh * w.dilation[0], sw * w.dilation[1], sh * w.stride[0], sw * w.stride[1])
+    # Of a single element nobody takes the step, which may be longer than any memory.
+    gaps = [step if count > 1 else 0 for step, count in zip((*w.dilation, *w.stride), (*w.kernel, *w.count))]
+    strides = (sn, sc, sh * gaps[0], sw * gaps[1], sh * gaps[2], sw * gaps[3])
     source = memory.strided(padded, (n, c, *w.kernel, *w.count), strides)
     y = memory.empty(source.shape, x.dtype, x)
     copy_into(y, source)

@@ -58,6 +58,8 @@ class Adam(Optimizer):
     def _check(self, group: dict[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
             not_negative(name, group[name])
+        if not isinstance(group["betas"], (tuple, list)) or len(group["betas"]) != 2:
+            raise ValueError(f"betas must be two numbers, got {group['betas']!r}")
         for position in (0, 1):
             below_one(f"betas[{position}]", group["betas"][position])
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from numbanet import ops
+from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
 
 
@@ -49,6 +50,7 @@ def clip_grad_norm_(
     gradients = _gradients(parameters)
     if not gradients:
         return Tensor(np.zeros((), np.float32))
+    max_norm = number("max_norm", max_norm)
     norms = ops.vector_norms([g.data for g in gradients], norm_type)
     total = ops.vector_norm(norms, norm_type)
     if error_if_nonfinite and not math.isfinite(total):
@@ -74,6 +76,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     clip_value : float
     """
     gradients = _gradients(parameters)
-    ops.clamp_([g.data for g in gradients], -float(clip_value), float(clip_value))
+    clip_value = number("clip_value", clip_value)
+    ops.clamp_([g.data for g in gradients], -clip_value, clip_value)
     for gradient in gradients:
         gradient.bump_version()

@@ -12,6 +12,8 @@ import numpy as np
 
 from numbanet import memory, ops
 from numbanet.problem.base import as_array
+from numbanet.problem.pointwise import below_one as below_one
+from numbanet.problem.pointwise import number
 from numbanet.tape import enable_grad
 from numbanet.tensor import Tensor
 
@@ -22,14 +24,8 @@ Values = list[np.ndarray]
 
 def not_negative(name: str, value: float) -> None:
     """Raise ValueError unless the option is a number that is not negative."""
-    if not value >= 0:
+    if not number(name, value) >= 0:
         raise ValueError(f"{name} must not be negative, got {value}")
-
-
-def below_one(name: str, value: float) -> None:
-    """Raise ValueError unless the option lies in [0, 1)."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
 
 
 class Optimizer(ABC):
@@ -232,8 +228,8 @@ class Optimizer(ABC):
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
-        for number, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {number}")
+        for position, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {position}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
         return "\n".join([*lines, ")"])
 

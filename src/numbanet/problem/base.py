@@ -50,15 +50,15 @@ class Problem:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def integer(name: str, value: Any, minimum: int | None = None) -> int:
-    """Return `value` as an int; bool and float are refused, as in PyTorch.
+def integer(name: str, value: Any, minimum: int | None = None, limit: int = 1 << 63) -> int:
+    """Return `value` as an int below `limit`; bool and float are refused, as in PyTorch.
 
     Raises
     ------
     TypeError
         If it is not an integer.
     ValueError
-        If it is below `minimum`.
+        If it is below `minimum`, or more than 64 bits hold: kernels count in those.
     """
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -68,7 +68,16 @@ def integer(name: str, value: Any, minimum: int | None = None) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if minimum is not None and number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if not -(1 << 63) <= number < limit:
+        raise ValueError(f"{name} must fit in 64 bits, got {number}")
     return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False, else raise TypeError."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, int]:
@@ -127,9 +136,14 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Return `value` if it is one of the allowed words, else raise ValueError."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
+
+
+def optional_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str | None:
+    """Return `value` if it is None or one of the allowed words, else raise ValueError."""
+    return None if value is None else choice(name, value, allowed)
 
 
 _NAMES = {np.dtype(name): name for name in FLOATS}
@@ -150,6 +164,25 @@ def as_array(value: Any) -> Any:
     return value if type(value) is np.ndarray or type(value) is DeviceArray else np.asarray(value)
 
 
+def array(name: str, value: Any) -> Any:
+    """Return `value` as an array: itself, of whatever device, or what NumPy makes of numbers in sequences.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(value, (np.ndarray, DeviceArray)):
+        return value
+    try:
+        found = np.asarray(value)
+    except ValueError:  # sequences of different lengths
+        found = np.empty((), object)
+    if found.dtype == object:
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+    return found
+
+
 def float_array(name: str, value: Any) -> np.ndarray:
     """Return `value` as an array of float32 or float64 in the machine's byte order, on its device.
 
@@ -158,12 +191,12 @@ def float_array(name: str, value: Any) -> np.ndarray:
     TypeError
         If it has another dtype.
     """
-    array: Any = value if type(value) is np.ndarray or type(value) is DeviceArray else np.asarray(value)
-    if array.dtype in _NAMES:
-        return array
-    if array.dtype.name not in FLOATS:
-        raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
-    return array.astype(array.dtype.newbyteorder("="))
+    found = value if type(value) is np.ndarray else array(name, value)
+    if found.dtype in _NAMES:
+        return found
+    if found.dtype.name not in FLOATS:
+        raise TypeError(f"{name} must have dtype float32 or float64, got {found.dtype}")
+    return found.astype(found.dtype.newbyteorder("="))
 
 
 def real_array(name: str, value: Any, kinds: str = "iu") -> np.ndarray:

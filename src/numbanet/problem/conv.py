@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from numbanet.problem.base import Problem, choice, integer, pair, plain, sizes
+from numbanet.problem.base import Problem, choice, integer, optional_choice, pair, plain, sizes
 
 PASSES = ("forward", "backward_input", "backward_weight")
 ACTIVATIONS = ("relu", "relu6")
@@ -45,9 +45,7 @@ def epilogue(bias: bool = False, residual: bool = False, activation: str | None 
     ValueError
         If `activation` is neither None nor one of `ACTIVATIONS`.
     """
-    if activation is not None:
-        choice("activation", activation, ACTIVATIONS)
-    return _epilogue(bias, residual, activation)
+    return _epilogue(bias, residual, optional_choice("activation", activation, ACTIVATIONS))
 
 
 @dataclass(frozen=True)

@@ -57,16 +57,29 @@ class Plan:
         The same sizes, in the order of memory.
     axes : tuple of int
         ``buffer.transpose(axes)`` gives a buffer of `memory_shape` the result's shape.
+    uneven : bool
+        Whether an operand has strides that are no multiple of an element, as the fields of packed records have: no
+        kernel walks them.
     """
 
     problem: ElementwiseProblem
     shape: tuple[int, ...]
     memory_shape: tuple[int, ...]
     axes: tuple[int, ...]
+    uneven: bool
 
 
-def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+_NAMES = {"where": "input, other and condition", "clamp": "input, min and max", "prelu": "input and weight"}
+
+
+def broadcast_shape(*shapes: tuple[int, ...], names: str = "input and target") -> tuple[int, ...]:
     """Return the common shape of operands: from the right, sizes must be equal or 1.
+
+    Parameters
+    ----------
+    *shapes : tuple of int
+    names : str
+        Of the operands, for the message.
 
     Raises
     ------
@@ -79,8 +92,8 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         for axis, size in enumerate(shape, ndim - len(shape)):
             if size != 1 and result[axis] not in (1, size):
                 raise ValueError(
-                    f"shapes {', '.join(map(str, shapes))} must agree in each dimension, counted from the right, or be "
-                    f"1 there; sizes {result[axis]} and {size} meet in dimension {axis - ndim}"
+                    f"{names}: shapes {', '.join(map(str, shapes))} must agree in each dimension, counted from the "
+                    f"right, or be 1 there; sizes {result[axis]} and {size} meet in dimension {axis - ndim}"
                 )
             if size != 1:
                 result[axis] = size
@@ -112,16 +125,19 @@ def elementwise_plan(function: str, dtype: str, *layouts: Layout) -> Plan:
     ValueError
         If the shapes do not broadcast.
     """
-    shape = broadcast_shape(*(own for own, _, _ in layouts))
+    names = _NAMES.get(function, "input and other")
+    shape = broadcast_shape(*(own for own, _, _ in layouts), names=names)
     order = _memory_axes(shape, layouts)
     starts: list[int] = []
     walks: list[list[int]] = []
+    uneven = False
     for own, strides, itemsize in layouts:
         offset = len(shape) - len(own)
         walk = [0] * len(shape)
         for axis, (size, stride) in enumerate(zip(own, strides), offset):
             if size != 1:
-                walk[axis] = stride // itemsize
+                walk[axis], rest = divmod(stride, itemsize)
+                uneven |= rest != 0
         starts.append(sum(-step * (shape[axis] - 1) for axis, step in enumerate(walk) if step < 0))
         walks.append(walk)
     sizes: list[int] = []
@@ -140,4 +156,4 @@ def elementwise_plan(function: str, dtype: str, *layouts: Layout) -> Plan:
                 known.append(step)
     problem = ElementwiseProblem("forward", dtype, function, tuple(sizes), tuple(starts), tuple(map(tuple, steps)))
     axes = tuple(order.index(axis) for axis in range(len(shape)))
-    return Plan(problem, shape, tuple(shape[axis] for axis in order), axes)
+    return Plan(problem, shape, tuple(shape[axis] for axis in order), axes, uneven)

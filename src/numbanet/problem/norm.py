@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from numbanet.problem.base import Problem, choice
+from numbanet.problem.base import Problem
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def batch_norm_problem(
     ValueError
         If the input has fewer than two dimensions, training has a single value per channel, a vector does not have one
         number a channel, the running statistics are not given together, or missing where they are needed (an empty
-        input needs none), the residual does not have the input's shape, or there is no such activation.
+        input needs none), the residual does not have the input's shape.
     """
     if len(shape) < 2:
         raise ValueError(f"input must have at least 2 dimensions (N, C, ...), got shape {shape}")
@@ -79,8 +79,6 @@ def batch_norm_problem(
         raise ValueError("running_mean and running_var must be given together, or both be None")
     if residual not in (None, shape):
         raise ValueError(f"residual must have the shape of input, {shape}, got {residual}")
-    if activation is not None:
-        choice("activation", activation, ("relu",))
     if which in ("forward", "statistics") and rows and not training and running_mean is None:
         raise ValueError("running_mean and running_var must be given when training is False, got None")
     return BatchNormProblem(which, dtype, rows, channels, training, activation, residual is not None)

@@ -128,7 +128,9 @@ def check_in_place(name: str, value: Any) -> np.ndarray:
 
 
 def check_match(name: str, value: np.ndarray, parameter: np.ndarray) -> None:
-    """Raise ValueError or TypeError unless `value` has the shape and dtype of the parameter."""
+    """Raise ValueError or TypeError unless `value` is an array of the parameter's shape and dtype."""
+    if not isinstance(value, (np.ndarray, DeviceArray)):
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
     if value.shape != parameter.shape:
         raise ValueError(f"{name} must have the parameter's shape {parameter.shape}, got {value.shape}")
     if value.dtype != parameter.dtype:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numbanet.problem.base import Problem
+from numbanet.problem.base import Problem, integer
 
 MAX_OPERANDS, MAX_PARAMETERS = 4, 2
 
@@ -45,10 +45,20 @@ def number(name: str, value: Any, least: float = -math.inf, above: bool = False)
     TypeError
         If it is not a number.
     ValueError
-        If it is below `least`, or with `above` equal to it.
+        If it is below `least`, or with `above` equal to it, or an integer of more than 64 bits.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, int):
+        value = integer(name, value)
     if value < least or (above and value == least):
         raise ValueError(f"{name} must be {'above' if above else 'at least'} {least}, got {value}")
     return float(value)
+
+
+def below_one(name: str, value: Any) -> float:
+    """Return a number from 0 on and below 1, such as how much of a running mean stays, or raise as `number`."""
+    found = number(name, value)
+    if not 0 <= found < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from numbanet.problem.base import Problem, choice, integer, pair, plain, sizes
+from numbanet.problem.base import Problem, choice, flag, integer, pair, plain, sizes
 
 PASSES = ("forward", "backward_input")
 _BYTE_OFFSETS = 256  # windows of at most so many elements have offsets of one byte
@@ -83,12 +83,6 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return count
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
 def _image(x_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     if len(x_shape) != 4:
         raise ValueError(f"input must have shape (N, C, H, W) or (C, H, W), got {x_shape}")
@@ -106,10 +100,9 @@ def _window(
     kernel = pair("kernel_size", kernel_size, 1)
     steps = kernel if stride is None or stride == () else pair("stride", stride, 1)
     pads, gaps = pair("padding", padding, 0), pair("dilation", dilation, 1)
-    ceil = _flag("ceil_mode", ceil_mode)
     if any(2 * pad > size for pad, size in zip(pads, kernel)):
         raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {pads}")
-    p, q = (pooled_size(*axis, ceil) for axis in zip((h, w), kernel, steps, pads, gaps))
+    p, q = (pooled_size(*axis, ceil_mode) for axis in zip((h, w), kernel, steps, pads, gaps))
     if p < 1 or q < 1:
         raise ValueError(
             f"kernel_size {kernel} with dilation {gaps} spans more than the input of {h} x {w} with padding {pads}"
@@ -149,7 +142,7 @@ def max_pool2d_problem(
     """
     return _max_pool2d_problem(
         which, sizes("input", x_shape), dtype, plain("kernel_size", kernel_size), plain("stride", stride),
-        plain("padding", padding), plain("dilation", dilation), ceil_mode, offsets,
+        plain("padding", padding), plain("dilation", dilation), flag("ceil_mode", ceil_mode), offsets,
     )  # fmt: skip
 
 
@@ -199,7 +192,8 @@ def avg_pool2d_problem(
     """
     return _avg_pool2d_problem(
         which, sizes("input", x_shape), dtype, plain("kernel_size", kernel_size), plain("stride", stride),
-        plain("padding", padding), ceil_mode, count_include_pad, divisor_override,
+        plain("padding", padding), flag("ceil_mode", ceil_mode), flag("count_include_pad", count_include_pad),
+        plain("divisor_override", divisor_override),
     )  # fmt: skip
 
 
@@ -213,8 +207,7 @@ def _avg_pool2d_problem(
     divisor = None if divisor_override is None else integer("divisor_override", divisor_override)
     if divisor == 0:
         raise ValueError("divisor_override must not be zero")
-    include = _flag("count_include_pad", count_include_pad)
-    return AvgPoolProblem(which, dtype, **fields, count_include_pad=include, divisor_override=divisor)
+    return AvgPoolProblem(which, dtype, **fields, count_include_pad=count_include_pad, divisor_override=divisor)
 
 
 def adaptive_avg_pool2d_problem(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import FLOATS, float_name
+from numbanet.problem.base import FLOATS, array, float_name, integer
 
 Operand = np.ndarray | DeviceArray | bool | int | float
 _BOOL, _INT64, _FLOAT32 = np.dtype(bool), np.dtype(np.int64), np.dtype(np.float32)
@@ -23,18 +23,18 @@ def operand(name: str, value: Any) -> Operand:
     """
     if type(value) is np.ndarray and float_name(value.dtype):
         return value
-    if isinstance(value, (bool, int, float)):
-        return value
     if type(value) is DeviceArray:
         return value
     if isinstance(value, np.generic):
         value = value.item()
-        if isinstance(value, (bool, int, float)):
-            return value
-    array = np.asarray(value)
-    if array.dtype.name not in FLOATS and array.dtype.kind not in "biu":
-        raise TypeError(f"{name} must be a number or an array of real numbers (float32 or float64), got {array.dtype}")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if isinstance(value, int):
+        return value if isinstance(value, bool) else integer(name, value)
+    if isinstance(value, float):
+        return value
+    found = array(name, value)
+    if found.dtype.name not in FLOATS and found.dtype.kind not in "biu":
+        raise TypeError(f"{name} must be a number or an array of real numbers (float32 or float64), got {found.dtype}")
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
 
 
 def promote(a: np.dtype, b: np.dtype) -> np.dtype:

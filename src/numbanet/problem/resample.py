@@ -17,6 +17,7 @@ _DIMENSIONS = {
     "trilinear": (5,), "area": (3, 4, 5),
 }  # fmt: skip
 MODES = tuple(_DIMENSIONS)
+_LARGEST = 2.0**40  # beyond it no result has a place in memory
 _CUBIC = -0.75  # the derivative of the kernel at 1, torch's choice (Keys, 1981, has -0.5)
 
 
@@ -165,6 +166,8 @@ def resizing(
         sizes = tuple(integer("size", s) for s in _pair("size", size, axes, (int, np.integer)))
     else:
         factors = _pair("scale_factor", scale_factor, axes, (int, float, np.integer, np.floating))
+        if not all(0 < f < _LARGEST for f in factors):
+            raise ValueError(f"scale_factor must be positive and finite, got {scale_factor!r}")
         sizes = tuple(math.floor(n * float(f)) for n, f in zip(shape[2:], factors))
         if not recompute_scale_factor and mode != "area":
             scales = tuple(1 / float(f) if f > 0 else None for f in factors)

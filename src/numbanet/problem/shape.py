@@ -128,12 +128,12 @@ def pad_problem(
     """
     if not isinstance(pad, (tuple, list)):
         raise TypeError(f"pad must be a tuple of integers, got {pad!r}")
+    choice("mode", mode, ("constant", "reflect", "replicate", "circular"))
     return _pad_problem(which, sizes("input", x_shape), dtype, plain("pad", pad), mode)
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _pad_problem(which: str, shape: tuple[int, ...], dtype: str, pad: tuple[Any, ...], mode: str) -> PadProblem:
-    choice("mode", mode, ("constant", "reflect", "replicate", "circular"))
     numbers = [integer("pad", value) for value in pad]
     if len(numbers) % 2 or len(numbers) > 2 * len(shape):
         raise ValueError(f"pad must hold one pair for each of at most {len(shape)} axes of input, got {pad}")
@@ -180,6 +180,8 @@ def dimension(name: str, value: Any, ndim: int) -> int:
 
 def dimensions(name: str, values: Sequence[Any], ndim: int) -> tuple[int, ...]:
     """Return different dimensions counted from 0; see `dimension`."""
+    if not isinstance(values, (tuple, list, range)):
+        raise TypeError(f"{name} must be a sequence of dimensions, got {values!r}")
     found = tuple(dimension(name, value, ndim) for value in values)
     if len(set(found)) != len(found):
         raise ValueError(f"{name} must not name a dimension twice, got {tuple(values)}")
@@ -194,6 +196,8 @@ def reshaped(shape: tuple[int, ...], wanted: Sequence[Any], name: str = "shape")
     TypeError, ValueError
         If the sizes are not integers, or do not fit.
     """
+    if not isinstance(wanted, (tuple, list)):
+        raise TypeError(f"{name} must be a sequence of sizes, got {wanted!r}")
     sizes = [integer(name, size, -1) for size in wanted]
     total, known = math.prod(shape), math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1:

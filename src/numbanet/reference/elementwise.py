@@ -69,7 +69,7 @@ FUNCTIONS: dict[str, Any] = {
     "maximum_backward": maximum_backward,
     "minimum_backward": minimum_backward,
     "sqrt_backward": lambda grad, y: grad / (2 * y),
-    "abs_backward": lambda grad, x: grad * np.sign(x),
+    "abs_backward": lambda grad, x: np.where(x > 0, grad, np.where(x < 0, -grad, 0)),
     "at_least_backward": lambda grad, x, low: np.where(x >= low, grad, 0),
     "at_most_backward": lambda grad, x, high: np.where(x <= high, grad, 0),
     "prelu": lambda x, slope: np.where(x > 0, x, slope * x),

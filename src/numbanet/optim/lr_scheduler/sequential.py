@@ -8,6 +8,7 @@ from typing import Any
 
 from numbanet.optim.lr_scheduler.base import LRScheduler
 from numbanet.optim.optimizer import Optimizer
+from numbanet.problem.base import integer
 
 
 class SequentialLR(LRScheduler):
@@ -32,6 +33,10 @@ class SequentialLR(LRScheduler):
         self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
         last_epoch: int = -1,
     ):  # fmt: skip
+        for name, given in (("schedulers", schedulers), ("milestones", milestones)):
+            if not isinstance(given, (list, tuple)):
+                raise TypeError(f"{name} must be a list, got {given!r}")
+        milestones = [integer("milestones", milestone) for milestone in milestones]
         if len(schedulers) < 1:
             raise ValueError("schedulers must hold at least one schedule, got none")
         for number, schedule in enumerate(schedulers):

@@ -9,6 +9,8 @@ from typing import Any
 
 from numbanet.optim.lr_scheduler.base import LRScheduler, per_group, positive
 from numbanet.optim.optimizer import Optimizer
+from numbanet.problem.base import integer
+from numbanet.problem.pointwise import number
 
 
 class LambdaLR(LRScheduler):
@@ -32,6 +34,9 @@ class LambdaLR(LRScheduler):
         last_epoch: int = -1,
     ):  # fmt: skip
         self.lr_lambdas: list[Callable[[int], float]] = per_group("lr_lambda", optimizer, lr_lambda)
+        for function in self.lr_lambdas:
+            if not callable(function):
+                raise TypeError(f"lr_lambda must be a function, or a list of them, got {function!r}")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -55,7 +60,7 @@ class StepLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
         self.step_size = positive("step_size", step_size)
-        self.gamma = gamma
+        self.gamma = number("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -80,8 +85,10 @@ class MultiStepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
-        self.milestones = dict(Counter(milestones))
-        self.gamma = gamma
+        if not isinstance(milestones, Iterable):
+            raise TypeError(f"milestones must be a list of integers, got {milestones!r}")
+        self.milestones = dict(Counter(integer("milestones", milestone) for milestone in milestones))
+        self.gamma = number("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -114,11 +121,12 @@ class LinearLR(LRScheduler):
         self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5,
         last_epoch: int = -1,
     ):  # fmt: skip
-        if not 0 < start_factor <= 1:
+        if not 0 < number("start_factor", start_factor) <= 1:
             raise ValueError(f"start_factor must be in (0, 1], got {start_factor}")
-        if not 0 <= end_factor <= 1:
+        if not 0 <= number("end_factor", end_factor) <= 1:
             raise ValueError(f"end_factor must be in [0, 1], got {end_factor}")
-        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        self.start_factor, self.end_factor = start_factor, end_factor
+        self.total_iters = number("total_iters", total_iters)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -147,7 +155,7 @@ class CosineAnnealingLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):  # noqa: N803
         self.T_max = positive("T_max", T_max)
-        self.eta_min = eta_min
+        self.eta_min = number("eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:

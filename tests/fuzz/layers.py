@@ -1,0 +1,347 @@
+"""The table of numbanet.nn: a layer is made, and called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import numbanet as nnet
+from numbanet import Tensor, nn
+from tests.fuzz import draws, tensors
+from tests.fuzz.arrays import Draw
+from tests.fuzz.check import Call, Line
+
+Drawing = Callable[[Draw], Call]
+
+
+def _layer(cls: Any) -> Callable[..., Any]:
+    """Return a function that makes a layer from its arguments, and calls it with the inputs, in their dtype."""
+
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(inputs, tuple) or not all(isinstance(x, Tensor) for x in inputs):
+            raise TypeError("inputs must be Tensors")
+        nnet.manual_seed(1)
+        layer = cls(*args, **kwargs)
+        if inputs and inputs[0].dtype == np.float64:
+            layer.double()
+        return layer(*inputs)
+
+    call.about = cls  # type: ignore[attr-defined]
+    return call
+
+
+def _of(draw: Drawing, inputs: int = 1) -> Drawing:
+    """Return a draw of (inputs, options...) from that of a function of inputs and options."""
+
+    def drawn(d: Draw) -> Call:
+        args, kwargs = draw(d)
+        return (args[:inputs], *args[inputs:]), kwargs
+
+    return drawn
+
+
+def _plain(d: Draw) -> Call:
+    return (draws.one(d)[0],), {}
+
+
+def _convolution(transposed: bool = False) -> Drawing:
+    def drawn(d: Draw) -> Call:
+        if transposed:
+            (x, weight, bias, stride, padding, output_padding, groups, dilation), _ = draws.conv_transpose2d(d)
+            c, k = weight.shape[0], weight.shape[1] * groups
+            options = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        else:
+            x, weight, bias, (stride, padding, dilation, groups) = draws.conv2d(d)
+            c, k = weight.shape[1] * groups, weight.shape[0]
+            options = {"stride": stride, "padding": padding, "dilation": dilation}
+            if isinstance(padding, tuple) and isinstance(padding[0], tuple):
+                options["padding"] = 1
+        kernel = weight.shape[2:] if d.chance(0.5) else list(weight.shape[2:])
+        return ((x,), c, k, kernel), {**options, "groups": groups, "bias": bias is not None}
+
+    return drawn
+
+
+def _conv1d(d: Draw) -> Call:
+    (x, weight, bias, stride, padding, dilation, groups), _ = tensors._conv1d(d)
+    c = x.shape[-2]
+    return ((x,), c, len(weight), weight.shape[2]), {
+        "stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias is not None,
+    }  # fmt: skip
+
+
+def _lazy_conv(d: Draw) -> Call:
+    ((x,), _, *rest), kwargs = _convolution()(d)
+    return ((x if x.ndim == 4 else x[None],), *rest), kwargs
+
+
+def _linear(d: Draw) -> Call:
+    (x, weight, bias), _ = draws.linear(d)
+    return ((x,), weight.shape[1], len(weight)), {"bias": bias is not None}
+
+
+def _lazy_linear(d: Draw) -> Call:
+    (inputs, _, *rest), kwargs = _linear(d)
+    return (inputs, *rest), kwargs
+
+
+def _batch_norm(flat: bool) -> Drawing:
+    def drawn(d: Draw) -> Call:
+        c = d.size()
+        shape = d.pick((4, c), (3, c, 5)) if flat else (d.integer(1, 3), c, 3, 4)
+        return ((d.floats(shape),), c), {
+            "eps": d.pick(1e-5, 1e-3), "momentum": d.pick(0.1, None), "affine": d.chance(0.7),
+            "track_running_stats": d.chance(0.7),
+        }  # fmt: skip
+
+    return drawn
+
+
+def _instance_norm(flat: bool) -> Drawing:
+    def drawn(d: Draw) -> Call:
+        c = d.size()
+        return ((d.floats((2, c, 5) if flat else (2, c, 3, 4)),), c), {"affine": d.chance(0.5)}
+
+    return drawn
+
+
+def _group_norm(d: Draw) -> Call:
+    (x, groups, *_), _ = draws.group_norm(d)
+    return ((x,), groups, x.shape[1]), {"affine": d.chance(0.5)}
+
+
+def _layer_norm(d: Draw) -> Call:
+    (x, over, *_), _ = draws.layer_norm(d)
+    return ((x,), over), {"elementwise_affine": d.chance(0.5)}
+
+
+def _of_dim(d: Draw) -> Call:
+    (x, dim), _ = draws.along(d)
+    return ((x,), dim), {}
+
+
+def _flatten(d: Draw) -> Call:
+    return ((d.floats(d.shape(2, 4)),), 1, -1), {}
+
+
+def _unflatten(d: Draw) -> Call:
+    (x, dim, sizes), _ = tensors._unflatten(d)
+    return ((x,), dim, sizes), {}
+
+
+def _softplus(d: Draw) -> Call:
+    return (draws.one(d)[0], d.pick(1.0, 2), 20.0), {}
+
+
+def _hardtanh(d: Draw) -> Call:
+    return (draws.one(d)[0], -1.5, d.pick(0.5, 2)), {}
+
+
+def _prelu(d: Draw) -> Call:
+    c = d.size()
+    return ((d.floats((2, c, 3)),), d.pick(1, c)), {"init": d.pick(0.25, 0.1)}
+
+
+def _upsample(d: Draw) -> Call:
+    (x,), kwargs = draws.interpolate(d)
+    if kwargs["mode"] == "nearest-exact":
+        kwargs = {**kwargs, "mode": "nearest"}
+    return ((x,),), kwargs
+
+
+def _upsampling(d: Draw) -> Call:
+    (inputs,), kwargs = _upsample(d)
+    return (inputs,), {name: kwargs[name] for name in ("size", "scale_factor") if name in kwargs}
+
+
+def _reduced(draw: Drawing) -> Drawing:
+    """Return a draw of ((input, target), reduction) from that of a loss."""
+
+    def drawn(d: Draw) -> Call:
+        (x, target, *_), kwargs = draw(d)
+        return ((x, target),), {name: kwargs[name] for name in kwargs if name not in ("weight", "pos_weight")}
+
+    return drawn
+
+
+def _cross_entropy(d: Draw) -> Call:
+    (x, target, weight, ignore, reduction, smoothing), _ = draws.cross_entropy(d)
+    return ((x, target),), {"ignore_index": ignore, "reduction": reduction, "label_smoothing": smoothing}
+
+
+def _nll(d: Draw) -> Call:
+    (inputs,), kwargs = _cross_entropy(d)
+    kwargs.pop("label_smoothing")
+    return (inputs,), kwargs
+
+
+def _dropout(d: Draw) -> Call:
+    (x, p, _), _ = tensors._dropout(d)
+    return ((x,), p), {}
+
+
+def _dropout2d(d: Draw) -> Call:
+    (x, p, _), _ = tensors._dropout2d(d)
+    return ((x,), p), {}
+
+
+LAYERS: dict[str, tuple[Drawing, dict[str, Any]]] = {
+    "GELU": (_of(draws.gelu), {}), "LeakyReLU": (_of(draws.slope), {}), "LogSoftmax": (_of_dim, {}),
+    "ReLU": (_plain, {}), "Sigmoid": (_plain, {}), "SiLU": (_plain, {}), "Softmax": (_of_dim, {}), "Tanh": (_plain, {}),
+    "Identity": (_plain, {}), "Conv2d": (_convolution(), {"exact": False}), "Conv1d": (_conv1d, {"exact": False}),
+    "ConvTranspose2d": (_convolution(True), {"exact": False}), "Dropout": (_dropout, {}), "Dropout2d": (_dropout2d, {}),
+    "Flatten": (_flatten, {}), "Unflatten": (_unflatten, {}), "GroupNorm": (_group_norm, {"exact": False}),
+    "InstanceNorm1d": (_instance_norm(True), {"exact": False}),
+    "InstanceNorm2d": (_instance_norm(False), {"exact": False}),
+    "LayerNorm": (_layer_norm, {"exact": False}), "LazyConv2d": (_lazy_conv, {"exact": False}),
+    "LazyLinear": (_lazy_linear, {"exact": False}), "Linear": (_linear, {"exact": False}),
+    "CrossEntropyLoss": (_cross_entropy, {"also": (IndexError,)}), "MSELoss": (_reduced(tensors._pair_loss), {}),
+    "NLLLoss": (_nll, {"also": (IndexError,)}), "BatchNorm1d": (_batch_norm(True), {"exact": False}),
+    "BatchNorm2d": (_batch_norm(False), {"exact": False}), "ELU": (_of(draws.slope), {}), "Hardsigmoid": (_plain, {}),
+    "Hardswish": (_plain, {}), "Hardtanh": (_hardtanh, {}), "Mish": (_plain, {}), "PReLU": (_prelu, {}),
+    "ReLU6": (_plain, {}), "Softplus": (_softplus, {}), "BCELoss": (_reduced(tensors._probabilities), {}),
+    "BCEWithLogitsLoss": (_reduced(tensors._logits), {}), "HuberLoss": (_reduced(tensors._pair_loss), {}),
+    "KLDivLoss": (_reduced(tensors._kl), {}), "L1Loss": (_reduced(tensors._pair_loss), {}),
+    "MultiMarginLoss": (_reduced(tensors._margin), {"also": (IndexError,)}),
+    "SmoothL1Loss": (_reduced(tensors._pair_loss), {}), "AdaptiveAvgPool2d": (_of(draws.adaptive), {}),
+    "AdaptiveMaxPool2d": (_of(draws.adaptive), {}), "AvgPool2d": (_of(draws.avg_pool), {}),
+    "MaxPool2d": (_of(lambda d: (draws.max_pool(d)[0][:5], {"ceil_mode": d.chance(0.3)})), {}),
+    "Upsample": (_upsample, {"exact": False}),
+    "UpsamplingBilinear2d": (_upsampling, {"exact": False}), "UpsamplingNearest2d": (_upsampling, {"exact": False}),
+    "LocalResponseNorm": (_of(draws.response), {"exact": False}), "ChannelShuffle": (_of(draws.channel_shuffle), {}),
+    "PixelShuffle": (_of(draws.pixel_shuffle), {}), "PixelUnshuffle": (_of(draws.pixel_unshuffle), {}),
+    "Unfold": (_of(draws.unfold), {}), "Fold": (_of(draws.fold), {}),
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ what holds layers
+
+
+def _chain(d: Draw) -> Call:
+    return ((d.floats((2, 3, 4)),), [("relu", 0), ("tanh", 0), ("identity", 0)][: d.integer(1, 3)]), {}
+
+
+def _modules(names: Any) -> list[Any]:
+    if names is None:
+        raise TypeError("modules must be modules")
+    known = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
+    if not isinstance(names, (list, tuple)):
+        return [names]
+    return [known[n[0]]() if isinstance(n, tuple) and n and n[0] in known else n for n in names]
+
+
+def _check(inputs: Any) -> None:
+    if not isinstance(inputs, tuple) or len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+        raise TypeError("inputs must be a tuple of one Tensor")
+
+
+def _sequential(inputs: Any, names: Any) -> Any:
+    _check(inputs)
+    return nn.Sequential(*_modules(names))(*inputs)
+
+
+def _module_list(inputs: Any, names: Any) -> Any:
+    _check(inputs)
+    x = inputs[0]
+    for module in nn.ModuleList(_modules(names)):
+        x = module(x)
+    return x
+
+
+def _fused(inputs: Any, channels: Any) -> Any:
+    _check(inputs)
+    nnet.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    if inputs[0].dtype == np.float64:
+        model.double()
+    with nnet.no_grad():
+        return nn.fuse(model)(inputs[0])
+
+
+def _summary(inputs: Any, shape: Any) -> Any:
+    return nn.summary(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), shape).parameters
+
+
+def _module(inputs: Any, name: Any) -> Any:
+    _check(inputs)
+    module = nn.Module()
+    module.add_module(name, nn.ReLU())
+    return (
+        module.get_submodule(name)(inputs[0]) if hasattr(module, "get_submodule") else getattr(module, name)(inputs[0])
+    )
+
+
+def _parameter(inputs: Any, flag: Any) -> Any:
+    _check(inputs)
+    return nn.Parameter(inputs[0].detach(), flag) * 1
+
+
+def _containers() -> Iterator[Line]:
+    words = ("modules", "module", "model", "name", "input_shape", "input", "data", "in_channels", "requires_grad")
+    options: dict[str, Any] = {"tensors": True, "words": words}
+    yield Line("nn.Sequential", _sequential, _chain, **options)
+    yield Line("nn.ModuleList", _module_list, _chain, **options)
+    yield Line(
+        "nn.fuse", _fused, lambda d: (((d.floats((1, 3, 5, 5)),), 3), {}), **options, tolerance=1e-4, exact=False
+    )
+    yield Line(
+        "nn.summary", _summary, lambda d: (((), (3, d.integer(3, 9), d.integer(3, 9))), {}), lambda *_: 112, **options
+    )
+    yield Line(
+        "nn.Module", _module, lambda d: ((draws.one(d)[0], d.pick("a", "layer1")), {}), **options, also=(KeyError,)
+    )  # fmt: skip
+    yield Line("nn.Parameter", _parameter, lambda d: ((draws.one(d)[0], d.chance(0.5)), {}), **options)
+
+
+def _initials() -> Iterator[Line]:
+    """Functions of nn.init: what they draw lies within bounds, and is the same for the same seed."""
+    known: dict[str, tuple[Any, ...]] = {
+        "zeros_": (), "ones_": (), "constant_": (0.5,), "uniform_": (-1.0, 2.0), "normal_": (0.0, 1.0),
+        "trunc_normal_": (), "kaiming_normal_": (), "kaiming_uniform_": (), "xavier_normal_": (), "xavier_uniform_": (),
+    }  # fmt: skip
+    for name, arguments in known.items():
+        yield Line(
+            f"nn.init.{name}", _initial(name), lambda d, a=arguments: ((d.floats((d.size(), d.size())), *a), {}),
+            lambda x, *a: True, words=("tensor", "generator", "array"),
+        )  # fmt: skip
+    yield Line(
+        "nn.init.dirac_", _initial("dirac_"), lambda d: ((d.floats((d.size(), d.size(), 3, 3)),), {}),
+        lambda x, *a: True,
+        words=("tensor", "array"),
+    )  # fmt: skip
+    yield Line(
+        "nn.init.calculate_gain", nn.init.calculate_gain, lambda d: ((d.pick("relu", "tanh", "linear"),), {}),
+        lambda name: {"relu": 2**0.5, "tanh": 5 / 3, "linear": 1.0}[name],
+    )  # fmt: skip
+
+
+def _initial(name: str) -> Callable[..., bool]:
+    function = getattr(nn.init, name)
+
+    def call(x: Any, *args: Any, **kwargs: Any) -> bool:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"tensor must be a Tensor, got {type(x).__name__}")
+        results = []
+        for _ in range(2):
+            tensor = nnet.tensor(x)
+            nnet.manual_seed(3)
+            results.append(function(tensor, *args, **kwargs).data)
+        return bool(np.array_equal(*results, equal_nan=True) and results[0].shape == x.shape)
+
+    call.about = function  # type: ignore[attr-defined]
+    return call
+
+
+def lines() -> list[Line]:
+    """Return the lines of numbanet.nn."""
+    words = ("inputs", "weight", "channels", "values", "target", "sizes")
+    layers = [
+        Line(
+            f"nn.{name}", _layer(getattr(nn, name)), draw, tensors=True, words=words, **options,
+            tolerance=5e-3 if "Norm" in name else 2e-4, absolute=1e-5 if "Norm" in name or "Entropy" in name else 0.0,
+        )  # fmt: skip
+        for name, (draw, options) in LAYERS.items()
+    ]  # fmt: skip
+    return [*layers, *_containers(), *_initials()]
