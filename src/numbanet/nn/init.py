@@ -158,7 +158,8 @@ def trunc_normal_(
     ValueError
         If `a` is above `b`, or `std` is not positive.
     """
-    mean, std, a, b = number("mean", mean), number("std", std), number("a", a), number("b", b)
+    for name, value in (("mean", mean), ("std", std), ("a", a), ("b", b)):
+        number(name, value)
     if not a <= b or not std > 0:
         raise ValueError(f"a must not be above b and std must be positive, got a={a}, b={b}, std={std}")
     normal, chosen = NormalDist(mean, std), _chosen(generator)

@@ -25,9 +25,7 @@ def _restored(matrix: np.ndarray) -> np.ndarray:
     return matrix.transpose(0, matrix.ndim - 1, *range(1, matrix.ndim - 1))
 
 
-def _numbers(eps: float, momentum: float, training: bool) -> np.ndarray:
-    if training and number("eps", eps) <= 0:
-        raise ValueError(f"eps must be positive during training, got {eps}")
+def _numbers(eps: float, momentum: float) -> np.ndarray:
     return _pair(number("eps", eps), number("momentum", momentum))
 
 
@@ -120,7 +118,7 @@ def batch_norm_forward(
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     shape = (problem.rows, problem.channels)
     matrix = rows.reshape(shape)
-    inputs = (matrix, *operands.vectors, _numbers(eps, momentum, training), _like_rows("residual", residual, matrix))
+    inputs = (matrix, *operands.vectors, _numbers(eps, momentum), _like_rows("residual", residual, matrix))
     dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
     if training:
         for stored, updated in operands.copied:
@@ -151,7 +149,7 @@ def batch_norm_statistics(
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     coefficients = memory.vector((3, problem.channels), x.dtype, x)
     matrix = _matrix(x).reshape(problem.rows, problem.channels)
-    dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum, training)), (mean, inverse, coefficients))
+    dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum)), (mean, inverse, coefficients))
     if training:
         for stored, updated in operands.copied:
             stored[...] = updated
