@@ -13,6 +13,7 @@ import numpy as np
 from numbanet import random
 from numbanet.nn import tiling
 from numbanet.nn.conv import Conv2d
+from numbanet.nn.conv_transpose import ConvTranspose2d
 from numbanet.nn.linear import Linear
 from numbanet.nn.mode import evaluating
 from numbanet.nn.module import Module
@@ -185,6 +186,11 @@ def _layer(name: str, module: Module, args: Any, result: Any, counted: set[int])
 
 
 def _multiply_adds(module: Module, result: tuple[int, ...]) -> int:
+    if isinstance(module, ConvTranspose2d):  # each pixel of the input is multiplied by the weights of its channels
+        added = module.output_padding
+        axes = zip(result[-2:], module.kernel_size, module.stride, module.padding, added, module.dilation)
+        pixels = [(n + 2 * pad - d * (k - 1) - more - 1) // step + 1 for n, k, step, pad, more, d in axes]
+        return math.prod(result[:-3]) * pixels[0] * pixels[1] * module.weight.numel()
     if isinstance(module, (Conv2d, Linear)):
         return math.prod(result) * math.prod(module.weight.shape[1:])
     return math.prod(result) if isinstance(module, (BatchNorm1d, BatchNorm2d)) else 0
