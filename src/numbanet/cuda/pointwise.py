@@ -55,7 +55,7 @@ def activations(dtype: str) -> dict[str, Any]:
 
     return {
         "hardtanh": device(lambda x, low, high: minimum(maximum(x, low), high)),
-        "hardtanh_backward": device(lambda grad, x, low, high: grad if x > low and x < high else zero),
+        "hardtanh_backward": device(lambda grad, x, low, high: zero if x <= low or x >= high else grad),
         "elu": device(lambda x, alpha, q: x if x > zero else alpha * math.expm1(x)),
         "elu_backward": device(lambda grad, x, alpha, q: grad if x > zero else grad * (alpha * math.exp(x))),
         "hardsigmoid": device(lambda x, p, q: minimum(maximum(x + three, zero), six) / six),
@@ -131,7 +131,7 @@ def loss_gradients(dtype: str) -> dict[str, Any]:
 
     @device
     def kl_div_backward_target(grad, x, target, scale, q):
-        return grad * scale * ((math.log(target) + one if target > zero else zero) - x)
+        return grad * scale * ((zero if target == zero else math.log(target) + one) - x)
 
     return {
         "l1_backward": device(lambda grad, x, target, scale, q: grad * scale * sign(x - target)),
