@@ -313,18 +313,24 @@ class DeviceArray:
         return self._view(pointer, tuple(shape), tuple(strides))
 
     def _taken(self, parts: tuple[Any, ...]) -> DeviceArray:
-        """Return the elements at an array of positions along one axis: a copy."""
+        """Return the elements at arrays of positions, which broadcast, along axes side by side: a copy."""
         from numbanet.cuda import whole
 
-        place = next(number for number, part in enumerate(parts) if type(part) is DeviceArray)
-        positions, before, after = parts[place], parts[:place], parts[place + 1 :]
-        if positions.dtype.kind not in "iu" or not all(isinstance(p, slice) for p in before):
-            raise TypeError("an index on the GPU may hold one array, of integers, and slices before it")
-        viewed = self[(*before, slice(None), *after)]
-        rest = [axis for axis in range(viewed.ndim) if axis != place]
-        rows = whole.take_rows(viewed.transpose([place, *rest]), positions)
-        first = positions.ndim
-        order = [*range(first, first + place), *range(first), *range(first + place, rows.ndim)]
+        places = [number for number, part in enumerate(parts) if type(part) is DeviceArray]
+        first, last = places[0], places[-1] + 1
+        before, arrays, after = parts[:first], parts[first:last], parts[last:]
+        if len(places) != len(arrays) or not all(isinstance(p, slice) for p in before):
+            raise TypeError("an index on the GPU may hold arrays side by side, and slices before them")
+        if any(array.dtype.kind not in "iu" for array in arrays):
+            raise TypeError("an index on the GPU may hold arrays of integers only")
+        viewed = self[(*before, *[slice(None)] * len(arrays), *after)]
+        rest = [axis for axis in range(viewed.ndim) if not first <= axis < last]
+        moved = viewed.transpose([*range(first, last), *rest])
+        sizes, inner = moved.shape[: len(arrays)], moved.shape[len(arrays) :]
+        positions = whole.row_major_positions(arrays, sizes)
+        rows = whole.take_rows(moved.reshape((math.prod(sizes), *inner)), positions)
+        new = positions.ndim
+        order = [*range(new, new + first), *range(new), *range(new + first, rows.ndim)]
         return rows.transpose(order)
 
     # ------------------------------------------------------------------------------------------------ elements move
@@ -339,6 +345,9 @@ class DeviceArray:
             raise TypeError("assignment on the GPU takes integers and slices as index, got an array: use where()")
         target = self if index is Ellipsis else self[index]
         if isinstance(value, DeviceArray):
+            shared = value.memory.pointer == target.memory.pointer
+            if shared and (value.pointer, value.strides) != (target.pointer, target.strides):
+                value = value.copy()  # they may overlap, and threads read and write in any order
             move.copy(target, broadcast_to(value, target.shape))
         elif isinstance(value, np.ndarray) and value.ndim:
             raise TypeError("an array on the CPU does not go to the GPU by itself: move it with .to('cuda') first")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from numbanet.cuda.launch import executor, upload
+from numbanet.cuda.launch import Launch, executor, recording, upload
 from numbanet.device_array import DeviceArray, Memory, view_strides
 from tests.cuda.ptx.executor import HostDevice
 
@@ -105,6 +105,21 @@ def test_copies_of_any_strides(rng: np.random.Generator) -> None:
     assert (target.to_host()[1:] == [1, 2, 3]).all()
     target.fill(np.nan)
     assert np.isnan(target.to_host()).all()
+
+
+def test_no_kernel_reads_what_it_writes() -> None:
+    x, launches = upload(np.arange(600)), list[Launch]()
+    with recording(launches):
+        x[1:] = x[:-1]
+        x[::2] = x[:1]
+    assert x.to_host().tolist() == [0 if i % 2 == 0 else i - 1 for i in range(600)]
+    for _, _, arguments, _ in launches:
+        source, target = (a for a in arguments[-2:])
+        assert source.memory.pointer != target.memory.pointer
+    launches.clear()
+    with recording(launches):
+        x[...] = x
+    assert len(launches) == 1
 
 
 @pytest.mark.parametrize("pair", CONVERSIONS, ids="-".join)

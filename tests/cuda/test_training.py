@@ -103,6 +103,7 @@ def test_whole_numbers_and_booleans(device: HostDevice) -> None:
     a, b = np.arange(-6, 6).reshape(3, 4), np.array([[3], [0], [2]])
     on = [nnet.tensor(v, device="cuda") for v in (a, b)]
     x, y = on
+    cube = x.reshape(1, 3, 4)
     cases = {
         "add": (x + y, a + b), "number": (2 - x * 3, 2 - a * 3), "power": (x**2, a**2), "equal": (x == y, a == b),
         "less": (x < 1, a < 1), "not": (~(x > y), ~(a > b)), "and": ((x > 0) & (y > 2), (a > 0) & (b > 2)),
@@ -111,8 +112,23 @@ def test_whole_numbers_and_booleans(device: HostDevice) -> None:
         "float": (x / 2, a.astype(np.float32) / 2),
         "clamp": (x.clamp(-1, 2), a.clip(-1, 2)), "minimum": (F.minimum(x, y), np.minimum(a, b)),
         "rows": (x[nnet.tensor([2, -3], device="cuda")], a[[2, -3]]),
+        "pairs": (x[nnet.tensor([[2], [0]], device="cuda"), nnet.tensor([-1, 1, 0], device="cuda")],
+                  a[[[2], [0]], [-1, 1, 0]]),
+        "pairs within": (cube[:, nnet.tensor([0, 2], device="cuda"), nnet.tensor([1, -4], device="cuda")],
+                         a.reshape(1, 3, 4)[:, [0, 2], [1, -4]]),
         "columns": (x[:, nnet.tensor([[1, 0]], device="cuda")], a[:, [[1, 0]]]),
     }  # fmt: skip
     for name, (found, expected) in cases.items():
         assert found.device == "cuda" and found.dtype == expected.dtype, name
         assert np.array_equal(found.cpu().numpy(), expected), name
+
+
+def test_gradients_of_pairs(device: HostDevice) -> None:
+    found = []
+    for place in ("cpu", "cuda"):
+        x = nnet.tensor(np.arange(12, dtype=np.float32).reshape(3, 4), requires_grad=True, device=place)
+        rows, columns = (nnet.tensor(v, device=place) for v in ([0, 1, -1, 0], [3, 0, 2, 3]))
+        (x[rows, columns] * nnet.tensor([1.0, 2.0, 3.0, 4.0], device=place)).sum().backward()
+        assert x.grad is not None
+        found.append(x.grad.tolist())
+    assert found[0] == found[1]

@@ -16,7 +16,7 @@ from numba import cuda
 from numba.cuda import types
 
 from numbanet.cuda.compile import I64, U8, Int, Kernel, Long, device, kernel
-from numbanet.cuda.launch import constant, empty, launch
+from numbanet.cuda.launch import constant, empty, launch, number
 from numbanet.cuda.move import POINTEES, Walk, in_elements, place, walk
 from numbanet.device_array import DeviceArray, broadcast_to
 
@@ -216,6 +216,22 @@ def take_rows(x: DeviceArray, index: DeviceArray) -> DeviceArray:
     y = empty((*index.shape, *x.shape[1:]), x.dtype.name)
     _launch_rows(x.copy("C"), index, y, scatters=False)
     return y
+
+
+def row_major_positions(indices: Sequence[DeviceArray], sizes: Sequence[int]) -> DeviceArray:
+    """Return, for an index along each of some axes, where the elements lie in the row-major order of those axes.
+
+    The indices broadcast; negative ones count from the end.
+    """
+    if len(indices) == 1:
+        return indices[0]
+    total = None
+    for given, size in zip(indices, sizes):
+        index, count = given.astype(np.int64, copy=False), number(np.array(size))
+        negative = elementwise("lt", (index, number(np.array(0))))
+        index = elementwise("where", (elementwise("add", (index, count)), index, negative))
+        total = index if total is None else elementwise("add", (elementwise("mul", (total, count)), index))
+    return total
 
 
 def put_along(target: DeviceArray, positions: DeviceArray, values: DeviceArray, axis: int) -> None:
