@@ -7,6 +7,8 @@ driver would, so a wrong slot or a wrong size gives wrong numbers.
 from __future__ import annotations
 
 import ctypes
+import itertools
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +30,8 @@ class FakeDriver:
         self.blocks: dict[int, np.ndarray] = {}
         self.calls: list[str] = []
         self.attributes: dict[str, int] = {}
+        self._handles = itertools.count(77)
+        self.meanwhile: Callable[[], None] = lambda: None  # what another thread does while a graph is built
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
         self.core = SimpleNamespace(
             Device=self._device, DeviceMemoryResource=lambda ordinal: SimpleNamespace(
@@ -38,9 +42,8 @@ class FakeDriver:
     # cuda.core --------------------------------------------------------------------------------------------------------
 
     def _device(self, ordinal: int) -> Any:
-        stream = SimpleNamespace(handle=77, sync=lambda: self.calls.append("sync"), create_graph_builder=self._builder)
         return SimpleNamespace(
-            compute_capability=self.capability, create_stream=lambda: stream,
+            compute_capability=self.capability, create_stream=self._stream,
             set_current=lambda: self.calls.append(f"current {ordinal}"), name="Fake",
         )  # fmt: skip
 
@@ -56,8 +59,11 @@ class FakeDriver:
     def _load(self, code: bytes) -> Any:
         return SimpleNamespace(get_kernel=lambda entry: SimpleNamespace(handle=(entry, code.decode())))
 
-    def _builder(self) -> Any:
-        return _Builder(self)
+    def _stream(self) -> Any:
+        handle = next(self._handles)
+        return SimpleNamespace(
+            handle=handle, sync=lambda: self.calls.append("sync"), create_graph_builder=lambda: _Builder(self, handle)
+        )
 
     # cuda.bindings.driver ---------------------------------------------------------------------------------------------
 
@@ -134,14 +140,18 @@ class _Buffer:
 class _Builder:
     """A graph: what was launched while it was built is launched again."""
 
-    def __init__(self, driver: FakeDriver):
-        self._driver, self._launches = driver, list[tuple[Any, ...]]()
+    def __init__(self, driver: FakeDriver, stream: int):
+        self._driver, self._stream, self._launches = driver, stream, list[tuple[Any, ...]]()
 
     def begin_building(self) -> _Builder:
         self._real = self._driver.cuLaunchKernel
 
         def note(handle: Any, *rest: Any) -> tuple[int]:
-            *sizes, places, extra = rest
+            *sizes, stream, places, extra = rest
+            if stream != self._stream:
+                return self._real(handle, *rest)
+            meanwhile, self._driver.meanwhile = self._driver.meanwhile, lambda: None
+            meanwhile()
             count = len(program(handle[1]).parameters)
             addresses = (ctypes.c_void_p * count).from_address(places)
             values = (ctypes.c_uint64 * count)(*[ctypes.c_uint64.from_address(a).value for a in addresses])
@@ -164,5 +174,5 @@ class _Builder:
 
     def launch(self, stream: Any) -> None:
         self._driver.calls.append("graph")
-        for _, _, *arguments in self._launches:
-            self._driver.cuLaunchKernel(*arguments)
+        for _, _, *arguments, places, extra in self._launches:
+            self._driver.cuLaunchKernel(*arguments, stream.handle, places, extra)

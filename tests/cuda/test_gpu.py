@@ -126,10 +126,12 @@ def test_out_of_memory_frees_the_pool_first_and_names_sizes() -> None:
 def test_other_threads_enter_the_context(gpu: Gpu, driver: FakeDriver) -> None:
     import threading
 
-    thread = threading.Thread(target=lambda: gpu.empty((3,), "float32"))
-    thread.start()
-    thread.join()
-    assert driver.calls.count("current 0") == 2
+    x = launch.upload(np.ones(3, np.float32))
+    for count, task in enumerate((lambda: gpu.empty((3,), "float32"), lambda: gpu.download(x)), 2):
+        thread = threading.Thread(target=task)
+        thread.start()
+        thread.join()
+        assert driver.calls.count("current 0") == count
 
 
 def test_a_forked_process_is_told(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +172,18 @@ def test_a_recording_becomes_a_graph(gpu: Gpu, driver: FakeDriver) -> None:
         calls = driver.calls[before:]
         assert calls.count("graph") == 1 and calls.count(mixed.entry) == 6
         assert y.to_host().tolist() == [1, 2, 3, 4, *[2 * value + 2] * 28]
+
+
+def test_a_graph_holds_nothing_of_other_threads(gpu: Gpu, driver: FakeDriver) -> None:
+    x, y, other = (launch.upload(np.full(32, v, np.float32)) for v in (1, 0, 0))
+
+    def meanwhile() -> None:
+        launch.launch(mixed, (1,), (32, 0, 3.0, 0.0, x, None, other))
+
+    recording = launch.Recording([(mixed, (1, 1, 1), (32, 0, 2.0, 0.0, x, None, y), "float32")])
+    driver.meanwhile = meanwhile
+    recording.run()
+    assert other.to_host().tolist() == [3] * 32 and y.to_host().tolist() == [2] * 32
+    other[...] = 0
+    recording.run()
+    assert other.to_host().tolist() == [0] * 32

@@ -36,18 +36,21 @@ class _Loaded:
         self.pointers = tuple(kind.endswith("*") for kind in kinds)
         formats = ["Q" if pointer else _FORMATS[kind] for kind, pointer in zip(kinds, self.pointers)]
         self.pack = struct.Struct("=" + "".join(formats)).pack_into
-        self._count, self._local = len(kinds), threading.local()
+        self._count, self.free = len(kinds), list[tuple[Any, Any, int]]()
 
-    def buffers(self) -> tuple[Any, int]:
-        """Return this thread's buffer of arguments, and the address of the list of their addresses."""
-        known = getattr(self._local, "known", None)
-        if known is None:
+    def take(self) -> tuple[Any, Any, int]:
+        """Return a buffer of arguments, what keeps the list of their addresses, and the address of that list.
+
+        It is given back by appending it to `free`. Whoever launches has one of his own: so another thread, or a signal
+        handler that computes in the middle of a launch, does not write over his arguments.
+        """
+        try:
+            return self.free.pop()
+        except IndexError:
             values = (ctypes.c_uint64 * self._count)()
             start = ctypes.addressof(values)
             places = (ctypes.c_void_p * self._count)(*[start + _SLOT * i for i in range(self._count)])
-            self._local.keep = places
-            known = self._local.known = values, ctypes.addressof(places)
-        return known
+            return values, places, ctypes.addressof(places)
 
 
 class Gpu:
@@ -91,6 +94,11 @@ class Gpu:
         self.device.set_current()
         self._local.ready = True
 
+    def _entered(self) -> None:
+        """Make this the GPU of a thread that has not used it yet."""
+        if not getattr(self._local, "ready", False) or os.getpid() != self._process:
+            self._enter()
+
     def _check(self, result: tuple[Any, ...]) -> Any:
         """Return what a call of the driver returned, or raise what it says."""
         status, *values = result
@@ -116,30 +124,36 @@ class Gpu:
 
     def run(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
         """Launch a kernel on the stream; Python does not wait for it."""
-        if not getattr(self._local, "ready", False) or os.getpid() != self._process:
-            self._enter()
+        self._launch(kernel, grid, arguments, dtype, self._handle)
+
+    def _launch(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str, stream: Any) -> None:
+        self._entered()
         loaded = self._kernels.get((kernel, dtype)) or self._load(kernel, dtype)
         given = [
             (_address(self, argument) if pointer else argument) for argument, pointer in zip(arguments, loaded.pointers)
         ]
-        values, places = loaded.buffers()
-        loaded.pack(values, 0, *given)
+        buffer = loaded.take()
+        loaded.pack(buffer[0], 0, *given)
         x, y, z = grid
         (status,) = self._driver.cuLaunchKernel(
-            loaded.handle, x, y, z, kernel.threads, 1, 1, kernel.shared_bytes, self._handle, places, 0
+            loaded.handle, x, y, z, kernel.threads, 1, 1, kernel.shared_bytes, stream, buffer[2], 0
         )
+        loaded.free.append(buffer)
         if status != 0:
             self._failed(kernel, grid, status)
 
     def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
         """Repeat launches as a CUDA graph, which is built the first time."""
+        self._entered()
         if graph is None:
             # Numbers of the host are copied before, not while the stream is captured.
             held = [(*launch[:2], tuple(map(self._on_device, launch[2])), launch[3]) for launch in launches]
-            builder = self.stream.create_graph_builder().begin_building()
+            # On a stream of its own: what other threads launch meanwhile shall run, and not become part of the graph.
+            stream = self.device.create_stream()
+            builder = stream.create_graph_builder().begin_building()
             try:
                 for kernel, grid, arguments, dtype in held:
-                    self.run(kernel, grid, arguments, dtype)
+                    self._launch(kernel, grid, arguments, dtype, stream.handle)
             finally:
                 builder.end_building()
             graph = builder.complete(), held
@@ -178,8 +192,7 @@ class Gpu:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Return a C-contiguous array with arbitrary content."""
-        if not getattr(self._local, "ready", False) or os.getpid() != self._process:
-            self._enter()
+        self._entered()
         return contiguous_in(self.pool.take(math.prod(shape) * np.dtype(dtype).itemsize), shape, dtype)
 
     def upload(self, values: np.ndarray) -> DeviceArray:
@@ -194,6 +207,7 @@ class Gpu:
 
     def download(self, array: DeviceArray) -> np.ndarray:
         """Return a copy on the host, once all that was started is done."""
+        self._entered()
         axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
         dense = array.transpose(axes)
         if not dense.flags.c_contiguous:
