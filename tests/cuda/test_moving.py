@@ -50,6 +50,13 @@ def test_index_add(rows: int, count: int, inner: int) -> None:
     np.testing.assert_array_equal(found, expected)  # bit for bit: the summands come in their order
 
 
+def test_positions_of_no_row_are_left_out() -> None:
+    grad, positions = normal((6, 2)), np.array([2, -1, 0, 3, 2, 2**32])
+    problem = IndexAddProblem("forward", "float32", 3, 6, 2)
+    (found,) = run(problem, (grad, positions), (poison((3, 2), "float32"),))
+    np.testing.assert_array_equal(found, np.stack([grad[2], 0 * grad[0], grad[0] + grad[4]]))
+
+
 @pytest.mark.parametrize("which", ["forward", "backward_input"])
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [3, 4])

@@ -66,7 +66,7 @@ def _functions(dtype: str) -> dict[str, Any]:
 
 def _derivatives(dtype: str) -> dict[str, Any]:
     s = scalars(dtype)
-    zero, one, half, sign = s.zero, s.one, s.number(0.5), s.sign
+    zero, one, half = s.zero, s.one, s.number(0.5)
 
     @device
     def pow_backward_base(grad, a, b):
@@ -91,7 +91,7 @@ def _derivatives(dtype: str) -> dict[str, Any]:
         "maximum_backward": maximum_backward,
         "minimum_backward": minimum_backward,
         "sqrt_backward": device(lambda grad, y, c: grad / (y + y)),
-        "abs_backward": device(lambda grad, x, c: grad * sign(x)),
+        "abs_backward": device(lambda grad, x, c: grad if x > zero else (-grad if x < zero else zero)),
         "at_least_backward": device(lambda grad, x, low: grad if x >= low else zero),
         "at_most_backward": device(lambda grad, x, high: grad if x <= high else zero),
         "prelu_backward": device(lambda grad, x, slope: grad if x > zero else slope * grad),

@@ -1,7 +1,8 @@
 """Rows added to rows that positions name, in the order of the positions: dx = 0, then dx[positions[k]] += grad[k].
 
 Each row of dx gathers its summands, so that nothing depends on the order of threads: the positions are counted, the
-counts added up, and the numbers k of each row listed and put in order.
+counts added up, and the numbers k of each row listed and put in order. A position of no row (which an index that is out
+of bounds gives) is left out.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ def clear(size: Int, counts: I32):
 
 
 @kernel(threads=THREADS)
-def count_rows(size: Int, positions: I64, counts: I32):
+def count_rows(size: Int, rows: Int, positions: I64, counts: I32):
     """Count the positions of each row."""
     i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
     if i < size:
-        ptx.add_at(counts, i32(positions[i]), i32(1))
+        row = positions[i]
+        if row >= 0 and row < rows:
+            ptx.add_at(counts, i32(row), i32(1))
 
 
 @kernel(threads=THREADS)
@@ -64,19 +67,21 @@ def add_up(rows: Int, counts: I32, starts: I32):
 
 
 @kernel(threads=THREADS)
-def list_rows(size: Int, positions: I64, starts: I32, counts: I32, listed: I32):
+def list_rows(size: Int, rows: Int, positions: I64, starts: I32, counts: I32, listed: I32):
     """List the numbers of each row's positions, in any order."""
     i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
     if i < size:
-        row = i32(positions[i])
-        listed[i32(starts[row] + ptx.add_at(counts, row, i32(1)))] = i
+        position = positions[i]
+        if position >= 0 and position < rows:
+            row = i32(position)
+            listed[i32(starts[row] + ptx.add_at(counts, row, i32(1)))] = i
 
 
 @kernel(threads=THREADS)
-def put_in_order(size: Int, positions: I64, starts: I32, listed: I32, ordered: I32):
-    """Move each number to its rank in its row."""
+def put_in_order(rows: Int, positions: I64, starts: I32, listed: I32, ordered: I32):
+    """Move each number that is listed to its rank in its row."""
     i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
-    if i < size:
+    if i < starts[rows]:
         mine = listed[i]
         row = i32(positions[mine])
         rank = i32(0)
@@ -109,10 +114,10 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     counts, starts = empty((rows,), "int32"), empty((rows + 1,), "int32")
     listed, ordered = empty((max(count, 1),), "int32"), empty((max(count, 1),), "int32")
     launch(clear, (blocks(rows),), (rows, counts))
-    launch(count_rows, (blocks(count),), (count, positions, counts))
+    launch(count_rows, (blocks(count),), (count, rows, positions, counts))
     launch(add_up, (1,), (rows, counts, starts))
-    launch(list_rows, (blocks(count),), (count, positions, starts, counts, listed))
-    launch(put_in_order, (blocks(count),), (count, positions, starts, listed, ordered))
+    launch(list_rows, (blocks(count),), (count, rows, positions, starts, counts, listed))
+    launch(put_in_order, (blocks(count),), (rows, positions, starts, listed, ordered))
     size = rows * inner
     launch(_gather_kernel(problem.dtype), (blocks(size),), (size, inner, starts, ordered, grad, dx), problem.dtype)
 
