@@ -17,6 +17,12 @@ from tests.fuzz.check import Call, Line
 Drawing = Callable[[Draw], Call]
 
 
+def _two_arrays(d: Draw) -> Call:
+    """Two arrays that broadcast, and no numbers."""
+    shape = d.shape()
+    return (d.floats(shape), d.floats(draws.broadcast(d, shape))), {}
+
+
 def _pair_loss(d: Draw) -> Call:
     """input, target and a reduction."""
     shape = d.shape()
@@ -295,19 +301,21 @@ def _elementwise() -> Iterator[Line]:
         answer = draws.by_numpy({"neg": "negative"}.get(name, name), floating=name in ("exp", "log", "sqrt"))
         yield _line(name, draws.tensor_numbers, answer, each=True)
     binary = {
-        "mul": np.multiply, "div": np.divide, "maximum": np.maximum, "minimum": np.minimum, "eq": np.equal,
+        "mul": np.multiply, "div": np.divide, "eq": np.equal,
         "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     }  # fmt: skip
     for name, function in binary.items():
         yield _line(name, draws.two_tensors, function, tolerance=1e-4)
     yield _line("add", _alpha(draws.two_tensors), lambda a, b, alpha=1: a + alpha * np.asarray(b), tolerance=1e-4)
     yield _line("sub", _alpha(draws.two_tensors), lambda a, b, alpha=1: a - alpha * np.asarray(b), tolerance=1e-4)
+    for name in ("maximum", "minimum"):
+        yield _line(name, _two_arrays, getattr(np, name), tolerance=1e-4)
     yield _line("pow", draws.powers, np.power, tolerance=5e-4)
     yield _line("clamp", draws.clamp, draws.clamped, each=True)
     yield _line("where", draws.where, np.where, tolerance=1e-4)
     for name in ("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "mish", "relu6"):
         yield _line(name, draws.one, tolerance=1e-4)
-    yield _line("gelu", draws.gelu, tolerance=1e-4)
+    yield _line("gelu", _named(draws.gelu, "approximate"), tolerance=1e-4)
     yield _line("leaky_relu", draws.slope, each=True)
     yield _line("elu", draws.slope, tolerance=1e-4)
     yield _line("hardtanh", lambda d: ((*draws.one(d)[0], -1.5, d.pick(0.5, 2)), {}), each=True)
