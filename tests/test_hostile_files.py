@@ -128,7 +128,7 @@ LIES: list[tuple[str, bytes, Callable[[Path], object]]] = [
     ("safetensors", _safetensors([10**6, 10**6]), io.load),
     ("header", (10**12).to_bytes(8, "little") + b"{}", io.load),
     ("idx", bytes([0, 0, 8, 2]) + struct.pack(">II", 10**6, 10**6), data.read_idx),
-    ("idx.gz", gzip.compress(bytes([0, 0, 8, 2]) + struct.pack(">II", 10**6, 10**6)), data.read_idx),
+    ("idx.gz", gzip.compress(bytes([0, 0, 8, 2]) + struct.pack(">II", 10**6, 10**6), mtime=0), data.read_idx),
     ("png", _png(60_000, 60_000), lambda path: predict.read_image(path, IMAGE)),
     ("small png", _png(7_000, 7_000), lambda path: predict.read_image(path, IMAGE)),
 ]

@@ -84,9 +84,9 @@ PACKED = gzip.compress(WHOLE, mtime=0)
         (PACKED[:500] + bytes([PACKED[500] ^ 255]) + PACKED[501:], "corrupt gzip data"),
         (PACKED[:-8] + bytes(4) + PACKED[-4:], "corrupt gzip data"),  # a wrong checksum
         (PACKED + b"rubbish", "corrupt gzip data"),
-        (gzip.compress(WHOLE[:-1]), "truncated: 3920 bytes expected, and only 3919 are left"),
-        (gzip.compress(WHOLE + b"x"), "too long"),
-        (gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, *[2**32 - 1] * 3)), "truncated: it declares"),
+        (gzip.compress(WHOLE[:-1], mtime=0), "truncated: 3920 bytes expected, and only 3919 are left"),
+        (gzip.compress(WHOLE + b"x", mtime=0), "too long"),
+        (gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, *[2**32 - 1] * 3), mtime=0), "truncated: it declares"),
     ],
 )
 def test_spoilt_idx_files(tmp_path, content, message):

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "prelu": (ONE,), "unfold": (1,), "fold": (1, 1),
     "reshape": ((4,),),
     "softmax": (0,), "log_softmax": (0,), "to_dtype": (np.float64,), "transpose": (0, 1), "unflatten": (0, (2, 1)),
+    "to_device": ("cpu",),
     "unsqueeze": (0,),
 }  # fmt: skip
 # These take numbers and arrays too, or a sequence of tensors.

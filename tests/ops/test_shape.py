@@ -121,6 +121,10 @@ PADS = [
 def test_pad(mode, widths, shape, dtype, rng, poisoned):
     x = rng.integers(-9, 9, shape).astype(dtype)
     value = 2.5 if mode == "constant" else None
+    if mode == "reflect" and len(widths) == 6 and not x.size:  # as in PyTorch: the first axis is one of channels here
+        with pytest.raises(ValueError, match="input must have channels and elements"):
+            nnet.ops.pad(x, widths, mode)
+        return
     for base in (x, channels_last(x), x[..., ::-1]):
         y = nnet.ops.pad(base, widths, mode, value)
         grad = rng.integers(-9, 9, y.shape).astype(dtype)
