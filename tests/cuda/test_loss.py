@@ -134,3 +134,15 @@ def test_multi_margin(power: int, each: bool) -> None:
     grad = rng.standard_normal(5 if each else 1).astype(np.float32)
     backward = MarginProblem("backward_input", "float32", 5, 37, power, each)
     compare(backward, (grad, x, target, weight, np.array([0.7, 0.3])), (poison(x.shape, "float32"),), 4)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_margins_of_what_is_no_class_are_nan(power: int) -> None:
+    x, target = np.ones((4, 5), np.float32), np.array([1, 5, -1, 2**32])
+    weight, numbers = np.ones(5, np.float32), np.array([0.7, 1.0])
+    forward = MarginProblem("forward", "float32", 4, 5, power)
+    (losses,) = run(forward, (x, target, weight, numbers[:1]), (poison((4,), "float32"),))
+    backward = MarginProblem("backward_input", "float32", 4, 5, power, False)
+    grad = np.ones(1, np.float32)
+    (dx,) = run(backward, (grad, x, target, weight, numbers), (np.zeros(x.shape, np.float32),))
+    assert np.isnan(losses).tolist() == np.isnan(dx).all(1).tolist() == [False, True, True, True]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from numbanet import dispatch
 from numbanet.problem.extremum import ExtremumProblem
 from numbanet.problem.group_norm import GroupNormProblem
 from numbanet.problem.resample import ResampleProblem
@@ -111,3 +112,9 @@ def test_norms_of_samples(sizes: tuple[int, int, int, int], affine: bool) -> Non
         backward = GroupNormProblem("backward", dtype, n, positions, channels, groups)
         outputs = (poison(x.shape, dtype), poison((channels,), dtype), poison((channels,), dtype))
         compare(backward, (grad, x, weight, mean, inverse), outputs, 8, absolute=True)
+
+
+def test_norms_whose_factors_exceed_32_bits_are_refused() -> None:
+    problem = GroupNormProblem("backward", "float32", 65535, 2, 16384, 1)
+    with pytest.raises(ValueError, match="more than 2147483647 elements"):
+        dispatch.choose(problem, "cuda")

@@ -161,6 +161,14 @@ def test_warpgroups_are_for_one_capability_and_bfloat16() -> None:
             assert "cuda.wgmma" not in [c.name for c in fitting(p)]
 
 
+def test_operands_beyond_32_bits_are_left_to_the_plain_kernel() -> None:
+    for sizes in ((1 << 16, 8, 1 << 16), (8, 1 << 16, 1 << 16)):
+        p = MatmulProblem("forward", "float32", *sizes, True, True)
+        for precision in ("bf16", "tf32"):
+            with nnet.precision(precision):
+                assert dispatch.choose(p, "cuda").name == "cuda.gemm"
+
+
 def dropped(pattern: str) -> Callable[[str], str]:
     return lambda text: re.sub(pattern, "", text)
 

@@ -185,7 +185,8 @@ def run_parts(parts: int, channels: int, partial: Any, dweight: Any, dbias: Any,
 def _supports(problem: Any) -> str | None:
     if problem.n > 65535:
         return f"{problem.n} samples: a grid has at most 65535"
-    return too_large(problem.n * problem.positions * problem.channels)
+    # The gradient has four factors for each channel of a sample.
+    return too_large(problem.n * max(problem.positions, 4) * problem.channels)
 
 
 CANDIDATES: CandidateLists = {

@@ -1,4 +1,4 @@
-"""The multi-class hinge loss, a team of threads a row."""
+"""The multi-class hinge loss, a team of threads a row; an index that is no class makes the row NaN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 def _kernel(dtype: str, threads: int, squared: bool, backward: bool) -> Kernel:
     """Return the kernel of losses, or of gradients; `step` is 0 where one gradient serves all rows."""
     number = real(dtype)
-    zero, two = number(0), number(2)
+    zero, two, nan = number(0), number(2), number(float("nan"))
     team_sum, _ = team(threads)
     cells, teams = max(1, threads // 32), THREADS // threads
     words = f"{dtype},{threads},{2 if squared else 1}{',backward' if backward else ''}"
@@ -34,9 +34,10 @@ def _kernel(dtype: str, threads: int, squared: bool, backward: bool) -> Kernel:
         inside = row < rows
         count = classes if inside else i32(0)
         row = row if inside else i32(0)
-        label, start = i32(target[row]), i32(row * classes)
+        known = target[row] >= 0 and target[row] < classes
+        label, start = i32(target[row]) if known else i32(0), i32(row * classes)
         least = margin - x[i32(start + label)]
-        factor = weight[label] / number(classes)
+        factor = weight[label] / number(classes) if known else nan
         if backward:
             factor *= grad[i32(row * step)] * scale
         total = zero
@@ -47,7 +48,7 @@ def _kernel(dtype: str, threads: int, squared: bool, backward: bool) -> Kernel:
                 if squared:
                     slope = two * excess * factor
                 else:
-                    slope = factor if excess > zero else zero
+                    slope = factor if excess > zero or not known else zero
                 total += slope
                 if i != label:
                     out[i32(start + i)] = slope

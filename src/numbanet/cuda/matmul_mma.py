@@ -92,7 +92,12 @@ def _shapes(p: MatmulProblem) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _supports(engine: mma_tile.Engine, p: MatmulProblem) -> str | None:
-    return refusal(engine, p.dtype) or plain.supports(p)
+    reason = refusal(engine, p.dtype) or plain.supports(p)
+    if reason is not None:
+        return reason
+    # `numbanet.cuda.pack` counts in 32 bits.
+    packed = max(lines * filled(width, chosen_kind().lanes) for lines, width in _shapes(p))
+    return f"an operand has more than {plain.MOST} elements" if p.batch * packed > plain.MOST else None
 
 
 def _cost(engine: mma_tile.Engine, p: MatmulProblem) -> float:
