@@ -132,3 +132,15 @@ def test_gradients_of_pairs(device: HostDevice) -> None:
         assert x.grad is not None
         found.append(x.grad.tolist())
     assert found[0] == found[1]
+
+
+def test_labels_of_any_strides(device: HostDevice) -> None:
+    scores = np.random.default_rng(2).standard_normal((5, 4)).astype(np.float32)
+    table = np.array([[3, 0], [1, 1], [0, 2], [2, 3], [1, 0]])
+    losses = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
+    found = []
+    for place in ("cpu", "cuda"):
+        x, labels = nnet.tensor(scores, device=place), nnet.tensor(table, device=place)
+        chosen = (labels[:, 0], labels[:, 1], labels[:1, 0].expand(5))
+        found.append([loss(x, those).item() for loss in losses for those in chosen])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
