@@ -144,3 +144,15 @@ def test_labels_of_any_strides(device: HostDevice) -> None:
         chosen = (labels[:, 0], labels[:, 1], labels[:1, 0].expand(5))
         found.append([loss(x, those).item() for loss in losses for those in chosen])
     assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_gradients_of_bounds(device: HostDevice) -> None:
+    found = []
+    for place in ("cpu", "cuda"):
+        x, low, high = (
+            nnet.tensor(v, requires_grad=True, device=place, dtype=np.float32)
+            for v in ([[-2, 0, 3], [5, 1, -1]], [-1, 1, 2], [[1], [0]])
+        )
+        F.clamp(x, low, high).sum().backward()
+        found.append([t.grad.tolist() for t in (x, low, high) if t.grad is not None])
+    assert len(found[0]) == 3 and found[0] == found[1]

@@ -278,11 +278,11 @@ def _clamp_tensors(input: Tensor, min: Any, max: Any) -> Tensor:
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
         within = [*([] if low is None else [ops.ge(x, low)]), *([] if high is None else [ops.le(x, high)])]
-        chosen: list[Any] = [within[0] if len(within) == 1 else within[0] & within[1], None, None]
+        chosen: list[Any] = [within[0] if len(within) == 1 else ops.where(within[0], within[1], False), None, None]
         if low is not None:
-            chosen[1] = ops.lt(x, low) if high is None else ops.lt(x, low) & ops.lt(low, high)
+            chosen[1] = ops.lt(x, low) if high is None else ops.where(ops.lt(low, high), ops.lt(x, low), False)
         if high is not None:
-            chosen[2] = ops.gt(x, high) if low is None else ops.gt(x, high) | ops.lt(high, low)
+            chosen[2] = ops.gt(x, high) if low is None else ops.where(ops.lt(high, low), True, ops.gt(x, high))
         parents = zip((input, min, max), chosen)
         return tuple(_fit(ops.where(mask, grad, 0), t) if _needs(t) else None for t, mask in parents)
 
