@@ -149,9 +149,11 @@ def test_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(shape, dtype)
 
     monkeypatch.setattr(np, "empty", scarce)
+    before = memory._in_use
     x = memory.empty((3 * LARGE,), "float64")
     assert x.shape == (3 * LARGE,)
     assert not memory._idle, "the idle blocks went first"
+    assert memory._in_use - before >= x.nbytes, "it counts as the others do"
     failures.extend([MemoryError(), MemoryError()])
     with pytest.raises(MemoryError):
         memory.empty((3 * LARGE,), "float64")

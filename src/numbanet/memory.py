@@ -253,7 +253,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         block = _block(_rounded(size) + _ALIGNMENT)
     except MemoryError:
         release()
-        block = _fresh(_rounded(size) + _ALIGNMENT)
+        block = _block(_rounded(size) + _ALIGNMENT)
     start = -block.__array_interface__["data"][0] % _ALIGNMENT
     return np.ndarray(shape, dtype, block.view(_Lease), start)
 

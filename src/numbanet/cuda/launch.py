@@ -7,7 +7,6 @@ launches through cuda.core with flat arguments; the tests' executor interprets t
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.device_array import DeviceArray
+from numbanet.locks import new_lock
 
 if TYPE_CHECKING:
     from numbanet.cuda.compile import Kernel  # which imports numba-cuda
@@ -62,7 +62,7 @@ class Executor(Protocol):
 
 
 _gpu: Executor | None = None  # the process's own, from the first use on
-_opening = threading.Lock()
+_opening = new_lock()
 _recording: ContextVar[list[Launch] | None] = ContextVar("numbanet_cuda_recording", default=None)
 _executor: ContextVar[Executor | None] = ContextVar("numbanet_cuda_executor", default=None)
 
