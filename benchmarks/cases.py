@@ -91,9 +91,14 @@ def conv_call(layer: ConvLayer, which: str, backend: str) -> Call:
         if which == "backward_input":
             return partial(ops.conv2d_backward_input, grad, weight, layer.x_shape, *geometry)
         return partial(ops.conv2d_backward_weight, x, grad, layer.weight_shape, *geometry)
+    return torch_conv_call(layer, which, *map(backends.get(backend).tensor, (x, weight, grad)))
+
+
+def torch_conv_call(layer: ConvLayer, which: str, x: Any, weight: Any, grad: Any) -> Call:
+    """Return the function that runs one pass of a layer on PyTorch's tensors."""
     import torch
 
-    x, weight, grad = map(backends.get(backend).tensor, (x, weight, grad))
+    geometry = (layer.stride, layer.pad, layer.dilation, layer.groups)
     if which == "forward":
         return partial(torch.nn.functional.conv2d, x, weight, None, *geometry)
     mask = [which == "backward_input", which == "backward_weight", False]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import backends, nets
+from benchmarks.backends import Backend
 from benchmarks.cases import Call, Case
 from benchmarks.engines import ENGINES, inference
 from benchmarks.nets import NETS
@@ -25,9 +26,14 @@ def training_call(name: str, batch: int, backend: str, captured: bool = False) -
     Where `captured`, that of numbanet runs through `numbanet.capture`.
     """
     b, model = backends.get(backend), nets.model(name, backend)
+    step = training_step(b, model, *map(b.tensor, images(name, batch)))
+    return _captured(step) if captured and backend == "numbanet" else step
+
+
+def training_step(b: Backend, model: Any, x: Any, labels: Any) -> Call:
+    """Return the function that makes one step of SGD with momentum on a batch; it returns the loss before the step."""
     model.train()
     optimizer = b.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-    x, labels = map(b.tensor, images(name, batch))
 
     def step() -> Any:
         optimizer.zero_grad()
@@ -37,7 +43,7 @@ def training_call(name: str, batch: int, backend: str, captured: bool = False) -
         b.synchronize()
         return loss
 
-    return _captured(step) if captured and backend == "numbanet" else step
+    return step
 
 
 def _captured(function: Any) -> Any:
