@@ -325,7 +325,7 @@ def test_threads_record_and_differentiate_at_once() -> None:
 
 @pytest.mark.parametrize(
     "alias",
-    [lambda w: w.detach(), lambda w: w.reshape(-1).reshape(w.shape), lambda w: w[:, ::-1], lambda w: w.permute(1, 0)],
+    [lambda w: w.detach(), lambda w: w.reshape(-1).reshape(w.shape), lambda w: w[:, ::2], lambda w: w.permute(1, 0)],
 )
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_change_through_another_view_of_the_memory_is_seen(alias, recorded):

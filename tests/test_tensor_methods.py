@@ -102,8 +102,8 @@ def test_argmax() -> None:
     [("squeeze", ()), ("squeeze", (0,)), ("unsqueeze", (1,)), ("unflatten", (1, (2, 3))), ("relu", ()), ("sigmoid", ()),
      ("tanh", ()), ("softmax", (1,)), ("log_softmax", (1,)), ("add", (2.0,)), ("sub", (2.0,)), ("mul", (2.0,)),
      ("div", (2.0,)), ("neg", ()), ("eq", (1.0,)), ("ne", (1.0,)), ("lt", (1.0,)), ("le", (1.0,)), ("gt", (1.0,)),
-     ("ge", (1.0,)), ("maximum", (0.5,)), ("minimum", (0.5,)), ("contiguous", ()), ("expand", ((4, 6),)),
-     ("argmax", (1,))],
+     ("ge", (1.0,)), ("maximum", (nnet.tensor([0.5]),)), ("minimum", (nnet.tensor([0.5]),)), ("contiguous", ()),
+     ("expand", ((4, 6),)), ("argmax", (1,))],
 )  # fmt: skip
 def test_methods_are_the_functions(name: str, arguments: tuple) -> None:
     x = nnet.tensor(np.linspace(-1, 2, 6).reshape(1, 6))

@@ -238,7 +238,7 @@ class DeviceArray:
         else:
             order = axes if isinstance(axes[0], (int, np.integer)) else axes[0]
         shape, strides = self.shape, self.strides
-        places = [int(axis) % max(len(shape), 1) for axis in order]
+        places = [int(axis) + len(shape) * (axis < 0) for axis in order]
         if sorted(places) != list(range(len(shape))):
             raise ValueError(f"axes must name each of {len(shape)} axes once, got {tuple(order)}")
         return self._view(self.pointer, tuple([shape[a] for a in places]), tuple([strides[a] for a in places]))
@@ -370,11 +370,21 @@ class DeviceArray:
     def _converted(self, dtype: np.dtype, order: str) -> DeviceArray:
         from numbanet.cuda import launch, move
 
-        axes = tuple(sorted(range(self.ndim), key=lambda axis: -abs(self.strides[axis]))) if order == "K" else None
-        axes = tuple(range(self.ndim)) if axes is None else axes
-        out = launch.empty(tuple([self.shape[a] for a in axes]), dtype.name)
-        move.copy(out, self.transpose(axes))
-        return out.transpose([axes.index(a) for a in range(self.ndim)])
+        if order == "K":
+            out = _empty_like(self, dtype)
+        else:
+            out = launch.empty(self.shape, dtype.name)
+        move.copy(out, self)
+        return out
+
+
+def _empty_like(array: DeviceArray, dtype: Any) -> DeviceArray:
+    """Return an array without gaps, with the shape and the order of axes of another."""
+    from numbanet.cuda import launch
+
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    out = launch.empty(tuple([array.shape[a] for a in axes]), np.dtype(dtype).name)
+    return out.transpose([axes.index(a) for a in range(array.ndim)])
 
 
 def contiguous_in(block: Memory, shape: Sequence[int], dtype: Any) -> DeviceArray:
@@ -410,9 +420,7 @@ def _expand_dims(array: DeviceArray, axis: int | tuple[int, ...]) -> DeviceArray
 
 def full_like(array: DeviceArray, value: Any, dtype: Any = None) -> DeviceArray:
     """Return an array of one value with the shape and the order of axes of another, as NumPy's function."""
-    from numbanet.cuda import launch
-
-    out = launch.empty(array.shape, np.dtype(array.dtype if dtype is None else dtype).name)
+    out = _empty_like(array, array.dtype if dtype is None else dtype)
     out.fill(value)
     return out
 

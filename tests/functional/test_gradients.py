@@ -19,7 +19,7 @@ NONE = {
     f"{owner}.{name}"
     for owner, names in {
         "functional": "eq ne lt le gt ge argmax argmin bitwise_and bitwise_or bitwise_xor bitwise_not",
-        "Tensor": "eq ne lt le gt ge argmax argmin long zero_ item tolist numpy size numel dim detach retain_grad "
+        "Tensor": "eq ne lt le gt ge argmax argmin long item tolist numpy size numel dim detach retain_grad "
         "backward requires_grad_ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __invert__ __and__ __or__ __xor__ __rand__ "
         "__ror__ __rxor__ __int__ __float__ __bool__ __len__ __contains__ __repr__ __format__ __array__",
     }.items()
@@ -107,7 +107,8 @@ def test_a_rounding_conversion_passes_the_gradient_through(rng):
 
 def test_every_differentiable_function_is_checked():
     names = {name for name in table.public() if name.startswith(("functional.", "Tensor."))}
-    assert names - {line.name for line in LINES} == set(), "these have no line in tests/fuzz/tensors.py"
+    missing = names - {line.name for line in LINES} - table.LEFT_OUT.keys()
+    assert not missing, "these have no line in tests/fuzz/tensors.py"
     assert NONE <= names, "these do not exist"
     for name in sorted(NONE):
         line = next(line for line in LINES if line.name == name)

@@ -220,7 +220,7 @@ def test_mse_gradients(reduction, rng):
     x, target = rng.standard_normal((2, 3, 4))
     gradcheck(lambda a, b: F.mse_loss(a, b, reduction=reduction), x, target)
     gradcheck(lambda a: F.mse_loss(a, nnet.tensor(target.T.copy().T), reduction=reduction), x)
-    weight = nnet.tensor(rng.uniform(0.5, 2, (1, 4)))
+    weight = nnet.tensor(rng.uniform(0.5, 2, (3, 4)))
     gradcheck(lambda a, b: F.mse_loss(a, b, reduction=reduction, weight=weight), x, target)
 
 

@@ -337,15 +337,16 @@ def test_models_are_fused_captured_copied_and_trained(tmp_path: Path) -> None:
             np.testing.assert_allclose(captured(x).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
     labels, losses = nnet.tensor(np.array([0, 1, 2, 3])), []
     model.train()
-    optimizer = optim.SGD(model.parameters(), lr=0.05)
-    for _ in range(8):
+    nnet.manual_seed(0)  # of dropout
+    optimizer = optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(40):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), labels)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert losses[-1] < 0.7 * losses[0]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     model.eval()
     assert not np.allclose(model(x).detach().numpy(), expected)
 

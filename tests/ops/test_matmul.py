@@ -165,11 +165,11 @@ F32 = np.zeros((3, 4), np.float32)
 @pytest.mark.parametrize(
     ("error", "words", "a", "b"),
     [
-        (ValueError, "the last dimension of a", F32, F32),
+        (ValueError, "the last dimension of input", F32, F32),
         (ValueError, "at least one dimension", F32, np.float32(1)),
         (ValueError, "do not broadcast", np.zeros((2, 3, 4)), np.zeros((3, 4, 5))),
         (TypeError, "dtypes must be equal", F32, np.zeros((4, 2))),
-        (TypeError, "b must have dtype", F32, np.zeros((4, 2), int)),
+        (TypeError, "dtypes must be equal", F32, np.zeros((4, 2), int)),
     ],
 )
 def test_bad_arguments_are_named(error, words, a, b):

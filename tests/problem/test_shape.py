@@ -38,7 +38,7 @@ def test_pad_errors(pad, mode, error, message):
 
 
 def test_pad_of_nothing():
-    with pytest.raises(ValueError, match="leaves no element to repeat"):
+    with pytest.raises(ValueError, match="input must have channels and elements"):
         pad_problem("forward", (1, 1, 0, 4), "float32", (0, 0, 1, 1), "replicate")
     assert pad_problem("forward", (0,), "float32", (1, 2)).padded_shape == (3,)
 

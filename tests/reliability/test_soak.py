@@ -64,4 +64,5 @@ def test_threads_that_end_leave_nothing() -> None:
         for thread in threads:
             thread.join()
         counts.append((soak._entries("task"), soak._entries("fd")))
-    assert counts[1] == counts[-1], counts
+    (threads_before, files_before), (threads_after, files_after) = max(counts[:2]), counts[-1]
+    assert threads_after <= threads_before and files_after <= files_before, counts  # a pool may let workers go

@@ -99,7 +99,8 @@ def column_moments(dtype: str, wide: int) -> Kernel:
             at = i32(t * wide + lane)
             apart = sums[lane] / f64(max(count, 1))
             means[at] = f64(shift[lane]) + apart
-            squares[at] = max(square_sums[lane] - sums[lane] * apart, f64(0))
+            rest = square_sums[lane] - sums[lane] * apart
+            squares[at] = f64(0) if rest < f64(0) else rest  # NaN stays: max() would lose it
         cuda.syncthreads()
         half = i32(THREADS // 2)
         while half >= across:

@@ -141,9 +141,9 @@ class DataLoader:
         epoch, batch = integer("epoch", state["epoch"], 0), integer("batch", state["batch"], 0)
         if batch > len(self):
             raise ValueError(f"batch must be at most {len(self)}, got {batch}")
-        key = None if state["key"] is None else tuple(integer("key", number, 0) for number in state["key"])
-        if key is not None and not (len(key) == 2 and max(key) < 2**64):
-            raise ValueError(f"key must be two integers below 2**64, got {key}")
+        key = None if state["key"] is None else tuple(integer("key", number, 0, 1 << 64) for number in state["key"])
+        if key is not None and len(key) != 2:
+            raise ValueError(f"key must be two integers, got {key}")
         if self.generator is not None:
             self.generator.bit_generator.state = state["generator"]
         self._position = _Position(epoch, batch, key)  # type: ignore[arg-type]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 _PART = ".part"
+_NAME = re.compile(r"\..+-\d+-[0-9a-f]{8}\.part")  # of a temporary file: that of its target, the process, chance
 # What systems say that can't make a folder's entries reach the disk on demand, and of a folder that can't be read.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
@@ -44,9 +46,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 def remove_parts(folder: str | os.PathLike[str]) -> None:
     """Remove what processes left in a folder that were killed while they wrote there; nobody may be writing to it."""
-    for part in Path(folder).glob(f".*-*{_PART}"):
-        with suppress(OSError):
-            part.unlink()
+    for part in Path(folder).glob(f"*{_PART}"):
+        if _NAME.fullmatch(part.name):
+            with suppress(OSError):
+                part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
