@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from numbanet.capturing import capture as capture
     from numbanet.cpu.parallel import get_num_threads as get_num_threads
     from numbanet.cpu.parallel import set_num_threads as set_num_threads
+    from numbanet.interchange import from_dlpack as from_dlpack
     from numbanet.tuning import tune as tune
 
 # What `import numbanet` does not wait for: it is imported when it is first used.
 _LAZY_MODULES = ("data", "io", "models", "nn", "optim", "train", "viz")
 _LAZY_NAMES = {
     "capture": "numbanet.capturing",
+    "from_dlpack": "numbanet.interchange",
     "get_num_threads": "numbanet.cpu.parallel",
     "set_num_threads": "numbanet.cpu.parallel",
     "tune": "numbanet.tuning",

@@ -202,6 +202,7 @@ class DeviceArray:
         """The memory as other libraries take it, without a copy: version 3, for the stream of `numbanet.cuda`."""
         from numbanet.cuda import launch
 
+        self.memory.ours = False  # from now on
         return {
             "shape": self.shape, "typestr": self.dtype.str, "strides": self.strides, "version": 3,
             "data": (self.pointer if self.size else 0, not self.writeable), "stream": launch.stream_handle(),
@@ -345,7 +346,7 @@ class DeviceArray:
             raise TypeError("assignment on the GPU takes integers and slices as index, got an array: use where()")
         target = self if index is Ellipsis else self[index]
         if isinstance(value, DeviceArray):
-            shared = value.memory.pointer == target.memory.pointer
+            shared = _overlap(value.memory, target.memory)
             if shared and (value.pointer, value.strides) != (target.pointer, target.strides):
                 value = value.copy()  # they may overlap, and threads read and write in any order
             move.copy(target, broadcast_to(value, target.shape))
@@ -385,6 +386,11 @@ def _empty_like(array: DeviceArray, dtype: Any) -> DeviceArray:
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     out = launch.empty(tuple([array.shape[a] for a in axes]), np.dtype(dtype).name)
     return out.transpose([axes.index(a) for a in range(array.ndim)])
+
+
+def _overlap(first: Memory, second: Memory) -> bool:
+    """Return whether blocks have bytes in common; other libraries' memory may be known by several of them."""
+    return first.pointer < second.pointer + second.size and second.pointer < first.pointer + first.size
 
 
 def contiguous_in(block: Memory, shape: Sequence[int], dtype: Any) -> DeviceArray:

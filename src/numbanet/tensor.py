@@ -164,6 +164,51 @@ class Tensor(Methods):
             return array.astype(dtype)
         return array.copy() if copy else array
 
+    def __dlpack__(
+        self, *, stream: int | None = None, max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None, copy: bool | None = None,
+    ) -> Any:  # fmt: skip
+        """Return the memory as a DLPack capsule, for ``from_dlpack`` of other libraries; nothing is copied.
+
+        Parameters
+        ----------
+        stream : int, optional
+            On a GPU, the stream that shall wait for the values: its handle, 1 (as None does) for the default stream, 2
+            for the thread's, or -1 for none. None on the CPU.
+        max_version : tuple of int, optional
+            The newest version that the caller reads. Read-only memory needs (1, 0).
+        dl_device : tuple of int, optional
+            Where the caller wants the values: where they are, or the CPU, (1, 0), which copies them from a GPU.
+        copy : bool, optional
+            True: copy. False: don't.
+
+        Raises
+        ------
+        BufferError
+            If the tensor requires a gradient, is read-only and `max_version` does not allow that, or should be copied
+            to another device than the CPU, or against `copy`.
+        TypeError, ValueError
+            If `stream` is none.
+        """
+        from numbanet import interchange
+
+        return interchange.export(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        from numbanet import interchange
+
+        return interchange.device_of(self)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The memory on a GPU as other libraries take it, without a copy; tensors on the CPU have no such attribute."""
+        if self.device == "cpu":
+            raise AttributeError("a tensor on the CPU has no __cuda_array_interface__: call cuda() first")
+        if self.requires_grad:
+            raise RuntimeError("__cuda_array_interface__ of a tensor that requires a gradient: call detach() first")
+        doubt("values were read")
+        return self.data.__cuda_array_interface__  # type: ignore[attr-defined]
+
     def tolist(self) -> Any:
         """Return the values as nested lists."""
         doubt("values were read")
@@ -392,13 +437,17 @@ def constant(name: str, operand: Any) -> np.ndarray:
     return array
 
 
+_OF_THE_HOST = (np.ndarray, list, tuple, int, float)
+
+
 def tensor(array: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> Tensor:
     """Make a Tensor from an array, a number or nested sequences; the values are copied.
 
     Parameters
     ----------
     array : array_like
-        NumPy arrays keep their dtype; Python floats become float32, integers int64, as in PyTorch.
+        NumPy arrays keep their dtype; Python floats become float32, integers int64, as in PyTorch. What has
+        ``__cuda_array_interface__`` is copied on the GPU.
     requires_grad : bool
         Whether gradients shall flow to it.
     device : {"auto", "cpu", "cuda"}, optional
@@ -416,6 +465,10 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
     place = settings.resolve_device(device)
     doubt("a tensor was made of other values")
     source = array.data if isinstance(array, Tensor) else array
+    if type(source) not in _OF_THE_HOST and hasattr(source, "__cuda_array_interface__"):
+        from numbanet import interchange
+
+        source = source if type(source) is DeviceArray else interchange.on_gpu(source)
     if type(source) is DeviceArray:
         copied: Any = source.copy() if dtype is None else source.astype(dtype)
         found = Tensor(copied if device is None or place == "cuda" else copied.to_host())

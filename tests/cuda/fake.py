@@ -33,6 +33,7 @@ class FakeDriver:
         self._handles = itertools.count(77)
         self.meanwhile: Callable[[], None] = lambda: None  # what another thread does while a graph is built
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
+        self.CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal")
         self.core = SimpleNamespace(
             Device=self._device, DeviceMemoryResource=lambda ordinal: SimpleNamespace(
                 allocate=self._allocate, handle="pool"
@@ -72,6 +73,26 @@ class FakeDriver:
 
     def cuGetErrorString(self, status: int) -> tuple[int, bytes]:
         return 0, b"invalid argument"
+
+    def cuEventCreate(self, flags: int) -> tuple[int, str]:
+        self.calls.append(f"event {flags}")
+        return 0, "event"
+
+    def cuEventRecord(self, event: str, stream: int) -> tuple[int]:
+        self.calls.append(f"record {event} {stream}")
+        return (0,)
+
+    def cuStreamWaitEvent(self, stream: int, event: str, flags: int) -> tuple[int]:
+        self.calls.append(f"wait {stream} {event} {flags}")
+        return (0,)
+
+    def cuEventDestroy(self, event: str) -> tuple[int]:
+        self.calls.append(f"destroy {event}")
+        return (0,)
+
+    def cuPointerGetAttribute(self, attribute: str, address: int) -> tuple[int, int | None]:
+        assert attribute == "ordinal"
+        return (1, None) if self._block(address) is None else (0, 0)
 
     def cuKernelSetAttribute(self, attribute: str, value: int, handle: Any, ordinal: int) -> tuple[int]:
         self.attributes[handle[0]] = value

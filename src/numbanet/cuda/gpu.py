@@ -24,6 +24,7 @@ from numbanet.cuda.memory import Kept, Pool
 from numbanet.device_array import DeviceArray, contiguous_in
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
+_NO_TIMES = 2  # CU_EVENT_DISABLE_TIMING: the event only orders
 _SLOT = 8  # bytes that every argument gets
 _FORMATS = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d", "uint16": "H6x"}  # of scalars
 
@@ -243,6 +244,24 @@ class Gpu:
     def stream_handle(self) -> int:
         """Return the handle of the stream on which kernels run."""
         return int(self._handle)
+
+    def order(self, first: int, then: int) -> None:
+        """Make a stream wait for what another was given until now; both by their handles."""
+        if first == then:
+            return
+        self._entered()
+        event = self._check(self._driver.cuEventCreate(_NO_TIMES))
+        try:
+            self._check(self._driver.cuEventRecord(event, first))
+            self._check(self._driver.cuStreamWaitEvent(then, event, 0))
+        finally:
+            self._check(self._driver.cuEventDestroy(event))  # the driver keeps it for as long as a stream waits
+
+    def ordinal_of(self, address: int) -> int:
+        """Return the number of the GPU on which an address lies."""
+        self._entered()
+        attribute = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+        return int(self._check(self._driver.cuPointerGetAttribute(attribute, address)))
 
     def sync(self) -> None:
         """Wait for all that was started."""

@@ -32,6 +32,8 @@ class Executor(Protocol):
 
     capability: tuple[Any, ...]
     """Compute capability that kernels are compiled for."""
+    ordinal: int
+    """Number of the device."""
 
     def run(self, kernel: Kernel, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
         """Run a kernel over a grid of blocks."""
@@ -50,6 +52,12 @@ class Executor(Protocol):
 
     def stream_handle(self) -> int:
         """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
+
+    def order(self, first: int, then: int) -> None:
+        """Make a stream wait for what another was given until now; both by their handles."""
+
+    def ordinal_of(self, address: int) -> int:
+        """Return the number of the device on which an address lies."""
 
     def address(self, array: Any) -> int:
         """Return where the first element of a device array lies in the device's memory."""
@@ -202,6 +210,11 @@ def _number(content: bytes, dtype: np.dtype) -> np.ndarray:
 def stream_handle() -> int:
     """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
     return current().stream_handle()
+
+
+def order(first: int, then: int) -> None:
+    """Make a stream wait for what another was given until now; both by their handles."""
+    current().order(first, then)
 
 
 def aligned(*arrays: Any, size: int = 16) -> bool:

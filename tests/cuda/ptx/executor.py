@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -45,7 +46,7 @@ class _Places:
         given = [a for a in (*arrays, *listed) if isinstance(a, (np.ndarray, DeviceArray))]
         self._spans = {id(a): _span(a) for a in given if isinstance(a, np.ndarray)}
         buffers = {id(a): self._spans[id(a)][0] for a in given if isinstance(a, np.ndarray)}
-        buffers |= {id(a.memory.owner): a.memory.owner for a in given if isinstance(a, DeviceArray)}
+        buffers |= {id(a.memory.owner): _bytes(a.memory) for a in given if isinstance(a, DeviceArray)}
         self._numbers = {key: number for number, key in enumerate(buffers)}
         self.memory = GlobalMemory(list(buffers.values()))
         for table in tables:
@@ -137,6 +138,13 @@ class Interpreter:
         return table
 
 
+def _bytes(block: Memory) -> np.ndarray:
+    """Return the content of a block of a `HostDevice`, or of another library's memory."""
+    if isinstance(block.owner, np.ndarray) and block.owner.dtype == np.uint8 and block.ours:
+        return block.owner
+    return np.frombuffer((ctypes.c_uint8 * block.size).from_address(block.pointer), np.uint8)
+
+
 class HostDevice(Interpreter):
     """The executor of a pretended device: its arrays are `DeviceArray`s, whose memory lies on the host.
 
@@ -145,6 +153,8 @@ class HostDevice(Interpreter):
 
     def __init__(self, capability: Capability = (8, 0)):
         super().__init__(capability)
+        self.ordinal = 0
+        self.ordered: list[tuple[int, int]] = []
         self._constants = Kept()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
@@ -173,7 +183,7 @@ class HostDevice(Interpreter):
         if not array.size:
             return np.empty(array.shape, array.dtype)
         start = array.pointer - array.memory.pointer
-        first = array.memory.owner[start : start + array.itemsize].view(array.dtype)
+        first = _bytes(array.memory)[start : start + array.itemsize].view(array.dtype)
         return np.lib.stride_tricks.as_strided(first, array.shape, array.strides).copy("K")
 
     def constant(self, table: np.ndarray) -> Any:
@@ -189,6 +199,14 @@ class HostDevice(Interpreter):
     def stream_handle(self) -> int:
         """Return the handle of the legacy default stream."""
         return 1
+
+    def order(self, first: int, then: int) -> None:
+        """Note which stream waits for which."""
+        self.ordered.append((first, then))
+
+    def ordinal_of(self, address: int) -> int:
+        """Return the number of the only device."""
+        return self.ordinal
 
     def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
         """Repeat launches."""
