@@ -10,9 +10,10 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.loss import finish
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, reduce_add, splat, store, store_tail
+from numbanet.cpu.simd import convert, fma, integers, lanes, load, load_tail, reduce_add, splat, store, store_tail
 
 _CHUNK = 1 << 14  # elements a task
+_EXACT = 8  # squares that are added in the input's dtype before their sum goes to float64
 
 
 @kernel
@@ -32,17 +33,22 @@ def squares(task: Index, ints: I64, x: T, target: T, y: T):
 def sum_of_squares(task: Index, ints: I64, x: T, target: T, partial: F64):
     size, chunk = integers(ints, 2)
     start, end = task * chunk, min(size, (task + 1) * chunk)
-    i, even, odd = start, splat(x, 0.0), splat(x, 0.0)  # two sums hide the latency of an addition
-    while i + 2 * lanes(x) <= end:
-        d, e = load(x, i) - load(target, i), load(x, i + lanes(x)) - load(target, i + lanes(x))
-        even, odd = fma(d, d, even), fma(e, e, odd)
-        i += 2 * lanes(x)
+    i, zero = start, splat(x, 0.0)
+    total = convert(zero, partial)
     while i < end:
-        n = min(lanes(x), end - i)
-        d = load_tail(x, i, n) - load_tail(target, i, n)
-        even = fma(d, d, even)
-        i += lanes(x)
-    partial[2 * task], partial[2 * task + 1] = reduce_add(even + odd), end - start
+        stop = min(end, i + 2 * _EXACT * lanes(x))
+        even, odd = zero, zero  # two sums hide the latency of an addition
+        while i + 2 * lanes(x) <= stop:
+            d, e = load(x, i) - load(target, i), load(x, i + lanes(x)) - load(target, i + lanes(x))
+            even, odd = fma(d, d, even), fma(e, e, odd)
+            i += 2 * lanes(x)
+        while i < stop:
+            n = min(lanes(x), stop - i)
+            d = load_tail(x, i, n) - load_tail(target, i, n)
+            even = fma(d, d, even)
+            i += lanes(x)
+        total = total + (convert(even, partial) + convert(odd, partial))
+    partial[2 * task], partial[2 * task + 1] = reduce_add(total), end - start
 
 
 @device
