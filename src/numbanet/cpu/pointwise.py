@@ -18,6 +18,7 @@ from numbanet.cpu.loss import finish
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     absolute,
+    convert,
     fma,
     integers,
     lanes,
@@ -34,6 +35,7 @@ from numbanet.cpu.simd import (
 from numbanet.cpu.vmath import pick
 
 _CHUNK = 1 << 14  # elements a task
+_EXACT = 8  # vectors that are added in the input's dtype before their sum goes to float64
 
 
 def _make_map(name: str, formula: Callable) -> Kernel:
@@ -80,18 +82,22 @@ def _make_sum(name: str, formula: Callable) -> Kernel:
         start, end = task * chunk, min(size, (task + 1) * chunk)
         p, q = splat(a, parameters[0]), splat(a, parameters[1])
         va, vb, vc, vd = splat(a, a[0]), splat(b, b[0]), splat(c, c[0]), splat(d, d[0])
-        total, i = splat(a, 0.0), start
+        zero, i = splat(a, 0.0), start
+        total = convert(zero, partial)
         while i + lanes(a) <= end:
-            if dense_a:
-                va = load(a, i)
-            if dense_b:
-                vb = load(b, i)
-            if dense_c:
-                vc = load(c, i)
-            if dense_d:
-                vd = load(d, i)
-            total = total + formula(va, vb, vc, vd, p, q)
-            i += lanes(a)
+            stop, few = min(end, i + _EXACT * lanes(a)), zero
+            while i + lanes(a) <= stop:
+                if dense_a:
+                    va = load(a, i)
+                if dense_b:
+                    vb = load(b, i)
+                if dense_c:
+                    vc = load(c, i)
+                if dense_d:
+                    vd = load(d, i)
+                few = few + formula(va, vb, vc, vd, p, q)
+                i += lanes(a)
+            total = total + convert(few, partial)
         partial[2 * task], partial[2 * task + 1] = reduce_add(total), end - start
         while i < end:  # one at a time: a formula need not be zero in the lanes beyond the end
             if dense_a:

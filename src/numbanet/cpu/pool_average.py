@@ -12,14 +12,15 @@ from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.pool_windows import adaptive_windows, inverse, windows
 from numbanet.cpu.reduce import sum_bytes, sum_over
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, splat, store, store_tail
+from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, numpy_lanes, splat, splat_as, store, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.problem.pool import AdaptiveAvgPoolProblem, AvgPoolProblem
 from numbanet.problem.reduce import ReduceProblem
 
 _FEW_ROWS = 8  # with fewer output rows in all, the channels of a row are shared out too
 _CHANNELS = 256
-_MANY = 128  # positions; beyond, the kernels of sums are faster
+_MANY = 128  # elements of a window; beyond, sums in the input's dtype lose digits, and the kernels of sums are faster
+_EXACT = 8  # elements that are added in the input's dtype before their sum goes to float64
 
 
 @device
@@ -74,6 +75,27 @@ def average(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, width
         if tail:
             total = _sum_tail(x, at + count, w * c, c, tall, wide, tail)
             store_tail(y, out + count, total / divisor, tail)
+
+
+@kernel
+def average_many(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, widths: F64, x: T, y: T):
+    """As `average`, for windows of many elements: a few at a time go to float64, or sums of equal ones lose digits."""
+    c, h, w, p, q, block, blocks = integers(ints, 7)
+    line, first = task // blocks, (task % blocks) * block
+    image, row = line // p, line % p
+    last = min(c, first + block)
+    top = (image * h + rows[3 * row]) * w * c
+    tall = rows[3 * row + 1]
+    for j in range(q):
+        at, wide = top + columns[3 * j] * c, columns[3 * j + 1]
+        for i in range(first, last, lanes(x)):
+            total = convert(splat(x, 0.0), heights)
+            for r in range(tall):
+                for s in range(0, wide, _EXACT):
+                    few = _sum_tail(x, at + (r * w + s) * c + i, 0, c, 1, min(_EXACT, wide - s), last - i)
+                    total = total + convert(few, heights)
+            mean = convert(total / splat_as(total, heights[row] * widths[j]), y)
+            store_tail(y, (line * q + j) * c + i, mean, last - i)
 
 
 @device
@@ -149,12 +171,20 @@ def _tables(problem: Any) -> Tables:
     return rows, columns, factors[0], factors[1]
 
 
+def _taps(problem: Any) -> int:
+    """Return how many elements a window has, about."""
+    sizes = (problem.h, problem.p), (problem.w, problem.q)
+    tall, wide = getattr(problem, "kernel", None) or [-(-size // max(count, 1)) for size, count in sizes]
+    return tall * wide
+
+
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     lines = problem.n * problem.p
     block = _CHANNELS if lines < _FEW_ROWS else problem.c
     blocks = -(-problem.c // block)
     ints = (problem.c, problem.h, problem.w, problem.p, problem.q, block, blocks)
-    launch(average, lines * blocks, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
+    form = average_many if _taps(problem) > _MANY else average
+    launch(form, lines * blocks, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -181,9 +211,7 @@ def _sum(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
 
 def _tolerance(problem: Any) -> float:
     """Return the expected error: it grows with the number of elements of a window, added one after the other."""
-    sizes = (problem.h, problem.p), (problem.w, problem.q)
-    taps = getattr(problem, "kernel", None) or [-(-size // max(count, 1)) for size, count in sizes]
-    return rounding(problem) * (1 + taps[0] * taps[1] / 1000) ** 0.5
+    return rounding(problem) * (1 + _taps(problem) / 1000) ** 0.5
 
 
 CANDIDATES: CandidateLists = {

@@ -1,0 +1,139 @@
+"""float32 sums of ten million numbers keep their digits, and values near the ends of the range do not overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numbanet import Tensor, ops, use
+from numbanet import functional as F
+
+COUNT = 10**7
+ULPS = 4 * float(np.finfo(np.float32).eps)
+INF, NAN = np.inf, np.nan
+D = float(np.float32(0.1))
+
+
+def draws(kind: str) -> np.ndarray:
+    """Return numbers all alike (errors of a rounding do not cancel), from 0 to 1, or beside a large offset."""
+    if kind == "alike":
+        return np.full(COUNT, 0.1, np.float32)
+    x = np.random.default_rng(0).random(COUNT, dtype=np.float32)
+    return x + np.float32(1000) if kind == "offset" else x
+
+
+def log_likelihood(x: np.ndarray) -> float:
+    rows = x.reshape(-1, 10).astype(np.float64)
+    return float((np.log(np.exp(rows - rows[:, :1]).sum(1))).mean())
+
+
+IMAGES = (10, 2, 500, 1000)
+STATISTICS: dict[str, tuple[Callable[[np.ndarray], Any], Callable[[np.ndarray], Any]]] = {
+    "sum": (ops.sum, np.sum),
+    "sum of columns": (lambda x: ops.sum(x.reshape(-1, 5), 0), lambda x: x.reshape(-1, 5).sum(0)),
+    "mean": (ops.mean, np.mean),
+    "norm": (ops.vector_norm, np.linalg.norm),
+    "mse_loss": (lambda x: ops.mse_loss(x, np.zeros_like(x)), lambda x: np.square(x).mean()),
+    "cross_entropy": (lambda x: ops.cross_entropy(x.reshape(-1, 10), np.zeros(COUNT // 10, int)), log_likelihood),
+    "batch_norm's means": (
+        lambda x: ops.batch_norm_statistics(x.reshape(IMAGES), training=True)[0],
+        lambda x: x.reshape(IMAGES).mean((0, 2, 3)),
+    ),
+    "avg_pool2d": (lambda x: ops.avg_pool2d(x.reshape(1, 1, 2500, 4000), (2500, 4000)), np.mean),
+}
+
+
+@pytest.mark.parametrize("kind", ["alike", "uniform", "offset"])
+def test_ten_million(kind: str) -> None:
+    x = draws(kind)
+    exact = x.astype(np.float64)
+    for name, (function, definition) in STATISTICS.items():
+        np.testing.assert_allclose(np.squeeze(function(x)), definition(exact), ULPS, err_msg=name)
+    if kind != "alike":
+        np.testing.assert_allclose(F.var(Tensor(x)).data, exact.var(ddof=1), ULPS)
+        inverse = ops.batch_norm_statistics(x.reshape(IMAGES), training=True, eps=0)[1]
+        np.testing.assert_allclose(inverse, 1 / exact.reshape(IMAGES).std((0, 2, 3)), ULPS)
+    else:
+        assert F.var(Tensor(x)).item() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (F.l1_loss, D),
+        (F.smooth_l1_loss, D * D / 2),
+        (F.huber_loss, D * D / 2),
+        (F.binary_cross_entropy, -np.log1p(-D)),
+        (F.binary_cross_entropy_with_logits, np.log1p(np.exp(D))),
+    ],
+)
+def test_losses_of_ten_million(loss: Any, expected: float) -> None:
+    x = np.full(COUNT, 0.1, np.float32)
+    np.testing.assert_allclose(loss(Tensor(x), Tensor(np.zeros_like(x))).data, expected, ULPS)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 37, 300), (2, 5, 40, 33), (1, 70, 20, 30)])
+@pytest.mark.parametrize("options", [{}, {"padding": 3}, {"padding": 3, "count_include_pad": False}, {"stride": 1}])
+def test_averages_of_many(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    x = np.random.default_rng(1).random(shape, dtype=np.float32)
+    with_64 = ops.avg_pool2d(x.astype(np.float64), (14, 19), **options)
+    np.testing.assert_allclose(ops.avg_pool2d(x, (14, 19), **options), with_64, ULPS)
+    with use("reference"):
+        np.testing.assert_allclose(with_64, ops.avg_pool2d(x.astype(np.float64), (14, 19), **options), 1e-13)
+
+
+EXTREME = np.array(
+    [[1e30, 1e30, -1e30], [88, 89, 90], [1000, 1001, 1002], [-1e38, -1e38, -1e38], [-1e38, 3e38, 3e38], [-INF, 0, 0]],
+    np.float32,
+)
+SOFT = [1 / (1 + np.e + np.e**2) * np.e**k for k in range(3)]
+SHARES = np.array([[0.5, 0.5, 0], SOFT, SOFT, [1 / 3] * 3, [0, 0.5, 0.5], [0, 0.5, 0.5]])
+
+
+def test_softmax_does_not_overflow() -> None:
+    np.testing.assert_allclose(ops.softmax(EXTREME, 1), SHARES, 1e-6)
+    x = EXTREME.astype(np.float64)
+    top = x.max(1, keepdims=True)
+    logs = x - top - np.log(np.exp(x - top).sum(1, keepdims=True))
+    with np.errstate(over="ignore"):
+        logs = logs.astype(np.float32)  # -4e38 is beyond float32
+    np.testing.assert_allclose(ops.log_softmax(EXTREME, 1), logs, 1e-6)
+    for label in range(3):
+        losses = ops.cross_entropy(EXTREME, np.full(6, label), reduction="none")
+        np.testing.assert_allclose(losses, -logs[:, label], 1e-6)
+
+
+@pytest.mark.parametrize("row", [[INF, 0, 1], [-INF, -INF, -INF], [NAN, 0, 1]])
+def test_softmax_without_a_largest_number_is_nan(row: list[float]) -> None:
+    x = np.array([row], np.float32)
+    assert np.isnan(ops.softmax(x, 1)).all()
+    assert np.isnan(ops.cross_entropy(x, np.array([1])))
+
+
+def test_logistic_losses_do_not_overflow() -> None:
+    x = np.array([1e30, 88, 1000, -1000, -1e38, INF], np.float32)
+    losses = F.binary_cross_entropy_with_logits(Tensor(x), Tensor(np.zeros_like(x)), reduction="none").data
+    np.testing.assert_allclose(losses, np.maximum(x, 0), 1e-6)
+
+
+@pytest.mark.parametrize("value", [1e30, 1e6 + 0.1, 0.1])
+def test_constants_have_no_variance(value: float) -> None:
+    x = np.full((100_000, 3), value, np.float32)
+    assert not F.var(Tensor(x), 0).data.any()
+    assert not ops.batch_norm(x, training=True).any()
+
+
+def test_variance_beside_a_large_offset() -> None:
+    x = np.float32(2**23) + np.arange(1000, dtype=np.float32)[:, None] % 7
+    exact = x.astype(np.float64).var()
+    np.testing.assert_allclose(F.var(Tensor(x), unbiased=False).data, exact, 1e-6)
+    inverse = ops.batch_norm_statistics(x, training=True, eps=0)[1]
+    np.testing.assert_allclose(inverse, exact**-0.5, 1e-6)
+
+
+def test_norms_of_large_numbers() -> None:
+    np.testing.assert_allclose(ops.vector_norm(np.full(4, 1e30, np.float32)), 2e30, 1e-6)
+    np.testing.assert_allclose(ops.mean(np.full(1000, 3e38, np.float32)), 3e38, 1e-6)
