@@ -154,9 +154,15 @@ def device_of(tensor: Tensor) -> tuple[int, int]:
 
 def _host_capsule(array: Any, **options: Any) -> Any:
     """Return NumPy's capsule of its array; NumPy before 2.1 knows none of the options."""
-    if np.lib.NumpyVersion(np.__version__) < "2.1.0":
-        return (array.copy() if options.get("copy") else array).__dlpack__()
-    return array.__dlpack__(**options)
+    try:
+        if np.lib.NumpyVersion(np.__version__) < "2.1.0":
+            return (array.copy() if options.get("copy") else array).__dlpack__()
+        return array.__dlpack__(**options)
+    except BufferError as error:
+        raise BufferError(
+            f"the tensor, of dtype {array.dtype.str} and {'writable' if array.flags.writeable else 'read-only'}, can't "
+            f"be handed out with max_version {options['max_version']}: {error}"
+        ) from None
 
 
 def _export_from_gpu(array: DeviceArray, stream: int, max_version: Any, copy: bool | None) -> Any:

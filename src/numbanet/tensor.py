@@ -185,8 +185,9 @@ class Tensor(Methods):
         Raises
         ------
         BufferError
-            If the tensor requires a gradient, is read-only and `max_version` does not allow that, or should be copied
-            to another device than the CPU, or against `copy`.
+            If the tensor requires a gradient, is not in this machine's byte order, has strides that are no multiple of
+            an element's size, is read-only and `max_version` does not allow that, or should be copied to another device
+            than the CPU, or against `copy`.
         TypeError, ValueError
             If `stream` is none.
         """

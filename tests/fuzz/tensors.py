@@ -559,6 +559,9 @@ def _methods() -> Iterator[Line]:
     yield _other(
         "__format__", lambda input: f"{_made(input)}" == str(input) or input.ndim == 0, draws.any_one, lambda x: True
     )
+    yield _other("__dlpack__", _handed_out, draws.any_one, np.array, also=(BufferError,))
+    yield _other("__dlpack_device__", lambda input: _made(input).__dlpack_device__() == (1, 0), draws.any_one,
+                 lambda x: True)  # fmt: skip
     yield _other("size", _method("size"), draws.along, lambda x, dim=None: x.shape if dim is None else x.shape[dim],
                  also=(IndexError,))  # fmt: skip
     yield _other("numel", _method("numel"), draws.any_one, np.size)
@@ -572,6 +575,13 @@ def _methods() -> Iterator[Line]:
 def _other(name: str, call: Callable[..., Any], draw: Drawing, answer: Any = None, **options: Any) -> Line:
     words = (*options.pop("words", ()), *WORDS)
     return Line(f"Tensor.{name}", call, draw, answer, tensors=True, words=words, **options)
+
+
+def _handed_out(input: Any) -> np.ndarray:
+    shared = _made(input).detach()
+    if any(step % shared.dtype.itemsize for step in shared.data.strides):  # DLPack counts strides in elements
+        shared = shared.clone()
+    return np.from_dlpack(shared).copy()
 
 
 def _made(input: Any) -> Tensor:

@@ -108,8 +108,8 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     if array.shape != rows and not (rows == () and array.shape == (1,)):
         raise ValueError(f"target must have shape {rows} for input of shape {input_shape}, got {array.shape}")
     if type(array) is DeviceArray:  # to look at its values, Python would have to wait for the GPU
-        labels = array.astype(np.int64, copy=False)
-        return (labels if labels.flags.c_contiguous else labels.copy("C")).reshape(-1)  # type: ignore[return-value]
+        device_labels: Any = array.astype(np.int64, copy=False)
+        return (device_labels if device_labels.flags.c_contiguous else device_labels.copy("C")).reshape(-1)
     labels = np.ascontiguousarray(array, np.int64).reshape(-1)
     # As unsigned numbers, negative indices are huge: one pass finds that all is well.
     if labels.size and labels.view(np.uint64).max() >= classes:
