@@ -124,6 +124,7 @@ def test_constants_have_no_variance(value: float) -> None:
     x = np.full((100_000, 3), value, np.float32)
     assert not F.var(Tensor(x), 0).data.any()
     assert not ops.batch_norm(x, training=True).any()
+    assert np.abs(ops.layer_norm(x, x.shape)).max() < 1e-6
 
 
 def test_variance_beside_a_large_offset() -> None:

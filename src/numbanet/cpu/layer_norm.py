@@ -36,7 +36,7 @@ _PARTS = 64  # tasks of the backward pass at most: each has sums of its own for 
 
 @device
 def _mean_and_variance(x, i, count):
-    """Return the mean of a run, and its variance."""
+    """Return the mean of a run, as the input's dtype has it, what that is short of the mean, and the variance."""
     total, j = 0.0, 0
     while j < count:
         stop, part = min(count, j + _BLOCK), splat(x, 0.0)
@@ -47,21 +47,23 @@ def _mean_and_variance(x, i, count):
             part = part + load_tail(x, i + j, stop - j)
             j = stop
         total += reduce_add(part)
-    mean = total / count
-    centre = splat(x, mean)
-    total, j = 0.0, 0
+    centre = splat(x, total / count)
+    mean = reduce_add(splat(x, total / count / lanes(x)))  # rounded as in `centre`: lanes are a power of two
+    total, short, j = 0.0, 0.0, 0
     while j < count:
-        stop, part = min(count, j + _BLOCK), splat(x, 0.0)
+        stop, part, off = min(count, j + _BLOCK), splat(x, 0.0), splat(x, 0.0)
         while j + lanes(x) <= stop:
             d = load(x, i + j) - centre
-            part = fma(d, d, part)
+            part, off = fma(d, d, part), off + d
             j += lanes(x)
         if j < stop:
             d = load_tail_or(x, i + j, stop - j, centre) - centre
-            part = fma(d, d, part)
+            part, off = fma(d, d, part), off + d
             j = stop
         total += reduce_add(part)
-    return mean, total / count
+        short += reduce_add(off)
+    short /= count
+    return mean, short, max(total / count - short * short, 0.0)
 
 
 @kernel
@@ -69,21 +71,21 @@ def forward(task: Index, ints: I64, x: T, weight: T, bias: T, eps: F64, y: T, me
     runs, count, chunk, groups, has_weight, has_bias = integers(ints, 6)
     for run in range(task * chunk, min(runs, (task + 1) * chunk)):
         i, affine = run * count, run % groups * count
-        m, v = _mean_and_variance(x, i, count)
+        m, short, v = _mean_and_variance(x, i, count)
         r = 1.0 / math.sqrt(v + eps[0])
-        mean[run], inverse[run], variance[run] = m, r, v
-        centre, scale = splat(x, m), splat(x, r)
+        mean[run], inverse[run], variance[run] = m + short, r, v
+        centre, rest, scale = splat(x, m), splat(x, short), splat(x, r)
         for j in range(0, count, lanes(x)):
             n = count - j
             if n >= lanes(x):
-                v = (load(x, i + j) - centre) * scale
+                v = (load(x, i + j) - centre - rest) * scale
                 if has_weight:
                     v = v * load(weight, affine + j)
                 if has_bias:
                     v = v + load(bias, affine + j)
                 store(y, i + j, v)
             else:
-                v = (load_tail(x, i + j, n) - centre) * scale
+                v = (load_tail(x, i + j, n) - centre - rest) * scale
                 if has_weight:
                     v = v * load_tail(weight, affine + j, n)
                 if has_bias:
