@@ -144,6 +144,7 @@ def test_pad_means_what_numpy_means(mode, name, rng):
 def test_pad_of_integers_and_non_finite_values():
     x = np.arange(6).reshape(2, 3)
     np.testing.assert_array_equal(nnet.ops.pad(x, (1, -1), value=7), [[7, 0, 1], [7, 3, 4]])
+    np.testing.assert_array_equal(nnet.ops.pad(np.zeros((1, 2)), (1, 1), value=True), [[1, 0, 0, 1]])  # as in PyTorch
     y = nnet.ops.pad(np.full((1, 2), np.nan, np.float32), (1, 1), value=-np.inf)
     np.testing.assert_array_equal(y, [[-np.inf, np.nan, np.nan, -np.inf]])
     # Gradients that meet no element of the input do not turn into NaN on their way.

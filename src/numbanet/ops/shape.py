@@ -291,7 +291,7 @@ def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float 
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
-    value = None if value is None else number("value", value)
+    value = None if value is None else int(value) if isinstance(value, bool) else number("value", value)
     if value and mode != "constant":
         raise ValueError(f"value must be None with mode={mode!r}, got {value!r}")
     x = array("x", x)
