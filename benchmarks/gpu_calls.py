@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import numbanet as nnet
 from numbanet import functional as F
 from numbanet import ops, optim
-from tests.cases import CONV_CASES, ConvCase, operands
 
+if TYPE_CHECKING:
+    from tests.cases import ConvCase
 
 @dataclass(frozen=True)
 class Call:
@@ -64,11 +65,15 @@ def call(name: str, function: Callable[..., Any], *shapes: tuple[int, ...], dtyp
 
 
 def _conv(case: ConvCase, dtype: str, rng: np.random.Generator, device: str) -> None:
+    from tests.cases import operands  # asv reads this folder where there are no tests
+
     x, weight, bias = (_tensor(array.astype(dtype), device) for array in operands(case, rng))
     _backward(F.conv2d(x, weight, bias, **case.options), rng)
 
 
 def _convolutions() -> Iterator[Call]:
+    from tests.cases import CONV_CASES
+
     for case in sorted(CONV_CASES, key=_work):
         yield Call(f"conv2d: {case}", partial(_conv, case, "float32"), PRODUCTS)
     for case in sorted(CONV_CASES, key=_work)[:12]:
