@@ -64,5 +64,6 @@ def test_threads_that_end_leave_nothing() -> None:
         for thread in threads:
             thread.join()
         counts.append((soak._entries("task"), soak._entries("fd")))
-    (threads_before, files_before), (threads_after, files_after) = max(counts[:2]), counts[-1]
-    assert threads_after <= threads_before and files_after <= files_before, counts  # a pool may let workers go
+    (threads_before, files_before), (threads_after, files_after) = counts[0], counts[-1]
+    assert threads_after < threads_before + 4, counts  # workers of the threading layer come and go; twelve would stay
+    assert files_after <= files_before, counts
