@@ -178,7 +178,8 @@ def var(
         unbiased, dim = dim, None
     x, unbiased = values("input", input), flag("unbiased", unbiased)
     centred = ops.sub(x, ops.mean(x, dim, True))
-    centred = ops.sub(centred, ops.mean(centred, dim, True))  # beside a large offset the mean itself is rounded
+    rest = ops.mean(centred, dim, True)  # beside a large offset the mean itself is rounded; beside infinity it is NaN
+    centred = ops.sub(centred, ops.where(ops.eq(rest, rest), rest, 0.0))
     total = ops.sum(ops.mul(centred, centred), dim, keepdim)
     away = (1.0 if unbiased else 0.0) if correction is None else number("correction", correction)
     free = (x.size // total.size if total.size else 0) - away
