@@ -59,11 +59,11 @@ def test_positions_of_no_row_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("which", ["forward", "backward_input"])
-@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize(("mode", "q"), [("nearest", 9), ("bilinear", 9), ("bicubic", 9), ("bicubic", 3)])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_resample(which: str, mode: str, channels: int) -> None:
-    problem = ResampleProblem(which, "float32", 2, 5, 4, channels, 7, 9, mode, False, (None, None))
-    shapes = (2, 5, 4, channels), (2, 7, 9, channels)
+def test_resample(which: str, mode: str, q: int, channels: int) -> None:
+    problem = ResampleProblem(which, "float32", 2, 5, 4, channels, 7, q, mode, False, (None, None), antialias=q == 3)
+    shapes = (2, 5, 4, channels), (2, 7, q, channels)
     source, target = shapes if which == "forward" else shapes[::-1]
     compare(problem, (normal(source),), (poison(target, "float32"),))
 

@@ -128,6 +128,24 @@ def test_layers(rng):
         assert nn.InstanceNorm2d(5)(x[0]).shape == (6, 3, 4)
 
 
+@pytest.mark.parametrize(("dtype", "other"), [("float32", "float64"), ("float64", "float32")])
+def test_statistics_may_have_another_dtype_than_the_images(dtype, other, rng):
+    x = rng.standard_normal((2, 3, 4, 5))
+    mean, var = nnet.tensor(np.array([0.5, -1, 2], other)), nnet.tensor(np.array([1, 4, 0.25], other))
+    images = nnet.tensor(x.astype(dtype))
+    fixed = F.instance_norm(images, mean, var, use_input_stats=False)
+    column = lambda t: t.data[:, None, None].astype(float)  # noqa: E731
+    want = (x - column(mean)) / np.sqrt(column(var) + 1e-5)
+    np.testing.assert_allclose(fixed.data, want, rtol=0, atol=2e-6)
+    expected = 0.9 * mean.data + 0.1 * x.mean((0, 2, 3))
+    assert F.instance_norm(images, mean, var).dtype == dtype and mean.dtype == var.dtype == other
+    np.testing.assert_allclose(mean.data, expected, rtol=0, atol=1e-6)
+    whole = nnet.tensor(np.zeros(3, int))
+    for own in (True, False):
+        with pytest.raises(TypeError, match="running_mean must have dtype float32 or float64, got int64"):
+            F.instance_norm(images, whole, whole, use_input_stats=own)
+
+
 def test_running_variance_of_small_numbers_keeps_its_digits(rng):
     x = (rng.standard_normal((3, 2, 40, 50)) * 1e-4).astype(np.float32)
     want = x.astype(np.float64).var((2, 3), ddof=1).mean(0)

@@ -158,6 +158,16 @@ def test_thread_count_does_not_matter(rng):
     assert results[0] == results[1]
 
 
+def test_weights_for_images_may_have_any_shape(rng):
+    scores, target = nnet.tensor(rng.standard_normal((2, 3, 4))), nnet.tensor(rng.integers(0, 3, (2, 4)))
+    weight = np.array([[0.5], [2], [1]])
+    for loss in (F.nll_loss, F.cross_entropy):
+        flat = loss(scores, target, nnet.tensor(weight[:, 0])).item()
+        assert loss(scores, target, nnet.tensor(weight)).item() == flat
+        with pytest.raises(ValueError, match=r"weight must have shape \(3,\), one for each class, got \(3, 1\)"):
+            loss(scores[:, :, 0], target[:, 0], nnet.tensor(weight))
+
+
 def test_uint8_targets_and_a_single_row():
     x = np.array([1.0, 3.0, 2.0])
     want = np.log(np.exp(x).sum()) - 3

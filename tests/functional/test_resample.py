@@ -15,7 +15,9 @@ OPTIONS = [
     {"scale_factor": 2, "mode": "bilinear"}, {"size": (13, 3), "mode": "bilinear", "align_corners": True},
     {"scale_factor": (0.4, 2.5), "mode": "bilinear", "recompute_scale_factor": True},
     {"scale_factor": 1.5, "mode": "bicubic"}, {"size": (1, 9), "mode": "bicubic", "align_corners": True},
-    {"size": (3, 4), "mode": "area"},
+    {"size": (3, 4), "mode": "area"}, {"size": (3, 11), "mode": "bilinear", "antialias": True},
+    {"scale_factor": (0.4, 0.7), "mode": "bicubic", "antialias": True},
+    {"size": (2, 3), "mode": "bicubic", "align_corners": True, "antialias": True},
 ]  # fmt: skip
 
 
@@ -43,6 +45,38 @@ def test_by_hand():
     assert ops.interpolate(x, (1, 4), mode="bilinear")[0, 0, 0].tolist() == [0, 1, 3, 4]
     assert np.allclose(ops.interpolate(x, (1, 5), mode="bilinear", align_corners=True)[0, 0, 0], [0, 1, 2, 3, 4])
     assert ops.interpolate(x[0], scale_factor=2, mode="linear")[0, 0].tolist() == [0, 1, 3, 4]
+    ramp = np.arange(8.0).reshape(1, 1, 1, 8)
+    mean = np.average(range(6), weights=[5, 7, 7, 5, 3, 1])  # a triangle around 1.5, twice 4 pixels wide, cut at 0
+    assert np.allclose(ops.interpolate(ramp, (1, 2), mode="bilinear", antialias=True)[0, 0, 0], [mean, 7 - mean])
+
+
+def test_antialias_keeps_constants_and_changes_nothing_where_pixels_stay(rng):
+    x = rng.standard_normal((1, 2, 6, 7))
+    for mode in ("bilinear", "bicubic"):
+        ones = ops.interpolate(np.ones_like(x), (2, 3), mode=mode, antialias=True)
+        np.testing.assert_allclose(ones, 1, rtol=0, atol=1e-15)
+        assert np.array_equal(ops.interpolate(x, (6, 7), mode=mode, antialias=True), x)
+
+
+BYTES = [("nearest", False), ("nearest-exact", False), ("bilinear", False), ("bilinear", True), ("bicubic", False),
+    ("bicubic", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "antialias"), BYTES)
+def test_bytes(mode, antialias, rng):
+    """One axis at a time, across and then down, each rounded to a byte."""
+    x = rng.integers(0, 256, (2, 3, 9, 11)).astype(np.uint8)
+    rounded = lambda a: np.clip(np.floor(a + 0.5), 0, 255)  # noqa: E731
+    for size in ((5, 17), (12, 4), (9, 11)):
+        got = ops.interpolate(x, size, mode=mode, antialias=antialias)
+        across = rounded(ops.interpolate(x.astype(float), (9, size[1]), mode=mode, antialias=antialias))
+        want = rounded(ops.interpolate(across, size, mode=mode, antialias=antialias))
+        assert got.dtype == np.uint8 and got.shape == (2, 3, *size)
+        assert np.abs(got - want).max() <= 1 and np.mean(got != want) <= 0.03  # halves, rounded in float32
+    assert ops.interpolate(x[:, :, 0], 4, mode="nearest").dtype == np.uint8
+    assert F.interpolate(nnet.tensor(x), 4).dtype == np.uint8
+    with pytest.raises(TypeError, match="float32 or float64, got uint8"):
+        ops.interpolate(x, 4, mode="area")
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -73,7 +107,7 @@ def test_any_strides_and_threads(rng):
      ({"size": (2, 2, 2)}, "size must have 2 numbers"), ({"size": 0}, "must have channels and pixels"),
      ({"size": 2, "mode": "cubic"}, "mode must be one of"), ({"size": 2, "mode": "linear"}, "input must have"),
      ({"size": 2, "align_corners": True}, "align_corners must be None"),
-     ({"size": 2, "mode": "bilinear", "antialias": True}, "antialias must be False, got True"),
+     ({"size": 2, "antialias": True}, "antialias must be False unless mode is 'bilinear' or 'bicubic', got mode="),
      ({"size": 2, "recompute_scale_factor": True}, "recompute_scale_factor must not")],
     ids=str,
 )  # fmt: skip
@@ -111,7 +145,7 @@ def test_volumes_are_refused_by_mode(mode, dimensions):
     volumes = nnet.tensor(np.zeros((1, 1, 4, 4, 4)))
     with pytest.raises(ValueError, match=f"have {dimensions} dimensions with mode='{mode}', got shape .1, 1, 4, 4, 4"):
         F.interpolate(volumes, scale_factor=2, mode=mode)
-    with pytest.raises(ValueError, match="antialias must be False, got True"):
+    with pytest.raises(ValueError, match=f"antialias must be False unless|must have {dimensions} dimensions"):
         F.interpolate(volumes, scale_factor=2, mode=mode, antialias=True)
 
 

@@ -379,7 +379,7 @@ def interpolate(d: Draw) -> Call:
     """Images, a size or a factor, and a mode."""
     size = {"size": d.pair(1, 9)} if d.chance(0.5) else {"scale_factor": d.pick(2, 0.5, 1.7, (2.0, 3.0), 1)}
     mode = d.pick("nearest", "nearest-exact", "bilinear")
-    more = {"align_corners": d.pick(True, False, None)} if mode == "bilinear" else {}
+    more = {"align_corners": d.pick(True, False, None), "antialias": d.pick(True, False)} if mode == "bilinear" else {}
     n, c, h, w = d.integer(1, 2), d.size(), d.integer(2, 8), d.integer(2, 8)
     return (d.floats((n, c, h, w)),), {**size, "mode": mode, **more}
 

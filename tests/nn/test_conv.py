@@ -112,6 +112,23 @@ def test_padding_modes(mode: str, padding: Any) -> None:
         assert layer(x).shape == (2, 3, 3, 4)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_negative_padding_takes_pixels_away(mode: str) -> None:
+    x = images(2, 2, 6, 7)
+    for padding in (-1, ((-1, 2), (0, -3))):
+        layer = nn.Conv2d(2, 3, 2, padding=padding, padding_mode=mode, dtype=np.float64)
+        top, bottom, left, right = layer.pads((6, 7))
+        cut = x.data[:, :, max(-top, 0) : 6 - max(-bottom, 0), max(-left, 0) : 7 - max(-right, 0)]
+        rest = ((0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
+        padded = nnet.tensor(np.pad(cut, rest, _NUMPY_MODES[mode]))
+        np.testing.assert_allclose(layer(x).data, F.conv2d(padded, layer.weight, layer.bias).data, rtol=1e-12)
+    line = nn.Conv1d(2, 3, 2, padding=-1, padding_mode=mode, dtype=np.float64)
+    row = images(2, 2, 7)
+    np.testing.assert_allclose(
+        line(row).data, F.conv1d(row[..., 1:-1], line.weight, line.bias).data, rtol=1e-12
+    )
+
+
 def test_linear() -> None:
     layer = nn.Linear(3, 2, dtype=np.float64)
     assert repr(layer) == "Linear(in_features=3, out_features=2, bias=True)"

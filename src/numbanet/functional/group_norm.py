@@ -10,6 +10,7 @@ import numpy as np
 from numbanet import ops
 from numbanet.functional.norm import batch_norm
 from numbanet.ops.group_norm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
+from numbanet.problem.base import float_array
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
 
@@ -112,8 +113,9 @@ def instance_norm(
     input : Tensor
         Shape (N, C, ...).
     running_mean, running_var : Tensor, optional
-        Shape (C,). Where `use_input_stats` is False they are the statistics; else they follow the means over the batch
-        of each sample's mean and unbiased variance: ``running = (1 - momentum) * running + momentum * batch``.
+        Shape (C,), float32 or float64. Where `use_input_stats` is False they are the statistics; else they follow the
+        means over the batch of each sample's mean and unbiased variance:
+        ``running = (1 - momentum) * running + momentum * batch``.
     weight, bias : Tensor, optional
         Shape (C,); 1 and 0 if None.
     use_input_stats : bool
@@ -135,12 +137,13 @@ def instance_norm(
     if not use_input_stats:
         if running_mean is None or running_var is None:
             raise ValueError("running_mean and running_var must be given when use_input_stats is False")
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        fixed = _like(input, "running_mean", running_mean), _like(input, "running_var", running_var)
+        return batch_norm(input, *fixed, weight, bias, False, momentum, eps)
     count = math.prod(shape[2:])
     if count == 1:
         raise ValueError(f"input: expected more than 1 spatial element when training, got shape {shape}")
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
-        if statistic is not None and values(name, statistic).shape != (shape[1],):
+        if statistic is not None and float_array(name, values(name, statistic)).shape != (shape[1],):
             raise ValueError(f"{name} must have shape ({shape[1]},), one number a channel, got {statistic.shape}")
     y, mean, variance = _group_norm(input, max(1, shape[1]), weight, bias, eps)
     if shape[0] and count:
@@ -151,8 +154,15 @@ def instance_norm(
     return y
 
 
+def _like(input: Tensor, name: str, statistic: Tensor) -> Tensor:
+    """Return a running statistic in the dtype of the input."""
+    float_array(name, values(name, statistic))
+    return statistic.to(dtype=input.dtype)
+
+
 def _follow(running: Tensor, statistic: np.ndarray, momentum: float) -> None:
     """Move a running average towards the mean over the batch."""
-    step = ops.mul(ops.sub(ops.mean(statistic, 0), running.data), momentum)
+    average = ops.mean(statistic, 0).astype(running.dtype, copy=False)
+    step = ops.mul(ops.sub(average, running.data), momentum)
     running.data[...] = ops.add(running.data, step)
     running.bump_version()

@@ -30,7 +30,6 @@ def interpolate(
     mode : {"nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area"}
     align_corners, recompute_scale_factor : bool, optional
     antialias : bool
-        Must be False.
 
     Returns
     -------
@@ -38,6 +37,6 @@ def interpolate(
         Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q).
     """
     shape = values("input", input).shape
-    options = (size, scale_factor, mode, align_corners, recompute_scale_factor)
-    y = ops.interpolate(input.data, *options, antialias)
+    options = (size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+    y = ops.interpolate(input.data, *options)
     return record(y, (input,), lambda grad: (ops.interpolate_backward(grad, shape, *options),))

@@ -37,6 +37,7 @@ class Conv2d(Module):
     bias : bool
         Whether to add a learned number to each out-channel.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        Where it is not ``"zeros"``, a negative padding takes pixels away.
     device : {"auto", "cpu", "cuda"}, optional
     dtype : dtype, optional
         float32 (default) or float64.
@@ -105,7 +106,8 @@ class Conv2d(Module):
     def pads(self, size: tuple[int, ...]) -> tuple[int, int, int, int]:
         """Return the top, bottom, left and right pads of images of one height and width."""
         rows, columns = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
-        return resolve_padding(self.padding, (size[0], size[1]), (rows, columns), self.stride)
+        least = 0 if self.padding_mode == "zeros" else None
+        return resolve_padding(self.padding, (size[0], size[1]), (rows, columns), self.stride, least)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of a batch of images, or of one."""

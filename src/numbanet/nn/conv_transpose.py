@@ -63,7 +63,7 @@ class Conv1d(Module):
         self.stride = (integer("stride", single("stride", stride), 1),)
         self.dilation = (integer("dilation", single("dilation", dilation), 1),)
         self.padding_mode = choice("padding_mode", padding_mode, _MODES)
-        self.padding = padding if isinstance(padding, str) else (integer("padding", single("padding", padding), 0),)
+        self.padding = padding if isinstance(padding, str) else (integer("padding", single("padding", padding)),)
         self.pads(1)  # checks the words
         dtype, cg = float_dtype(dtype, device), self.in_channels // self.groups
         weight = np.empty((self.out_channels, self.kernel_size[0], cg), dtype)
@@ -79,7 +79,8 @@ class Conv1d(Module):
         """Return the pads before and after sequences of one length."""
         words = self.padding if isinstance(self.padding, str) else (0, self.padding[0])
         span = self.dilation[0] * (self.kernel_size[0] - 1) + 1
-        return resolve_padding(words, (1, length), (1, span), (1, self.stride[0]))[2:]
+        least = 0 if self.padding_mode == "zeros" else None
+        return resolve_padding(words, (1, length), (1, span), (1, self.stride[0]), least)[2:]
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of a batch of sequences, or of one."""

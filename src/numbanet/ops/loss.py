@@ -89,7 +89,8 @@ def cross_entropy_with_state(
         target = _class_rows(given)
     else:
         target = check.class_indices(target, x.shape, index)
-    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype), x), _class_rows(x)
+    images = x.ndim > 2 and not probabilities
+    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, images), x), _class_rows(x)
     fields: dict[str, Any] = {
         "dtype": dtype_name(x.dtype),
         "rows": rows.shape[0],
@@ -177,7 +178,7 @@ def nll_loss_with_state(
     row_shape, classes = check.row_shape(x.shape)
     index = check.ignored(ignore_index)
     labels = check.class_indices(target, x.shape, index)
-    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype), x), _class_rows(x)
+    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, x.ndim > 2), x), _class_rows(x)
     fields: dict[str, Any] = {
         "dtype": dtype_name(x.dtype),
         "rows": rows.shape[0],

@@ -11,7 +11,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.pool import adaptive_avg_pool2d, adaptive_avg_pool2d_backward
 from numbanet.ops.shape import channels_last, reshape
-from numbanet.problem.base import float_array, same_dtype, sizes
+from numbanet.problem.base import array, float_array, same_dtype, sizes
 from numbanet.problem.resample import ResampleProblem, Resizing, resizing
 
 
@@ -58,7 +58,7 @@ def _back(images: np.ndarray, shape: tuple[int, ...], depth: bool) -> np.ndarray
     return reshape(images, (n, d, c, h, w)).transpose(0, 2, 1, 3, 4)
 
 
-def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, align_corners: bool) -> np.ndarray:
+def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, how: Resizing) -> np.ndarray:
     n, c = images.shape[:2]
     forward = which == "forward"
     if mode == "area":
@@ -67,11 +67,22 @@ def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, align_corn
         return adaptive_avg_pool2d_backward(images, (n, c, *stage.source))
     mode = "bilinear" if mode in ("linear", "trilinear") else mode
     dtype = same_dtype(input=images)
-    problem = ResampleProblem(which, dtype, n, *stage.source, c, *stage.target, mode, align_corners, stage.scales)
+    problem = ResampleProblem(
+        which, dtype, n, *stage.source, c, *stage.target, mode, how.align_corners, stage.scales, how.antialias
+    )  # fmt: skip
     out = memory.empty((n, *(stage.target if forward else stage.source), c), dtype, images)
     if out.size:
         dispatch.run(problem, (channels_last(images),), (out,))
     return out.transpose(0, 3, 1, 2)
+
+
+def _resized_bytes(x: np.ndarray, how: Resizing, mode: str) -> np.ndarray:
+    """Return images of uint8: first across, then down, with each result rounded to uint8, as torch."""
+    (height, width), (p, q), (down, across) = x.shape[2:], how.sizes, how.scales
+    for stage in (Stage((height, width), (height, q), (1.0, across)), Stage((height, q), (p, q), (down, 1.0))):
+        moved = _resized("forward", x.astype(np.float32), stage, mode, how)
+        x = np.clip(np.floor(moved + np.float32(0.5)), 0, 255).astype(np.uint8)
+    return x
 
 
 def interpolate(
@@ -88,7 +99,8 @@ def interpolate(
     Parameters
     ----------
     x : numpy.ndarray
-        Shape (N, C, W), (N, C, H, W) or (N, C, D, H, W), any strides; float32 or float64.
+        Shape (N, C, W), (N, C, H, W) or (N, C, D, H, W), any strides; float32 or float64. Or, on the CPU, uint8, with
+        the modes that begin with "nearest", and for images "bilinear" and "bicubic".
     size : int or tuple of int, optional
         Of the result, one number for each axis or for all.
     scale_factor : float or tuple of float, optional
@@ -102,12 +114,14 @@ def interpolate(
     recompute_scale_factor : bool, optional
         Compute with the quotient of the rounded sizes instead of `scale_factor`.
     antialias : bool
-        Must be False.
+        With ``"bilinear"`` and ``"bicubic"``: widen the kernel to the size of a pixel of the result where the result is
+        the smaller, so that each pixel of the input counts; the cubic kernel then has a = -0.5.
 
     Returns
     -------
     numpy.ndarray
-        Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q).
+        Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q). Of uint8 for uint8: rounded after the step across and after
+        the step down. (PyTorch computes these with weights of 16 bits; one pixel in 50 or so differs by 1.)
 
     Raises
     ------
@@ -118,11 +132,18 @@ def interpolate(
     ----------
     Keys, "Cubic convolution interpolation for digital image processing", IEEE Trans. ASSP 29, 1981.
     """
-    x = float_array("input", x)
+    x = array("input", x)
     how = resizing(x.shape, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+    if x.dtype == np.uint8 and isinstance(x, np.ndarray):
+        if mode.startswith("nearest"):  # float32 holds every byte
+            chosen = interpolate(x.astype(np.float32), size, scale_factor, mode, None, recompute_scale_factor)
+            return chosen.astype(np.uint8)
+        if mode in ("bilinear", "bicubic"):
+            return _resized_bytes(x, how, mode)
+    x = float_array("input", x)
     shape = x.shape
     for depth, stage in enumerate(_stages(shape, how)):
-        moved = _resized("forward", _images(x, bool(depth)), stage, mode, how.align_corners)
+        moved = _resized("forward", _images(x, bool(depth)), stage, mode, how)
         shape = (*shape[:3], *how.sizes[1:]) if len(shape) == 5 and not depth else (*shape[:2], *how.sizes)
         x = _back(moved, shape, bool(depth))
     return x
@@ -136,6 +157,7 @@ def interpolate_backward(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> np.ndarray:
     """Return the gradient of `interpolate` with respect to its input, of shape `input_shape`.
 
@@ -145,11 +167,11 @@ def interpolate_backward(
         If the arguments do not fit each other.
     """
     grad, shape = float_array("grad", grad), sizes("input_shape", input_shape)
-    how = resizing(shape, size, scale_factor, mode, align_corners, recompute_scale_factor)
+    how = resizing(shape, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
     if grad.shape != (*shape[:2], *how.sizes):
         raise ValueError(f"grad must have the result's shape {(*shape[:2], *how.sizes)}, got {grad.shape}")
     stages = _stages(shape, how)
     for depth, stage in reversed(list(enumerate(stages))):
-        moved = _resized("backward_input", _images(grad, bool(depth)), stage, mode, how.align_corners)
+        moved = _resized("backward_input", _images(grad, bool(depth)), stage, mode, how)
         grad = _back(moved, (*shape[:3], *how.sizes[1:]) if depth else shape, bool(depth))
     return grad

@@ -122,7 +122,7 @@ def _same_upper(size: int, effective: int, stride: int) -> tuple[int, int]:
 
 
 def resolve_padding(
-    padding: Any, size: tuple[int, int], effective: tuple[int, int], stride: tuple[int, int]
+    padding: Any, size: tuple[int, int], effective: tuple[int, int], stride: tuple[int, int], least: int | None = 0
 ) -> tuple[int, int, int, int]:
     """Return the pads (top, bottom, left, right).
 
@@ -136,11 +136,13 @@ def resolve_padding(
     effective : (int, int)
         Height and width that the dilated filter spans.
     stride : (int, int)
+    least : int, optional
+        The smallest number that `padding` may hold; None: any, as negative ones take pixels away.
 
     Raises
     ------
     TypeError, ValueError
-        If it is none of these, negative, or ``"same"`` with a stride above 1.
+        If it is none of these, below `least`, or ``"same"`` with a stride above 1.
     """
     if isinstance(padding, str):
         choice("padding", padding, ("valid", "same", "same_upper"))
@@ -153,10 +155,10 @@ def resolve_padding(
         left, right = rule(size[1], effective[1], stride[1])
         return top, bottom, left, right
     if isinstance(padding, (tuple, list)) and len(padding) == 2 and isinstance(padding[0], (tuple, list)):
-        top, bottom = pair("padding", padding[0], 0)
-        left, right = pair("padding", padding[1], 0)
+        top, bottom = pair("padding", padding[0], least)
+        left, right = pair("padding", padding[1], least)
         return top, bottom, left, right
-    vertical, horizontal = pair("padding", padding, 0)
+    vertical, horizontal = pair("padding", padding, least)
     return vertical, vertical, horizontal, horizontal
 
 

@@ -144,8 +144,8 @@ def _ones(count: int, dtype: np.dtype) -> np.ndarray:
     return ones
 
 
-def class_weight(weight: Any, classes: int, dtype: np.dtype) -> np.ndarray:
-    """Return the weights of the classes as a contiguous array; ones if None.
+def class_weight(weight: Any, classes: int, dtype: np.dtype, images: bool = False) -> np.ndarray:
+    """Return the weights of the classes as a contiguous array; ones if None. For images any shape will do, as in torch.
 
     Raises
     ------
@@ -157,9 +157,9 @@ def class_weight(weight: Any, classes: int, dtype: np.dtype) -> np.ndarray:
     array: Any = as_array(weight)
     if array.dtype != dtype:
         raise TypeError(f"weight must have the dtype {dtype} of the input, got {array.dtype}")
-    if array.shape != (classes,):
+    if array.shape != (classes,) and not (images and array.size == classes):
         raise ValueError(f"weight must have shape ({classes},), one for each class, got {array.shape}")
-    return array if array.flags.c_contiguous else array.copy("C")
+    return (array if array.flags.c_contiguous else array.copy("C")).reshape(classes)
 
 
 def smoothing(label_smoothing: Any) -> float:

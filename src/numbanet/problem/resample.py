@@ -18,7 +18,8 @@ _DIMENSIONS = {
 }  # fmt: skip
 MODES = tuple(_DIMENSIONS)
 _LARGEST = 2.0**40  # beyond it no result has a place in memory
-_CUBIC = -0.75  # the derivative of the kernel at 1, torch's choice (Keys, 1981, has -0.5)
+# The derivative of the cubic kernel at 1, torch's choices (Keys, 1981, has -0.5): plain, and with antialias.
+_CUBIC, _WIDE_CUBIC = -0.75, -0.5
 
 
 class Table(NamedTuple):
@@ -42,6 +43,8 @@ class ResampleProblem(Problem):
         Whether the centres of the corner pixels stay where they are, or the outer borders of the image.
     scales : tuple of (float or None)
         Size of a pixel of y in pixels of x, down and across; None for the quotient of the sizes.
+    antialias : bool
+        Whether the kernel becomes as wide as the pixels of y, where they are wider than those of x.
     """
 
     operation: ClassVar[str] = "resample"
@@ -54,12 +57,14 @@ class ResampleProblem(Problem):
     mode: str
     align_corners: bool
     scales: tuple[float | None, float | None]
+    antialias: bool = False
 
     @property
     def tables(self) -> tuple[Table, Table]:
         """What the rows and columns of y (backward: of the gradient of x) sum."""
-        rows = axis_table(self.h, self.p, self.mode, self.align_corners, self.scales[0])
-        columns = axis_table(self.w, self.q, self.mode, self.align_corners, self.scales[1])
+        table = wide_table if self.antialias else axis_table
+        rows = table(self.h, self.p, self.mode, self.align_corners, self.scales[0])
+        columns = table(self.w, self.q, self.mode, self.align_corners, self.scales[1])
         if self.which == "forward":
             return rows, columns
         return transposed(rows, self.h), transposed(columns, self.w)
@@ -90,17 +95,34 @@ def axis_table(size: int, count: int, mode: str, align_corners: bool, scale: flo
         first = np.floor(source).astype(np.int64)
         t = source - first
         index = np.clip(first[:, None] + np.arange(-1, 3), 0, size - 1)
-        weight = np.stack([_far(t + 1), _near(t), _near(1 - t), _far(2 - t)], 1)
+        weight = _cubic(np.stack([t + 1, t, 1 - t, 2 - t], 1), _CUBIC)
     taps = index.shape[1]
     return Table(np.arange(0, taps * count + 1, taps), index.reshape(-1), weight.reshape(-1))
 
 
-def _near(d: np.ndarray) -> np.ndarray:
-    return ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1
+@lru_cache(maxsize=1024)
+def wide_table(size: int, count: int, mode: str, align_corners: bool, scale: float | None) -> Table:
+    """Return the table of an axis with antialias: the kernel spans pixels of the output where these are the wider."""
+    if align_corners:
+        step = (size - 1) / (count - 1) if count > 1 else 0.0
+    else:
+        step = size / count if scale is None else scale
+    width = max(step, 1.0)
+    reach = width * (1 if mode == "bilinear" else 2)
+    centre = step * (np.arange(count) + 0.5)
+    first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    taps = np.minimum((centre + reach + 0.5).astype(np.int64), size) - first
+    starts = np.concatenate([[0], np.cumsum(taps)])
+    sources = np.arange(starts[-1]) - np.repeat(starts[:-1] - first, taps)
+    distance = np.abs(sources + 0.5 - np.repeat(centre, taps)) / width
+    weight = np.maximum(1 - distance, 0) if mode == "bilinear" else _cubic(distance, _WIDE_CUBIC)
+    return Table(starts, sources, weight / np.repeat(np.add.reduceat(weight, starts[:-1]), taps))
 
 
-def _far(d: np.ndarray) -> np.ndarray:
-    return ((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC
+def _cubic(d: np.ndarray, a: float) -> np.ndarray:
+    """Return the cubic kernel of Keys at distances d >= 0; a is its derivative at 1."""
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    return np.where(d < 1, near, np.where(d < 2, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a, 0))
 
 
 def transposed(table: Table, size: int) -> Table:
@@ -125,11 +147,12 @@ def _pair(name: str, value: Any, axes: int, kinds: tuple[type, ...]) -> tuple[An
 
 @dataclass(frozen=True)
 class Resizing:
-    """What the arguments of `interpolate` mean: the new sizes, the scales to compute with, and the flag."""
+    """What the arguments of `interpolate` mean: the new sizes, the scales to compute with, and the flags."""
 
     sizes: tuple[int, ...]
     scales: tuple[float | None, ...]
     align_corners: bool
+    antialias: bool
 
 
 def resizing(
@@ -150,11 +173,11 @@ def resizing(
     """
     axes = len(shape) - 2
     choice("mode", mode, MODES)
-    if antialias:
-        raise ValueError(f"antialias must be False, got {antialias!r}: blur the input first, or use mode='area'")
     if len(shape) not in _DIMENSIONS[mode]:
         words = " or ".join(map(str, _DIMENSIONS[mode]))
         raise ValueError(f"input must have {words} dimensions with mode={mode!r}, got shape {tuple(shape)}")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"antialias must be False unless mode is 'bilinear' or 'bicubic', got mode={mode!r}")
     if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
         raise ValueError(f"align_corners must be None with mode={mode!r}, got {align_corners!r}")
     if (size is None) == (scale_factor is None):
@@ -173,4 +196,4 @@ def resizing(
             scales = tuple(1 / float(f) if f > 0 else None for f in factors)
     if min(*sizes, *shape[1:]) < 1:
         raise ValueError(f"input and result must have channels and pixels, got {tuple(shape)} to {sizes}")
-    return Resizing(sizes, scales, bool(align_corners))
+    return Resizing(sizes, scales, bool(align_corners), bool(antialias))
