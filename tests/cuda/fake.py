@@ -13,13 +13,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from cuda.bindings import driver as real
 
 from numbanet.cuda.compile import Capability
+from numbanet.cuda.tensor_map import Box, Pixels, TensorMap
 from numbanet.device_array import DeviceArray, Memory
 from tests.cuda.ptx.executor import interpret, program
 from tests.cuda.ptx.machine import DTYPES
+from tests.cuda.ptx.tensor import refusal
 
 OUT_OF_MEMORY = 2
+_MAP = 0x7E4508AA9  # the first of a map's 16 words here; the second is its number
+_ELEMENTS = {
+    real.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT16: "uint16",
+    real.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_TFLOAT32: "tf32",
+}
+_LAYOUT = (
+    real.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE, real.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+    real.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+    real.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+)  # fmt: skip
 
 
 class FakeDriver:
@@ -32,6 +45,12 @@ class FakeDriver:
         self.attributes: dict[str, int] = {}
         self._handles = itertools.count(77)
         self.meanwhile: Callable[[], None] = lambda: None  # what another thread does while a graph is built
+        self.maps: list[tuple[int, Box | Pixels]] = []
+        for name in (
+            "cuuint32_t", "cuuint64_t", "CUtensorMapDataType", "CUtensorMapInterleave", "CUtensorMapSwizzle",
+            "CUtensorMapL2promotion", "CUtensorMapFloatOOBfill",
+        ):  # fmt: skip
+            setattr(self, name, getattr(real, name))
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
         self.CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal")
         self.core = SimpleNamespace(
@@ -52,7 +71,8 @@ class FakeDriver:
         assert stream.handle == 77
         if size + sum(block.nbytes for block in self.blocks.values()) > self.total:
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
-        block = np.full(size, 0xFB, np.uint8)
+        room = np.full(size + 256, 0xFB, np.uint8)
+        block = room[-room.ctypes.data % 256 :][:size]  # aligned as on a GPU
         self.blocks[block.ctypes.data] = block
         self.calls.append(f"allocate {size}")
         return _Buffer(self, block.ctypes.data)
@@ -113,6 +133,27 @@ class FakeDriver:
         np.frombuffer((ctypes.c_uint8 * size).from_address(target), np.uint8)[:] = self._view(source, size)
         return (0,)
 
+    def cuTensorMapEncodeTiled(self, *arguments: Any) -> tuple[Any, ...]:
+        _accepted(real.cuTensorMapEncodeTiled, arguments)
+        kind, rank, address, sizes, strides, box, steps, *layout = arguments
+        assert (rank, *map(int, steps), *layout) == (3, 1, 1, 1, *_LAYOUT)
+        return self._map(address, Box(_ELEMENTS[kind], _ints(sizes), _ints(strides), _ints(box)))
+
+    def cuTensorMapEncodeIm2col(self, *arguments: Any) -> tuple[Any, ...]:
+        _accepted(real.cuTensorMapEncodeIm2col, arguments)
+        kind, rank, address, sizes, strides, lower, upper, channels, pixels, steps, *layout = arguments
+        form = Pixels(_ELEMENTS[kind], _ints(sizes), _ints(lower), _ints(upper), _ints(steps)[1:3], pixels)
+        assert (rank, int(steps[0]), int(steps[3]), *layout) == (4, 1, 1, *_LAYOUT)
+        assert (_ints(strides), channels) == (form.strides, {"uint16": 64, "tf32": 32}[form.element])
+        return self._map(address, form)
+
+    def _map(self, address: int, form: Box | Pixels) -> tuple[Any, ...]:
+        self.calls.append("map")
+        if refusal(form, address) is not None:
+            return 1, None
+        self.maps.append((address, form))
+        return 0, SimpleNamespace(opaque=[real.cuuint64_t(_MAP), real.cuuint64_t(len(self.maps) - 1)] + [0] * 14)
+
     def cuLaunchKernel(
         self, handle: Any, x: int, y: int, z: int, bx: int, by: int, bz: int, shared: int, stream: int, places: int,
         extra: int,
@@ -146,7 +187,23 @@ class FakeDriver:
         if start is None:
             return value
         block = self.blocks[start]
+        words = block[value - start :][:128]
+        if len(words) == 128 and value % 64 == 0 and words.view(np.uint64)[0] == _MAP:
+            address, form = self.maps[words.view(np.uint64)[1]]
+            return TensorMap(self._array(address), form)
         return DeviceArray(Memory(start, block.nbytes, block), value, (1,), (1,), np.dtype(np.uint8))
+
+
+def _ints(values: Any) -> tuple[Any, ...]:
+    return tuple(map(int, values))
+
+
+def _accepted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Let the real binding look at the arguments' types; where there is a driver, it is left alone after that."""
+    try:
+        function(*arguments)
+    except RuntimeError as error:
+        assert "driver" in str(error), error
 
 
 class _Buffer:

@@ -21,10 +21,12 @@ import numpy as np
 from numbanet import settings
 from numbanet.cuda.launch import Grid, Launch
 from numbanet.cuda.memory import Kept, Pool
+from numbanet.cuda.tensor_map import Box, Pixels, TensorMap, encode
 from numbanet.device_array import DeviceArray, contiguous_in
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
 _NO_TIMES = 2  # CU_EVENT_DISABLE_TIMING: the event only orders
+_MAPS = 4096  # of tensors that are kept: a training step has a few for each layer
 _SLOT = 8  # bytes that every argument gets
 _FORMATS = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d", "uint16": "H6x"}  # of scalars
 
@@ -84,6 +86,7 @@ class Gpu:
         self.pool = Pool(self)
         self._kernels: dict[tuple[Any, str], _Loaded] = {}
         self._constants = Kept()
+        self._map = lru_cache(maxsize=_MAPS)(self._encode)
 
     def _enter(self) -> None:
         """Make this the thread's GPU, as the driver wants it."""
@@ -162,7 +165,9 @@ class Gpu:
         return graph
 
     def _on_device(self, argument: Any) -> Any:
-        return self._small(argument) if isinstance(argument, np.ndarray) else argument
+        if isinstance(argument, np.ndarray):
+            return self._small(argument)
+        return self.encoded(argument) if type(argument) is TensorMap else argument
 
     def _failed(self, kernel: Any, grid: Grid, status: Any) -> None:
         try:
@@ -233,6 +238,14 @@ class Gpu:
         """Return a copy of a few numbers, made once for each content."""
         return self.constant(_interned(values.tobytes(), values.shape, values.dtype))
 
+    def encoded(self, tensor: TensorMap) -> DeviceArray:
+        """Return the map of a tensor, made once for each address and form."""
+        return self._map(_address(self, tensor.array), tensor.form)
+
+    def _encode(self, address: int, form: Box | Pixels) -> DeviceArray:
+        result = encode(self._driver, address, form)
+        return self._small(np.array([int(word) for word in self._check(result).opaque], np.uint64))
+
     def address(self, array: Any) -> int:
         """Return where the first element of an array lies on the GPU."""
         return _address(self, array)
@@ -271,6 +284,8 @@ class Gpu:
 def _address(gpu: Gpu, array: Any) -> int:
     if type(array) is DeviceArray:
         return array.pointer
+    if type(array) is TensorMap:
+        return gpu.encoded(array).pointer
     return 0 if array is None else gpu._small(array).pointer
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from numbanet import memory
+from numbanet.cuda.tensor_map import TensorMap
 from numbanet.device_array import DeviceArray
 from numbanet.locks import new_lock
 
@@ -130,7 +131,8 @@ def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype:
         Blocks along x, y and z (missing ones are 1). An empty grid runs nothing.
     arguments : sequence
         One for each parameter of the kernel, in its order: a number for a scalar; for a pointer a device array (its
-        first element), a small NumPy array (read-only parameters, such as coefficients), or None (a null pointer).
+        first element), a small NumPy array (read-only parameters, such as coefficients), a `TensorMap`, or None (a null
+        pointer).
     dtype : {"float32", "float64", "bfloat16", "float16"}
         What the kernel's ``T`` stands for.
     """
@@ -141,9 +143,15 @@ def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype:
         return
     recorded = _recording.get()
     if recorded is not None:
-        kept = tuple([memory.pinned(a) if type(a) is DeviceArray else a for a in arguments])
-        recorded.append((kernel, (x, y, z), kept, dtype))
+        recorded.append((kernel, (x, y, z), tuple(map(_kept, arguments)), dtype))
     current().run(kernel, (x, y, z), arguments, dtype)
+
+
+def _kept(argument: Any) -> Any:
+    """Return an argument that keeps its memory, but not from being used again by what follows in a recording."""
+    if type(argument) is DeviceArray:
+        return memory.pinned(argument)
+    return TensorMap(memory.pinned(argument.array), argument.form) if type(argument) is TensorMap else argument
 
 
 def empty(shape: tuple[int, ...], dtype: str) -> Any:

@@ -49,6 +49,8 @@ class Kind:
     ----------
     name : str
         "bf16" or "tf32".
+    product : str
+        What PTX calls it.
     stored : str
         The dtype of operands in memory.
     lanes : int
@@ -58,12 +60,13 @@ class Kind:
     """
 
     name: str
+    product: str
     stored: str
     lanes: int
     depth: int
 
 
-KINDS = {"bf16": Kind("bf16", "uint16", 8, 32), "tf32": Kind("tf32", "float32", 4, 16)}
+KINDS = {"bf16": Kind("bf16", "bf16", "uint16", 8, 32), "tf32": Kind("tf32", "tf32", "float32", 4, 16)}
 
 
 @dataclass(frozen=True, eq=False)

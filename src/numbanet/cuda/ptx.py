@@ -1,8 +1,9 @@
 """One function for each PTX instruction that kernels use and that Python has no word for.
 
-No kernel contains assembly text: this file is all that a port to another compiler has to rewrite. The instructions are
-described in NVIDIA's "Parallel Thread Execution ISA"; the section of each is given. A *shared address* is a 32-bit
-offset into the block's shared memory, as `shared_address` returns it. Indices count elements and may not be negative.
+No kernel contains assembly text: this file, and `numbanet.cuda.ptx_sm90a` with the instructions that only one chip has,
+are all that a port to another compiler has to rewrite. The instructions are described in NVIDIA's "Parallel Thread
+Execution ISA"; the section of each is given. A *shared address* is a 32-bit offset into the block's shared memory, as
+`shared_address` returns it. Indices count elements and may not be negative.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _F32 = ir.FloatType()
 _VOID = ir.VoidType()
 
 
-def _asm(builder: ir.IRBuilder, result: ir.Type, text: str, constraints: str, args: Sequence[ir.Value],
-         effect: bool = True) -> ir.Value:  # fmt: skip
+def assembly(builder: ir.IRBuilder, result: ir.Type, text: str, constraints: str, args: Sequence[ir.Value],
+             effect: bool = True) -> ir.Value:  # fmt: skip
+    """Call a piece of assembly; `effect` keeps it where it stands, and where its result is not used."""
     kind = ir.FunctionType(result, [a.type for a in args])
     return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effect), list(args))
 
@@ -168,47 +170,44 @@ store2, store4 = _vector_store(2), _vector_store(4)
 # Asynchronous copies from global to shared memory (9.7.9.25.3 cp.async) -----------------------------------------------
 
 
-def _async_copy(size: int, cache: str) -> Callable:
-    def copy(typingctx, target, source, index, count):
-        def codegen(context, builder, sig, args):
-            target, source, index, count = args
-            at = _address(context, builder, sig.args[1], source, index)
-            at = builder.addrspacecast(builder.bitcast(at, _I8.as_pointer()), _I8.as_pointer(1))
-            text = f"cp.async.{cache}.shared.global [$0], [$1], {size}, $2;"
-            _asm(builder, _VOID, text, "r,l,r,~{memory}", [target, builder.ptrtoint(at, _I64), count])
-            return context.get_dummy_value()
-
-        return types.void(types.int32, source, index, types.int32), codegen
-
-    copy.__name__ = f"copy_async{size}"
-    copy.__doc__ = f"""Start to copy {size} bytes from an element of global memory to a shared address.
+@intrinsic
+def copy_async16(typingctx, target, source, index, count):
+    """Start to copy 16 bytes from an element of global memory to a shared address.
 
     Only the first `count` bytes are read, the rest becomes zero; with 0 nothing is read, and the index may be any.
     """
-    return intrinsic(copy)
+
+    def codegen(context, builder, sig, args):
+        target, source, index, count = args
+        at = _address(context, builder, sig.args[1], source, index)
+        at = builder.addrspacecast(builder.bitcast(at, _I8.as_pointer()), _I8.as_pointer(1))
+        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        assembly(builder, _VOID, text, "r,l,r,~{memory}", [target, builder.ptrtoint(at, _I64), count])
+        return context.get_dummy_value()
+
+    return types.void(types.int32, source, index, types.int32), codegen
 
 
-copy_async16, copy_async4 = _async_copy(16, "cg"), _async_copy(4, "ca")
+def statement(name: str, text: str, doc: str) -> Callable:
+    """Make the function of an instruction that takes no register and returns nothing."""
 
-
-def _statement(name: str, text: str, doc: str) -> Callable:
-    def statement(typingctx):
+    def emit(typingctx):
         def codegen(context, builder, sig, args):
-            _asm(builder, _VOID, text, "~{memory}", [])
+            assembly(builder, _VOID, text, "~{memory}", [])
             return context.get_dummy_value()
 
         return types.void(), codegen
 
-    statement.__name__, statement.__doc__ = name, doc
-    return intrinsic(statement)
+    emit.__name__, emit.__doc__ = name, doc
+    return intrinsic(emit)
 
 
-copy_commit = _statement("copy_commit", "cp.async.commit_group;", "Close the group of copies that were started.")
+copy_commit = statement("copy_commit", "cp.async.commit_group;", "Close the group of copies that were started.")
 
 
 def copy_wait(pending: int) -> Callable:
     """Make the function that waits until at most `pending` groups of this thread's copies are under way."""
-    return _statement(f"copy_wait{pending}", f"cp.async.wait_group {pending};", f"Wait for all but {pending} groups.")
+    return statement(f"copy_wait{pending}", f"cp.async.wait_group {pending};", f"Wait for all but {pending} groups.")
 
 
 # Matrix fragments (9.7.15.5.15 ldmatrix, 9.7.15.5.14 mma) -------------------------------------------------------------
@@ -220,7 +219,7 @@ def _load_matrices(transposed: bool) -> Callable:
     def load(typingctx, address):
         def codegen(context, builder, sig, args):
             text = f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16 {{$0, $1, $2, $3}}, [$4];"
-            struct = _asm(builder, ir.LiteralStructType([_I32] * 4), text, "=r,=r,=r,=r,r,~{memory}", args)
+            struct = assembly(builder, ir.LiteralStructType([_I32] * 4), text, "=r,=r,=r,=r,r,~{memory}", args)
             return _tuple_of(context, builder, sig.return_type, _fields(builder, struct, 4))
 
         return types.UniTuple(types.uint32, 4)(types.int32), codegen
@@ -249,7 +248,7 @@ def _multiply_accumulate(kind: str, depth: int) -> Callable:
                 f"{instruction} {{$0, $1, $2, $3}}, {{$4, $5, $6, $7}}, {{$8, $9}}, {{$10, $11, $12, $13}};"
             )
             constraints = ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4)
-            struct = _asm(builder, ir.LiteralStructType([_F32] * 4), text, constraints, values, effect=False)
+            struct = assembly(builder, ir.LiteralStructType([_F32] * 4), text, constraints, values, effect=False)
             return _tuple_of(context, builder, sig.return_type, _fields(builder, struct, 4))
 
         return accumulator(four, two, accumulator), codegen
@@ -267,67 +266,6 @@ multiply_bf16 = _multiply_accumulate("bf16", 16)
 multiply_f16 = _multiply_accumulate("f16", 16)
 
 
-# Products of warpgroups, sm_90a only (9.7.16 wgmma) -------------------------------------------------------------------
-
-wgmma_fence = _statement(
-    "wgmma_fence", "wgmma.fence.sync.aligned;", "Order what was done to registers before the products that follow."
-)
-wgmma_commit = _statement(
-    "wgmma_commit", "wgmma.commit_group.sync.aligned;", "Close the group of products that were started."
-)
-fence_async = _statement(
-    "fence_async", "fence.proxy.async.shared::cta;",
-    "Let the asynchronous proxy, which reads a product's operands, see what this thread wrote to shared memory.",
-)  # fmt: skip
-
-
-def wgmma_wait(pending: int) -> Callable:
-    """Make the function that waits until at most `pending` groups of products are under way."""
-    return _statement(
-        f"wgmma_wait{pending}", f"wgmma.wait_group.sync.aligned {pending};", f"Wait for all but {pending} groups."
-    )
-
-
-def wgmma_bf16(columns: int, transposed_a: bool, transposed_b: bool) -> Callable:
-    """Make ``multiply(total, a, b)``: a warpgroup starts total += a b, where a is 64 x 16 and b 16 x `columns`.
-
-    Parameters
-    ----------
-    columns : int
-    transposed_a, transposed_b : bool
-        The operand lies in shared memory with neighbouring rows (of b: columns) side by side, not neighbours along the
-        reduction.
-
-    Notes
-    -----
-    `total` is a local array of columns / 2 float32, laid out as the PTX ISA says under "Register Fragments for
-    wgmma.mma_async.m64nNk16"; nothing may touch it until the product has been waited for. a and b are descriptors of
-    shared memory (uint64: "Matrix Descriptor Format").
-    """
-    count = columns // 2
-
-    def multiply(typingctx, total, a, b):
-        def codegen(context, builder, sig, args):
-            data = context.make_array(sig.args[0])(context, builder, args[0]).data
-            places = [builder.gep(data, [ir.Constant(_I32, i)]) for i in range(count)]
-            values = [builder.load(place) for place in places]
-            registers = ", ".join(f"${i}" for i in range(count))
-            text = (
-                f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16 {{{registers}}}, "
-                f"${2 * count}, ${2 * count + 1}, 1, 1, 1, {int(transposed_a)}, {int(transposed_b)};"
-            )
-            constraints = ",".join(["=f"] * count + [str(i) for i in range(count)] + ["l", "l"])
-            struct = _asm(builder, ir.LiteralStructType([_F32] * count), text, constraints, [*values, *args[1:]])
-            for place, value in zip(places, _fields(builder, struct, count)):
-                builder.store(value, place)
-            return context.get_dummy_value()
-
-        return types.void(total, types.uint64, types.uint64), codegen
-
-    multiply.__name__ = f"wgmma_m64n{columns}k16_bf16"
-    return intrinsic(multiply)
-
-
 # Conversions (9.7.9.21 cvt) and bits ----------------------------------------------------------------------------------
 
 
@@ -335,7 +273,7 @@ def _convert(name: str, text: str, constraints: str, result: Any, takes: Sequenc
     kinds = {types.uint32: _I32, types.uint16: _I16, types.float32: _F32}
 
     def codegen(context, builder, sig, args):
-        return _asm(builder, kinds[result], text, constraints, args, effect=False)
+        return assembly(builder, kinds[result], text, constraints, args, effect=False)
 
     def one(typingctx, x):
         return result(*takes), codegen
@@ -360,25 +298,6 @@ pack_f16 = _convert(
     "pack_f16", "cvt.rn.f16x2.f32 $0, $2, $1;", "=r,f,f", types.uint32, [types.float32, types.float32],
     "Round two numbers to float16; the first becomes the low half.",
 )  # fmt: skip
-round_bf16 = _convert(
-    "round_bf16", "cvt.rn.bf16.f32 $0, $1;", "=h,f", types.uint16, [types.float32], "Round to bfloat16.",
-)  # fmt: skip
-round_f16 = _convert(
-    "round_f16", "cvt.rn.f16.f32 $0, $1;", "=h,f", types.uint16, [types.float32], "Round to float16.",
-)  # fmt: skip
-widen_f16 = _convert(
-    "widen_f16", "cvt.f32.f16 $0, $1;", "=f,h", types.float32, [types.uint16], "Return a float16 as float32.",
-)  # fmt: skip
-
-
-@intrinsic
-def widen_bf16(typingctx, bits):
-    """Return a bfloat16 as float32."""
-
-    def codegen(context, builder, sig, args):
-        return builder.bitcast(builder.shl(builder.zext(args[0], _I32), ir.Constant(_I32, 16)), _F32)
-
-    return types.float32(types.uint16), codegen
 
 
 @intrinsic
@@ -412,11 +331,11 @@ def _shuffle(mode: str, clamp: int) -> Callable:
 
         def codegen(context, builder, sig, args):
             if x.bitwidth == 32:
-                bits = _asm(builder, _I32, text, "=r,r,r", [builder.bitcast(args[0], _I32), args[1]])
+                bits = assembly(builder, _I32, text, "=r,r,r", [builder.bitcast(args[0], _I32), args[1]])
                 return builder.bitcast(bits, args[0].type)
             bits, half = builder.bitcast(args[0], _I64), ir.Constant(_I64, 32)
             low, high = (
-                builder.zext(_asm(builder, _I32, text, "=r,r,r", [builder.trunc(part, _I32), args[1]]), _I64)
+                builder.zext(assembly(builder, _I32, text, "=r,r,r", [builder.trunc(part, _I32), args[1]]), _I64)
                 for part in (bits, builder.lshr(bits, half))
             )
             return builder.bitcast(builder.or_(low, builder.shl(high, half)), args[0].type)

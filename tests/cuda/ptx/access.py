@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.cuda.ptx import tensor
 from tests.cuda.ptx.instructions import elements, kind_of, modifiers, operation
 from tests.cuda.ptx.machine import DTYPES, Lanes, Machine
 from tests.cuda.ptx.memory import Fault
@@ -102,10 +103,14 @@ def _atomic(m: Machine, i: Instruction, lanes: Lanes) -> None:
 @operation("membar", "fence")
 def _fence(m: Machine, i: Instruction, lanes: Lanes) -> None:
     """One step runs a whole instruction: memory is in order, but for the asynchronous proxy. A fence is no barrier."""
-    if "proxy" in i.opcode:
-        if i.opcode != ("fence", "proxy", "async", "shared::cta"):
-            raise NotImplementedError(f"PTX opcode: {i.text}")
+    if i.opcode == ("fence", "proxy", "async", "shared::cta"):
         m.shared.fence(lanes)
+    elif i.opcode == ("fence", "mbarrier_init", "release", "cluster"):
+        tensor.fence_barriers(m, lanes)
+    elif i.opcode == ("fence", "proxy", "tensormap::generic", "acquire", "sys"):
+        tensor.fence_map(m, i, lanes)
+    elif "proxy" in i.opcode or "mbarrier_init" in i.opcode:
+        raise NotImplementedError(f"PTX opcode: {i.text}")
 
 
 @operation("trap")

@@ -12,8 +12,9 @@ import numpy as np
 from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.launch import Grid, Launch
 from numbanet.cuda.memory import Kept
+from numbanet.cuda.tensor_map import TensorMap
 from numbanet.device_array import DeviceArray, Memory, contiguous_in
-from tests.cuda.ptx import access, warp, warpgroup  # noqa: F401  (they register what their instructions do)
+from tests.cuda.ptx import access, barriers, tensor, warp, warpgroup  # noqa: F401  (they register instructions)
 from tests.cuda.ptx.instructions import OPERATIONS
 from tests.cuda.ptx.machine import DTYPES, Machine
 from tests.cuda.ptx.memory import GlobalMemory
@@ -37,26 +38,40 @@ def _span(x: np.ndarray) -> tuple[np.ndarray, int]:
     return np.lib.stride_tricks.as_strided(forwards, (extent,), (x.itemsize,)), -lowest
 
 
+# What a kernel reads where a tensor map lies: it is for the copy engine alone.
+_NO_BYTES = np.full(128, 0xFB, np.uint8)
+_NO_BYTES.flags.writeable = False
+
+
 class _Places:
     """The buffers that a kernel sees, and where in them its arrays begin."""
 
     def __init__(self, arrays: Sequence[Any]):
         tables = [a for a in arrays if isinstance(a, Addresses)]
-        listed = [a for table in tables for a in table.arrays]
+        maps = [a for a in arrays if isinstance(a, TensorMap)]
+        listed = [a for table in tables for a in table.arrays] + [a.array for a in maps]
         given = [a for a in (*arrays, *listed) if isinstance(a, (np.ndarray, DeviceArray))]
         self._spans = {id(a): _span(a) for a in given if isinstance(a, np.ndarray)}
         buffers = {id(a): self._spans[id(a)][0] for a in given if isinstance(a, np.ndarray)}
         buffers |= {id(a.memory.owner): _bytes(a.memory) for a in given if isinstance(a, DeviceArray)}
+        buffers |= {id(a): _NO_BYTES for a in maps}
         self._numbers = {key: number for number, key in enumerate(buffers)}
         self.memory = GlobalMemory(list(buffers.values()))
         for table in tables:
             self.memory.fill(self._numbers[id(table)], [self.address(a) for a in table.arrays])
+        for a in maps:
+            reason = tensor.refusal(a.form, self.address(a.array))
+            if reason is not None:
+                raise ValueError(f"the driver makes no map of {reason}")
+            self.memory.maps[self.address(a)] = a.form, self.address(a.array)
 
     def address(self, array: Any) -> int:
         """Return the address of an array's first element."""
         if isinstance(array, DeviceArray):
             start = array.memory
             return self.memory.address(self._numbers[id(start.owner)]) + array.pointer - start.pointer
+        if isinstance(array, TensorMap):
+            return self.memory.address(self._numbers[id(array)])
         return self.memory.address(self._numbers[id(array)]) + self._spans[id(array)][1]
 
 
@@ -85,7 +100,7 @@ def interpret(text: str, grid: Grid, threads: int, arguments: Sequence[Any], dyn
     places, values = _Places(arguments), []
     memory = places.memory
     for argument, (kind, _) in zip(arguments, parsed.parameters, strict=True):
-        if isinstance(argument, (np.ndarray, DeviceArray)):
+        if isinstance(argument, (np.ndarray, DeviceArray, TensorMap)):
             argument = places.address(argument)
         value = np.array(0 if argument is None else argument)
         values.append(value.astype(DTYPES[kind])[()])

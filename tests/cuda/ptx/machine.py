@@ -57,11 +57,14 @@ class Machine:
             "%ctaid.z": block // grid[0] // grid[1],
             "%nctaid.x": lane * 0 + grid[0], "%nctaid.y": lane * 0 + grid[1], "%nctaid.z": lane * 0 + grid[2],
             "%laneid": lane % threads % 32, "%warpid": lane % threads // 32,
+            "%dynamic_smem_size": lane * 0 + dynamic_bytes,
         }  # fmt: skip
         self.copies = CopyGroups(self.count)
         self.products: Any = None  # what warpgroups multiply: see `tests.cuda.ptx.warpgroup`
         self.pending: dict[str, np.ndarray] = {}  # registers whose product, of this number, has not been waited for
         self.alive = np.ones(self.count, bool)
+        self.waiting: Any = None  # who waits for copies and other threads: see `tests.cuda.ptx.barriers`
+        self.interrupted = False  # an instruction changed who waits
         self.steps = 0
 
     # Operands ---------------------------------------------------------------------------------------------------------
@@ -126,20 +129,16 @@ class Machine:
     def run(self, operations: dict[str, Operation]) -> int:
         """Run all threads to their end; return the number of steps.
 
-        The lanes at the lowest place in the code go first, so that those that parted meet again.
+        The lanes at the lowest place in the code go first, so that those that parted meet again; but before them, those
+        that a barrier has just released, so that they run as far ahead of the others as a GPU may let them.
         """
         code, end = self.program.code, len(self.program.code)
         actions = [operations.get(instruction.opcode[0]) for instruction in code]
         place = np.zeros(self.count, np.int64)
         while True:
-            here = int(place.min())
+            lanes, here, stop = self._turn(place, end)
             if here >= end:
-                return self.steps
-            lanes = np.flatnonzero(place == here)
-            ahead = place[place != here]
-            if len(lanes) == self.count:
-                lanes = self.everyone
-            stop = int(ahead.min()) if len(ahead) else end
+                break
             while here < stop:
                 instruction = code[here]
                 self.steps += 1
@@ -147,27 +146,51 @@ class Machine:
                     raise Fault("the program does not end")
                 name = instruction.opcode[0]
                 if name in ("bra", "ret", "exit"):
+                    self._jump(instruction, lanes, place, here)
                     break
                 action = actions[here]
                 if action is None:
                     raise NotImplementedError(f"PTX opcode: {instruction.text}")
+                if self.waiting is not None and name in ("bar", "barrier") and self.waiting.calm(lanes):
+                    place[lanes] = here
+                    break
                 active = self._guarded(instruction, lanes)
                 if len(active):
                     with np.errstate(all="ignore"):
                         action(self, instruction, active)
                 here += 1
+                if self.interrupted:
+                    place[lanes] = here
+                    break
             else:
                 place[lanes] = here
-                continue
-            place[lanes] = here + 1
-            taken = self._guarded(instruction, lanes)
-            if name == "bra":
-                if not set(instruction.opcode[1:]) <= {"uni"}:
-                    raise NotImplementedError(f"PTX opcode: {instruction.text}")
-                place[taken] = self.program.labels[instruction.operands[0]]
-            else:
-                place[taken] = end
-                self.alive[taken] = False
+        if self.waiting is not None:
+            self.waiting.finish()
+        return self.steps
+
+    def _turn(self, place: np.ndarray, end: int) -> tuple[Lanes, int, int]:
+        """Return the lanes that run next, where they are, and where others wait for them to come."""
+        self.interrupted = False
+        if self.waiting is None:
+            here = int(place.min())
+            lanes, ahead = np.flatnonzero(place == here), place[place != here]
+        else:
+            ready = self.waiting.ready(place < end)
+            here = int(place[ready].min(initial=end))
+            turn = ready & (place == here)
+            lanes, ahead = np.flatnonzero(turn), place[ready & ~turn]
+        return (self.everyone if len(lanes) == self.count else lanes), here, int(ahead.min()) if len(ahead) else end
+
+    def _jump(self, instruction: Instruction, lanes: Lanes, place: np.ndarray, here: int) -> None:
+        place[lanes] = here + 1
+        taken = self._guarded(instruction, lanes)
+        if instruction.opcode[0] == "bra":
+            if not set(instruction.opcode[1:]) <= {"uni"}:
+                raise NotImplementedError(f"PTX opcode: {instruction.text}")
+            place[taken] = self.program.labels[instruction.operands[0]]
+        else:
+            place[taken] = len(self.program.code)
+            self.alive[taken] = False
 
     def _guarded(self, instruction: Instruction, lanes: Lanes) -> Lanes:
         if not instruction.guard:
@@ -182,6 +205,8 @@ class Machine:
         if expected != len(lanes):
             raise Fault("divergent barrier: some threads of a block did not reach it")
         self.shared.block_epoch[blocks] += 1
+        if self.waiting is not None:
+            self.waiting.meet(blocks)
 
     def warp_barrier(self, lanes: Lanes) -> None:
         """All threads of a warp have arrived."""

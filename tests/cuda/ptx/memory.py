@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _BASE = 0x7F0000000000  # a global address is no small number, so that confusing it with an offset shows
@@ -26,6 +28,7 @@ class GlobalMemory:
         self.bytes = np.zeros(end, np.uint8)
         self._owner = np.full(end, -1, np.int32)
         self._starts = starts
+        self.maps: dict[int, tuple[Any, int]] = {}  # of each tensor map's address, its form and its tensor's address
         for number, (start, buffer) in enumerate(zip(starts, buffers)):
             self.bytes[start : start + buffer.nbytes] = buffer.reshape(-1).view(np.uint8)
             self._owner[start : start + buffer.nbytes] = number
@@ -100,6 +103,11 @@ class SharedMemory:
         self.warp_epoch = np.zeros(blocks * -(-threads // 32), np.int64)
         # What the asynchronous proxy sees of each cell, and how many products that are under way read it.
         self._fenced, self._used = np.zeros(cells, bool), np.zeros(cells, np.int32)
+        # Of tensor copies, once there are some: whether one is on its way to a cell, and the number of the phase with
+        # which the last one landed; and for each phase which lanes know that it has ended.
+        self._coming: np.ndarray | None = None
+        self._phase = np.zeros(0, np.int32)
+        self._seen: list[np.ndarray] = []
 
     def index(self, addresses: np.ndarray, size: int, lanes: np.ndarray) -> np.ndarray:
         """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
@@ -133,6 +141,7 @@ class SharedMemory:
 
     def read(self, at: np.ndarray, size: int, lanes: np.ndarray) -> None:
         """Check reads of `size` bytes."""
+        self.check_copies(at, size, lanes)
         if not self._known[at[:, None] + np.arange(size)].all():
             raise Fault("shared memory was read before anybody wrote it")
         cells = self._cells(at, size)
@@ -160,6 +169,10 @@ class SharedMemory:
             raise Fault("race in shared memory: write to what another thread reads, no barrier between")
         if self._used[cells].any():
             raise Fault("race in shared memory: write to what a product that is under way reads")
+        if self._coming is not None:
+            if self._coming[cells].any():
+                raise Fault("race in shared memory: write to where a tensor copy is on its way to")
+            self._phase[cells] = 0
         self._fenced[cells] = False
         self._touch(cells, self._writer, self._write_epoch, lanes)
         if np.any(self._writer[cells] != lanes[:, None]):
@@ -186,3 +199,52 @@ class SharedMemory:
     def forget(self, at: np.ndarray, size: int) -> None:
         """Mark cells as unwritten: a copy into them is under way."""
         self._known[at[:, None] + np.arange(size)] = False
+
+    # Tensor copies: their order is that of barriers' phases, not of `bar.sync` ----------------------------------------
+
+    def phase(self) -> int:
+        """Return the number of a new phase, whose end nobody has seen yet."""
+        if self._coming is None:
+            self._coming, self._phase = np.zeros(len(self._used), bool), np.zeros(len(self._used), np.int32)
+            self._seen.append(np.ones(len(self._block), bool))  # number 0: no copy
+        self._seen.append(np.zeros(len(self._block), bool))
+        return len(self._seen) - 1
+
+    def see(self, number: int, lanes: np.ndarray) -> None:
+        """Remember that lanes know of the end of a phase."""
+        self._seen[number][lanes] = True
+
+    def meet(self, blocks: np.ndarray) -> None:
+        """Let all threads of a block know what any of them does."""
+        for seen in self._seen[1:]:
+            by_block = seen.reshape(-1, self._threads)
+            by_block[blocks] |= by_block[blocks].any(1, keepdims=True)
+
+    def send(self, at: np.ndarray, size: int, lane: int) -> None:
+        """A tensor copy is on its way."""
+        cells = self._cells(at, size)
+        if self._used[cells].any():
+            raise Fault("race in shared memory: a tensor copy to what a product that is under way reads")
+        if self._coming is None or self._coming[cells].any():
+            raise Fault("race in shared memory: a tensor copy to where another is on its way to")
+        if self._conflict(cells, self._writer, self._write_epoch, np.full(len(at), lane)).any():
+            raise Fault("race in shared memory: a tensor copy to what another thread wrote, no barrier between")
+        self._coming[cells] = True
+        self.forget(at, size)
+
+    def land(self, at: np.ndarray, size: int, content: np.ndarray, number: int) -> None:
+        """A tensor copy is complete, and part of a phase."""
+        cells = self._cells(at, size)
+        assert self._coming is not None
+        self._coming[cells], self._phase[cells] = False, number
+        self._writer[cells], self._reader[cells], self._fenced[cells] = -1, -1, True
+        places = at[:, None] + np.arange(size)
+        self._known[places], self.bytes[places] = True, content
+
+    def check_copies(self, at: np.ndarray, size: int, lanes: np.ndarray) -> None:
+        """Check that lanes which read know of the end of what copies brought there."""
+        if self._coming is None:
+            return
+        for number in np.unique(self._phase[self._cells(at, size)]):
+            if not self._seen[number][lanes].all():
+                raise Fault("race in shared memory: a read of a tensor copy by a thread that did not wait for it")

@@ -60,6 +60,8 @@ class Program:
         Size of static shared memory.
     threads : int
         Threads a block at most.
+    blocks : int
+        That shall share a multiprocessor.
     """
 
     parameters: list[tuple[str, str]] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Program:
     shared: dict[str, int] = field(default_factory=dict)
     static_bytes: int = 0
     threads: int = 0
+    blocks: int = 1
 
 
 def split_operands(text: str) -> tuple[str, ...]:
@@ -122,6 +125,8 @@ def parse(text: str) -> Program:
     program.parameters = re.findall(r"\.param \.(\w+) (\w+)", head)
     threads = re.search(r"\.maxntid (\d+)", body)
     program.threads = int(threads[1]) if threads else 1024
+    blocks = re.search(r"\.minnctapersm (\d+)", body)
+    program.blocks = int(blocks[1]) if blocks else 1
     body = body[body.index("{") + 1 : body.rindex("}")]
     for statement in re.split(r";|(?<=:)\s", _scoped(body)):
         line = " ".join(statement.split())

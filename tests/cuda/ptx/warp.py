@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.cuda.ptx import tensor
 from tests.cuda.ptx.instructions import elements, modifiers, operation
 from tests.cuda.ptx.machine import Lanes, Machine
 from tests.cuda.ptx.parse import Instruction
@@ -63,6 +64,8 @@ def _copy(m: Machine, i: Instruction, lanes: Lanes) -> None:
         _land(m, m.copies.wait(lanes, 0))
     elif opcode in (("cp", "async", "cg", "shared", "global"), ("cp", "async", "ca", "shared", "global")):
         _start_copy(m, i, lanes)
+    elif tensor.is_copy(i):
+        tensor.start(m, i, lanes)
     else:
         raise NotImplementedError(f"PTX opcode: {i.text}")
 

@@ -19,6 +19,22 @@ from tests.cuda.ptx.parse import Instruction
 _SIZE = 128  # threads of a warpgroup
 
 
+def _bf16(bits: np.ndarray) -> np.ndarray:
+    return (bits.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _f16(bits: np.ndarray) -> np.ndarray:
+    return bits.view(np.float16).astype(np.float32)
+
+
+def _tf32(bits: np.ndarray) -> np.ndarray:
+    return (bits.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)  # the tensor core drops the lowest bits
+
+
+# Of each pair of operands: the depth, and what 16 bytes of shared memory hold.
+_KINDS = {("bf16", "bf16"): (16, _bf16), ("f16", "f16"): (16, _f16), ("tf32", "tf32"): (8, _tf32)}
+
+
 @dataclass
 class Products:
     """The products of each warpgroup: their numbers and the cells of shared memory that they read."""
@@ -29,7 +45,7 @@ class Products:
     closed: dict[int, list[list[tuple[int, np.ndarray]]]] = field(default_factory=dict)
 
 
-def _groups(m: Machine, lanes: Lanes) -> np.ndarray:
+def groups_of(m: Machine, lanes: Lanes) -> np.ndarray:
     """Return the first lanes of the warpgroups."""
     if m.threads % _SIZE or len(lanes) % _SIZE or np.any(lanes.reshape(-1, _SIZE)[:, 0] % _SIZE):
         raise Fault("a warpgroup diverged before an instruction that all its threads must reach together")
@@ -41,7 +57,7 @@ def _groups(m: Machine, lanes: Lanes) -> np.ndarray:
 def _wgmma(m: Machine, i: Instruction, lanes: Lanes) -> None:
     if m.products is None:
         m.products = Products()
-    groups, opcode = _groups(m, lanes), i.opcode
+    groups, opcode = groups_of(m, lanes), i.opcode
     if opcode == ("wgmma", "fence", "sync", "aligned"):
         m.products.fenced.update(groups.tolist())
     elif opcode == ("wgmma", "commit_group", "sync", "aligned"):
@@ -50,9 +66,10 @@ def _wgmma(m: Machine, i: Instruction, lanes: Lanes) -> None:
     elif opcode == ("wgmma", "wait_group", "sync", "aligned"):
         for group in groups.tolist():
             _wait(m, group, int(i.operands[0]))
-    elif re.fullmatch(r"m64n\d+k16", opcode[4]) and opcode[1:4] + opcode[5:] == (
-        "mma_async", "sync", "aligned", "f32", "bf16", "bf16"
-    ):  # fmt: skip
+    elif opcode[1:4] == ("mma_async", "sync", "aligned") and opcode[5] == "f32" and opcode[6:] in _KINDS:
+        depth, _ = _KINDS[opcode[6:]]
+        if not re.fullmatch(rf"m64n\d+k{depth}", opcode[4]):
+            raise NotImplementedError(f"PTX opcode: {i.text}")
         for group in groups.tolist():
             _multiply(m, i, group)
     else:
@@ -77,8 +94,9 @@ def _multiply(m: Machine, i: Instruction, group: int) -> None:
     columns = int(i.opcode[4].split("n")[1].split("k")[0])
     if i.operands[3:6] != ("1", "1", "1"):
         raise NotImplementedError(f"PTX scales of a product: {i.text}")
-    a, cells_a = _operand(m, i, i.operands[1], i.operands[6] == "1", 64, lanes)
-    b, cells_b = _operand(m, i, i.operands[2], i.operands[7] == "1", columns, lanes)
+    turned = [operand == "1" for operand in i.operands[6:]] or [False, False]
+    a, cells_a = _operand(m, i, i.operands[1], turned[0], 64, lanes)
+    b, cells_b = _operand(m, i, i.operands[2], turned[1], columns, lanes)
     product = a @ b.T
     m.products.last += 1
     number = m.products.last
@@ -98,7 +116,7 @@ def _multiply(m: Machine, i: Instruction, group: int) -> None:
 def _operand(
     m: Machine, i: Instruction, name: str, turned: bool, count: int, lanes: Lanes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return an operand as (places, 16) float32, and the cells that it lies in."""
+    """Return an operand as (places, depth) float32, and the cells that it lies in."""
     bits = np.unique(m.read(name, "u64", lanes))
     if len(bits) > 1:
         raise Fault("the threads of a warpgroup disagree about a descriptor")
@@ -108,19 +126,21 @@ def _operand(
     if swizzle == 0 or word >> 46 & 0xFFFF:
         raise NotImplementedError(f"PTX descriptor {word:#x}: {i.text}")
     width = 256 >> swizzle  # bytes of a line
+    depth, unpack = _KINDS[i.opcode[6:]]
     if turned:  # chunks of 8 places, for each element of the reduction
         place, k = np.meshgrid(np.arange(0, count, 8), np.arange(16), indexing="ij")
         block = width // 2
         offset = place // block * leading + k // 8 * stride + k % 8 * width + place % block * 2
-    else:  # chunks of 8 elements of the reduction, for each place
-        place, k = np.meshgrid(np.arange(count), np.arange(0, 16, 8), indexing="ij")
-        offset = place // 8 * stride + place % 8 * width + k * 2
+    else:  # two chunks of elements of the reduction, for each place
+        place, k = np.meshgrid(np.arange(count), np.arange(2), indexing="ij")
+        offset = place // 8 * stride + place % 8 * width + k * 16
     address = start + offset.reshape(-1)
     address ^= (address >> 7 & (width // 16 - 1)) << 4
     readers = np.full(len(address), lanes[0])
     at = m.shared.index(address, 16, readers)
+    for warp in lanes[::32]:
+        m.shared.check_copies(at, 16, warp)
     cells = m.shared.start(at, 16, readers)
-    chunks = m.shared.bytes[at[:, None] + np.arange(16)].view(np.uint16).reshape(*place.shape, 8)
-    values = (chunks.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    values = unpack(m.shared.bytes[at[:, None] + np.arange(16)]).reshape(*place.shape, -1)
     values = values.swapaxes(1, 2) if turned else values
-    return np.ascontiguousarray(values).reshape(count, 16), cells
+    return np.ascontiguousarray(values).reshape(count, depth), cells
