@@ -41,6 +41,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
             "conv_pointwise",
             "conv_grouped",
             "conv_grouped_weight",
+            "conv_tma",
             "conv_mma",
             "conv_naive",
         ),

@@ -29,6 +29,8 @@ class Report:
         How often each instruction stands in the code.
     loop : Counter
         The same for the innermost loop with the most multiplications.
+    warnings : tuple of str
+        ptxas's: that products are not under way at once, for example, or that it ignores setmaxnreg.
     """
 
     registers: int
@@ -36,6 +38,7 @@ class Report:
     shared_bytes: int
     opcodes: Counter[str]
     loop: Counter[str]
+    warnings: tuple[str, ...] = ()
 
     def share(self, *names: str) -> float:
         """Return the share of the main loop's instructions whose opcode begins with one of the names."""
@@ -91,4 +94,5 @@ def report(kernel: Kernel, dtype: str, capability: Capability) -> Report:
     return Report(
         number(r"Used (\d+) registers"), local, number(r"(\d+) bytes smem"),
         Counter(match[1] for match in map(_INSTRUCTION.search, lines) if match), _main_loop(lines),
+        tuple(line for line in log.splitlines() if "warning" in line.lower()),
     )  # fmt: skip

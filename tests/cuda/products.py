@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive
+from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive, tma_tile
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.conv_depthwise import depthwise, depthwise_weight
 from numbanet.cuda.conv_gemm import conv_gemm
 from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
+from numbanet.cuda.conv_tma_kernels import conv_tma
 from numbanet.cuda.conv_weight import conv_gemm_weight
 from numbanet.cuda.matmul import gemm
 from numbanet.cuda.mma_tile import MMA
-from numbanet.cuda.pack import pack
+from numbanet.cuda.pack import exchange, pack
 from numbanet.cuda.split import add_parts
 from numbanet.cuda.wgmma_tile import WGMMA
 from numbanet.problem.conv import Epilogue
@@ -38,7 +39,11 @@ WARPGROUPS = [
     conv_mma(WGMMA, "bf16", False, True, ALL), conv_mma(WGMMA, "bf16", True, False, PLAIN),
     conv_mma_weight(WGMMA, "bf16"), matmul_mma.gemm(WGMMA, "bf16", False, False, True, PLAIN),
 ]  # fmt: skip
-PACKING = [pack("bf16", True), pack("tf32", False)]
+NARROW, MIDDLE, WIDE = tma_tile.TILES
+COPIED = [
+    conv_tma("bf16", NARROW, True, PLAIN), conv_tma("tf32", MIDDLE, False, ALL), conv_tma("bf16", WIDE, True, ALL),
+]  # fmt: skip
+PACKING = [pack("bf16", True), pack("tf32", False), exchange("bf16")]
 WINOGRAD = [
     conv_winograd.transform_input, conv_winograd.transform_weight(False), conv_winograd.transform_weight(True),
     conv_winograd.transform_output(ALL),

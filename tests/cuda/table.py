@@ -34,10 +34,11 @@ that the instructions that matter are there.
 - *loop*: instructions of the innermost loop with the most products, and the share of them that multiply (FFMA, DFMA),
   or, on tensor cores, the number of products of matrices (HMMA, HGMMA).
 - The last columns say how often an instruction stands in the code: 16-byte loads from global memory, asynchronous
-  copies to shared memory, 16-byte loads from it, loads of fragments of matrices, 16-byte stores.
+  copies to shared memory by threads (LDGSTS) and by the copy engine (TMA), 16-byte loads from shared memory, loads of
+  fragments of matrices, 16-byte stores (STG).
 
-| kernel | sm | dtype | threads x blocks | registers | shared | loop | LDG.128 | LDGSTS | LDS.128 | LDSM | STG.128 |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| kernel | sm | dtype | threads x blocks | registers | shared | loop | LDG.128 | LDGSTS | TMA | LDS.128 | LDSM | STG |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -49,6 +50,8 @@ def chosen() -> Iterator[tuple[Kernel, str, Capability]]:
         yield kernel, products.operand_dtype(kernel), (9, 0)
     for kernel in products.WARPGROUPS:
         yield kernel, "bfloat16", (9, 0, "a")
+    for kernel in products.COPIED:
+        yield kernel, "float32", (9, 0, "a")
     for kernel in products.NAIVE:
         yield kernel, "float64", (9, 0)
     for kernel in [*kernels.streaming("float32"), *kernels.summing("float32"), *kernels.others("float32")]:
@@ -79,7 +82,7 @@ def line(number: int) -> str:
     cells = [
         f"`{kernel.name}`", "".join(map(str, capability)), dtype, f"{kernel.threads} x {kernel.blocks}",
         found.registers, found.shared_bytes + kernel.shared_bytes, _loop(found), _count(found, "LDG.E.128"),
-        _count(found, "LDGSTS"), _count(found, "LDS.128"), _count(found, "LDSM"), _count(found, "STG.E.128"),
+        *(_count(found, name) for name in ("LDGSTS", "UTMALDG", "LDS.128", "LDSM", "STG.E.128")),
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |\n"
 

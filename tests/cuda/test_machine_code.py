@@ -2,11 +2,12 @@
 
 import pytest
 
+from numbanet.cuda import tma_tile
 from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.mma_tile import KINDS
 from numbanet.cuda.wgmma_tile import WGMMA
 from tests.cuda.machine_code import Report, report
-from tests.cuda.products import GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD, operand_dtype
+from tests.cuda.products import COPIED, GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD, operand_dtype
 
 CAPABILITIES = [(8, 0), (9, 0)]
 
@@ -61,6 +62,21 @@ def test_warpgroup_kernels(kernel: Kernel) -> None:
     found = checked(kernel, "bfloat16", (9, 0, "a"))
     assert found.loop["HGMMA.64x128x16.F32.BF16"] == 2
     assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
+
+
+@pytest.mark.parametrize("kernel", COPIED, ids=lambda kernel: kernel.name)
+def test_kernels_that_the_copy_engine_feeds(kernel: Kernel) -> None:
+    found = checked(kernel, "float32", (9, 0, "a"))
+    assert found.warnings == ()
+    columns = int(kernel.name.split(",")[1].rstrip("]"))
+    (tile,) = [tile for tile in tma_tile.TILES if tile.columns == columns]
+    product = f"HGMMA.64x{columns}x16.F32.BF16" if "bf16" in kernel.name else f"HGMMA.64x{columns}x8.F32.TF32"
+    assert found.loop[product] == 4 == sum(n for opcode, n in found.opcodes.items() if opcode.startswith("HGMMA"))
+    copies = {opcode: n for opcode, n in found.opcodes.items() if opcode.startswith("UTMALDG")}
+    assert copies == {"UTMALDG.4D.IM2COL": 1, "UTMALDG.3D": 1}
+    assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("USETMAXREG")) == 2
+    assert found.registers * 384 == 128 * tile.fewer + 256 * tile.more  # so that nobody waits for registers
+    assert tile.shared_bytes * tile.blocks + 1024 * tile.blocks <= 228 << 10
 
 
 @pytest.mark.parametrize("kernel", PACKING, ids=lambda kernel: kernel.name)

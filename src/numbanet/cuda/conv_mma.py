@@ -81,18 +81,24 @@ def _backward_weight(engine: Engine, p: ConvProblem, inputs: Arrays, outputs: Ar
         split.finish(cut.parts, sums, Epilogue(), None, None, dw, p.cg, form.cg)
 
 
-def refusal(engine: Engine, dtype: str) -> str | None:
-    """Return None, or why the precision, the dtype or the GPU excludes tensor cores."""
+def refusal(dtype: str, warpgroups: bool) -> str | None:
+    """Return None, or why the precision, the dtype or the GPU excludes tensor cores, or warpgroups that multiply."""
     precision = settings.get_precision()
     if precision not in KINDS:
         return f"the precision is {precision!r}"
     if dtype != "float32":
         return f"the kernel is for float32, not {dtype}"
-    if engine is WGMMA and precision != "bf16":
-        return f"the precision is {precision!r}, and warpgroups take bfloat16 only"
-    if engine is WGMMA and capability() != (9, 0, "a"):
+    if warpgroups and capability() != (9, 0, "a"):
         return "only GPUs of compute capability 9.0 have warpgroups that multiply"
     return None
+
+
+def engine_refusal(engine: Engine, dtype: str) -> str | None:
+    """Return None, or why the precision, the dtype or the GPU excludes an engine."""
+    reason = refusal(dtype, engine is WGMMA)
+    if reason is None and engine is WGMMA and chosen_kind().stored != "uint16":
+        return "the copies to shared memory don't round to TF32"
+    return reason
 
 
 def speed(engine: Engine) -> float:
@@ -101,7 +107,7 @@ def speed(engine: Engine) -> float:
 
 
 def _supports(engine: Engine, p: ConvProblem) -> str | None:
-    return refusal(engine, p.dtype) or conv_plan.too_large(p, _form(p, chosen_kind()))
+    return engine_refusal(engine, p.dtype) or conv_plan.too_large(p, _form(p, chosen_kind()))
 
 
 def _cost(engine: Engine, p: ConvProblem) -> float:

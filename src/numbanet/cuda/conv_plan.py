@@ -105,7 +105,7 @@ def forward_plans(p: ConvProblem, form: Form) -> tuple[Plan, ...]:
     ), table),)  # fmt: skip
 
 
-def _residues(
+def residues(
     size: int, pad: int, taps: int, stride: int, dilation: int
 ) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     """Yield, for each residue of an input position modulo the stride, (residue, positions, [(tap, dy)]).
@@ -126,8 +126,8 @@ def backward_plans(p: ConvProblem, form: Form) -> tuple[Plan, ...]:
     """
     channels, depth = p.groups * form.kg, p.r * p.s * form.cg
     plans = []
-    for first_h, count_h, rows_met in _residues(p.h, p.pads[0], p.r, p.stride[0], p.dilation[0]):
-        for first_w, count_w, columns_met in _residues(p.w, p.pads[2], p.s, p.stride[1], p.dilation[1]):
+    for first_h, count_h, rows_met in residues(p.h, p.pads[0], p.r, p.stride[0], p.dilation[0]):
+        for first_w, count_w, columns_met in residues(p.w, p.pads[2], p.s, p.stride[1], p.dilation[1]):
             taps = [(dy, dx, (r * p.s + s) * form.cg) for r, dy in rows_met for s, dx in columns_met]
             table = _table(taps, p.q, channels, form.kg, depth, form)
             rows, slices = p.n * count_h * count_w, -(-len(taps) * form.kg // form.depth)

@@ -13,7 +13,7 @@ from numbanet.cuda import matmul as plain
 from numbanet.cuda import mma_matrix, mma_tile, split, tile
 from numbanet.cuda.compile import F32, I64, Int, Kernel, Long, T, kernel
 from numbanet.cuda.conv_direct import tiles
-from numbanet.cuda.conv_mma import DTYPES, LEAST, chosen_kind, refusal, speed, tolerance
+from numbanet.cuda.conv_mma import DTYPES, LEAST, chosen_kind, engine_refusal, speed, tolerance
 from numbanet.cuda.launch import aligned, constant, empty, launch
 from numbanet.cuda.pack import filled, operand
 from numbanet.cuda.wgmma_tile import WGMMA
@@ -92,7 +92,7 @@ def _shapes(p: MatmulProblem) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _supports(engine: mma_tile.Engine, p: MatmulProblem) -> str | None:
-    reason = refusal(engine, p.dtype) or plain.supports(p)
+    reason = engine_refusal(engine, p.dtype) or plain.supports(p)
     if reason is not None:
         return reason
     # `numbanet.cuda.pack` counts in 32 bits.

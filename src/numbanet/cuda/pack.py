@@ -14,14 +14,36 @@ from numba import cuda
 from numba.cuda import types
 
 from numbanet.cuda import ptx
-from numbanet.cuda.compile import F32, I32, Int, Kernel, kernel
+from numbanet.cuda.compile import F32, I32, Int, Kernel, device, kernel
 from numbanet.cuda.division import divide, divisor
 from numbanet.cuda.launch import aligned, empty, launch
-from numbanet.cuda.mma_tile import Kind
+from numbanet.cuda.mma_tile import KINDS, Kind
 
 _THREADS = 256
 
 i32, f32 = types.int32, types.float32
+
+
+@lru_cache(maxsize=4)
+def _storer(name: str) -> Any:
+    """Make ``store(values, y, at)``: a chunk's numbers become 16 bytes of one kind, which begin at word `at` of y."""
+    round_pair = ptx.pack_bf16
+
+    @device
+    def narrow(values, y, at):
+        ptx.store4(y, at, (
+            i32(round_pair(values[0], values[1])), i32(round_pair(values[2], values[3])),
+            i32(round_pair(values[4], values[5])), i32(round_pair(values[6], values[7])),
+        ))  # fmt: skip
+
+    @device
+    def wide(values, y, at):
+        ptx.store4(y, at, (
+            i32(ptx.float_bits(values[0])), i32(ptx.float_bits(values[1])),
+            i32(ptx.float_bits(values[2])), i32(ptx.float_bits(values[3])),
+        ))  # fmt: skip
+
+    return wide if name == "tf32" else narrow
 
 
 @lru_cache(maxsize=4)
@@ -30,8 +52,7 @@ def pack(name: str, vector: bool) -> Kernel:
 
     The source is (groups, rows, inner, width) and the target (groups, all_rows, inner, chunks), of 16 bytes a chunk.
     """
-    narrow = name == "bf16"
-    lanes = 8 if narrow else 4
+    lanes, store = KINDS[name].lanes, _storer(name)
     threads = _THREADS
 
     @kernel(threads=_THREADS, config=name + (",vector" if vector else ""))
@@ -59,16 +80,7 @@ def pack(name: str, vector: bool) -> Kernel:
             else:
                 for i in range(4):
                     values[e + i] = x[i32(source + e + i)] if e + i < left else f32(0)
-        if narrow:
-            ptx.store4(y, i32(4 * at), (
-                i32(ptx.pack_bf16(values[0], values[1])), i32(ptx.pack_bf16(values[2], values[3])),
-                i32(ptx.pack_bf16(values[4], values[5])), i32(ptx.pack_bf16(values[6], values[7])),
-            ))  # fmt: skip
-        else:
-            ptx.store4(y, i32(4 * at), (
-                i32(ptx.float_bits(values[0])), i32(ptx.float_bits(values[1])),
-                i32(ptx.float_bits(values[2])), i32(ptx.float_bits(values[3])),
-            ))  # fmt: skip
+        store(values, y, i32(4 * at))
 
     return packed
 
@@ -101,4 +113,47 @@ def operand(kind: Kind, x: Any, groups: int, rows: int, inner: int, width: int, 
         *divisor(max(all_rows, 1)),
     )  # fmt: skip
     launch(pack(kind.name, width % 4 == 0 and aligned(x)), (-(-size // _THREADS),), (*integers, x, y))
+    return y
+
+
+@lru_cache(maxsize=4)
+def exchange(name: str) -> Kernel:
+    """Return the kernel of `exchanged`: neighbouring threads take neighbouring columns, as they lie in the source."""
+    lanes, store = KINDS[name].lanes, _storer(name)
+    threads = _THREADS
+
+    @kernel(threads=_THREADS, config=name)
+    def packed_exchanged(
+        size: Int, rows: Int, columns: Int, columns_by: Int, columns_shift: Int, chunks: Int, chunks_by: Int,
+        chunks_shift: Int, inner: Int, inner_by: Int, inner_shift: Int, x: F32, y: I32,
+    ):  # fmt: skip
+        at = i32(cuda.blockIdx.x * threads + cuda.threadIdx.x)
+        if at >= size:
+            return
+        values = cuda.local.array(lanes, f32)
+        above = divide(at, (columns_by, columns_shift))
+        column = i32(at - above * columns)
+        line = divide(above, (chunks_by, chunks_shift))
+        chunk = i32(above - line * chunks)
+        group = divide(line, (inner_by, inner_shift))
+        place = i32(line - group * inner)
+        for e in range(lanes):
+            row = i32(chunk * lanes + e)
+            source = i32(((group * rows + row) * inner + place) * columns + column)
+            values[e] = x[source] if row < rows else f32(0)
+        store(values, y, i32(4 * (((group * columns + column) * inner + place) * chunks + chunk)))
+
+    return packed_exchanged
+
+
+def exchanged(kind: Kind, x: Any, groups: int, rows: int, inner: int, columns: int) -> Any:
+    """Return a float32 array of shape (groups, rows, inner, columns) as (groups, columns, inner, filled rows)."""
+    chunks = filled(rows, kind.lanes) // kind.lanes
+    y = empty((groups, columns, inner, chunks * kind.lanes), kind.stored)
+    size = groups * columns * inner * chunks
+    integers = (
+        size, rows, columns, *divisor(max(columns, 1)), chunks, *divisor(max(chunks, 1)), inner,
+        *divisor(max(inner, 1)),
+    )  # fmt: skip
+    launch(exchange(kind.name), (-(-size // _THREADS),), (*integers, x, y))
     return y
