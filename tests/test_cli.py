@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numbanet import data, io
 from numbanet import functional as F
 from numbanet.__main__ import main
 from numbanet.cli.predict import read_image
+from numbanet.cli.runs import new_folder
 from numbanet.cli.show import value
 from numbanet.train.history import History
 
@@ -184,6 +186,23 @@ def test_a_training_is_never_overwritten(trained: Path, capsys: pytest.CaptureFi
         assert main(["train", "--epochs", "1", "--progress", "off"]) == 0
     assert {path.name for path in Path("runs").iterdir()} == {"digits-digits", "digits-digits-2"}
     Path("runs/digits-digits-7").mkdir()  # not a training
+
+
+def test_trainings_that_start_at_once_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+
+    def late(folder: Path) -> list[Path]:
+        """What was there before another process made its folder."""
+        found = list(listed(folder))
+        (folder / "digits-digits").mkdir(exist_ok=True)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", late)
+        assert new_folder("digits", "digits") == Path("runs/digits-digits-2")
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda _: new_folder("digits", "digits"), range(64)))
+    assert len(set(folders)) == 64 and all(folder.is_dir() for folder in folders)
 
 
 def place_trainings(trained: Path, *folders: str) -> None:

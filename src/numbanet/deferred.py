@@ -11,7 +11,6 @@ results are computed at that stage.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from numbanet.locks import FreshLock
 from numbanet.tape import Version, is_grad_enabled, needs_grad
 from numbanet.tensor import Tensor, array_of
 from numbanet.tensor_methods import functional
@@ -63,7 +63,7 @@ class _Family:
 
     def __init__(self) -> None:
         self.members: list[weakref.ref[Deferred]] = []
-        self.lock = threading.RLock()
+        self.lock = FreshLock()
         self.begun = False
         self.recording = is_grad_enabled()
 

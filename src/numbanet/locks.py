@@ -21,7 +21,40 @@ def new_lock() -> Any:
     return lock
 
 
+class FreshLock:
+    """The same for objects that are made by the thousand: it costs no entry in a list.
+
+    It is made anew when it is first taken after a fork.
+    """
+
+    __slots__ = ("_forks", "_lock")
+
+    def __init__(self) -> None:
+        self._lock, self._forks = threading.RLock(), _Forks.count
+
+    def __enter__(self) -> None:
+        if self._forks != _Forks.count:
+            with _renewing:
+                if self._forks != _Forks.count and not self._lock._is_owned():  # type: ignore[attr-defined]
+                    self._lock = threading.RLock()
+                self._forks = _Forks.count
+        self._lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
+class _Forks:
+    """How many times this process, and those before it, were forked."""
+
+    count = 0
+
+
+_renewing = new_lock()
+
+
 def _after_fork() -> None:
+    _Forks.count += 1
     for lock in _locks:
         if not lock._is_owned():
             lock._at_fork_reinit()

@@ -12,10 +12,11 @@ import pytest
 
 import numbanet as nnet
 from numbanet import functional as F
-from numbanet import memory, random
+from numbanet import memory, nn, random
 from numbanet.cpu import compile as cpu_compile
 from numbanet.cpu import parallel
-from numbanet.locks import new_lock
+from numbanet.deferred import Deferred
+from numbanet.locks import FreshLock, new_lock
 from tests.processes import run_python
 
 LAYERS = ["tbb", "omp", "workqueue"]
@@ -175,11 +176,11 @@ def test_a_fork_while_another_thread_compiles() -> None:
 @forks
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_locks_are_free_in_a_child_unless_its_own() -> None:
-    lock, mine = new_lock(), new_lock()
+    lock, mine, fresh, own = new_lock(), new_lock(), FreshLock(), FreshLock()
     holder, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock, memory._lock, random.default_generator._lock, parallel._state.lock:
+        with lock, fresh, memory._lock, random.default_generator._lock, parallel._state.lock:
             holder.set()
             release.wait()
 
@@ -187,17 +188,51 @@ def test_locks_are_free_in_a_child_unless_its_own() -> None:
     thread.start()
     holder.wait()
     try:
-        with mine:
+        with mine, own:
             child = os.fork()
             if child == 0:
                 signal.alarm(60)
-                with lock, memory._lock, parallel._state.lock:
+                with lock, fresh, own, memory._lock, parallel._state.lock:
                     nnet.manual_seed(0)
-                os._exit(0 if mine._is_owned() else 1)
+                os._exit(0 if mine._is_owned() and own._lock._is_owned() else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         release.set()
         thread.join()
+
+
+@forks
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_result_that_another_thread_was_computing_is_computed_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.fuse(nn.Sequential(nn.Conv2d(3, 8, 3)))[0]
+    x = nnet.tensor(np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32))
+    with nnet.no_grad():
+        expected = layer(x).numpy().tobytes()
+        waiting = layer(x)
+    assert isinstance(waiting, Deferred) and waiting.pending
+    holder, release = threading.Event(), threading.Event()
+    settled, parent = Deferred._settle, os.getpid()
+
+    def slow(self: Any, family: Any) -> None:
+        if os.getpid() == parent:
+            holder.set()
+            release.wait()
+        settled(self, family)
+
+    monkeypatch.setattr(Deferred, "_settle", slow)
+    thread = threading.Thread(target=waiting.numpy)
+    thread.start()
+    holder.wait()  # it holds the result's lock
+    try:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if waiting.numpy().tobytes() == expected else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        release.set()
+        thread.join()
+    assert waiting.numpy().tobytes() == expected
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs timers")

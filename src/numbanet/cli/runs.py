@@ -12,11 +12,21 @@ RUNS = Path("runs")
 
 
 def new_folder(dataset: str, model: str) -> Path:
-    """Return a folder that is not there yet: ``runs/DATA-MODEL``, with a number from the second on."""
+    """Make a folder that was not there, and return it: ``runs/DATA-MODEL``, with a number from the second on.
+
+    Of several processes each gets one of its own.
+    """
     name = f"{dataset}-{model}"
-    matches = [re.fullmatch(re.escape(name) + r"(?:-(\d+))?", path.name) for path in _entries()]
+    RUNS.mkdir(exist_ok=True)
+    matches = [re.fullmatch(re.escape(name) + r"(?:-(\d+))?", path.name) for path in RUNS.iterdir()]
     number = max((int(match[1] or 1) for match in matches if match), default=0) + 1
-    return RUNS / (name if number == 1 else f"{name}-{number}")
+    while True:
+        folder = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another process was faster
+            number += 1
 
 
 def newest_checkpoint(dataset: str | None = None, model: str | None = None) -> Path:
@@ -42,7 +52,3 @@ def newest_checkpoint(dataset: str | None = None, model: str | None = None) -> P
             + (f", only {there}" if there else "")
         )
     return max(chosen, key=lambda path: (path.stat().st_mtime_ns, path))
-
-
-def _entries() -> list[Path]:
-    return list(RUNS.iterdir()) if RUNS.is_dir() else []

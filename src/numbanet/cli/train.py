@@ -45,13 +45,15 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print the last epoch's test accuracy."""
     apply_engine_options(args)
     folder = _folder(args)
-    if args.resume:
+    if folder is not None and args.resume:
         task, facts = _resumed_task(folder, args)
     else:
         task, facts = _new_task(args), None
     setup = prepare(task, args.download)
     if facts is not None and facts["classes"] != setup.facts["classes"]:
         raise ValueError(f"{folder}: the training had the classes {facts['classes']}, the data have others")
+    if folder is None:
+        folder = new_folder(task.data, task.model)
     _introduce(task, setup, folder)
     from numbanet import train
 
@@ -70,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _folder(args: argparse.Namespace) -> Path:
-    """Return the folder of the training; a training that is there already is never overwritten."""
+def _folder(args: argparse.Namespace) -> Path | None:
+    """Return the folder of the training, None for a new one; a training that is there already is never overwritten."""
     if args.out is not None:
         folder = Path(args.out)
         if not args.resume and (folder / LAST_NAME).exists():
@@ -79,10 +81,7 @@ def _folder(args: argparse.Namespace) -> Path:
                 f"{folder} holds a training: add --resume to go on with it, or name another folder (--out)"
             )
         return folder
-    if args.resume:
-        return newest_checkpoint(args.data, args.model).parent
-    dataset = args.data or "digits"
-    return new_folder(dataset, args.model or MODELS[dataset])
+    return newest_checkpoint(args.data, args.model).parent if args.resume else None
 
 
 def _new_task(args: argparse.Namespace) -> Task:
