@@ -55,6 +55,18 @@ def test_large_means_keep_their_digits(rng):
         assert abs(float(y.var(dtype=np.float64)) - 1) < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (2, 6, 130, 130), (3, 192, 9), (2, 70, 3, 3)])
+def test_offsets_cost_no_digits(shape, rng):
+    """Beside a mean of a million float32 has steps of 1/16; what is there is normalised as float64 would."""
+    x = (1e6 + 0.1 + rng.standard_normal(shape)).astype(np.float32)
+    exact = ops.group_norm(x.astype(np.float64), 2)
+    assert np.abs(ops.group_norm(x, 2) - exact).max() < 2e-6 * np.abs(exact).max()
+    exact = ops.group_norm(x.astype(np.float64), shape[1])
+    assert np.abs(ops.group_norm(x, shape[1]) - exact).max() < 2e-6 * np.abs(exact).max()
+    equal, _, _, variance = ops.group_norm_forward(np.full(shape, 1e6 + 0.1, np.float32), 2)
+    assert not equal.any() and not variance.any()
+
+
 def test_gradients(rng):
     x, w, b = rng.standard_normal((2, 4, 3, 2)), rng.standard_normal(4), rng.standard_normal(4)
     gradcheck(lambda x, w, b: F.group_norm(x, 2, w, b), x, w, b, tolerance=1e-6)
@@ -97,6 +109,7 @@ def test_running_statistics(rng):
      (lambda x: F.layer_norm(x, 3), "normalized_shape must be the last dimensions"),
      (lambda x: F.layer_norm(x, ()), "normalized_shape must be the last dimensions"),
      (lambda x: F.layer_norm(x, 4, bias=nnet.tensor(np.ones(3))), r"bias must have shape \(4,\)"),
+     (lambda x: ops.layer_norm_backward(x.data, x.data, 4, np.ones(3), *2 * [np.ones((60, 1))]), r"weight .* \(4,\)"),
      (lambda x: F.instance_norm(x[0, 0, 0]), "at least 2 dimensions"),
      (lambda x: F.instance_norm(x[:, :, :1, :1]), "more than 1 spatial element"),
      (lambda x: F.instance_norm(x, use_input_stats=False), "running_mean and running_var must be given"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import numbanet as nnet
 from numbanet import Tensor, ops, use
 from numbanet import functional as F
 
@@ -138,3 +139,29 @@ def test_variance_beside_a_large_offset() -> None:
 def test_norms_of_large_numbers() -> None:
     np.testing.assert_allclose(ops.vector_norm(np.full(4, 1e30, np.float32)), 2e30, 1e-6)
     np.testing.assert_allclose(ops.mean(np.full(1000, 3e38, np.float32)), 3e38, 1e-6)
+
+
+@pytest.mark.parametrize("size", [100, 5000, 100_000])
+@pytest.mark.parametrize("scale", [1e18, 1e19, 1e30])
+def test_deviations_whose_squares_exceed_float32(size: int, scale: float) -> None:
+    x = (np.random.default_rng(0).standard_normal((2, size)) * scale).astype(np.float32)
+    exact = x.astype(np.float64)
+    for dim in (None, 1):
+        np.testing.assert_allclose(F.std(nnet.tensor(x), dim).data, exact.std(dim, ddof=1), rtol=4.8e-7)
+        with np.errstate(over="ignore"):
+            variance = exact.var(dim, ddof=1).astype(np.float32)  # beyond float32 it is infinite
+        np.testing.assert_allclose(F.var(nnet.tensor(x), dim).data, variance, rtol=4.8e-7)
+    leaf, wide = nnet.tensor(x, requires_grad=True), nnet.tensor(exact, requires_grad=True)
+    for tensor in (leaf, wide):
+        F.std(tensor, 1).sum().backward()
+    np.testing.assert_allclose(leaf.grad.data, wide.grad.data, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((300_000,), None), ((1000, 700), 0), ((1000, 3), 0), ((40_000, 2), None)])
+def test_averages_of_numbers_whose_sum_exceeds_float32(shape: tuple[int, ...], dim: int | None) -> None:
+    x = np.full(shape, 3e38, np.float32)
+    np.testing.assert_allclose(ops.mean(x, dim), 3e38, rtol=4.8e-7)
+    x[: len(x) // 2] *= -1  # sums that go to infinity and minus infinity must not meet
+    np.testing.assert_allclose(ops.sum(x, dim), 0.0, atol=1e32)
+    x[0] = np.inf
+    assert (ops.mean(x, dim) == np.inf).any()

@@ -2,6 +2,7 @@
 
 Each channel of a block of positions has its mean and squared deviations; those of the blocks, then those of a group's
 channels, are merged in float64 in a fixed order (Chan, Golub and LeVeque, 1983). Gradients are merged likewise.
+A block's mean is that of the differences from its first position, so that no digits are lost beside a large offset.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.layer_norm import add_parts
+from numbanet.cpu.norm_rows import four, put_four
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, splat, store, store_tail
+from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, reduce_add, splat, store, store_tail
 
 _CHUNK = 1 << 13  # elements of a block
 
@@ -42,81 +44,98 @@ def _block(task, positions, channels, chunk, blocks):
 
 @kernel
 def moments(task: Index, ints: I64, x: T, partial: T):
-    """partial[task] = the means of the block's channels, and their sums of squared deviations."""
+    """partial[task] = how far the means of the block's channels are from its first position, and squared deviations."""
     positions, channels, chunk, blocks = integers(ints, 4)
     _, start, rows = _block(task, positions, channels, chunk, blocks)
-    out = 2 * task * channels
-    part = splat(x, 1.0 / rows)
-    for c in range(0, 2 * channels, lanes(x)):
-        _put(partial, out + c, splat(x, 0.0), 2 * channels - c)
-    for row in range(rows):
-        for c in range(0, channels, lanes(x)):
-            n = channels - c
-            v = fma(_get(x, start + row * channels + c, n), part, _get(partial, out + c, n))
-            _put(partial, out + c, v, n)
-    squares = out + channels
-    for row in range(rows):
-        for c in range(0, channels, lanes(x)):
-            n = channels - c
-            d = _get(x, start + row * channels + c, n) - _get(partial, out + c, n)
-            _put(partial, squares + c, fma(d, d, _get(partial, squares + c, n)), n)
+    out, c = 2 * task * channels, 0
+    part, end = splat(x, 1.0 / rows), start + rows * channels
+    zero, w = splat(x, 0.0), lanes(x)
+    while c + 4 * w <= channels:
+        h0, h1, h2, h3 = four(x, start + c)
+        m0, m1, m2, m3 = zero, zero, zero, zero
+        for i in range(start + c, end, channels):
+            a0, a1, a2, a3 = four(x, i)
+            a0, a1, a2, a3 = a0 - h0, a1 - h1, a2 - h2, a3 - h3
+            m0, m1, m2, m3 = fma(a0, part, m0), fma(a1, part, m1), fma(a2, part, m2), fma(a3, part, m3)
+        q0, q1, q2, q3 = zero, zero, zero, zero
+        for i in range(start + c, end, channels):
+            a0, a1, a2, a3 = four(x, i)
+            a0, a1, a2, a3 = a0 - h0 - m0, a1 - h1 - m1, a2 - h2 - m2, a3 - h3 - m3
+            q0, q1, q2, q3 = fma(a0, a0, q0), fma(a1, a1, q1), fma(a2, a2, q2), fma(a3, a3, q3)
+        put_four(partial, out + c, 4 * w, m0, m1, m2, m3)
+        put_four(partial, out + channels + c, 4 * w, q0, q1, q2, q3)
+        c += 4 * w
+    while c < channels:
+        n = channels - c
+        head, m, q = _get(x, start + c, n), zero, zero
+        for i in range(start + c, end, channels):
+            m = fma(_get(x, i, n) - head, part, m)
+        for i in range(start + c, end, channels):
+            d = _get(x, i, n) - head - m
+            q = fma(d, d, q)
+        _put(partial, out + c, m, n)
+        _put(partial, out + channels + c, q, n)
+        c += w
 
 
 @device
-def _merge(partial, sample, c, positions, channels, chunk, blocks):
+def _merge(x, partial, sample, c, positions, channels, chunk, blocks):
     """Return the mean and the sum of squared deviations of one channel of a sample."""
     mean, squares, seen = 0.0, 0.0, 0
     for block in range(blocks):
         i = 2 * (sample * blocks + block) * channels + c
         rows = min(chunk, positions - seen)
-        difference = partial[i] - mean
-        total = seen + rows
-        mean += difference * rows / total
-        squares += partial[i + channels] + difference * difference * seen * rows / total
-        seen = total
+        difference = (x[(sample * positions + seen) * channels + c] - mean) + partial[i]  # mean makes it a float64
+        share = rows / (seen + rows)
+        mean += difference * share
+        squares += partial[i + channels] + difference * difference * seen * share
+        seen += rows
     return mean, squares
 
 
 @kernel
 def merge(
-    task: Index, ints: I64, partial: T, weight: T, eps: F64, mean: T, inverse: T, variance: T, coefficients: T
+    task: Index, ints: I64, x: T, partial: T, weight: T, bias: T, eps: F64, mean: T, inverse: T, variance: T,
+    coefficients: T,
 ):  # fmt: skip
-    """One task a sample: statistics of its groups, and for each channel the centre and the factor."""
-    positions, channels, chunk, blocks, groups, has_weight = integers(ints, 6)
+    """One task a sample: statistics of its groups, and for each channel a centre, a factor and what is added."""
+    positions, channels, chunk, blocks, groups, has_weight, has_bias = integers(ints, 7)
     width = channels // groups
     for group in range(groups):
         centre, squares = 0.0, 0.0
         for k in range(width):
-            m, q = _merge(partial, task, group * width + k, positions, channels, chunk, blocks)
+            m, q = _merge(x, partial, task, group * width + k, positions, channels, chunk, blocks)
             difference = m - centre
             centre += difference / (k + 1)
             squares += q + difference * difference * positions * k / (k + 1)
         v = squares / (positions * width)
         r, place = 1.0 / math.sqrt(v + eps[0]), task * groups + group
-        mean[place], inverse[place], variance[place] = centre, r, v
+        rounded = reduce_add(splat(x, centre / lanes(x)))  # lanes are a power of two
+        mean[place], inverse[place], variance[place] = rounded, r, v
         for k in range(width):
             c = group * width + k
-            factor = r
+            factor, added = r, 0.0
             if has_weight:
                 factor = r * weight[c]
-            coefficients[2 * task * channels + c] = centre
-            coefficients[(2 * task + 1) * channels + c] = factor
+            if has_bias:
+                added = bias[c] + 0.0
+            coefficients[3 * task * channels + c] = rounded
+            coefficients[(3 * task + 1) * channels + c] = factor
+            coefficients[(3 * task + 2) * channels + c] = added - (centre - rounded) * factor
 
 
 @kernel
-def apply(task: Index, ints: I64, x: T, coefficients: T, bias: T, y: T):
-    """y = (x - centre) * factor + bias, for a block."""
-    positions, channels, chunk, blocks, has_bias = integers(ints, 5)
+def apply(task: Index, ints: I64, x: T, coefficients: T, y: T):
+    """y = (x - centre) * factor + what is added, for a block."""
+    positions, channels, chunk, blocks = integers(ints, 4)
     sample, start, rows = _block(task, positions, channels, chunk, blocks)
-    centre, factor = 2 * sample * channels, (2 * sample + 1) * channels
+    centre, factor, added = 3 * sample * channels, (3 * sample + 1) * channels, (3 * sample + 2) * channels
     for row in range(rows):
         i = start + row * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            v = (_get(x, i + c, n) - _get(coefficients, centre + c, n)) * _get(coefficients, factor + c, n)
-            if has_bias:
-                v = v + _get(bias, c, n)
-            _put(y, i + c, v, n)
+            d = _get(x, i + c, n) - _get(coefficients, centre + c, n)
+            _put(y, i + c, fma(d, _get(coefficients, factor + c, n), _get(coefficients, added + c, n)), n)
 
 
 @kernel
@@ -193,12 +212,13 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     chunk, blocks = _cut(problem)
     n, channels, dtype = problem.n, problem.channels, problem.dtype
     scratch = workspace.view(dtype)
-    coefficients, partial = scratch[: 2 * n * channels], scratch[2 * n * channels :]
+    coefficients, partial = scratch[: 3 * n * channels], scratch[3 * n * channels :]
     sizes = (problem.positions, channels, chunk, blocks)
     launch(moments, n * blocks, (x, partial), sizes, dtype)
-    arrays = (partial, x if weight is None else weight, eps, mean, inverse, variance, coefficients)
-    launch(merge, n, arrays, (*sizes, problem.groups, weight is not None), dtype)
-    launch(apply, n * blocks, (x, coefficients, x if bias is None else bias, y), (*sizes, bias is not None), dtype)
+    affine = [x if vector is None else vector for vector in (weight, bias)]
+    arrays = (x, partial, *affine, eps, mean, inverse, variance, coefficients)
+    launch(merge, n, arrays, (*sizes, problem.groups, weight is not None, bias is not None), dtype)
+    launch(apply, n * blocks, (x, coefficients, y), sizes, dtype)
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -190,18 +190,26 @@ def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     """Solve a ReduceProblem."""
     x, out = inputs[0], outputs[0]
     outer, reduced, inner = problem.outer, problem.reduced, problem.inner
-    if workspace is not None:
-        wide, tile, block_rows, count = _cut(reduced, inner, numpy_lanes(problem.dtype))
-        size = outer * wide * count
-        totals, partial = workspace[: 8 * size].view(np.float64), workspace[8 * size :].view(problem.dtype)
-        numbers = (reduced * inner, wide, block_rows, count)
-        if tile == 0:
-            launch(narrow_blocks, outer * count, (x, totals, partial), numbers, problem.dtype)
-        else:
-            tiles = -(-wide // tile)
-            launch(wide_blocks, outer * count * tiles, (x, partial, totals), (*numbers, tile, tiles), problem.dtype)
-        x, reduced = partial, count * (wide // inner)
-    _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
+    if workspace is None:
+        _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
+    else:
+        _by_blocks(problem, x, out, workspace)
+        if not np.isfinite(out).all():  # a few rows may have overflowed where all of them, or their mean, would not
+            _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
+
+
+def _by_blocks(problem: Any, x: np.ndarray, out: np.ndarray, workspace: Any) -> None:
+    outer, reduced, inner = problem.outer, problem.reduced, problem.inner
+    wide, tile, block_rows, count = _cut(reduced, inner, numpy_lanes(problem.dtype))
+    size = outer * wide * count
+    totals, partial = workspace[: 8 * size].view(np.float64), workspace[8 * size :].view(problem.dtype)
+    numbers = (reduced * inner, wide, block_rows, count)
+    if tile == 0:
+        launch(narrow_blocks, outer * count, (x, totals, partial), numbers, problem.dtype)
+    else:
+        tiles = -(-wide // tile)
+        launch(wide_blocks, outer * count * tiles, (x, partial, totals), (*numbers, tile, tiles), problem.dtype)
+    _direct(partial, outer, count * (wide // inner), inner, problem.scale, out, problem.dtype)
 
 
 @lru_cache(maxsize=4096)

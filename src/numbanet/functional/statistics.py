@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,6 +174,14 @@ def var(
     TypeError, ValueError
         If the input holds integers, or a dimension does not exist or is given twice.
     """
+    found, backward = _variance(input, dim, unbiased, keepdim, correction)
+    return record(ops.to_dtype(found, input.dtype), (input,), backward)
+
+
+def _variance(
+    input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: float | None
+) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray]]]:
+    """Return the variance, in float64 where it, or a sum on the way, is beyond float32; and its backward pass."""
     if isinstance(dim, bool):
         unbiased, dim = dim, None
     x, unbiased = values("input", input), flag("unbiased", unbiased)
@@ -181,6 +189,10 @@ def var(
     rest = ops.mean(centred, dim, True)  # beside a large offset the mean itself is rounded; beside infinity it is NaN
     centred = ops.sub(centred, ops.where(ops.eq(rest, rest), rest, 0.0))
     total = ops.sum(ops.mul(centred, centred), dim, keepdim)
+    if type(total) is np.ndarray and total.dtype != np.float64 and not np.isfinite(total).all():
+        wide = ops.to_dtype(x, np.float64)
+        wide = ops.sub(wide, ops.mean(wide, dim, True))
+        total = ops.sum(ops.mul(wide, wide), dim, keepdim)
     away = (1.0 if unbiased else 0.0) if correction is None else number("correction", correction)
     free = (x.size // total.size if total.size else 0) - away
 
@@ -190,7 +202,7 @@ def var(
             return (ops.mul(wide, ops.where(ops.eq(centred, 0), np.nan, np.inf)),)
         return (ops.mul(ops.mul(ops.div(wide, free), 2.0), centred),)
 
-    return record(ops.div(total, free if free > 0 else 0.0), (input,), backward)
+    return ops.div(total, free if free > 0 else 0.0), backward
 
 
 def std(
@@ -202,11 +214,11 @@ def std(
     correction: float | None = None,
 ) -> Tensor:
     """Return the square root of `var`; its gradient at 0 is 0."""
-    variance = var(input, dim, unbiased, keepdim, correction=correction)
-    y = ops.sqrt(variance.data)
+    variance, to_input = _variance(input, dim, unbiased, keepdim, correction)
+    y = ops.to_dtype(ops.sqrt(variance), input.dtype)
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         zero = np.zeros((), y.dtype)
-        return (ops.where(ops.eq(y, zero), zero, elementwise_backward("sqrt_backward", grad, y)),)
+        return to_input(ops.where(ops.eq(y, zero), zero, elementwise_backward("sqrt_backward", grad, y)))
 
-    return record(y, (variance,), backward)
+    return record(y, (input,), backward)
