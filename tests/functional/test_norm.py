@@ -48,3 +48,10 @@ def test_an_empty_batch_needs_no_statistics(given, training):
     assert y.shape == (0, 3, 4)
     y.backward(nnet.tensor(np.zeros((0, 3, 4))))
     assert x.grad.shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("training", [1, 1e-30, "train"])
+def test_training_is_a_flag(training):
+    x, mean, var = (nnet.tensor(np.ones(shape, np.float32)) for shape in ((2, 3), (3,), (3,)))
+    with pytest.raises(TypeError, match=f"training must be True or False, got {training!r}"):
+        F.batch_norm(x, mean, var, training=training)

@@ -152,6 +152,8 @@ def test_prelu(shape, weights, rng):
     y = F.prelu(nnet.tensor(x), nnet.tensor(w))
     assert np.array_equal(y.data, np.where(x > 0, x, slope * x))
     gradcheck(F.prelu, np.asarray(np.where(np.abs(x) < 0.01, 0.5, x)), w)
+    swapped = F.prelu(nnet.Tensor(x.astype(">f8")), nnet.Tensor(w.astype(">f8")))
+    assert np.array_equal(swapped.data, y.data)
 
 
 def test_bad_arguments():
@@ -168,6 +170,9 @@ def test_bad_arguments():
         F.prelu(x, nnet.tensor(np.ones(2)))
     with pytest.raises(ValueError, match="max_val must be above"):
         nn.Hardtanh(1, 1)
+    with pytest.raises(TypeError, match="init must be a number, got 'mean'"):
+        nn.PReLU(1, "mean")
+    assert nn.PReLU(2, True).weight.data.tolist() == [1.0, 1.0]
 
 
 def test_layers(rng):

@@ -98,6 +98,9 @@ def test_hinge_loss(power, dtype, rng):
                 wide = nnet.tensor(x.astype(np.float64), requires_grad=True)
                 F.multi_margin_loss(wide, *arguments[:3], nnet.tensor(w.astype(np.float64))).backward()
             np.testing.assert_allclose(t.grad.data, wide.grad.data, atol=1e-6)
+    far = np.array([[1.0, 2.0, -np.inf], [-1e30, 1e30, 0.5]], dtype)
+    losses = F.multi_margin_loss(nnet.tensor(far), nnet.tensor([2, 1]), power, reduction="none")
+    assert losses.data.tolist() == [np.inf, 0.0]  # the right class does not count, whatever its score
     y = nnet.tensor(np.array([1, 0, 3]))
     for reduction in REDUCTIONS:
         gradcheck(lambda x, r=reduction: F.multi_margin_loss(x, y, power, reduction=r), rng.standard_normal((3, 4)))
@@ -106,6 +109,7 @@ def test_hinge_loss(power, dtype, rng):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [(lambda x, t: F.l1_loss(x, t, reduction="all"), ValueError, "reduction must be one of"),
+     (lambda x, t: F.mse_loss(x, nnet.Tensor(t.data.astype(np.float16))), TypeError, "target must be .* float16"),
      (lambda x, t: F.l1_loss(x, t[:, :2]), ValueError, "must agree"),
      (lambda x, t: F.l1_loss(x, t, weight=t[0]), ValueError, "weight must have the shape"),
      (lambda x, t: F.smooth_l1_loss(x, t, beta=-1), ValueError, "beta must be at least 0"),
@@ -113,7 +117,9 @@ def test_hinge_loss(power, dtype, rng):
      (lambda x, t: F.binary_cross_entropy(x, t[0]), ValueError, "target must have the shape"),
      (lambda x, t: F.binary_cross_entropy(x + 1, t), ValueError, "probabilities from 0 to 1"),
      (lambda x, t: F.binary_cross_entropy(x, t, t[:, :2]), ValueError, "agree"),
-     (lambda x, t: F.binary_cross_entropy(x, t.float()), TypeError, "dtypes must be equal"),
+     (lambda x, t: F.binary_cross_entropy(x, t, nnet.Tensor(np.zeros(5, "V4"))), TypeError, "weight must be .*V4"),
+     (lambda x, t: F.binary_cross_entropy(*2 * [nnet.Tensor(x.data.astype("V4"))], x), TypeError, "input must .*V4"),
+     (lambda x, t: F.binary_cross_entropy(x, t.float()), TypeError, "input and target must have one dtype"),
      (lambda x, t: F.binary_cross_entropy_with_logits(x, t[0]), ValueError, "target must have the shape"),
      (lambda x, t: F.multi_margin_loss(x, nnet.tensor([0, 1, 5])), IndexError, "5"),
      (lambda x, t: F.multi_margin_loss(x, nnet.tensor([0, 1, -1])), IndexError, "-1"),

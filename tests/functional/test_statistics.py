@@ -75,6 +75,9 @@ def test_edges():
         one.max(3)
     with pytest.raises(TypeError, match="float32 or float64"):
         nnet.tensor([1, 2]).var()
+    for function in (F.argmax, F.argmin, F.max):
+        with pytest.raises(TypeError, match="input must be .*V4"):
+            function(nnet.Tensor(np.zeros(3, "V4")))
 
 
 @pytest.mark.parametrize("function", [F.max, F.min])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 import re
 import warnings
@@ -89,14 +90,14 @@ def generator(seed: int, name: str, index: int) -> random.Random:
     return random.Random(f"{seed}:{name}:{index}")
 
 
-def mapped(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
-    """Apply a function to every array in nested arguments."""
-    if isinstance(tree, np.ndarray):
+def mapped(function: Callable[[Any], Any], tree: Any, kinds: Any = np.ndarray) -> Any:
+    """Apply a function to every array in nested arguments, or to what else is of these types."""
+    if isinstance(tree, kinds):
         return function(tree)
     if type(tree) in (tuple, list):
-        return type(tree)(mapped(function, item) for item in tree)
+        return type(tree)(mapped(function, item, kinds) for item in tree)
     if type(tree) is dict:
-        return {name: mapped(function, item) for name, item in tree.items()}
+        return {name: mapped(function, item, kinds) for name, item in tree.items()}
     return tree
 
 
@@ -168,9 +169,11 @@ def _plain(x: Any) -> Any:
     return np.array(x, np.float64 if x.dtype.kind == "f" else x.dtype.newbyteorder("="), order="C")
 
 
-def _flushed(x: Any) -> Any:
-    """Return an array whose denormals are zero."""
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.dtype.itemsize not in (4, 8):
+def _flushed(dtype: np.dtype, x: Any) -> Any:
+    """Return an array whose denormals are zero; a number, which becomes one of a dtype."""
+    if isinstance(x, float):
+        return math.copysign(0, x) if abs(x) < np.finfo(dtype).tiny else x
+    if x.dtype.kind != "f" or x.dtype.itemsize not in (4, 8):
         return x
     return np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.copysign(0, x), x).astype(x.dtype)
 
@@ -252,7 +255,8 @@ def compare(
         ):
             return f"result {number} has dtype {out.dtype}, expected {ref.dtype}"
         if out.dtype.kind != "f":
-            if not np.array_equal(out, ref) and draw.kind not in ("denormal", "tiny", "large") and not wild:
+            equal = np.array_equal(out, ref, equal_nan=out.dtype.kind == "c")
+            if not equal and draw.kind not in ("denormal", "tiny", "large") and not wild:
                 return f"result {number} differs: {out.ravel()[:6]} expected {ref.ravel()[:6]}"
             continue
         if draw.kind == "large" and not line.each:
@@ -400,6 +404,6 @@ def _wrong(line: Line, draw: Draw, call: Call, outs: list[Any], inputs: list[np.
     fault = compare(line, draw, outs, refs, inputs, mutated)
     if fault and draw.kind in ("denormal", "tiny"):
         nnet.manual_seed(1)
-        flushed = mapped(_flushed, call[0]), mapped(_flushed, call[1])
-        fault = compare(line, draw, outs, expected(line, flushed), inputs, mutated)
+        args, kwargs = mapped(partial(_flushed, draw.dtype), call, (np.ndarray, float))
+        fault = compare(line, draw, outs, expected(line, (args, kwargs)), inputs, mutated)
     return fault

@@ -222,9 +222,7 @@ def norm(x: Any, ord: Any = 2) -> float:
     if ord == 0:
         return float((x != 0).sum())
     if math.isinf(ord):
-        return float(
-            (x.max(initial=0) if ord > 0 else x.min(initial=math.inf)) if x.size else (0.0 if ord > 0 else 0.0)
-        )
+        return float(x.max(initial=0) if ord > 0 else x.min(initial=math.inf))
     return float((x**ord).sum() ** (1 / ord)) if x.size else (0.0 if ord > 0 else math.inf)
 
 
@@ -305,7 +303,7 @@ def padded(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     x = x[tuple(slice(-min(a, 0), n + min(b, 0)) for n, (a, b) in zip(x.shape, pairs))]
     name = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
     more = {"constant_values": value or 0} if mode == "constant" else {}
-    return np.pad(x, [(max(a, 0), max(b, 0)) for a, b in pairs], name, **more)
+    return x if not pairs else np.pad(x, [(max(a, 0), max(b, 0)) for a, b in pairs], name, **more)
 
 
 def pad_backward(d: Draw) -> Call:

@@ -85,11 +85,15 @@ class Guards:
             before, after = whole[max(start - _GUARD, 0) : start], whole[start + size : start + size + _GUARD]
             if (before != _PATTERN).any() or (after != _PATTERN).any():
                 found = f"a write outside a buffer of {size} bytes"
+        self.release()
+        return found
+
+    def release(self) -> None:
+        """Let the blocks go: what no array views any more may be handed out again."""
         for slot in self._slots:
             slot.taken = False
         self._blocks.clear()
         self._slots.clear()
-        return found
 
 
 _SLOTS: list[_Slot] = []
@@ -123,3 +127,4 @@ def guarded(at_end: bool = True, pages: bool = True) -> Iterator[Guards]:
         yield guards
     finally:
         memory.empty = _empty
+        guards.release()

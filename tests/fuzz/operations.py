@@ -197,7 +197,7 @@ def _updates() -> Iterator[Line]:
     for name, (states, draw) in draws.STEPS.items():
         yield Line(
             f"ops.{name}", getattr(ops, name), draws.step(states, draw), writes=(0, *range(2, 2 + states)),
-            tolerance=1e-4, exact=False, words=("parameter", "grad", "state"),
+            tolerance=1e-4, absolute=1e-6, exact=False, words=("parameter", "grad", "state"),
         )  # fmt: skip
     yield Line("ops.scale_", ops.scale_, draws.scaled, writes=(0,))
     yield Line("ops.clamp_", ops.clamp_, draws.clamped_in_place, writes=(0,))

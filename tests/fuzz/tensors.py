@@ -109,6 +109,7 @@ def _deviation(x: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = F
 def _arg(d: Draw) -> Call:
     """An array with elements, a dimension or None, kept or not."""
     x = draws.some(d, d.shape(0, 4, empty=0))
+    x = x.astype("uint8") if x.dtype == bool else x  # as in PyTorch, booleans have no largest
     dim = None if d.chance(0.3) else d.dim(x.ndim)
     return (x, dim, dim is not None and d.chance(0.5)), {}
 
@@ -147,6 +148,13 @@ def _expand(d: Draw) -> Call:
     shape = d.shape()
     x = d.floats(draws.broadcast(d, shape))
     return (x, shape), {}
+
+
+def expanded(x: Any, *sizes: Any) -> Any:
+    """Broadcast; -1 keeps a size."""
+    shape = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    old = (1,) * (len(shape) - np.ndim(x)) + np.shape(x)
+    return np.broadcast_to(x, [n if size == -1 else size for size, n in zip(shape, old)])
 
 
 def _flatten(d: Draw) -> Call:
@@ -212,7 +220,9 @@ def _index(d: Draw) -> Call:
     x = draws.some(d, d.shape(1, 4, empty=0))
     index: list[Any] = []
     for n in x.shape[: d.integer(1, x.ndim)]:
-        index.append(d.pick(d.integer(-n, n - 1), slice(None), slice(d.integer(0, n), None, d.integer(1, 3)), None))
+        index.append(d.pick(d.integer(-n, n - 1), slice(None), slice(d.integer(0, n), None, d.integer(1, 3))))
+        if d.chance(0.2):
+            index.append(None)
     if d.chance(0.2):
         index.append(Ellipsis)
     return (x, index[0] if len(index) == 1 and d.chance(0.5) else tuple(index)), {}
@@ -351,7 +361,7 @@ def _shapes() -> Iterator[Line]:
     yield _line("cat", draws.cat, draws.joined)
     yield _line("stack", _stack, lambda tensors, dim=0: np.stack(tensors, dim))
     yield _line("pad", draws.pad, draws.padded)
-    yield _line("expand", _expand, np.broadcast_to, words=("sizes",))
+    yield _line("expand", _expand, expanded, words=("sizes",))
     yield _line("flatten", _flatten, flattened)
     yield _line("permute", _permute, np.transpose)
     yield _line("transpose", _transpose, np.swapaxes)

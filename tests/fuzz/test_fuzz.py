@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import numbanet as nnet
 from numbanet import memory, ops
-from tests.fuzz import draws, runner
+from tests.fuzz import draws, guards, runner
 from tests.fuzz.arrays import Draw, hostile
 from tests.fuzz.check import Line, Verdict, generator, run_case
 from tests.fuzz.guards import guarded
@@ -99,17 +99,24 @@ def test_other_errors_and_nameless_refusals_are_found():
 @pytest.mark.parametrize("at_end", [True, False])
 @pytest.mark.parametrize("pages", [True, False])
 def test_a_write_beside_a_buffer_is_found(at_end, pages):
-    with guarded(at_end, pages) as guards:
+    with guarded(at_end, pages) as guard:
         out = memory.empty((5,), np.float32)
-        raw, start, size = guards._blocks[0]
+        raw, start, size = guard._blocks[0]
         assert np.isnan(out).all()
-        assert guards.damage() is None
+        assert guard.damage() is None
         out = memory.empty((5,), np.float32)
-        raw, start, size = guards._blocks[0]
+        raw, start, size = guard._blocks[0]
         beside = start - 1 if at_end or start else start + size
         raw[beside] = 0
-        assert "outside a buffer" in (guards.damage() or "")
-    assert memory.empty is not guards.empty
+        assert "outside a buffer" in (guard.damage() or "")
+    assert memory.empty is not guard.empty
+
+
+def test_guarded_memory_is_used_again():
+    for name in ("ops.conv2d", "functional.adaptive_max_pool2d", "functional.batch_norm"):
+        for index in range(5):
+            run_case(TABLE[name], generator(0, name, index))
+        assert all(slot.free() for slot in guards._SLOTS)
 
 
 def test_hostile_memory_holds_the_same_values():

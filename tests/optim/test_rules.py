@@ -192,6 +192,8 @@ def test_refuses_what_does_not_fit() -> None:
         ops.sgd_step([x, x.copy()], [x], lr=0.1)
     with pytest.raises(ValueError, match="exp_avg_sq is updated in place"):
         ops.adam_step(x, x.copy(), x.copy(), frozen, step=1)
+    with pytest.raises(TypeError, match="acc_delta must be an array or a list of arrays, got None"):
+        ops.adadelta_step(x, x.copy(), x.copy(), None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="momentum_buffer must have the parameter's shape"):
         ops.sgd_step(x, x.copy(), np.zeros((3, 1), np.float32), lr=0.1, momentum=0.9)
 

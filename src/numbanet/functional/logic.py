@@ -99,6 +99,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
         If there is no such dimension, or no element, or the input holds booleans.
     """
     x = values("input", input)
+    operand("input", x)
     if x.dtype == bool:
         raise TypeError("input must hold numbers, got booleans")
     axis = None if dim is None else dimension("dim", dim, x.ndim)

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.problem.loss import reduction_word
-from numbanet.problem.promotion import promote
+from numbanet.problem.promotion import operand, promote
 from numbanet.tape import record
 from numbanet.tensor import Tensor, constant, values
 
@@ -128,14 +128,17 @@ def mse_loss(
         If the shapes do not broadcast, or a dtype or the word does not fit.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    if values("input", input).shape != values("target", target).shape:
+    x, t = values("input", input), values("target", target)
+    for name, given in (("input", x), ("target", t)):
+        operand(name, given)
+    if x.shape != t.shape:
         text = (
             f"target has shape {target.shape}, input {input.shape}: they are broadcast, which is seldom what is meant"
         )
         warnings.warn(text, UserWarning, stacklevel=2)
     if input.shape != target.shape or input.dtype != target.dtype or weight is not None:
         return _general_mse(input, target, weight, reduction)
-    loss, state = ops.mse_loss_with_state(values("input", input), values("target", target), reduction)
+    loss, state = ops.mse_loss_with_state(x, t, reduction)
     need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

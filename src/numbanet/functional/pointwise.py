@@ -16,6 +16,7 @@ from numbanet.functional.inplace import replace
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.elementwise import prelu as prelu_values
 from numbanet.ops.pointwise import pointwise
+from numbanet.problem.base import float_array
 from numbanet.problem.pointwise import number
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
@@ -104,7 +105,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     TypeError, ValueError
         If the dtypes differ, or there is not one weight a channel.
     """
-    x, w = values("input", input), values("weight", weight)
+    x, w = float_array("input", values("input", input)), float_array("weight", values("weight", weight))
     channels = x.shape[1] if x.ndim > 1 else 1
     if w.ndim > 1 or (w.size != 1 and w.size != channels):
         raise ValueError(f"weight must have shape (1,) or ({channels},) for input of shape {x.shape}, got {w.shape}")

@@ -170,15 +170,22 @@ def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
     """Return weights as an array of the shape and dtype of the input, or as the number 1."""
     if tensor is None:
         return memory.number(np.ones((), like.dtype), like)
-    array = ops.to_dtype(constant(name, tensor), like.dtype)
+    array = constant(name, tensor)
+    operand(name, array)
+    array = ops.to_dtype(array, like.dtype)
     if broadcast_shape(array.shape, like.shape, names=f"{name} and input") != like.shape:
         raise ValueError(f"{name} must broadcast to the shape {like.shape} of input, got {array.shape}")
     return np.broadcast_to(array, like.shape) if array.ndim else array
 
 
 def _same_shape(input: Tensor, target: Tensor) -> None:
-    if values("input", input).shape != values("target", target).shape:
+    x, t = values("input", input), values("target", target)
+    for name, given in (("input", x), ("target", t)):
+        operand(name, given)
+    if x.shape != t.shape:
         raise ValueError(f"target must have the shape {input.shape} of input, got {target.shape}")
+    if x.dtype.newbyteorder("=") != t.dtype.newbyteorder("="):
+        raise TypeError(f"input and target must have one dtype, got {x.dtype} and {t.dtype}")
 
 
 def binary_cross_entropy(

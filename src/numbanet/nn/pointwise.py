@@ -132,8 +132,9 @@ class PReLU(Module):
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: str | None = None, dtype: Any = None):
         super().__init__()
-        self.num_parameters, self.init = integer("num_parameters", num_parameters, 1), init
-        self.weight = Parameter(placed(np.full(num_parameters, init, float_dtype(dtype, device)), device))
+        self.num_parameters = integer("num_parameters", num_parameters, 1)
+        self.init = number("init", int(init) if isinstance(init, bool) else init)
+        self.weight = Parameter(placed(np.full(num_parameters, self.init, float_dtype(dtype, device)), device))
 
     def reset_parameters(self) -> None:
         """Set the slopes to their first value."""

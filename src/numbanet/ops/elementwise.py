@@ -254,7 +254,8 @@ def where(condition: Any, input: Any, other: Any) -> np.ndarray:
 
 def prelu(input: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Return input where it is positive, else slope * input; the shapes broadcast, the dtypes are equal floats."""
-    return _run("prelu", float_array("input", input).dtype, (input, slope))
+    input, slope = float_array("input", input), float_array("slope", slope)
+    return _run("prelu", input.dtype, (input, slope))
 
 
 def elementwise_backward(function: str, *operands: np.ndarray | float) -> np.ndarray:

@@ -218,7 +218,8 @@ def layer_norm_backward(
 ) -> Results:
     """Return the gradients of `layer_norm` with respect to x, weight and bias; arguments as `group_norm_backward`."""
     (grad, x), weight, over = _gradient(grad, x), _vector("weight", weight), normalized(normalized_shape)
-    problem = layer_norm_problem("backward", same_dtype(grad=grad, input=x, weight=weight), x.shape, over)
+    dtype = same_dtype(grad=grad, input=x, weight=weight)
+    problem = layer_norm_problem("backward", dtype, x.shape, over, _shape(weight))
     statistics = _statistics(problem, mean=mean, inverse=inverse)
     dx, dweight, dbias = _run_backward(problem, contiguous(grad), contiguous(x), weight, *statistics)
     return dx, dweight.reshape(over), dbias.reshape(over)

@@ -10,7 +10,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import contiguous
-from numbanet.problem.base import float_array, optional_choice, same_dtype
+from numbanet.problem.base import flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import batch_norm_problem
 from numbanet.problem.pointwise import number
 
@@ -55,7 +55,7 @@ def _operands(
     bias: np.ndarray | None,
     training: bool,
 ) -> _Operands:
-    if training:  # they are updated
+    if flag("training", training):  # they are updated
         for name, value in (("running_mean", running_mean), ("running_var", running_var)):
             if value is not None and not isinstance(value, (np.ndarray, DeviceArray)):
                 raise TypeError(f"{name} must be an array, got {type(value).__name__}")
@@ -108,7 +108,7 @@ def batch_norm_forward(
     residual = None if residual is None else float_array("residual", residual)
     added = None if residual is None else residual.shape
     problem = batch_norm_problem(
-        "forward", operands.dtype, x.shape, bool(training), *operands.shapes, activation, added
+        "forward", operands.dtype, x.shape, training, *operands.shapes, activation, added
     )  # fmt: skip
     rows = _matrix(x)
     y = memory.empty(rows.shape, x.dtype, x)
@@ -143,7 +143,7 @@ def batch_norm_statistics(
     """
     x = float_array("x", x)
     operands = _operands(x, running_mean, running_var, weight, bias, training)
-    problem = batch_norm_problem("statistics", operands.dtype, x.shape, bool(training), *operands.shapes)
+    problem = batch_norm_problem("statistics", operands.dtype, x.shape, training, *operands.shapes)
     if not x.size:
         raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
@@ -279,10 +279,10 @@ def batch_norm_backward(
         raise ValueError(f"grad must have the shape of x, {x.shape}, got {grad.shape}")
     if activation is not None and (y is None or y.shape != x.shape):
         raise ValueError(f"y must be the result, of the shape {x.shape} of x, got {None if y is None else y.shape}")
-    dtype = same_dtype(grad=grad, x=x, weight=weight, mean=mean, inverse=inverse)
+    dtype, training = same_dtype(grad=grad, x=x, weight=weight, mean=mean, inverse=inverse), flag("training", training)
     weight_shape, added = None if weight is None else weight.shape, x.shape if residual else None
     problem = batch_norm_problem(
-        "backward", dtype, x.shape, bool(training), weight=weight_shape, activation=activation, residual=added
+        "backward", dtype, x.shape, training, weight=weight_shape, activation=activation, residual=added
     )
     rows, gradient = _matrix(x), _matrix(grad)
     dx = memory.empty(rows.shape, x.dtype, x)

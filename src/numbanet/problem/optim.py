@@ -20,6 +20,8 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 """The state arrays of each rule, by torch.optim's names and in the order in which kernels take them."""
 
+_OPTIONAL = ("momentum_buffer", "max_exp_avg_sq", "grad_avg")
+
 
 @dataclass(frozen=True)
 class OptimizerProblem(Problem):
@@ -101,8 +103,13 @@ def optimizer_problem(
     ------
     ValueError
         If there is no such rule, or the rule has no such state.
+    TypeError
+        If a state that the rule can't do without is missing.
     """
     choice("rule", rule, tuple(RULES))
+    for name in RULES[rule]:
+        if name not in state and name not in _OPTIONAL:
+            raise TypeError(f"{name} must be an array or a list of arrays, got None")
     for name in state:
         choice(f"state of {rule}", name, RULES[rule])
     return OptimizerProblem("step", dtype, rule, sizes, state, options)

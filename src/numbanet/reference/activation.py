@@ -69,15 +69,18 @@ def _gelu_inner(x: np.ndarray) -> np.ndarray:
 
 
 def gelu_tanh(x: np.ndarray, parameter: float) -> np.ndarray:
-    """x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3) (the same paper, section 2)."""
-    return x * (1 + np.tanh(_gelu_inner(x))) / 2
+    """x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3) (the same paper, section 2).
+
+    (1 + tanh(u)) / 2 is sigmoid(2 u), in which nothing cancels.
+    """
+    return x * sigmoid(2 * _gelu_inner(x))
 
 
 def gelu_tanh_backward(grad: np.ndarray, x: np.ndarray, parameter: float) -> np.ndarray:
-    """y' = (1 + tanh(u)) / 2 + x (1 - tanh(u)^2) u' / 2."""
-    t = np.tanh(_gelu_inner(x))
+    """y' = s + x s (1 - s) 2 u' with s = sigmoid(2 u)."""
+    s = sigmoid(2 * _gelu_inner(x))
     slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-    return grad * ((1 + t) / 2 + x * (1 - t * t) * slope / 2)
+    return grad * (s + x * s * (1 - s) * 2 * slope)
 
 
 def silu(x: np.ndarray, parameter: float) -> np.ndarray:

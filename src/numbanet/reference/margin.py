@@ -10,9 +10,9 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 
 
 def _excess(x: np.ndarray, target: np.ndarray, margin: float) -> np.ndarray:
-    """Return max(0, margin - x[y] + x[j]), 0 for j = y."""
+    """Return max(0, margin - x[y] + x[j]); 0 for j = y, and where x[j] is -inf, even if x[y] is as well."""
     rows = np.arange(len(x))
-    found = np.maximum(margin - x[rows, target][:, None] + x, 0)
+    found = np.where(x == -np.inf, 0, np.maximum(margin - x[rows, target][:, None] + x, 0))
     found[rows, target] = 0
     return found
 

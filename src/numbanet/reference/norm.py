@@ -27,9 +27,10 @@ def _moments(problem: Any, inputs: Arrays, mean: np.ndarray, inverse: np.ndarray
         mean[...] = x.mean(axis=0)
         var = np.square(x - mean).mean(axis=0)
         if running_mean is not None:
-            running_mean += momentum * (mean - running_mean)
+            running_mean[...] = (1 - momentum) * running_mean + momentum * mean
         if running_var is not None:
-            running_var += momentum * (var * (problem.rows / (problem.rows - 1)) - running_var)
+            unbiased = var * (problem.rows / (problem.rows - 1))
+            running_var[...] = (1 - momentum) * running_var + momentum * unbiased
     else:
         mean[...] = running_mean
         var = running_var

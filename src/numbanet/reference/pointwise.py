@@ -72,9 +72,9 @@ def mish(x: Array, p: float, q: float) -> Array:
 
 
 def mish_backward(grad: Array, x: Array, p: float, q: float) -> Array:
-    """With t = tanh(log(1 + e^x)), the derivative is t + x (1 - t^2) sigmoid(x)."""
+    """With t = tanh(log(1 + e^x)), the derivative is t + x (1 - t^2) sigmoid(x); at infinities its limit."""
     t = np.tanh(np.logaddexp(0, x))
-    return grad * (t + x * (1 - t * t) / (1 + np.exp(-x)))
+    return grad * (t + np.where(np.isinf(x), 0, x * (1 - t * t) / (1 + np.exp(-x))))
 
 
 def l1(x: Array, target: Array, p: float, q: float) -> Array:
