@@ -68,7 +68,8 @@ def _layers(precision: str) -> Callable[[Timing], bool]:
 TARGETS = (
     Target("layers, float32", 1.0, _layers("float32")),
     Target("layers, strict", 0.9, _layers("strict")),
-    Target("layers, TF32", 0.6, _layers("tf32")),
+    Target("layers, TF32 with mma.sync", 0.6, _layers("tf32 mma")),
+    Target("layers, TF32 with wgmma", 0.85, _layers("tf32 wgmma")),
     Target("layers, bf16 with mma.sync", 0.6, _layers("bf16 mma")),
     Target("layers, bf16 with wgmma", 0.85, _layers("bf16 wgmma")),
     Target("memory, lowest part of the copy", 0.85, lambda row: row.section == "memory",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive, tma_tile
+from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive, matmul_tma, tma_tile
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.conv_depthwise import depthwise, depthwise_weight
 from numbanet.cuda.conv_gemm import conv_gemm
 from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
 from numbanet.cuda.conv_tma_kernels import conv_tma
+from numbanet.cuda.conv_tma_weight import conv_tma_weight
 from numbanet.cuda.conv_weight import conv_gemm_weight
 from numbanet.cuda.matmul import gemm
 from numbanet.cuda.mma_tile import MMA
@@ -42,6 +43,8 @@ WARPGROUPS = [
 NARROW, MIDDLE, WIDE = tma_tile.TILES
 COPIED = [
     conv_tma("bf16", NARROW, True, PLAIN), conv_tma("tf32", MIDDLE, False, ALL), conv_tma("bf16", WIDE, True, ALL),
+    conv_tma_weight("bf16", NARROW, True), conv_tma_weight("bf16", WIDE, True),
+    matmul_tma.gemm("tf32", NARROW, True, False, True, PLAIN), matmul_tma.gemm("bf16", WIDE, False, True, True, ALL),
 ]  # fmt: skip
 PACKING = [pack("bf16", True), pack("tf32", False), exchange("bf16")]
 WINOGRAD = [

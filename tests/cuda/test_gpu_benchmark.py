@@ -197,13 +197,14 @@ def test_targets_and_tables() -> None:
         return Timing(section, "a", which, precision, "cuda.mma", seconds, 1.0, rate, 4e12 if rate else 0.0)
 
     rows = [
-        row("cifar", "forward", "tf32", 0.5, 1e12), row("vgg16", "backward_input", "tf32", 8.0, 1e12),
+        row("cifar", "forward", "tf32 mma", 0.5, 1e12), row("vgg16", "backward_input", "tf32 mma", 8.0, 1e12),
         row("memory", "forward", "float32", 1.0, 3e12), row("memory", "forward", "float32", 1.0, 3.6e12),
         row("training", "captured", "tf32", 0.8), row("training", "eager", "tf32", 2.0),
     ]  # fmt: skip
     found = gpu_report.reached(rows)
-    assert found.keys() == {"layers, TF32", "memory, lowest part of the copy", "captured training step, TF32"}
-    assert found["layers, TF32"] == (pytest.approx(0.5), 0.6, 2)
+    names = "layers, TF32 with mma.sync", "memory, lowest part of the copy", "captured training step, TF32"
+    assert found.keys() == set(names)
+    assert found["layers, TF32 with mma.sync"] == (pytest.approx(0.5), 0.6, 2)
     assert found["memory, lowest part of the copy"][0] == pytest.approx(0.75)
     assert found["captured training step, TF32"][0] == pytest.approx(1.25)
     result = gpu_report.Result("x", 0, rows=rows, notes={"memory": [Note("pad 1: broken", failed=True), Note("late")]})
@@ -211,4 +212,4 @@ def test_targets_and_tables() -> None:
     assert result.faults == ["memory: pad 1: broken"]
     text = "\n".join(gpu_report.to_markdown(result))
     assert "- memory: 3 s; failed: pad 1: broken; late" in text and "| 3.60 TB/s | 90% |" in text
-    assert json.loads(gpu_report.to_json(result))["targets"]["layers, TF32"]["wanted"] == 0.6
+    assert json.loads(gpu_report.to_json(result))["targets"]["layers, TF32 with mma.sync"]["wanted"] == 0.6

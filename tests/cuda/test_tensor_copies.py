@@ -18,6 +18,7 @@ from numbanet.cuda.gpu import Gpu
 from numbanet.cuda.tensor_map import Box, Pixels
 from numbanet.problem.base import Problem
 from numbanet.problem.conv import Epilogue
+from numbanet.problem.matmul import MatmulProblem
 from numbanet.reference import conv as reference
 from tests.cases import ConvCase
 from tests.cuda.fake import FakeDriver
@@ -25,7 +26,7 @@ from tests.cuda.ptx.executor import Interpreter
 from tests.cuda.ptx.memory import Fault
 from tests.cuda.ptx.tensor import refusal
 from tests.cuda.rounding import rounded
-from tests.cuda.test_conv import arguments, named, operands, problem
+from tests.cuda.test_conv import PASSES, arguments, named, operands, problem
 
 HOPPER = Interpreter((9, 0, "a"))
 SMALL = "3x3, padding 2 above and 1 to the left"
@@ -34,12 +35,13 @@ CASES = {case.name: case for case in [
     ConvCase("tall", 3, 6, 7, 9, 8, 3, 2, padding=1),  # blocks that begin and end within an image
     ConvCase("strided", 2, 12, 9, 8, 10, 3, 3, stride=(2, 3), padding=(1, 2), dilation=(1, 2)),
     ConvCase("groups", 1, 128, 4, 4, 128, 2, 3, padding=1, groups=2),
+    ConvCase("odd groups", 3, 20, 5, 6, 14, 2, 1, padding=1, groups=2),  # a block of columns with two groups' channels
     ConvCase("wide", 1, 10, 4, 4, 132, 1, 1, stride=2),  # taps that miss most pixels, columns beyond a tile
 ]}  # fmt: skip
 
 
 def candidate(p: Problem) -> Candidate:
-    (found,) = [c for c, reason in dispatch.verdicts(p, "cuda") if c.name == "cuda.tma" and reason is None]
+    (found,) = [c for c, reason in dispatch.verdicts(p, "cuda") if c.name == "cuda.wgmma_tma" and reason is None]
     return found
 
 
@@ -56,6 +58,7 @@ def close(found: np.ndarray, expected: np.ndarray, reduction: int) -> None:
     ("bf16", "forward", "tall"), ("bf16", "forward", "strided"), ("bf16", "backward_input", "strided"),
     ("bf16", "forward", "groups"), ("bf16", "backward_input", "wide"), ("tf32", "forward", "strided"),
     ("tf32", "backward_input", "groups"), ("tf32", "forward", "wide"),
+    ("bf16", "backward_weight", "strided"), ("bf16", "backward_weight", "odd groups"),
 ])  # fmt: skip
 def test_convolutions(kind: str, which: str, name: str) -> None:
     p = problem(CASES[name], which)
@@ -65,6 +68,32 @@ def test_convolutions(kind: str, which: str, name: str) -> None:
     with launch.executor(HOPPER), nnet.precision(kind):
         candidate(p).run(p, inputs, (out,), None)
     close(out, getattr(reference, which)(p, *[None if v is None else rounded(v, kind) for v in inputs]), p.reduction)
+
+
+@pytest.mark.parametrize(("kind", "a_rows", "b_rows"), [("tf32", True, False), ("bf16", False, True)])
+def test_matrices(kind: str, a_rows: bool, b_rows: bool) -> None:
+    m, n, k = 70, 132, 41
+    rng = np.random.default_rng(n)
+    a, b = (without_ties(rng.standard_normal(shape).astype(np.float32)) for shape in ((m, k), (k, n)))
+    p = MatmulProblem("forward", "float32", m, n, k, a_rows, b_rows)
+    inputs = a if a_rows else np.ascontiguousarray(a.T), b if b_rows else np.ascontiguousarray(b.T), None, None
+    out = np.full((m, n), np.nan, np.float32)
+    with launch.executor(HOPPER), nnet.precision(kind):
+        candidate(p).run(p, inputs, (out,), None)
+    close(out, rounded(a, kind) @ rounded(b, kind), k)
+
+
+def test_a_stack_of_matrices() -> None:
+    """What lies beyond the end of the reduction is the next matrix of the stack, and here not a number."""
+    rng = np.random.default_rng(3)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 9), (2, 9, 7)))
+    a[2], b[1] = np.nan, np.nan
+    index = np.array([[0, 1, 1], [0, 0, 0]])
+    p = MatmulProblem("forward", "float32", 5, 7, 9, True, True, batch=3)
+    out = np.full((3, 5, 7), np.inf, np.float32)
+    with launch.executor(HOPPER), nnet.precision("bf16"):
+        candidate(p).run(p, (a, b, None, None, index), (out,), None)
+    close(out, rounded(a, "bf16")[index[0]] @ rounded(b, "bf16")[index[1]], 9)
 
 
 def test_an_epilogue_of_a_cut_reduction() -> None:
@@ -90,10 +119,14 @@ def test_not_a_number_stays_in_its_window() -> None:
 
 def test_it_goes_first_where_it_can() -> None:
     layer = ConvCase("layer", 32, 256, 28, 28, 256, 3, 3, padding=1)
-    for which in ("forward", "backward_input"):
-        for precision in ("bf16", "tf32"):
-            with launch.executor(HOPPER), nnet.precision(precision):
-                assert dispatch.choose(problem(layer, which), "cuda").name == "cuda.tma"
+    problems = [problem(layer, which) for which in PASSES]
+    problems += [MatmulProblem("forward", "float32", 4096, 4096, 4096, True, b_rows) for b_rows in (False, True)]
+    for precision, count in (("bf16", 5), ("tf32", 3)):
+        with launch.executor(HOPPER), nnet.precision(precision):
+            chosen = [dispatch.choose(p, "cuda").name for p in problems]
+            reasons = [{c.name: said for c, said in dispatch.verdicts(p, "cuda")}["cuda.wgmma_tma"] for p in problems]
+        assert chosen.count("cuda.wgmma_tma") == count == reasons.count(None)
+        assert all(reason is None or "contiguous along the reduction" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize(("changes", "reason"), [
@@ -108,10 +141,10 @@ def test_it_says_what_it_refuses(changes: dict[str, int], reason: str) -> None:
         sizes["c"] = 80
     p = problem(ConvCase("refused", **sizes), "forward")
     with launch.executor(HOPPER), nnet.precision("bf16"):
-        assert reason in {c.name: said for c, said in dispatch.verdicts(p, "cuda")}["cuda.tma"]
+        assert reason in {c.name: said for c, said in dispatch.verdicts(p, "cuda")}["cuda.wgmma_tma"]
     for capability in ((8, 0), (9, 0), (10, 0, "a")):
         with launch.executor(Interpreter(capability)), nnet.precision("bf16"):
-            assert "9.0" in {c.name: said for c, said in dispatch.verdicts(p, "cuda")}["cuda.tma"]
+            assert "9.0" in {c.name: said for c, said in dispatch.verdicts(p, "cuda")}["cuda.wgmma_tma"]
 
 
 def test_tiles_waste_little() -> None:

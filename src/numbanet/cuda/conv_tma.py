@@ -22,16 +22,18 @@ from numbanet.cuda.tensor_map import TensorMap
 from numbanet.problem.conv import ConvProblem, Epilogue
 
 LEAST = 4  # slices of a part of the reduction
+NARROW, WIDE = 16.0, 8.0  # how many times as fast as the float32 kernels operands of 16 and 32 bits are multiplied
 
 
 def _run(p: ConvProblem, kind: Kind, source: Any, weight: Any, bias: Any, residual: Any, y: Any) -> None:
-    shape, read = _tile(p), _operands(p, kind)
+    columns, read = _columns(p), _operands(p, kind)
+    vector = columns % 2 == 0 and aligned(bias, residual, y, size=8)
+    shape = tma_tile.fitting(columns, vector)
     plans = conv_tma_plan.plans(p, read, shape)
     grids = [(-(-plan.rows // tma_tile.ROWS), -(-plan.columns // shape.columns)) for plan in plans]
     blocks = p.groups * sum(across * down for across, down in grids)
-    cut = split.cut(blocks, max(plan.slices for plan in plans), y.size, least=LEAST)
+    cut = split.cut(blocks, max(plan.slices for plan in plans), y.size, shape.wanted, LEAST)
     sums = y if cut.parts == 1 else empty((cut.parts, y.size), "float32")
-    vector = plans[0].columns % 2 == 0 and y.size % 2 == 0 and aligned(bias, residual, y, size=8)
     kernel = conv_tma(kind.name, shape, vector, p.epilogue if cut.parts == 1 else Epilogue())
     for plan, grid in zip(plans, grids):
         numbers = plan.rows, plan.columns, plan.slices, cut.share, cut.parts, *plan.integers, y.size
@@ -41,8 +43,8 @@ def _run(p: ConvProblem, kind: Kind, source: Any, weight: Any, bias: Any, residu
         split.finish(cut.parts, sums, p.epilogue, bias, residual, y)
 
 
-def _tile(p: ConvProblem) -> tma_tile.Tile:
-    return tma_tile.fitting(p.kg if p.which == "forward" else p.cg)
+def _columns(p: ConvProblem) -> int:
+    return p.kg if p.which == "forward" else p.cg
 
 
 def _operands(p: ConvProblem, kind: Kind) -> Operands:
@@ -69,6 +71,8 @@ def _supports(p: ConvProblem) -> str | None:
         return reason
     kind = chosen_kind()
     read = _operands(p, kind)
+    if not read.channels:
+        return "nothing to multiply"
     if p.groups > 1 and read.channels % read.depth:
         return f"groups whose channels are no multiple of {read.depth}"
     form = Form(kind.lanes, read.depth, filled(p.cg, kind.lanes), filled(p.kg, kind.lanes))
@@ -77,18 +81,18 @@ def _supports(p: ConvProblem) -> str | None:
 
 def _cost(p: ConvProblem) -> float:
     """In operations of the float32 kernels."""
-    kind, shape = chosen_kind(), _tile(p)
+    kind = chosen_kind()
     read = _operands(p, kind)
     rows, columns, depth = conv_plan.shape(p)
     depth *= read.chunks * read.depth / max(p.cg if p.which == "forward" else p.kg, 1)
-    results = -(-rows // tma_tile.ROWS) * tma_tile.ROWS * -(-columns // shape.columns) * shape.columns
+    results = filled(rows, tma_tile.ROWS) * filled(columns, tma_tile.fitting(columns, columns % 2 == 0).columns)
     narrow = kind.stored != "float32"
     packing = 90.0 * (p.n * p.c * p.h * p.w + p.n * p.k * p.p * p.q) if narrow else 0.0
-    return 2.0 * p.groups * results * depth / (16.0 if narrow else 8.0) + packing
+    return 2.0 * p.groups * results * depth / (NARROW if narrow else WIDE) + packing
 
 
 def _candidate(run: Any) -> Candidate:
-    return Candidate("cuda.tma", run, _supports, _cost, tolerance=lambda p: tolerance(p.reduction))
+    return Candidate("cuda.wgmma_tma", run, _supports, _cost, tolerance=lambda p: tolerance(p.reduction))
 
 
 CANDIDATES: CandidateLists = {

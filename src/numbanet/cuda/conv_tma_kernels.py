@@ -54,8 +54,8 @@ def conv_tma(name: str, shape: tma_tile.Tile, vector: bool, epilogue: Epilogue) 
 
     start, produce = tma_tile.ring(shape), tma_tile.producer(shape, pixels, filters)
     consume = tma_tile.consumer(kind, shape, False, False)
-    fragments = shape.columns // 8
-    write = mma_tile.writer(fragments, vector, epilogue)
+    blocks = shape.columns // 64
+    write = mma_tile.writer(8, vector, epilogue)
     words = [name, str(shape.columns)] + (["vector"] if vector else []) + tile.words(epilogue)
 
     @kernel(
@@ -83,7 +83,7 @@ def conv_tma(name: str, shape: tma_tile.Tile, vector: bool, epilogue: Epilogue) 
             b = (weight, walk, first_tap, tap_h, tap_w, i32(group * columns + first_column))
             produce(ring, first, last, a, b)
         else:
-            total = cuda.local.array((1, fragments, 4), f32)
+            total = cuda.local.array((blocks, 8, 4), f32)
             consume(ring, first, last, total)
             at_row, at_column = tma_tile.results()
             for half in range(2):
@@ -93,7 +93,8 @@ def conv_tma(name: str, shape: tma_tile.Tile, vector: bool, epilogue: Epilogue) 
                     pixel = i32((n * full_h + i * every_h + first_h) * full_w + j * every_w + first_w)
                     channel = i32(group * columns)
                     at = i32(part * part_size + pixel * all_columns + channel)
-                    column = i32(first_column + at_column)
-                    write(total, 0, half, at, column, columns, channel, bias, residual, y)
+                    for block in range(blocks):
+                        column = i32(first_column + at_column + 64 * block)
+                        write(total, block, half, at, column, columns, channel, bias, residual, y)
 
     return convolve

@@ -116,10 +116,10 @@ def _backward_axes(size: int, results: int, pad: int, taps: int, stride: int, di
 
 
 def axes(p: ConvProblem) -> list[tuple[Axis, Axis]]:
-    """Return the (vertical, horizontal) correlations of a pass."""
+    """Return the (vertical, horizontal) correlations of a pass; those of backward_weight are forward's."""
     down = p.pads[0], p.r, p.stride[0], p.dilation[0]
     across = p.pads[2], p.s, p.stride[1], p.dilation[1]
-    if p.which == "forward":
+    if p.which != "backward_input":
         return [(_forward_axis(p.h, p.p, *down), _forward_axis(p.w, p.q, *across))]
     return [(v, h) for v in _backward_axes(p.p, p.h, *down) for h in _backward_axes(p.q, p.w, *across)]
 

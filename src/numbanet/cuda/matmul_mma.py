@@ -66,7 +66,7 @@ def gemm(
 def _run(engine: mma_tile.Engine, p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     (a, b, bias, residual), y, kind = inputs[:4], outputs[0], chosen_kind()
     index = constant(inputs[4]) if p.batch > 1 else None
-    (a_lines, a_width), (b_lines, b_width) = _shapes(p)
+    (a_lines, a_width), (b_lines, b_width) = shapes(p)
     left = operand(kind, a, 1, a.size // max(a_width, 1), 1, a_width)
     right = operand(kind, b, 1, b.size // max(b_width, 1), 1, b_width)
     a_step, b_step = filled(a_width, kind.lanes), filled(b_width, kind.lanes)
@@ -86,7 +86,7 @@ def _run(engine: mma_tile.Engine, p: MatmulProblem, inputs: Arrays, outputs: Arr
         split.finish(cut.parts, sums, p.epilogue, bias, residual, y)
 
 
-def _shapes(p: MatmulProblem) -> tuple[tuple[int, int], tuple[int, int]]:
+def shapes(p: MatmulProblem) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the shapes of one a and one b as they lie in memory."""
     return (p.m, p.k) if p.a_rows else (p.k, p.m), (p.k, p.n) if p.b_rows else (p.n, p.k)
 
@@ -96,7 +96,7 @@ def _supports(engine: mma_tile.Engine, p: MatmulProblem) -> str | None:
     if reason is not None:
         return reason
     # `numbanet.cuda.pack` counts in 32 bits.
-    packed = max(lines * filled(width, chosen_kind().lanes) for lines, width in _shapes(p))
+    packed = max(lines * filled(width, chosen_kind().lanes) for lines, width in shapes(p))
     return f"an operand has more than {plain.MOST} elements" if p.batch * packed > plain.MOST else None
 
 

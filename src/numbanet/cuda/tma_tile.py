@@ -25,6 +25,7 @@ from numbanet.cuda.compile import device
 from numbanet.cuda.mma_tile import Kind
 from numbanet.cuda.tensor_map import ELEMENTS, LINE
 
+MULTIPROCESSORS = 132  # of an H100 or H200
 ROWS = 128
 THREADS = 384
 _GROUP = 128  # threads of a warpgroup
@@ -65,6 +66,11 @@ class Tile:
         return PART + self.columns * LINE
 
     @property
+    def wanted(self) -> int:
+        """Blocks that a GPU shall get."""
+        return MULTIPROCESSORS * self.blocks
+
+    @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block."""
         return _ALIGN + self.stages * (self.stage + _BARRIERS)
@@ -83,9 +89,14 @@ def depth(kind: Kind) -> int:
     return LINE // ELEMENTS[element(kind)]
 
 
-def fitting(columns: int) -> Tile:
-    """Return the tile that wastes least on so many columns; of equals the largest."""
-    return min(reversed(TILES), key=lambda tile: -(-columns // tile.columns) * tile.columns)
+def fitting(columns: int, vector: bool = True) -> Tile:
+    """Return the tile that wastes least on so many columns; of equals the largest.
+
+    Where stores take single numbers (not `vector`), the code that stores the largest tile is too long for NVVM to keep
+    the results in registers.
+    """
+    tiles = TILES if vector else TILES[:-1]
+    return min(reversed(tiles), key=lambda tile: -(-columns // tile.columns) * tile.columns)
 
 
 def _descriptor(leading: int, stride: int) -> int:
@@ -153,9 +164,9 @@ def producer(tile: Tile, bring_a: Callable, bring_b: Callable) -> Any:
 def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
     """Make ``consume(ring, first, last, total)``: add slices first to last - 1 to a consumer's results.
 
-    `total` has the shape (1, columns / 8, 4); see `numbanet.cuda.mma_tile.writer` and `results`.
+    `total` has the shape (columns / 64, 8, 4), so that its first index counts 64 columns; see `mma_tile.writer`.
     """
-    stages, stage, bytes_, fragments = tile.stages, tile.stage, tile.stages * tile.stage, tile.columns // 8
+    stages, stage, bytes_, blocks = tile.stages, tile.stage, tile.stages * tile.stage, tile.columns // 64
     multiply = ptx_sm90a.wgmma(kind.product, tile.columns, across_a, across_b)
     bits_a, bits_b = (_ACROSS if across else _ALONG for across in (across_a, across_b))
     step_a, step_b = (_STEP_ACROSS if across else _STEP_ALONG for across in (across_a, across_b))
@@ -168,9 +179,10 @@ def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
     @device
     def consume(ring, first, last, total):
         take()
-        for j in range(fragments):
-            for e in range(4):
-                total[0, j, e] = f32(0)
+        for i in range(blocks):
+            for j in range(8):
+                for e in range(4):
+                    total[i, j, e] = f32(0)
         t = i32(cuda.threadIdx.x)
         own = i32((t >> 7) * BLOCK - BLOCK)  # of 64 rows, either way
         place, parity, former = i32(0), i32(0), i32(0)
@@ -197,6 +209,9 @@ def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
 
 @device
 def results():
-    """Return the (row, column) of this consumer's first result; see `mma_tile.results`."""
+    """Return the (row, column) of this consumer's first result.
+
+    Fragment (i, j) holds the results at rows r and r + 8, columns c + 64 i + 8 j and c + 64 i + 8 j + 1.
+    """
     t = i32(cuda.threadIdx.x) - _GROUP
     return i32((t >> 5) * 16 + (t & 31) // 4), i32(2 * (t & 3))
