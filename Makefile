@@ -46,8 +46,9 @@ parity: $(VENV)/.test $(VENV)/.torch
 test-cuda:
 	@$(MAKE) --no-print-directory VENV=$(VENV)-cuda test-cuda-here
 
+# Neighbours in a file compile the same kernels: they stay with one process until another has nothing left.
 test-cuda-here: $(VENV)/.testcuda
-	$(PYTEST) tests/cuda $(ARGS)
+	$(PYTEST) --dist worksteal tests/cuda $(ARGS)
 
 # ------------------------------------------------------------------------------------------- versions and supply
 

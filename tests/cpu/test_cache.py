@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import numbanet
-from numbanet.cpu import cache
+from numbanet import code_cache
+from numbanet.code_cache import Store
 from numbanet.cpu.cache import KernelCache
 from tests.processes import run_python
 
@@ -176,14 +177,17 @@ def test_folders_out_of_use_are_removed(tmp_path: Path, monkeypatch: pytest.Monk
         os.utime(tmp_path / name, (now - days * day,) * 2)
     (tmp_path / "kernels-file").write_text("")
     os.utime(tmp_path / "kernels-file", (0, 0))
-    cache._begin(tmp_path / "kernels-mine")
+    monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
+    mine, following = Store("kernels-", [], tuple), Store("kernels-", [], tuple)
+    mine.version, following.version = "mine", "next"  # type: ignore[misc]
+    mine.begin()
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"kernels-recent", "kernels-new", "unrelated", "kernels-file", "kernels-mine"}
-    monkeypatch.setattr(cache, "_FOLDERS", 3)
-    cache._begin(tmp_path / "kernels-mine")
+    monkeypatch.setattr(code_cache, "_FOLDERS", 3)
+    mine.begin()
     assert (tmp_path / "kernels-recent").is_dir(), "a folder that is there begins nothing"
     os.unlink(tmp_path / "kernels-file")
-    cache._begin(tmp_path / "kernels-next")
+    following.begin()
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"kernels-next", "kernels-mine", "kernels-new", "unrelated"}
 
@@ -225,8 +229,8 @@ class Target:
         return "x86_64-unknown-linux-gnu", "cpu", self.features
 
 
-def key(function: Callable, signature: str = "void(int64)", features: str = "") -> Path:
-    return KernelCache(function)._path(signature, Target(features))
+def key(function: Callable, signature: str = "void(int64)", features: str = "") -> str:
+    return KernelCache(function)._file(signature, Target(features))
 
 
 def factory(captured: Any) -> Callable:

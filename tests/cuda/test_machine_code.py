@@ -12,8 +12,12 @@ from tests.cuda.products import COPIED, GEMM, NAIVE, OTHERS, PACKING, TENSOR, WA
 CAPABILITIES = [(8, 0), (9, 0)]
 
 
-def checked(kernel: Kernel, dtype: str, capability: Capability) -> Report:
-    """Assemble, and check what holds for every kernel."""
+def checked(kernel: Kernel, dtype: str, *capabilities: Capability) -> list[Report]:
+    """Assemble for each capability (most of the time goes into what they share); check what holds for every kernel."""
+    return [_checked(kernel, dtype, capability) for capability in capabilities]
+
+
+def _checked(kernel: Kernel, dtype: str, capability: Capability) -> Report:
     found = report(kernel, dtype, capability)
     assert found.local_bytes == 0
     assert not any(opcode.startswith(("LDL", "STL")) for opcode in found.opcodes)
@@ -23,33 +27,30 @@ def checked(kernel: Kernel, dtype: str, capability: Capability) -> Report:
     return found
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 @pytest.mark.parametrize("kernel", GEMM, ids=lambda kernel: kernel.name)
-def test_conv_gemm(kernel: Kernel, capability: Capability) -> None:
-    found = checked(kernel, "float32", capability)
-    assert found.shared_bytes == 16384
-    assert found.opcodes["LDS.128"] >= 4
-    if "vector" in kernel.name:
-        assert found.opcodes["LDG.E.128"] >= 2 and found.opcodes["STG.E.128"] >= 2
-        assert found.share("FFMA") > 0.6
+def test_conv_gemm(kernel: Kernel) -> None:
+    for found in checked(kernel, "float32", *CAPABILITIES):
+        assert found.shared_bytes == 16384
+        assert found.opcodes["LDS.128"] >= 4
+        if "vector" in kernel.name:
+            assert found.opcodes["LDG.E.128"] >= 2 and found.opcodes["STG.E.128"] >= 2
+            assert found.share("FFMA") > 0.6
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 @pytest.mark.parametrize("kernel", OTHERS + WINOGRAD, ids=lambda kernel: kernel.name)
-def test_other_float32_kernels(kernel: Kernel, capability: Capability) -> None:
-    checked(kernel, "float32", capability)
+def test_other_float32_kernels(kernel: Kernel) -> None:
+    checked(kernel, "float32", *CAPABILITIES)
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 @pytest.mark.parametrize("kernel", TENSOR, ids=lambda kernel: kernel.name)
-def test_tensor_core_kernels(kernel: Kernel, capability: Capability) -> None:
+def test_tensor_core_kernels(kernel: Kernel) -> None:
     narrow = "bf16" in kernel.name
-    found = checked(kernel, operand_dtype(kernel), capability)
-    assert found.shared_bytes == 49152
-    product = "HMMA.16816.F32.BF16" if narrow else "HMMA.1688.F32.TF32"
-    assert found.loop[product] in (16, 32)  # of one step of the reduction, or both
-    assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
-    assert sum(n for opcode, n in found.loop.items() if opcode.startswith("LDSM")) >= (6 if narrow else 0)
+    for found in checked(kernel, operand_dtype(kernel), *CAPABILITIES):
+        assert found.shared_bytes == 49152
+        product = "HMMA.16816.F32.BF16" if narrow else "HMMA.1688.F32.TF32"
+        assert found.loop[product] in (16, 32)  # of one step of the reduction, or both
+        assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
+        assert sum(n for opcode, n in found.loop.items() if opcode.startswith("LDSM")) >= (6 if narrow else 0)
 
 
 def test_only_bfloat16_is_for_warpgroups() -> None:
@@ -59,7 +60,7 @@ def test_only_bfloat16_is_for_warpgroups() -> None:
 
 @pytest.mark.parametrize("kernel", WARPGROUPS, ids=lambda kernel: kernel.name)
 def test_warpgroup_kernels(kernel: Kernel) -> None:
-    found = checked(kernel, "bfloat16", (9, 0, "a"))
+    (found,) = checked(kernel, "bfloat16", (9, 0, "a"))
     assert found.loop["HGMMA.64x128x16.F32.BF16"] == 2
     assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
 
@@ -83,9 +84,11 @@ def test_kernels_that_the_copy_engine_feeds(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", PACKING, ids=lambda kernel: kernel.name)
 def test_packing(kernel: Kernel) -> None:
-    assert checked(kernel, "float32", (8, 0)).opcodes["STG.E.128"] == 1
+    (found,) = checked(kernel, "float32", (8, 0))
+    assert found.opcodes["STG.E.128"] == 1
 
 
 @pytest.mark.parametrize("kernel", NAIVE, ids=lambda kernel: kernel.name)
 def test_naive_kernels(kernel: Kernel) -> None:
-    assert checked(kernel, "float64", (8, 0)).opcodes["DFMA"] >= 1
+    (found,) = checked(kernel, "float64", (8, 0))
+    assert found.opcodes["DFMA"] >= 1

@@ -16,16 +16,13 @@ written in its language, and import its types and thread indices.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import inspect
-import os
 import re
-import tempfile
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -33,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from numba import cuda
 from numba.cuda import compiler, dispatcher, types
 
-from numbanet import settings, trusted
+from numbanet import code_cache
 
 __all__ = [
     "BF16", "F32", "F64", "FLOATS", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel",
@@ -80,19 +77,18 @@ def _capability(capability: Capability) -> Iterator[None]:
         dispatcher.get_current_device = former
 
 
-@lru_cache(maxsize=1)
-def _source_hash() -> str:
-    """Return the hash of every source of the CUDA side and of the versions that compile it."""
-    packages = ("numba-cuda", "numba", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
-    digest = hashlib.sha256()
-    for name in packages:
+def _versions() -> list[str]:
+    found = [".".join(map(str, sys.version_info[:2]))]
+    for package in ("numba-cuda", "numba", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink"):
         try:
-            digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
+            found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
-            digest.update(f"{name} absent\n".encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+            found.append(f"{package} absent")
+    return found
+
+
+_FOLDER = Path(__file__).parent
+STORE = code_cache.Store("cuda-", [_FOLDER, _FOLDER.parent / "problem"], _versions)  # problems have constants
 
 
 class Kernel:
@@ -143,16 +139,23 @@ class Kernel:
         return types.void(*found)
 
     def ptx(self, dtype: str = "float32", capability: Capability = (8, 0)) -> str:
-        """Return the PTX of the kernel for one floating dtype and compute capability."""
+        """Return the PTX of the kernel for one floating dtype and compute capability, kept on disk like machine code."""
         key = dtype, capability
         with _building:
             if key not in self._ptx:
-                text = self._library(dtype, capability).get_asm_str(cc=capability)
-                mangled = re.search(r"\.entry (\w+)", text)
-                if mangled is None:
-                    raise RuntimeError(f"kernel {self.name}: the compiler returned no entry point")
-                self._ptx[key] = text.replace(mangled[1], self.entry)
+                name = self._file("ptx", *key)
+                stored = STORE.read(name)
+                self._ptx[key] = self._translated(*key) if stored is None else stored.decode()
+                if stored is None:
+                    STORE.write(name, self._ptx[key].encode())
             return self._ptx[key]
+
+    def _translated(self, dtype: str, capability: Capability) -> str:
+        text = self._library(dtype, capability).get_asm_str(cc=capability)
+        mangled = re.search(r"\.entry (\w+)", text)
+        if mangled is None:
+            raise RuntimeError(f"kernel {self.name}: the compiler returned no entry point")
+        return text.replace(mangled[1], self.entry)
 
     def _library(self, dtype: str, capability: Capability) -> Any:
         """Return the kernel in LLVM's language, which takes most of the time; it is the same for all capabilities."""
@@ -170,45 +173,23 @@ class Kernel:
         key = dtype, capability
         with _building:
             if key not in self._cubin:
-                self._cubin[key] = self._load(*key) or self._link(*key)
+                name = self._file("cubin", *key)
+                stored = STORE.read(name)
+                self._cubin[key] = self._linked(*key) if stored is None else stored
+                if stored is None:
+                    STORE.write(name, self._cubin[key])
             return self._cubin[key]
 
-    def _path(self, dtype: str, capability: Capability) -> Path:
-        code = self.function.__code__
-        key = repr((self.name, code.co_code, code.co_consts, dtype, capability, self.threads, self.blocks))
-        name = f"{self.entry}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.cubin"
-        return settings.cache_root() / f"cubins-{_source_hash()}" / name
+    def _file(self, kind: str, dtype: str, capability: Capability) -> str:
+        key = (self.name, code_cache.key(self.function), dtype, capability, self.threads, self.blocks)
+        return code_cache.file_name(self.entry[:100], kind, *key)
 
-    def _load(self, dtype: str, capability: Capability) -> bytes | None:
-        if not settings.cache_enabled():
-            return None
-        try:
-            content = trusted.read(self._path(dtype, capability))
-        except OSError:
-            return None
-        digest, code = content[:32], content[32:]
-        return code if hashlib.sha256(code).digest() == digest else None
-
-    def _link(self, dtype: str, capability: Capability) -> bytes:
+    def _linked(self, dtype: str, capability: Capability) -> bytes:
         from cuda.core import Linker, LinkerOptions, ObjectCode
 
         arch = "sm_" + "".join(map(str, capability))
         linker = Linker(ObjectCode.from_ptx(self.ptx(dtype, capability).encode()), options=LinkerOptions(arch=arch))
-        code = bytes(linker.link("cubin").code)
-        if settings.cache_enabled():
-            self._store(self._path(dtype, capability), code)
-        return code
-
-    @staticmethod
-    def _store(path: Path, code: bytes) -> None:
-        try:
-            trusted.make(path.parent)
-            handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(hashlib.sha256(code).digest() + code)
-            os.replace(part, path)
-        except OSError as error:
-            settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
+        return bytes(linker.link("cubin").code)
 
     def __repr__(self) -> str:
         return f"<CUDA kernel {self.name}>"

@@ -1,0 +1,166 @@
+"""Machine code on disk: keyed by every kernel source, so that an edit anywhere in the package can't leave stale code.
+
+The folder's name is a hash of all kernel sources and of the compiler's versions, each file's name is a hash of its
+whole key, files are written to the side and renamed, and their bytes are checked against a digest before they are used.
+A folder that can't be written means no cache, never an error. The digest finds damage, not malice: whoever can write to
+the folder can run code, so one that others can write to is not used at all (see `numbanet.trusted`).
+
+Every version of the package, and every edit of a kernel, has a folder of its own. Whoever begins one removes those that
+no process has used for a month, and all but the last used few. A process that loses its folder that way compiles anew
+what it needs: it reads and writes whole files only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, cached_property
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from numbanet import settings, trusted
+
+_DIGEST_BYTES = 32
+_UNUSED_SECONDS = 30 * 24 * 3600
+_FOLDERS = 24  # as many at most
+_PART = ".part"
+_WRITING_SECONDS = 3600  # nobody takes longer to write a file
+
+
+class Store:
+    """The machine code of one version of some sources.
+
+    Parameters
+    ----------
+    prefix : str
+        What the names of its folders begin with.
+    sources : sequence of Path
+        The folders of the sources.
+    versions : callable
+        Returns what else the code follows from: the versions of those that compile it.
+    """
+
+    def __init__(self, prefix: str, sources: Sequence[Path], versions: Callable[[], Any]):
+        self.prefix, self._sources, self._versions = prefix, sources, versions
+
+    @cached_property
+    def version(self) -> str:
+        """The hash of every source, and of the versions."""
+        digest = hashlib.sha256(repr(self._versions()).encode())
+        for folder in self._sources:
+            for path in sorted(folder.rglob("*.py")):
+                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def folder(self) -> Path:
+        """Return the folder: below ``NUMBANET_CACHE_DIR`` or the user's cache folder."""
+        return settings.cache_root() / f"{self.prefix}{self.version}"
+
+    def read(self, name: str) -> bytes | None:
+        """Return what was stored under a name; None where there is nothing, or nothing that can be trusted."""
+        if not settings.cache_enabled():
+            return None
+        path = self.folder() / name
+        try:
+            content = trusted.read(path)
+        except OSError:
+            return None
+        _note_use(path.parent)
+        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() != digest:
+            settings.log(f"kernel cache: {path} is damaged; compiling anew")
+            return None
+        return payload
+
+    def write(self, name: str, payload: bytes) -> None:
+        """Store bytes under a name; where the folder can't be written, say so in the log and go on without."""
+        if not settings.cache_enabled():
+            return
+        path = self.folder() / name
+        try:
+            self.begin()
+            handle, part = tempfile.mkstemp(dir=path.parent, suffix=_PART)
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(hashlib.sha256(payload).digest() + payload)
+                os.replace(part, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(part)
+                raise
+        except OSError as error:
+            settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
+
+    def begin(self) -> None:
+        """Make the folder; where it is new, remove those of versions that are out of use."""
+        folder = self.folder()
+        known = folder.is_dir()
+        trusted.make(folder)
+        if known:
+            return
+        others = [(_last_use(path), path) for path in folder.parent.glob(f"{self.prefix}*") if path != folder]
+        latest = sorted(others, reverse=True)
+        for position, (used, path) in enumerate(latest, 1):
+            if position >= _FOLDERS or used < time.time() - _UNUSED_SECONDS:
+                settings.log(f"kernel cache: removing {path}, which was last used {time.ctime(used)}")
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@cache
+def _note_use(folder: Path) -> None:
+    """Set the time of a folder's last use, once a process: reading its files does not; remove what killed ones left."""
+    with suppress(OSError):  # of another user, or gone: it is removed sooner, and compiled again
+        os.utime(folder)
+    for part in folder.glob(f"*{_PART}"):
+        if _last_use(part) < time.time() - _WRITING_SECONDS:
+            with suppress(OSError):
+                part.unlink()
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # another process was faster to remove it
+        return 0.0
+
+
+@cache
+def _read_hash(file: str) -> str:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:  # typed at a prompt
+        return ""
+
+
+def _fingerprint(value: Any) -> Any:
+    """Return what tells a function from others, or a value that it closes over, without addresses."""
+    value = getattr(value, "py_func", value)
+    if isinstance(value, (tuple, list)):
+        return [_fingerprint(item) for item in value]
+    code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
+    if code is None:
+        return repr(value)
+    # The bytecode alone is the same for two kernels that differ in what they call.
+    constants = [_fingerprint(constant) for constant in code.co_consts]
+    cells = [_fingerprint(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+    return code.co_code.hex(), code.co_names, constants, getattr(value, "__qualname__", ""), cells
+
+
+def key(function: Callable) -> str:
+    """Return the hash of a function: of its code, of what it closes over, and of its file.
+
+    A function outside the package may have helpers in its file, which the hash of the package does not cover.
+    """
+    found = _fingerprint(function), _read_hash(function.__code__.co_filename)
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def file_name(stem: str, kind: str, *parts: Any) -> str:
+    """Return the name of a file: readable, and with a hash of the whole key."""
+    return f"{stem}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.{kind}"

@@ -1,0 +1,84 @@
+"""PTX and cubins on disk: found again by another process, never those of another kernel, never damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numba import cuda
+from numba.cuda import types
+
+from numbanet import code_cache
+from numbanet.cuda.compile import F32, Kernel, device, kernel
+from tests.cuda import kernels, products
+
+
+def constant_kernel(value: float, helper: Any = None) -> Kernel:
+    """Return a kernel whose configuration does not say what it closes over."""
+
+    @kernel(threads=32)
+    def fill(y: F32):
+        y[types.int32(cuda.threadIdx.x)] = types.float32(value)
+
+    @kernel(threads=32)
+    def fill_by(y: F32):
+        y[types.int32(cuda.threadIdx.x)] = helper()
+
+    return fill if helper is None else fill_by
+
+
+@device
+def one():
+    return types.float32(1)
+
+
+@device
+def two():
+    return types.float32(2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def refuse(*_: Any) -> Any:
+    raise AssertionError("compiled again")
+
+
+def test_what_was_compiled_is_found_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = constant_kernel(1)
+    ptx, cubin = first.ptx(), first.cubin("float32", (8, 0))
+    assert sorted(path.suffix for path in folder.rglob("*.*")) == [".cubin", ".ptx"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Kernel, "_library", refuse)
+        patch.setattr(Kernel, "_linked", refuse)
+        again = constant_kernel(1)
+        assert again.ptx() == ptx and again.cubin("float32", (8, 0)) == cubin
+        for other in (constant_kernel(2), constant_kernel(0, one), constant_kernel(0, two)):
+            with pytest.raises(AssertionError, match="compiled again"):
+                other.ptx()
+        with pytest.raises(AssertionError, match="compiled again"):
+            again.ptx(capability=(9, 0))
+    (stored,) = folder.rglob("*.ptx")
+    stored.write_bytes(stored.read_bytes()[:-1])
+    assert first.entry in constant_kernel(1).ptx()
+    monkeypatch.setattr(Kernel, "_library", refuse)
+    assert first.entry in constant_kernel(1).ptx(), "stored anew"
+
+
+def test_device_functions_that_a_kernel_is_given_are_part_of_its_key() -> None:
+    found = {constant_kernel(0, helper)._file("ptx", "float32", (8, 0)) for helper in (one, two, one)}
+    assert len(found) == 2
+
+
+def test_keys_are_of_one_kernel_and_hold_no_address() -> None:
+    chosen = [
+        *kernels.streaming("float32"), *kernels.summing("float32"), *kernels.others("float32"), *products.GEMM,
+        *products.WINOGRAD, *products.OTHERS, *products.PACKING, *products.TENSOR, *products.WARPGROUPS,
+        *products.NAIVE,
+    ]  # fmt: skip
+    assert len({one._file("ptx", "float32", (8, 0)) for one in chosen}) == len(chosen) > 100
+    assert not any(" at 0x" in repr(code_cache._fingerprint(one.function)) for one in chosen)
