@@ -40,7 +40,7 @@ def test_threads_and_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gpu_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numbanet.cuda.unavailable_reason", lambda: "the driver sleeps")
+    monkeypatch.setattr("numbanet.cuda.unavailable_reason", lambda *_: "the driver sleeps")
     assert nnet.info().gpu == "none: the driver sleeps"
     assert nnet.info().device.endswith("which is cpu")
 

@@ -19,7 +19,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="device 'cuda' can't be used: .+"):
         nnet.set_device("cuda")
     assert nnet.get_device() == "auto", "a device that can't be used is not chosen"
-    with pytest.raises(ValueError, match="device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"):
+    with pytest.raises(ValueError, match="device must be one of 'auto', 'cpu', 'cuda' or .*, got 'tpu'"):
         nnet.set_device("tpu")
     monkeypatch.setenv("NUMBANET_DEVICE", "cpu")
     assert nnet.get_device() == "cpu"
@@ -29,7 +29,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_device_of_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBANET_DEVICE", "gpu")
-    with pytest.raises(ValueError, match="NUMBANET_DEVICE must be one of 'auto', 'cpu', 'cuda', got 'gpu'"):
+    with pytest.raises(ValueError, match="NUMBANET_DEVICE must be one of 'auto', 'cpu', 'cuda' or .*, got 'gpu'"):
         nnet.tensor([1.0])
     monkeypatch.setenv("NUMBANET_DEVICE", "cuda")
     with pytest.raises(RuntimeError, match="device 'cuda' can't be used"):

@@ -75,7 +75,8 @@ def test_the_search_leaves_our_own_alone() -> None:
 # Imports run downward
 
 LAYERS = [
-    ("problem", "settings", "trusted", "candidate", "memory", "prepared", "watch", "changes", "device_array", "locks"),
+    ("problem", "settings", "trusted", "candidate", "memory", "prepared", "watch", "changes", "device_array", "locks",
+     "code_cache"),
     ("reference", "cpu", "cuda"),
     ("dispatch", "measured"),
     ("ops", "random"),

@@ -31,12 +31,14 @@ class Memory:
         What keeps the block alive; it takes the block back when it is no longer referred to.
     ours : bool
         Whether nobody but DeviceArrays reaches it: it is no other library's.
+    device : int
+        Number of the GPU.
     """
 
-    __slots__ = ("__weakref__", "ours", "owner", "pointer", "size")
+    __slots__ = ("__weakref__", "device", "ours", "owner", "pointer", "size")
 
-    def __init__(self, pointer: int, size: int, owner: Any, ours: bool = True):
-        self.pointer, self.size, self.owner, self.ours = pointer, size, owner, ours
+    def __init__(self, pointer: int, size: int, owner: Any, ours: bool = True, device: int = 0):
+        self.pointer, self.size, self.owner, self.ours, self.device = pointer, size, owner, ours, device
 
 
 class _Flags:
@@ -138,6 +140,11 @@ class DeviceArray:
         return self.memory
 
     @property
+    def device(self) -> str:
+        """``"cuda"`` for the first GPU, ``"cuda:1"`` for the next."""
+        return f"cuda:{self.memory.device}" if self.memory.device else "cuda"
+
+    @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
@@ -184,7 +191,7 @@ class DeviceArray:
         """Return a copy as a NumPy array with the same order of axes in memory."""
         from numbanet.cuda import launch
 
-        return launch.download(self)
+        return launch.of(self).download(self)
 
     def item(self) -> Any:
         """Return the only element as a Python number."""
@@ -205,7 +212,7 @@ class DeviceArray:
         self.memory.ours = False  # from now on
         return {
             "shape": self.shape, "typestr": self.dtype.str, "strides": self.strides, "version": 3,
-            "data": (self.pointer if self.size else 0, not self.writeable), "stream": launch.stream_handle(),
+            "data": (self.pointer if self.size else 0, not self.writeable), "stream": launch.of(self).stream_handle(),
         }  # fmt: skip
 
     def __reduce__(self) -> Any:
@@ -315,7 +322,7 @@ class DeviceArray:
 
     def _taken(self, parts: tuple[Any, ...]) -> DeviceArray:
         """Return the elements at arrays of positions, which broadcast, along axes side by side: a copy."""
-        from numbanet.cuda import whole
+        from numbanet.cuda import launch, whole
 
         places = [number for number, part in enumerate(parts) if type(part) is DeviceArray]
         first, last = places[0], places[-1] + 1
@@ -328,8 +335,9 @@ class DeviceArray:
         rest = [axis for axis in range(viewed.ndim) if not first <= axis < last]
         moved = viewed.transpose([*range(first, last), *rest])
         sizes, inner = moved.shape[: len(arrays)], moved.shape[len(arrays) :]
-        positions = whole.row_major_positions(arrays, sizes)
-        rows = whole.take_rows(moved.reshape((math.prod(sizes), *inner)), positions)
+        with launch.beside(self):
+            positions = whole.row_major_positions(arrays, sizes)
+            rows = whole.take_rows(moved.reshape((math.prod(sizes), *inner)), positions)
         new = positions.ndim
         order = [*range(new, new + first), *range(new), *range(new + first, rows.ndim)]
         return rows.transpose(order)
@@ -337,7 +345,7 @@ class DeviceArray:
     # ------------------------------------------------------------------------------------------------ elements move
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        from numbanet.cuda import move
+        from numbanet.cuda import launch
 
         if not self.writeable:
             raise ValueError("assignment destination is read-only")
@@ -345,15 +353,25 @@ class DeviceArray:
         if any(isinstance(part, (DeviceArray, np.ndarray)) for part in parts):
             raise TypeError("assignment on the GPU takes integers and slices as index, got an array: use where()")
         target = self if index is Ellipsis else self[index]
+        with launch.beside(self):
+            target._assign(value)
+
+    def _assign(self, value: Any) -> None:
+        from numbanet.cuda import move
+
         if isinstance(value, DeviceArray):
-            shared = _overlap(value.memory, target.memory)
-            if shared and (value.pointer, value.strides) != (target.pointer, target.strides):
+            if value.memory.device != self.memory.device:
+                raise ValueError(
+                    f"an array on {value.device!r} does not go to {self.device!r} by itself: move it with .to()"
+                )
+            shared = _overlap(value.memory, self.memory)
+            if shared and (value.pointer, value.strides) != (self.pointer, self.strides):
                 value = value.copy()  # they may overlap, and threads read and write in any order
-            move.copy(target, broadcast_to(value, target.shape))
+            move.copy(self, broadcast_to(value, self.shape))
         elif isinstance(value, np.ndarray) and value.ndim:
             raise TypeError("an array on the CPU does not go to the GPU by itself: move it with .to('cuda') first")
         else:
-            move.fill(target, value)
+            move.fill(self, value)
 
     def fill(self, value: Any) -> None:
         """Set all elements to a number."""
@@ -371,11 +389,9 @@ class DeviceArray:
     def _converted(self, dtype: np.dtype, order: str) -> DeviceArray:
         from numbanet.cuda import launch, move
 
-        if order == "K":
-            out = _empty_like(self, dtype)
-        else:
-            out = launch.empty(self.shape, dtype.name)
-        move.copy(out, self)
+        with launch.beside(self):
+            out = _empty_like(self, dtype) if order == "K" else launch.empty(self.shape, dtype.name)
+            move.copy(out, self)
         return out
 
 
@@ -426,8 +442,11 @@ def _expand_dims(array: DeviceArray, axis: int | tuple[int, ...]) -> DeviceArray
 
 def full_like(array: DeviceArray, value: Any, dtype: Any = None) -> DeviceArray:
     """Return an array of one value with the shape and the order of axes of another, as NumPy's function."""
-    out = _empty_like(array, array.dtype if dtype is None else dtype)
-    out.fill(value)
+    from numbanet.cuda import launch
+
+    with launch.beside(array):
+        out = _empty_like(array, array.dtype if dtype is None else dtype)
+        out.fill(value)
     return out
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from numbanet import measured, memory, settings
 from numbanet.candidate import Arrays, Candidate
+from numbanet.cuda import launch as cuda
 from numbanet.device_array import DeviceArray
 from numbanet.locks import new_lock
 from numbanet.prepared import PreparedWeight
@@ -191,7 +192,9 @@ def wrapped(wrap: Callable[[Problem, list[Candidate], Candidate], Candidate]) ->
 
 
 @lru_cache(maxsize=4096)
-def _choose(problem: Problem, device: str, precision: str, override: frozenset[str], tuning: int) -> Candidate:
+def _choose(
+    problem: Problem, device: str, capability: tuple[Any, ...], precision: str, override: frozenset[str], tuning: int
+) -> Candidate:
     judged = verdicts(problem, device)
     if device == "cpu" and problem.operation in _FLOATS_ONLY and problem.dtype not in FLOATS:
         return judged[-1][0]
@@ -214,7 +217,7 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     ValueError
         If no candidate, or none of those that `use` names, takes the problem; the message lists the reasons.
     """
-    return _choose(problem, device, *conditions())
+    return _choose(problem, device, cuda.capability() if device == "cuda" else (), *conditions())
 
 
 def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
@@ -235,6 +238,9 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
                 raise _mixed(problem, inputs)
     else:
         device = _device(problem, inputs, outputs)
+        if device == "cuda" and cuda.elsewhere(first := next(_arrays((*outputs, *inputs)))):
+            with cuda.beside(first):
+                return run(problem, inputs, outputs)
     chosen = choose(problem, device)
     if chosen.name == "reference" and "reference" not in _override.get() and problem.dtype in FLOATS:
         _say_reference(problem)
@@ -258,10 +264,15 @@ def _arrays(operands: Any) -> Iterator[Any]:
 
 def _device(problem: Problem, inputs: Arrays, outputs: Arrays) -> str:
     """Return where all operands lie."""
-    kinds = {type(x) is DeviceArray for x in _arrays((*_placed(problem, inputs).values(), *outputs))}
-    if len(kinds) > 1:
+    places = {_number(x) for x in _arrays((*_placed(problem, inputs).values(), *outputs))}
+    if len(places) > 1:
         raise _mixed(problem, inputs)
-    return "cuda" if True in kinds else "cpu"
+    return "cpu" if places <= {-1} else "cuda"
+
+
+def _number(x: Any) -> int:
+    """Return the number of the GPU on which an array lies, -1 for the CPU."""
+    return x.memory.device if type(x) is DeviceArray else -1
 
 
 def _placed(problem: Problem, inputs: Arrays) -> dict[int, Any]:
@@ -272,7 +283,7 @@ def _placed(problem: Problem, inputs: Arrays) -> dict[int, Any]:
 
 def _mixed(problem: Problem, inputs: Arrays) -> ValueError:
     places = [
-        f"operand {position} on {'cuda' if any(type(a) is DeviceArray for a in _arrays((x,))) else 'cpu'}"
+        f"operand {position} on {' and '.join(sorted({getattr(a, 'device', 'cpu') for a in _arrays((x,))}))}"
         for position, x in _placed(problem, inputs).items()
     ]  # fmt: skip
     return ValueError(

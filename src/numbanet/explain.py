@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from math import prod
 from typing import Any
 
 from numbanet import dispatch, settings
+from numbanet.cuda import launch
 from numbanet.problem import Problem
 from numbanet.problem.base import FLOATS, choice
 
@@ -43,7 +45,7 @@ def explain(
     which : str
         The pass: ``"forward"``, ``"backward_input"``, ``"backward_weight"``, ...
     dtype : {"float32", "float64"}
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
         The chosen device if None.
 
     Returns
@@ -57,7 +59,7 @@ def explain(
     TypeError
         If arguments are missing or unknown.
     RuntimeError
-        If `device` is ``"cuda"`` and no GPU can be used.
+        If `device` is a GPU that can't be used.
     """
     choice("operation", operation, dispatch.operations())
     choice("which", which, dispatch.passes(operation))
@@ -69,9 +71,10 @@ def explain(
         names = ", ".join(list(inspect.signature(ask).parameters)[2:])
         raise TypeError(f"explain({operation!r}): {error}; it takes {names}") from None
     problems = ask(*bound.args, **bound.kwargs)
-    place = settings.resolve_device(device)
+    place, _, number = settings.resolve_device(device).partition(":")
     steps = problems if isinstance(problems, tuple) else (problems,)
-    return "\n".join(dispatch.explain_problem(problem, place) for problem in steps)
+    with launch.executor(launch.numbered(int(number or 0))) if place == "cuda" else nullcontext():
+        return "\n".join(dispatch.explain_problem(problem, place) for problem in steps)
 
 
 def _problem_class(operation: str) -> type[Problem]:

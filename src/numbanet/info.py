@@ -40,7 +40,7 @@ class Info:
     device, precision : str
         The settings.
     gpu : str
-        The GPU, or why there is none.
+        Whether a GPU works, or why none does, and how many there are.
     """
 
     numbanet: str
@@ -208,4 +208,9 @@ def _gpu() -> str:
     from numbanet.cuda import unavailable_reason
 
     reason = unavailable_reason()
-    return "works" if reason is None else f"none: {reason}"
+    if reason is not None:
+        return f"none: {reason}"
+    from numbanet.cuda.probe import device_count
+
+    count = device_count()
+    return f"works; there are {count}: cuda:0 to cuda:{count - 1}" if isinstance(count, int) and count > 1 else "works"

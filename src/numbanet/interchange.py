@@ -58,7 +58,7 @@ def from_dlpack(x: Any, *, device: str | None = None, copy: bool | None = None) 
         Has ``__dlpack__``, such as arrays of NumPy, PyTorch, JAX and CuPy; or is a DLPack capsule; or has
         ``__cuda_array_interface__``, such as arrays of numba.cuda. Any shape and strides; booleans, integers and
         floating-point numbers that NumPy has. It is kept alive. On a GPU, what its stream was given comes first.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
         Where the tensor shall be; there where x is if None.
     copy : bool, optional
         True: copy always. False: never. None: only where x is on another device.
@@ -119,7 +119,8 @@ def on_gpu(x: Any) -> DeviceArray:
         raise ValueError(f"x.__cuda_array_interface__ must describe an array, got {told}: {error}") from None
     array = _device_array(view)
     if stream is not None:
-        launch.order(stream, launch.stream_handle())
+        ours = launch.of(array)
+        ours.order(stream, ours.stream_handle())
     return array
 
 
@@ -149,7 +150,7 @@ def export(
 
 def device_of(tensor: Tensor) -> tuple[int, int]:
     """Return DLPack's kind and number of a tensor's device."""
-    return (_CPU, 0) if tensor.device == "cpu" else (_CUDA, launch.current().ordinal)
+    return (_CPU, 0) if tensor.device == "cpu" else (_CUDA, tensor.data.memory.device)  # type: ignore[attr-defined]
 
 
 def _host_capsule(array: Any, **options: Any) -> Any:
@@ -172,9 +173,10 @@ def _export_from_gpu(array: DeviceArray, stream: int, max_version: Any, copy: bo
         "data": (array.pointer, not array.writeable),
     }  # fmt: skip
     capsule = _host_capsule(np.asarray(_Shown(array.memory, interface)), max_version=max_version)
-    _device_field(capsule)[:] = _CUDA, launch.current().ordinal
+    ours = launch.of(array)
+    _device_field(capsule)[:] = _CUDA, ours.ordinal
     if stream != -1:
-        launch.order(launch.stream_handle(), stream)
+        ours.order(ours.stream_handle(), stream)
     return capsule
 
 
@@ -193,7 +195,7 @@ def _array(x: Any) -> Any:
         return _taken(x, _asked(x))
     _needs_gpu(x)
     _check_ordinal(int(number))
-    return _taken(x, _asked(x, stream=launch.stream_handle()))
+    return _taken(x, _asked(x, stream=launch.numbered(int(number)).stream_handle()))
 
 
 def _asked(x: Any, **options: Any) -> Any:
@@ -248,6 +250,7 @@ def _device_array(view: np.ndarray) -> DeviceArray:
     if dtype.kind not in "biuf" or not dtype.isnative:
         raise TypeError(f"x must hold real numbers in this machine's byte order, got dtype {dtype.str}")
     pointer = view.__array_interface__["data"][0]
+    ordinal = launch.current().ordinal  # of no elements, which lie anywhere
     if view.size:
         if any(place % dtype.itemsize for place in (pointer, *view.strides)):
             raise ValueError(
@@ -261,7 +264,8 @@ def _device_array(view: np.ndarray) -> DeviceArray:
         _check_ordinal(ordinal)
     steps = [stride * (size - 1) for stride, size in zip(view.strides, view.shape)] if view.size else []
     before, after = (sum(step for step in steps if (step < 0) == backwards) for backwards in (True, False))
-    memory = Memory(pointer + before, after - before + (dtype.itemsize if view.size else 0), view, ours=False)
+    size = after - before + (dtype.itemsize if view.size else 0)
+    memory = Memory(pointer + before, size, view, ours=False, device=ordinal)
     return DeviceArray(memory, pointer, view.shape, view.strides, dtype, view.flags.writeable)
 
 
@@ -272,9 +276,9 @@ def _needs_gpu(x: Any) -> None:
 
 
 def _check_ordinal(ordinal: int) -> None:
-    ours = launch.current().ordinal
-    if ordinal != ours:
-        raise ValueError(f"x must lie on GPU {ours}, which numbanet uses, got GPU {ordinal}")
+    reason = unavailable_reason(ordinal)
+    if reason is not None:
+        raise ValueError(f"x must lie on a GPU that can be used, got GPU {ordinal}: {reason}")
 
 
 def _check_stream(name: str, stream: Any) -> None:

@@ -33,6 +33,7 @@ _idle_bytes = 0
 _returned: deque[np.ndarray] = deque()  # blocks that are free again, and not in `_idle` yet
 _in_use = 0  # bytes
 _peak = 0  # the most that were in use at once
+releases: list[Callable[[], None]] = []  # of the pools of GPUs
 
 
 class _Block(np.ndarray):
@@ -46,7 +47,7 @@ class Arena(dict[int, list[np.ndarray]]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.on_device: dict[int, list[DeviceArray]] = {}  # idle blocks of a GPU
+        self.on_device: dict[tuple[int, int], list[DeviceArray]] = {}  # idle blocks by GPU and size
 
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
@@ -83,21 +84,21 @@ class _DeviceLease(Memory):
     __slots__ = ("arena",)
 
     def __init__(self, block: DeviceArray, arena: Arena):
-        super().__init__(block.pointer, block.memory.size, block)
+        super().__init__(block.pointer, block.memory.size, block, device=block.memory.device)
         self.arena = arena
 
     def __del__(self) -> None:
         self.arena.used -= 1
-        self.arena.on_device.setdefault(self.owner.nbytes, []).append(self.owner)
+        self.arena.on_device.setdefault((self.device, self.owner.nbytes), []).append(self.owner)
 
 
-def planned_on_device(shape: tuple[int, ...], dtype: str, fresh: Callable[..., Any]) -> Any:
+def planned_on_device(shape: tuple[int, ...], dtype: str, device: int, fresh: Callable[..., Any]) -> Any:
     """Return an array on a GPU in the arena in use; None if none is. ``fresh(shape, dtype)`` makes new blocks."""
     arena = _arena.get()
     if arena is None:
         return None
     size = -(-max(math.prod(shape) * np.dtype(dtype).itemsize, 1) // 512) * 512
-    idle = arena.on_device.get(size)
+    idle = arena.on_device.get((device, size))
     lease = _DeviceLease(idle.pop() if idle else fresh((size,), "uint8"), arena)
     arena.used += 1
     return contiguous_in(lease, shape, dtype)
@@ -235,7 +236,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     if type(like) is DeviceArray:
-        return _on_device(shape, dtype)
+        return _on_device(shape, dtype, like)
     size = math.prod(shape) * dtype.itemsize
     arena = _arena.get()
     if arena is not None and not dtype.hasobject:
@@ -258,16 +259,17 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     return np.ndarray(shape, dtype, block.view(_Lease), start)
 
 
-def _on_device(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+def _on_device(shape: tuple[int, ...], dtype: np.dtype, like: DeviceArray) -> Any:
     from numbanet.cuda import launch  # with all that compiles kernels: for those who have an array there already
 
-    return launch.empty(shape, dtype.name)
+    with launch.beside(like):
+        return launch.empty(shape, dtype.name)
 
 
 def vector(shape: int | tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
     """Return an uninitialised array of a few numbers on the device of another array."""
     if type(like) is DeviceArray:
-        return _on_device(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype))
+        return _on_device(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), like)
     return np.empty(shape, dtype)
 
 
@@ -285,7 +287,7 @@ def assign(target: Any, values: Any) -> None:
     if type(target) is DeviceArray and isinstance(values, np.ndarray) and values.ndim:
         from numbanet.cuda import launch
 
-        values = launch.upload(values)
+        values = launch.of(target).upload(values)
     target[...] = values if type(target) is DeviceArray else on_host(values)
 
 
@@ -308,7 +310,8 @@ def number(x: Any, like: Any) -> Any:
     if type(like) is DeviceArray and type(x) is np.ndarray and not x.ndim:
         from numbanet.cuda import launch
 
-        return launch.number(x)
+        with launch.beside(like):
+            return launch.number(x)
     return x
 
 
@@ -317,7 +320,7 @@ def placed(values: Any, like: Any) -> Any:
     if type(like) is DeviceArray and type(values) is np.ndarray:
         from numbanet.cuda import launch
 
-        return launch.constant(values)
+        return launch.of(like).constant(values)
     return values
 
 
@@ -447,9 +450,11 @@ def alone_in(holder: list[Any], position: int) -> bool:
 
 
 def release() -> None:
-    """Give the idle blocks back to the system."""
+    """Give the idle blocks back to the system, those of GPUs too."""
     global _idle_bytes, _peak
     with _lock:
         _collect()
         _idle.clear()
         _idle_bytes, _peak = 0, _in_use
+    for give_back in releases:
+        give_back()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "strict", "tf32", "bf16")
@@ -29,8 +30,8 @@ def set_device(device: str) -> None:
 
     Parameters
     ----------
-    device : {"auto", "cpu", "cuda"}
-        ``"auto"`` takes a GPU when one works, else the CPU.
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}
+        ``"auto"`` takes a GPU when one works, else the CPU. ``"cuda"`` is the first GPU, ``"cuda:1"`` the next.
 
     Raises
     ------
@@ -48,29 +49,67 @@ def get_device() -> str:
     """Return the device that was chosen: by `set_device`, else by ``NUMBANET_DEVICE``, else ``"auto"``."""
     if _device is not None:
         return _device
-    return _choice("NUMBANET_DEVICE", os.environ.get("NUMBANET_DEVICE", "auto"), DEVICES)
+    word = os.environ.get("NUMBANET_DEVICE", "auto")
+    parse_device("NUMBANET_DEVICE", word)
+    return word
 
 
-def resolve_device(device: str | None = None) -> str:
-    """Return ``"cpu"`` or ``"cuda"`` for a device word (None: the chosen one).
+def parse_device(name: str, word: Any) -> tuple[str, int]:
+    """Return the kind of a device and its number; ValueError if there is no such word."""
+    kind, colon, number = word.partition(":") if isinstance(word, str) else (word, "", "")
+    if kind not in DEVICES or (colon and (kind == "auto" or not number.isdecimal() or (kind == "cpu" and int(number)))):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, DEVICES))} or 'cuda:1' and so on, got {word!r}")
+    return kind, int(number or 0)
+
+
+def is_device(value: Any) -> bool:
+    """Return whether an argument that may be a device or a dtype is meant for a device."""
+    return type(value) is int or (isinstance(value, str) and value.partition(":")[0] in DEVICES)
+
+
+def gpu_word(device: int | str | None) -> int | str:
+    """Return the device word of a GPU (None: the chosen one, else the first).
 
     Raises
     ------
+    ValueError
+        If the word is not that of a GPU.
+    """
+    if device is None:
+        return f"cuda:{chosen_gpu()}"
+    if type(device) is not int and not str(device).startswith("cuda"):
+        raise ValueError(f"device must be the number of a GPU, or 'cuda:1' and so on, got {device!r}")
+    return device
+
+
+def chosen_gpu() -> int:
+    """Return the number of the GPU that is used where nothing names one."""
+    return parse_device("device", get_device())[1]
+
+
+def resolve_device(device: str | int | None = None) -> str:
+    """Return ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` (and so on) for a device word (None: the chosen one).
+
+    A number is that of a GPU, as in PyTorch.
+
+    Raises
+    ------
+    ValueError
+        If there is no such word.
     RuntimeError
-        If the word is ``"cuda"`` and no GPU can be used; the message says why.
+        If the word names a GPU that can't be used; the message says why.
     """
     word = get_device() if device is None else device
-    if word != "cpu" and (not isinstance(word, str) or word.removesuffix(":0") not in DEVICES):
-        _choice("device", word, DEVICES)
-    if word.removesuffix(":0") == "cpu":
+    kind, number = parse_device("device", f"cuda:{word}" if type(word) is int else word)
+    if kind == "cpu":
         return "cpu"
     from numbanet.cuda import unavailable_reason
 
-    reason = unavailable_reason()
+    reason = unavailable_reason(number)
     if reason is None:
-        return "cuda"
-    if word != "auto":
-        raise RuntimeError(f"device 'cuda' can't be used: {reason}")
+        return f"cuda:{number}" if number else "cuda"
+    if kind != "auto":
+        raise RuntimeError(f"device {word!r} can't be used: {reason}")
     return "cpu"
 
 

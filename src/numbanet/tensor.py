@@ -11,6 +11,7 @@ import numpy as np
 from numbanet import memory, ops, settings
 from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
+from numbanet.ops.shape import device_of
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
@@ -68,8 +69,9 @@ class Tensor(Methods):
 
     @property
     def device(self) -> str:
-        """``"cpu"`` or ``"cuda"``."""
-        return "cuda" if type(array_of(self)) is DeviceArray else "cpu"
+        """``"cpu"``, ``"cuda"`` (the first GPU), or ``"cuda:1"`` and so on."""
+        array = array_of(self)
+        return array.device if type(array) is DeviceArray else "cpu"
 
     @property
     def is_leaf(self) -> bool:
@@ -244,7 +246,7 @@ class Tensor(Methods):
         else:
             seed = grad.data if isinstance(grad, Tensor) else grad
             seed = seed.astype(self.dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, self.dtype)
-            if (type(seed) is DeviceArray) != (self.device != "cpu"):
+            if device_of(seed) != self.device:
                 raise ValueError(f"grad must be on the tensor's device {self.device!r}")
             if seed.shape != self.shape:
                 raise ValueError(f"grad must have the tensor's shape {self.shape}, got {seed.shape}")
@@ -353,7 +355,8 @@ class Tensor(Methods):
         Parameters
         ----------
         *args : str, dtype or Tensor
-            A device (``"cpu"``, ``"cuda"``, ``"cuda:0"``), a dtype, both in this order, or a tensor that has both.
+            A device (``"cpu"``, ``"cuda"``, ``"cuda:1"``, or the number of a GPU), a dtype, both in this order, or a
+            tensor that has both.
         dtype : dtype, optional
         device : str, optional
         copy : bool
@@ -369,7 +372,7 @@ class Tensor(Methods):
         for arg in args:
             if isinstance(arg, Tensor):
                 device, dtype = arg.device, arg.dtype
-            elif isinstance(arg, str) and arg.partition(":")[0] in settings.DEVICES:
+            elif settings.is_device(arg):
                 device = arg
             elif arg is not None:
                 dtype = arg
@@ -383,9 +386,15 @@ class Tensor(Methods):
         """Return the tensor on the CPU, itself where it is."""
         return self.to("cpu")
 
-    def cuda(self) -> Tensor:
-        """Return the tensor on the GPU, itself where it is; RuntimeError if no GPU can be used."""
-        return self.to("cuda")
+    def cuda(self, device: int | str | None = None) -> Tensor:
+        """Return the tensor on a GPU, the first or that of a number; itself where it is.
+
+        Raises
+        ------
+        RuntimeError
+            If the GPU can't be used.
+        """
+        return self.to(settings.gpu_word(device))
 
     def float(self) -> Tensor:
         """Return the tensor in float32."""
@@ -451,7 +460,7 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
         ``__cuda_array_interface__`` is copied on the GPU.
     requires_grad : bool
         Whether gradients shall flow to it.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
         Where it lives; the chosen device (`numbanet.set_device`) if None.
     dtype : dtype, optional
         Convert to this dtype.
@@ -472,7 +481,7 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
         source = source if type(source) is DeviceArray else interchange.on_gpu(source)
     if type(source) is DeviceArray:
         copied: Any = source.copy() if dtype is None else source.astype(dtype)
-        found = Tensor(copied if device is None or place == "cuda" else copied.to_host())
+        found = Tensor(copied if device is None else ops.to_device(copied, place))
         return found.requires_grad_(requires_grad) if requires_grad else found
     known = isinstance(source, (np.ndarray, np.generic))
     values = np.array(source, dtype, order="K")

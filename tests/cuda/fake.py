@@ -1,7 +1,8 @@
 """A driver and a cuda.core without a GPU: device memory lies on the host, and a launch interprets PTX.
 
 What `numbanet.cuda.gpu` hands to the driver (addresses, packed arguments, attributes, streams) is taken apart as the
-driver would, so a wrong slot or a wrong size gives wrong numbers.
+driver would, so a wrong slot or a wrong size gives wrong numbers. Nothing happens before somebody waits for it: a
+stream is a list of what is to be done, and what no event puts in order has not been done.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import numpy as np
 from cuda.bindings import driver as real
 
 from numbanet.cuda.compile import Capability
-from numbanet.cuda.tensor_map import Box, Pixels, TensorMap
-from numbanet.device_array import DeviceArray, Memory
-from tests.cuda.ptx.executor import interpret, program
-from tests.cuda.ptx.machine import DTYPES
+from numbanet.cuda.tensor_map import Box, Pixels
+from tests.cuda.ptx.executor import program
+from tests.cuda.ptx.instructions import OPERATIONS
+from tests.cuda.ptx.machine import DTYPES, Machine
+from tests.cuda.ptx.memory import Fault, GlobalMemory
 from tests.cuda.ptx.tensor import refusal
 
 OUT_OF_MEMORY = 2
+LOCKED = 1  # CU_MEMORYTYPE_HOST
+INVALID = (1,)
 _MAP = 0x7E4508AA9  # the first of a map's 16 words here; the second is its number
 _ELEMENTS = {
     real.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT16: "uint16",
@@ -35,16 +39,54 @@ _LAYOUT = (
 )  # fmt: skip
 
 
+class Stream:
+    """What a stream has still to do, in order."""
+
+    def __init__(self, driver: FakeDriver, ordinal: int):
+        self.handle, self.ordinal, self._driver = next(driver.handles), ordinal, driver
+        self.todo: list[Callable[[], None]] = []
+        self.started = self.done = 0
+        driver.streams[self.handle] = self
+
+    def add(self, action: Callable[[], None]) -> int:
+        """Append what is to be done; return how many have been so far."""
+        self.todo.append(action)
+        self.started += 1
+        return self.started
+
+    def reach(self, number: int) -> None:
+        """Do what stands before a number, and what that waits for."""
+        while self.done < number:
+            action = self.todo.pop(0)
+            self.done += 1
+            action()
+
+    def sync(self) -> None:
+        """Do all."""
+        self._driver.calls.append("sync")
+        self.reach(self.started)
+
+    def create_graph_builder(self) -> Any:
+        """Return what records launches."""
+        return _Builder(self._driver, self)
+
+
 class FakeDriver:
     """The functions of cuda.bindings.driver that are used, and the modules of cuda.core."""
 
     def __init__(self, capability: Capability = (8, 0), total: int = 1 << 30):
         self.capability, self.total = capability, total
         self.blocks: dict[int, np.ndarray] = {}
+        self.places: dict[int, int] = {}  # the GPU of each block
+        self.locked: dict[int, np.ndarray] = {}  # page-locked memory of the host
         self.calls: list[str] = []
         self.attributes: dict[str, int] = {}
-        self._handles = itertools.count(77)
+        self.handles = itertools.count(77)
+        self.streams: dict[int, Stream] = {}
+        self.events: dict[int, tuple[Stream, int] | None] = {}
+        self.current: int | None = None  # the GPU that this thread works with
         self.meanwhile: Callable[[], None] = lambda: None  # what another thread does while a graph is built
+        self.building: _Builder | None = None
         self.maps: list[tuple[int, Box | Pixels]] = []
         for name in (
             "cuuint32_t", "cuuint64_t", "CUtensorMapDataType", "CUtensorMapInterleave", "CUtensorMapSwizzle",
@@ -52,10 +94,13 @@ class FakeDriver:
         ):  # fmt: skip
             setattr(self, name, getattr(real, name))
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
-        self.CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal")
+        self.CUpointer_attribute = SimpleNamespace(
+            CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal", CU_POINTER_ATTRIBUTE_MEMORY_TYPE="type"
+        )
+        self.CUmemorytype = SimpleNamespace(CU_MEMORYTYPE_HOST=LOCKED)
         self.core = SimpleNamespace(
             Device=self._device, DeviceMemoryResource=lambda ordinal: SimpleNamespace(
-                allocate=self._allocate, handle="pool"
+                allocate=lambda size, stream: self._allocate(ordinal, size, stream), handle="pool"
             ), ObjectCode=SimpleNamespace(from_cubin=self._load),
         )  # fmt: skip
 
@@ -63,28 +108,29 @@ class FakeDriver:
 
     def _device(self, ordinal: int) -> Any:
         return SimpleNamespace(
-            compute_capability=self.capability, create_stream=self._stream,
-            set_current=lambda: self.calls.append(f"current {ordinal}"), name="Fake",
+            compute_capability=self.capability, create_stream=lambda: Stream(self, ordinal),
+            set_current=lambda: self._enter(ordinal), name="Fake",
         )  # fmt: skip
 
-    def _allocate(self, size: int, stream: Any) -> Any:
-        assert stream.handle == 77
-        if size + sum(block.nbytes for block in self.blocks.values()) > self.total:
+    def _enter(self, ordinal: int) -> None:
+        self.calls.append(f"current {ordinal}")
+        self.current = ordinal
+
+    def _allocate(self, ordinal: int, size: int, stream: Stream) -> Any:
+        assert stream.ordinal == ordinal == self.current
+        if size + self._used(ordinal) > self.total:
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
         room = np.full(size + 256, 0xFB, np.uint8)
-        block = room[-room.ctypes.data % 256 :][:size]  # aligned as on a GPU
-        self.blocks[block.ctypes.data] = block
+        block = room[-room.ctypes.data % 256 :][:size]
+        self.blocks[block.ctypes.data], self.places[block.ctypes.data] = block, ordinal
         self.calls.append(f"allocate {size}")
-        return _Buffer(self, block.ctypes.data)
+        return _Buffer(self, block.ctypes.data, stream)
+
+    def _used(self, ordinal: int | None) -> int:
+        return sum(block.nbytes for start, block in self.blocks.items() if self.places[start] == ordinal)
 
     def _load(self, code: bytes) -> Any:
         return SimpleNamespace(get_kernel=lambda entry: SimpleNamespace(handle=(entry, code.decode())))
-
-    def _stream(self) -> Any:
-        handle = next(self._handles)
-        return SimpleNamespace(
-            handle=handle, sync=lambda: self.calls.append("sync"), create_graph_builder=lambda: _Builder(self, handle)
-        )
 
     # cuda.bindings.driver ---------------------------------------------------------------------------------------------
 
@@ -94,25 +140,42 @@ class FakeDriver:
     def cuGetErrorString(self, status: int) -> tuple[int, bytes]:
         return 0, b"invalid argument"
 
-    def cuEventCreate(self, flags: int) -> tuple[int, str]:
+    def cuEventCreate(self, flags: int) -> tuple[int, int]:
         self.calls.append(f"event {flags}")
-        return 0, "event"
+        self.events[event := next(self.handles)] = None
+        return 0, event
 
-    def cuEventRecord(self, event: str, stream: int) -> tuple[int]:
-        self.calls.append(f"record {event} {stream}")
+    def cuEventRecord(self, event: int, stream: int) -> tuple[int]:
+        self.calls.append(f"record {stream}")
+        if stream in self.streams:  # another library's has nothing to do
+            assert self.streams[stream].ordinal == self.current
+            self.events[event] = self.streams[stream], self.streams[stream].started
         return (0,)
 
-    def cuStreamWaitEvent(self, stream: int, event: str, flags: int) -> tuple[int]:
-        self.calls.append(f"wait {stream} {event} {flags}")
+    def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[int]:
+        self.calls.append(f"wait {stream}")
+        reached = self.events[event]
+        if reached is not None and stream in self.streams:
+            self.streams[stream].add(lambda: reached[0].reach(reached[1]))
         return (0,)
 
-    def cuEventDestroy(self, event: str) -> tuple[int]:
-        self.calls.append(f"destroy {event}")
+    def cuEventSynchronize(self, event: int) -> tuple[int]:
+        reached = self.events[event]
+        if reached is not None:
+            reached[0].reach(reached[1])
+        return (0,)
+
+    def cuEventDestroy(self, event: int) -> tuple[int]:
+        self.calls.append("destroy")
+        del self.events[event]
         return (0,)
 
     def cuPointerGetAttribute(self, attribute: str, address: int) -> tuple[int, int | None]:
+        if attribute == "type":
+            return (0, LOCKED) if self._is_locked(address) else (1, None)
         assert attribute == "ordinal"
-        return (1, None) if self._block(address) is None else (0, 0)
+        start = self._block(address)
+        return (1, None) if start is None else (0, self.places[start])
 
     def cuKernelSetAttribute(self, attribute: str, value: int, handle: Any, ordinal: int) -> tuple[int]:
         self.attributes[handle[0]] = value
@@ -123,15 +186,48 @@ class FakeDriver:
         return (0,)
 
     def cuMemGetInfo(self) -> tuple[int, int, int]:
-        return 0, self.total - sum(block.nbytes for block in self.blocks.values()), self.total
+        return 0, self.total - self._used(self.current), self.total
+
+    def cuMemHostAlloc(self, size: int, flags: int) -> tuple[int, int]:
+        block = np.full(size, 0xFB, np.uint8)
+        self.locked[block.ctypes.data] = block
+        self.calls.append(f"lock {size}")
+        return 0, block.ctypes.data
+
+    def cuMemFreeHost(self, address: int) -> tuple[int]:
+        del self.locked[address]
+        return (0,)
+
+    def _is_locked(self, address: int) -> bool:
+        return any(start <= address < start + block.nbytes for start, block in self.locked.items())
 
     def cuMemcpyHtoDAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
-        self._view(target, size)[:] = np.frombuffer((ctypes.c_uint8 * size).from_address(source), np.uint8)
+        host = np.frombuffer((ctypes.c_uint8 * size).from_address(source), np.uint8)
+        values = host if self._is_locked(source) else host.copy()  # the driver copies what it can't read later
+        self._on(stream).add(lambda: self._write(target, values))
         return (0,)
 
     def cuMemcpyDtoHAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
-        np.frombuffer((ctypes.c_uint8 * size).from_address(target), np.uint8)[:] = self._view(source, size)
+        host = np.frombuffer((ctypes.c_uint8 * size).from_address(target), np.uint8)
+
+        def read() -> None:
+            host[:] = self._view(source, size)
+
+        self._on(stream).add(read)
         return (0,)
+
+    def cuMemcpyAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
+        self._on(stream).add(lambda: self._write(target, self._view(source, size)))
+        return (0,)
+
+    def _write(self, target: int, values: np.ndarray) -> None:
+        self._view(target, values.nbytes)[:] = values
+
+    def _on(self, handle: int) -> Stream:
+        """Return a stream, which must be of the GPU that the thread works with."""
+        found = self.streams[handle]
+        assert found.ordinal == self.current
+        return found
 
     def cuTensorMapEncodeTiled(self, *arguments: Any) -> tuple[Any, ...]:
         _accepted(real.cuTensorMapEncodeTiled, arguments)
@@ -158,20 +254,34 @@ class FakeDriver:
         self, handle: Any, x: int, y: int, z: int, bx: int, by: int, bz: int, shared: int, stream: int, places: int,
         extra: int,
     ) -> tuple[int]:  # fmt: skip
-        assert (by, bz, stream, extra) == (1, 1, 77, 0)
+        assert (by, bz, extra) == (1, 1, 0)
         if shared > 48 << 10 and self.attributes.get(handle[0], 0) < shared:
-            return (1,)
+            return INVALID
         entry, text = handle
-        self.calls.append(entry)
         kinds = [kind for kind, _ in program(text).parameters]
-        addresses = (ctypes.c_void_p * len(kinds)).from_address(places)
-        arguments = []
-        for kind, address in zip(kinds, addresses):
-            size = DTYPES[kind].itemsize
-            value = np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8).view(DTYPES[kind])[0]
-            arguments.append(self._array(int(value)) if size == 8 and DTYPES[kind].kind in "iu" else value)
-        interpret(text, (x, y, z), bx, arguments, shared)
+        values = [ctypes.c_uint64.from_address(a).value for a in (ctypes.c_void_p * len(kinds)).from_address(places)]
+        found, building = self._on(stream), self.building
+        if building is not None and found is not building.stream:
+            self.calls.append(entry)
+        elif building is not None:
+            meanwhile, self.meanwhile = self.meanwhile, lambda: None
+            meanwhile()
+            building.launches.append(lambda: self._run(text, (x, y, z), bx, kinds, values, shared, found.ordinal))
+            building.names.append(entry)
+            return (0,)
+        else:
+            self.calls.append(entry)
+        found.add(lambda: self._run(text, (x, y, z), bx, kinds, values, shared, found.ordinal))
         return (0,)
+
+    def _run(
+        self, text: str, grid: Any, threads: int, kinds: list[str], values: list[int], shared: int, ordinal: int
+    ) -> None:
+        arguments = [np.array([v], np.uint64).view(np.uint8)[: DTYPES[k].itemsize].view(DTYPES[k])[0]
+                     for k, v in zip(kinds, values)]  # fmt: skip
+        memory = _DeviceMemory(self.maps, {start: self.blocks[start] for start, place in self.places.items() if place == ordinal})
+        Machine(program(text), grid, threads, arguments, memory, shared).run(OPERATIONS)
+        memory.write_back()
 
     def _block(self, address: int) -> int | None:
         return next((start for start, block in self.blocks.items() if start <= address < start + block.nbytes), None)
@@ -180,18 +290,6 @@ class FakeDriver:
         start = self._block(address)
         assert start is not None and address - start + size <= self.blocks[start].nbytes, "outside of device memory"
         return self.blocks[start][address - start : address - start + size]
-
-    def _array(self, value: int) -> Any:
-        """Return a pointer as the interpreter takes it, and any other number as it is."""
-        start = self._block(value)
-        if start is None:
-            return value
-        block = self.blocks[start]
-        words = block[value - start :][:128]
-        if len(words) == 128 and value % 64 == 0 and words.view(np.uint64)[0] == _MAP:
-            address, form = self.maps[words.view(np.uint64)[1]]
-            return TensorMap(self._array(address), form)
-        return DeviceArray(Memory(start, block.nbytes, block), value, (1,), (1,), np.dtype(np.uint8))
 
 
 def _ints(values: Any) -> tuple[Any, ...]:
@@ -206,42 +304,60 @@ def _accepted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         assert "driver" in str(error), error
 
 
+class _DeviceMemory(GlobalMemory):
+    """All memory of one GPU, at its own addresses: tables of addresses hold them, too."""
+
+    def __init__(self, maps: list[tuple[int, Box | Pixels]], blocks: dict[int, np.ndarray]):
+        super().__init__([blocks[start] for start in sorted(blocks)])
+        self._first = np.array([0, *sorted(blocks)], np.int64)
+        self._size = np.array([0, *[blocks[start].nbytes for start in sorted(blocks)]], np.int64)
+        self._at = np.array([0, *self._starts], np.int64)
+        for start, block in blocks.items():
+            if block.nbytes >= 128 and block[:16].view(np.uint64)[0] == _MAP:
+                address, form = maps[block[:16].view(np.uint64)[1]]
+                self.maps[start] = form, address
+
+    def index(self, addresses: np.ndarray, size: int) -> np.ndarray:
+        """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
+        if np.any(addresses % size):
+            raise Fault(f"misaligned global access of {size} bytes")
+        block = np.searchsorted(self._first, addresses, "right") - 1
+        offset = addresses - self._first[block]
+        if np.any(offset + size > self._size[block]):
+            raise Fault("global access outside of all buffers")
+        return self._at[block] + offset
+
+
 class _Buffer:
-    def __init__(self, driver: FakeDriver, address: int):
-        self.handle, self._driver = address, driver
+    """Memory, freed when its stream comes to that."""
+
+    def __init__(self, driver: FakeDriver, address: int, stream: Stream):
+        self.handle, self._driver, self._stream = address, driver, stream
 
     def __del__(self) -> None:
-        del self._driver.blocks[self.handle]
-        self._driver.calls.append("free")
+        driver, address = self._driver, self.handle
+
+        def free() -> None:
+            del driver.blocks[address], driver.places[address]
+
+        self._stream.add(free)
+        driver.calls.append("free")
 
 
 class _Builder:
     """A graph: what was launched while it was built is launched again."""
 
-    def __init__(self, driver: FakeDriver, stream: int):
-        self._driver, self._stream, self._launches = driver, stream, list[tuple[Any, ...]]()
+    def __init__(self, driver: FakeDriver, stream: Stream):
+        self._driver, self.stream = driver, stream
+        self.launches: list[Callable[[], None]] = []
+        self.names: list[str] = []
 
     def begin_building(self) -> _Builder:
-        self._real = self._driver.cuLaunchKernel
-
-        def note(handle: Any, *rest: Any) -> tuple[int]:
-            *sizes, stream, places, extra = rest
-            if stream != self._stream:
-                return self._real(handle, *rest)
-            meanwhile, self._driver.meanwhile = self._driver.meanwhile, lambda: None
-            meanwhile()
-            count = len(program(handle[1]).parameters)
-            addresses = (ctypes.c_void_p * count).from_address(places)
-            values = (ctypes.c_uint64 * count)(*[ctypes.c_uint64.from_address(a).value for a in addresses])
-            own = (ctypes.c_void_p * count)(*[ctypes.addressof(values) + 8 * i for i in range(count)])
-            self._launches.append((values, own, handle, *sizes, ctypes.addressof(own), extra))
-            return (0,)
-
-        self._driver.cuLaunchKernel = note  # type: ignore[method-assign]
+        self._driver.building = self
         return self
 
     def end_building(self) -> _Builder:
-        self._driver.cuLaunchKernel = self._real  # type: ignore[method-assign]
+        self._driver.building = None
         return self
 
     def complete(self) -> _Builder:
@@ -250,7 +366,7 @@ class _Builder:
     def close(self) -> None:
         pass
 
-    def launch(self, stream: Any) -> None:
-        self._driver.calls.append("graph")
-        for _, _, *arguments, places, extra in self._launches:
-            self._driver.cuLaunchKernel(*arguments, stream.handle, places, extra)
+    def launch(self, stream: Stream) -> None:
+        self._driver.calls += ["graph", *self.names]
+        for launch in self.launches:
+            stream.add(launch)

@@ -31,9 +31,20 @@ def positive_float(text: str) -> float:
 positive_float.__name__ = "number"
 
 
+def device_word(text: str) -> str:
+    """Return a device word as it is, if it is one."""
+    from numbanet.settings import parse_device
+
+    try:
+        parse_device("device", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Declare --device and --threads."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to compute (default: auto)")
+    parser.add_argument("--device", type=device_word, help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--threads", type=at_least(1), help="CPU threads (default: all that this process may use)")
 
 
@@ -43,7 +54,7 @@ def apply_engine_options(args: argparse.Namespace) -> None:
     Raises
     ------
     RuntimeError
-        If the device is ``"cuda"`` and no GPU can be used.
+        If the device is a GPU that can't be used.
     ValueError
         If there are fewer threads.
     """

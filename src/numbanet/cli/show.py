@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from numbanet.cli.options import device_word
+
 INFO_HELP = "print versions, CPU, threads, caches, GPU"
 EXPLAIN_HELP = "print which kernel would run for an operation, and why"
 EXPLAIN_DESCRIPTION = """Print which kernel would run for an operation, and why the others would not.
@@ -31,7 +33,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="32x64x56x56, 2, relu, padding=1, ...")
     parser.add_argument("--which", default="forward", help="the pass (default: forward)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", type=device_word)
 
 
 def run_explain(args: argparse.Namespace) -> int:

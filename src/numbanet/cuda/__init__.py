@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 
-def unavailable_reason() -> str | None:
-    """Return why no GPU can be used, or None if one can. This initialises no GPU."""
+def unavailable_reason(ordinal: int = 0) -> str | None:
+    """Return why a GPU, by its number, can't be used, or None if it can. This initialises no GPU."""
     from numbanet.cuda import launch, probe
 
-    return None if launch.chosen() is not None else probe.reason()
+    inside = launch.chosen()
+    if inside is not None and inside.ordinal == ordinal:
+        return None
+    return probe.reason() or (probe.beyond(ordinal) if ordinal else None)

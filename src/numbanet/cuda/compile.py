@@ -139,7 +139,7 @@ class Kernel:
         return types.void(*found)
 
     def ptx(self, dtype: str = "float32", capability: Capability = (8, 0)) -> str:
-        """Return the PTX of the kernel for one floating dtype and compute capability, kept on disk like machine code."""
+        """Return the PTX of the kernel for one floating dtype and compute capability; it is kept on disk."""
         key = dtype, capability
         with _building:
             if key not in self._ptx:

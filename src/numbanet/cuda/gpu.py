@@ -31,6 +31,9 @@ _SLOT = 8  # bytes that every argument gets
 _FORMATS = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d", "uint16": "H6x"}  # of scalars
 
 
+_thread = threading.local()  # which GPU each thread used last
+
+
 class _Loaded:
     """A kernel on a GPU, and how its arguments are packed."""
 
@@ -76,14 +79,14 @@ class Gpu:
     def __init__(self, ordinal: int, core: Any, driver: Any):
         self._core, self._driver, self.ordinal = core, driver, ordinal
         self.device = core.Device(ordinal)
-        self._local, self._process = threading.local(), os.getpid()
+        self._process = os.getpid()
         self._enter()
         major, minor = self.device.compute_capability
         self.capability: tuple[Any, ...] = (major, minor, "a") if major == 9 else (major, minor)
         self.stream = self.device.create_stream()
         self._handle = self.stream.handle
         self._source = core.DeviceMemoryResource(ordinal)
-        self.pool = Pool(self)
+        self.pool = Pool(self, ordinal)
         self._kernels: dict[tuple[Any, str], _Loaded] = {}
         self._constants = Kept()
         self._map = lru_cache(maxsize=_MAPS)(self._encode)
@@ -96,11 +99,11 @@ class Gpu:
                 "start processes with multiprocessing's method 'spawn'"
             )
         self.device.set_current()
-        self._local.ready = True
+        _thread.gpu = self
 
     def _entered(self) -> None:
-        """Make this the GPU of a thread that has not used it yet."""
-        if not getattr(self._local, "ready", False) or os.getpid() != self._process:
+        """Make this the GPU of a thread that used another one last, or none yet."""
+        if getattr(_thread, "gpu", None) is not self or os.getpid() != self._process:
             self._enter()
 
     def _check(self, result: tuple[Any, ...]) -> Any:
@@ -187,8 +190,13 @@ class Gpu:
             raise
         return int(buffer.handle), buffer
 
+    def release(self) -> None:
+        """Give idle memory back to the system."""
+        self.pool.release()
+
     def trim(self) -> None:
         """Give freed memory back to the system."""
+        self._entered()
         self.stream.sync()
         self._check(self._driver.cuMemPoolTrimTo(self._source.handle, 0))
 
@@ -270,6 +278,20 @@ class Gpu:
         finally:
             self._check(self._driver.cuEventDestroy(event))  # the driver keeps it for as long as a stream waits
 
+    def send(self, array: DeviceArray, other: Gpu) -> DeviceArray:
+        """Return a copy on another GPU, whose stream waits for it; Python does not."""
+        axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+        dense = array.transpose(axes)
+        if not dense.flags.c_contiguous:
+            dense = dense.copy("C")
+        made = other.empty(dense.shape, dense.dtype.name)
+        if dense.nbytes:
+            other.order(other.stream_handle(), self.stream_handle())  # who had the memory before is done with it
+            self._entered()
+            self._check(self._driver.cuMemcpyAsync(made.pointer, dense.pointer, dense.nbytes, self._handle))
+            self.order(self.stream_handle(), other.stream_handle())
+        return made.transpose([axes.index(axis) for axis in range(array.ndim)])
+
     def ordinal_of(self, address: int) -> int:
         """Return the number of the GPU on which an address lies."""
         self._entered()
@@ -283,6 +305,11 @@ class Gpu:
 
 def _address(gpu: Gpu, array: Any) -> int:
     if type(array) is DeviceArray:
+        if array.memory.device != gpu.ordinal:
+            raise ValueError(
+                f"all arrays must be on one device, got one on {array.device!r} and others on GPU {gpu.ordinal}: "
+                "nothing moves by itself, use .to(device)"
+            )
         return array.pointer
     if type(array) is TensorMap:
         return gpu.encoded(array).pointer

@@ -6,16 +6,15 @@ launches through cuda.core with flat arguments; the tests' executor interprets t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from numbanet import memory
+from numbanet import memory, settings
 from numbanet.cuda.tensor_map import TensorMap
 from numbanet.device_array import DeviceArray
 from numbanet.locks import new_lock
@@ -60,6 +59,12 @@ class Executor(Protocol):
     def ordinal_of(self, address: int) -> int:
         """Return the number of the device on which an address lies."""
 
+    def release(self) -> None:
+        """Give idle memory back to the system."""
+
+    def send(self, array: Any, other: Any) -> Any:
+        """Return a copy of an array of this device on the device of another executor."""
+
     def address(self, array: Any) -> int:
         """Return where the first element of a device array lies in the device's memory."""
 
@@ -70,7 +75,8 @@ class Executor(Protocol):
         """Repeat launches; return what makes the next time faster, which is handed over then (None the first time)."""
 
 
-_gpu: Executor | None = None  # the process's own, from the first use on
+_gpus: dict[int, Executor] = {}  # the process's own, each from its first use on
+_only: Executor | None = None  # the one in use, where there is just one: all arrays are its own
 _opening = new_lock()
 _recording: ContextVar[list[Launch] | None] = ContextVar("numbanet_cuda_recording", default=None)
 _executor: ContextVar[Executor | None] = ContextVar("numbanet_cuda_executor", default=None)
@@ -99,26 +105,93 @@ def current() -> Executor:
     RuntimeError
         If no GPU can be used; the message says why.
     """
-    return _executor.get() or _gpu or _open()
+    return _executor.get() or _only or numbered(settings.chosen_gpu())
 
 
-def _open() -> Executor:
-    """Return the executor of the process's GPU, which this initialises."""
-    global _gpu
+def numbered(ordinal: int) -> Executor:
+    """Return the executor of a device by its number."""
+    inside = _executor.get()
+    if inside is not None and inside.ordinal == ordinal:
+        return inside
+    return _gpus.get(ordinal) or _open(ordinal)
+
+
+def of(array: DeviceArray) -> Executor:
+    """Return the executor of the device on which an array lies."""
+    return numbered(array.memory.device)
+
+
+def elsewhere(array: DeviceArray) -> bool:
+    """Return whether an array lies on another device than the current one."""
+    return (_only is None or _executor.get() is not None) and of(array) is not current()
+
+
+class _Stay:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+_STAY = _Stay()
+
+
+def beside(array: DeviceArray) -> Any:
+    """Return a context manager: within its ``with`` block, the device on which an array lies is the current one."""
+    return executor(of(array)) if elsewhere(array) else _STAY
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def where_arrays_are(function: F) -> F:
+    """Decorate a function of device arrays: it runs on the device of the first that it is given."""
+
+    @wraps(function)
+    def there(*args: Any, **kwargs: Any) -> Any:
+        with beside(next(_arrays((*args, *kwargs.values())))):
+            return function(*args, **kwargs)
+
+    return there  # type: ignore[return-value]
+
+
+def _arrays(values: Sequence[Any]) -> Iterator[DeviceArray]:
+    for value in values:
+        if type(value) is DeviceArray:
+            yield value
+        elif type(value) in (tuple, list):
+            yield from _arrays(value)
+
+
+def _open(ordinal: int) -> Executor:
+    """Return the executor of one of the process's GPUs, which this initialises."""
+    global _only
     with _opening:
-        if _gpu is None:
+        if ordinal not in _gpus:
             from numbanet.cuda import probe
 
             reason = probe.reason()
             if reason is not None:
                 raise RuntimeError(f"no CUDA kernel can run: {reason}")
-            from cuda import core
-            from cuda.bindings import driver
+            _gpus[ordinal] = _make(ordinal)
+            _only = _gpus[ordinal] if len(_gpus) == 1 else None
+        return _gpus[ordinal]
 
-            from numbanet.cuda.gpu import Gpu
 
-            _gpu = Gpu(int(os.environ.get("NUMBANET_GPU", "0")), core, driver)
-        return _gpu
+def _make(ordinal: int) -> Executor:
+    from cuda import core
+    from cuda.bindings import driver
+
+    from numbanet.cuda.gpu import Gpu
+
+    return Gpu(ordinal, core, driver)
+
+
+def _release() -> None:
+    for gpu in [*_gpus.values()]:
+        gpu.release()
+
+
+memory.releases.append(_release)
 
 
 def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype: str = "float32") -> None:
@@ -156,9 +229,9 @@ def _kept(argument: Any) -> Any:
 
 def empty(shape: tuple[int, ...], dtype: str) -> Any:
     """Return a C-contiguous device array with arbitrary content; within `numbanet.memory.arena` from its blocks."""
-    fresh = current().empty
-    planned = memory.planned_on_device(shape, dtype, fresh)
-    return fresh(shape, dtype) if planned is None else planned
+    device = current()
+    planned = memory.planned_on_device(shape, dtype, device.ordinal, device.empty)
+    return device.empty(shape, dtype) if planned is None else planned
 
 
 @contextmanager
@@ -182,7 +255,8 @@ class Recording:
 
     def __init__(self, launches: Sequence[Launch]):
         self.launches = tuple(launches)
-        self._executor = current()
+        first = next(_arrays([launch[2] for launch in self.launches]), None)
+        self._executor = current() if first is None else of(first)
         self._graph: Any = None
 
     def run(self) -> None:
@@ -213,16 +287,6 @@ def number(value: np.ndarray) -> Any:
 @lru_cache(maxsize=4096)
 def _number(content: bytes, dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(())
-
-
-def stream_handle() -> int:
-    """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
-    return current().stream_handle()
-
-
-def order(first: int, then: int) -> None:
-    """Make a stream wait for what another was given until now; both by their handles."""
-    current().order(first, then)
 
 
 def aligned(*arrays: Any, size: int = 16) -> bool:

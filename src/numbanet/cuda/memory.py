@@ -35,8 +35,8 @@ class _Block(Memory):
 
     __slots__ = ("give_back",)
 
-    def __init__(self, pointer: int, size: int, owner: Any, give_back: Callable[[int, int, Any], None]):
-        super().__init__(pointer, size, owner)
+    def __init__(self, pointer: int, size: int, owner: Any, device: int, give_back: Callable[[int, int, Any], None]):
+        super().__init__(pointer, size, owner, device=device)
         self.give_back = give_back
 
     def __del__(self) -> None:
@@ -52,14 +52,20 @@ def rounded(size: int) -> int:
 class Pool:
     """Blocks of one GPU.
 
+    Parameters
+    ----------
+    source : Source
+    device : int
+        Number of the GPU.
+
     Attributes
     ----------
     in_use, idle, peak : int
         Bytes in arrays, bytes that wait for one, and the most that were in use at once.
     """
 
-    def __init__(self, source: Source):
-        self._source = source
+    def __init__(self, source: Source, device: int = 0):
+        self._source, self._device = source, device
         self._lock = threading.RLock()  # a finaliser may run in the middle of `take` on the same thread
         self._idle: dict[int, list[tuple[int, Any]]] = {}
         self._returned: deque[tuple[int, int, Any]] = deque()
@@ -89,7 +95,7 @@ class Pool:
                 pointer, owner = self._allocate(wanted)
             self.in_use += wanted
             self.peak = max(self.peak, self.in_use)
-        return _Block(pointer, wanted, owner, self._give_back)
+        return _Block(pointer, wanted, owner, self._device, self._give_back)
 
     def _allocate(self, size: int) -> tuple[int, Any]:
         try:
@@ -101,7 +107,7 @@ class Pool:
         except MemoryError:
             free, total = self._source.available()
             raise MemoryError(
-                f"the GPU has no {_bytes(size)} left: numbanet's arrays have {_bytes(self.in_use)} of its "
+                f"GPU {self._device} has no {_bytes(size)} left: numbanet's arrays have {_bytes(self.in_use)} of its "
                 f"{_bytes(total)}, {_bytes(free)} are free, and the rest belongs to others; a smaller batch needs less"
             ) from None
 

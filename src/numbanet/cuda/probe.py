@@ -90,6 +90,17 @@ def toolkit_version() -> tuple[int, int] | None:
     return None
 
 
+@lru_cache(maxsize=64)
+def beyond(ordinal: int) -> str | None:
+    """Return what is wrong with the number of a GPU, or None if there is one."""
+    count = device_count()
+    if isinstance(count, str):
+        return count
+    if ordinal < count:
+        return None
+    return f"there are GPUs 0 to {count - 1}" if count > 1 else "there is one GPU, number 0"
+
+
 def device_count() -> int | str:
     """Return how many GPUs there are, or why that can't be known."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):

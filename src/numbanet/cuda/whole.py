@@ -16,7 +16,7 @@ from numba import cuda
 from numba.cuda import types
 
 from numbanet.cuda.compile import I64, U8, Int, Kernel, Long, device, kernel
-from numbanet.cuda.launch import constant, empty, launch, number
+from numbanet.cuda.launch import constant, empty, launch, number, where_arrays_are
 from numbanet.cuda.move import POINTEES, Walk, in_elements, place, walk
 from numbanet.device_array import DeviceArray, broadcast_to
 
@@ -94,6 +94,7 @@ def _kernel(name: str, kinds: tuple[str, ...], result: str, boolean: bool) -> Ke
     return kernel(threads=_THREADS, config=",".join((name, *kinds, result, "boolean" * boolean)))(whole)
 
 
+@where_arrays_are
 def elementwise(function: str, operands: Sequence[Any]) -> Any:
     """Return a function of arrays of integers or booleans that broadcast, in their common dtype.
 
@@ -160,6 +161,7 @@ def _along(x: DeviceArray, axis: int, mode: str, out: DeviceArray, positions: De
         launch(run, planned.grid, (planned.count, planned.rank, table, x.shape[axis], step, rest, out, positions))
 
 
+@where_arrays_are
 def total(x: Any, dims: Sequence[int], keepdim: bool) -> Any:
     """Return the sums, in int64, over some dimensions."""
     for axis in sorted(dims[: x.ndim], reverse=True):
@@ -169,6 +171,7 @@ def total(x: Any, dims: Sequence[int], keepdim: bool) -> Any:
     return x.astype(np.int64, copy=False)
 
 
+@where_arrays_are
 def extremum(x: Any, axis: int, largest: bool) -> tuple[Any, Any]:
     """Return the largest (or smallest) elements along a dimension, kept with size 1, and the places of the first."""
     shape = tuple(n for a, n in enumerate(x.shape) if a != axis)
@@ -234,6 +237,7 @@ def row_major_positions(indices: Sequence[DeviceArray], sizes: Sequence[int]) ->
     return total
 
 
+@where_arrays_are
 def put_along(target: DeviceArray, positions: DeviceArray, values: DeviceArray, axis: int) -> None:
     """Write values of size 1 along an axis to their positions there: NumPy's ``put_along_axis``."""
     lines = target.swapaxes(axis, -1)

@@ -38,7 +38,7 @@ class Conv2d(Module):
         Whether to add a learned number to each out-channel.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         Where it is not ``"zeros"``, a negative padding takes pixels away.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
     generator : numpy.random.Generator, optional

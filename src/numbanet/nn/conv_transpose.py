@@ -112,7 +112,7 @@ class ConvTranspose2d(Module):
     bias : bool
         Whether to add a learned number to each out-channel.
     padding_mode : {"zeros"}
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
     generator : numpy.random.Generator, optional

@@ -36,7 +36,7 @@ class LayerNorm(Module):
         Whether each element has a learned scale and shift.
     bias : bool
         Whether that includes a shift.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
 
@@ -88,7 +88,7 @@ class GroupNorm(Module):
         Added to the variance.
     affine : bool
         Whether each channel has a learned scale and shift.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
     bias : bool

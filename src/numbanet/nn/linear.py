@@ -25,7 +25,7 @@ class Linear(Module):
     in_features, out_features : int
     bias : bool
         Whether to add a learned number to each output.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
     generator : numpy.random.Generator, optional

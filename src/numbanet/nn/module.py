@@ -299,7 +299,7 @@ class Module:
         Parameters
         ----------
         *args : str or dtype
-            A device such as ``"cuda"``, or float32 or float64.
+            A device such as ``"cuda"`` or ``"cuda:1"``, the number of a GPU, or float32 or float64.
         device : str, optional
         dtype : dtype, optional
 
@@ -311,7 +311,7 @@ class Module:
             If the device can't be used.
         """
         for target in args:
-            if isinstance(target, str) and target.partition(":")[0] in settings.DEVICES:
+            if settings.is_device(target):
                 device = target
             else:
                 dtype = target
@@ -348,9 +348,15 @@ class Module:
         """Move the parameters and buffers to the CPU, in place."""
         return self.to("cpu")
 
-    def cuda(self: Self) -> Self:
-        """Move the parameters and buffers to the GPU, in place; RuntimeError if no GPU can be used."""
-        return self.to("cuda")
+    def cuda(self: Self, device: int | str | None = None) -> Self:
+        """Move the parameters and buffers, in place, to a GPU: the first, or that of a number.
+
+        Raises
+        ------
+        RuntimeError
+            If the GPU can't be used.
+        """
+        return self.to(settings.gpu_word(device))
 
     def double(self: Self) -> Self:
         """Convert the floating-point parameters and buffers to float64, in place."""

@@ -32,7 +32,7 @@ class _BatchNorm(Module):
         Whether each channel has a learned scale and shift.
     track_running_stats : bool
         Whether running averages are kept.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
     bias : bool

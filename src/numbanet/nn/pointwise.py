@@ -120,7 +120,7 @@ class PReLU(Module):
         1, or the number of channels.
     init : float
         First value of the slopes.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
 

@@ -25,7 +25,7 @@ class UninitializedParameter(Parameter):
     ----------
     requires_grad : bool
         Whether gradients flow to it.
-    device : {"auto", "cpu", "cuda"}, optional
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
     shape : tuple of int or None, optional

@@ -121,19 +121,20 @@ def count(x: np.ndarray) -> None:
 
 
 def device_of(x: np.ndarray) -> str:
-    """Return where an array lies: ``"cpu"`` or ``"cuda"``."""
-    return "cuda" if type(x) is DeviceArray else "cpu"
+    """Return where an array lies: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` (and so on)."""
+    return x.device if type(x) is DeviceArray else "cpu"
 
 
 def to_device(x: np.ndarray, device: str) -> np.ndarray:
-    """Return x on a device, ``"cpu"`` or ``"cuda"``, its axes in memory in the same order; x itself if it is there."""
+    """Return x on a device, as `device_of` names it, its axes in memory in the same order; x itself if it is there."""
     if device == "cpu":
         return memory.on_host(x)
-    if type(x) is DeviceArray:
+    if type(x) is DeviceArray and x.device == device:
         return x
     from numbanet.cuda import launch
 
-    return launch.upload(x)
+    there = launch.numbered(int(device.partition(":")[2] or 0))
+    return launch.of(x).send(x, there) if type(x) is DeviceArray else there.upload(x)
 
 
 def reshape(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:

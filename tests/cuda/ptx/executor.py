@@ -119,7 +119,7 @@ class Interpreter:
     """
 
     def __init__(self, capability: Capability = (8, 0)):
-        self.capability = capability
+        self.capability, self.ordinal = capability, 0
         self.launched: list[str] = []
 
     def run(self, kernel: Kernel, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
@@ -166,9 +166,9 @@ class HostDevice(Interpreter):
     A kernel sees the whole block of memory in which an array lies.
     """
 
-    def __init__(self, capability: Capability = (8, 0)):
+    def __init__(self, capability: Capability = (8, 0), ordinal: int = 0):
         super().__init__(capability)
-        self.ordinal = 0
+        self.ordinal = ordinal
         self.ordered: list[tuple[int, int]] = []
         self._constants = Kept()
 
@@ -182,7 +182,7 @@ class HostDevice(Interpreter):
             buffer.view(kind).fill(np.nan)
         else:
             buffer.fill(0xFB)
-        block = Memory(buffer.ctypes.data, size, buffer)
+        block = Memory(buffer.ctypes.data, size, buffer, device=self.ordinal)
         return contiguous_in(block, shape, kind)
 
     def upload(self, values: np.ndarray) -> Any:
