@@ -279,7 +279,8 @@ class FakeDriver:
     ) -> None:
         arguments = [np.array([v], np.uint64).view(np.uint8)[: DTYPES[k].itemsize].view(DTYPES[k])[0]
                      for k, v in zip(kinds, values)]  # fmt: skip
-        memory = _DeviceMemory(self.maps, {start: self.blocks[start] for start, place in self.places.items() if place == ordinal})
+        ours = {start: self.blocks[start] for start, place in self.places.items() if place == ordinal}
+        memory = _DeviceMemory(self.maps, ours)
         Machine(program(text), grid, threads, arguments, memory, shared).run(OPERATIONS)
         memory.write_back()
 
