@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_names_of_temporary_files_are_not_interned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 never forgets an interned string: a long training would grow with each checkpoint."""
+    interned: list[str] = []
+    intern = sys.intern
+    monkeypatch.setattr(sys, "intern", lambda text: (interned.append(text), intern(text))[1])
+    atomic.write_atomically(tmp_path / "seen", b"1")
+    Path(f"{tmp_path}/also.part").name  # noqa: B018
+    assert any(name.endswith("also.part") for name in interned) or sys.version_info >= (3, 14)
+    assert not [name for name in interned if name.startswith(".seen")]
+
+
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     former = os.umask(0o027)
     try:

@@ -27,7 +27,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         If the file can't be written; the message names it. What was there before is still there, and nothing else.
     """
     target = Path(path)
-    part = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}{_PART}")
+    # Not a Path: those intern their names, which some versions of Python keep for ever.
+    part = os.path.join(target.parent, f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}{_PART}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "xb") as stream:
