@@ -37,7 +37,7 @@ class Call:
     precisions: tuple[str, ...] = ("float32",)
 
 
-PRODUCTS = ("float32", "tf32", "bf16")
+PRODUCTS = ("float32", "tf32", "bf16", "fp16")
 IMAGE, ODD = (2, 8, 7, 9), (2, 3, 7, 6)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "strict", "tf32", "bf16")
+PRECISIONS = ("float32", "strict", "tf32", "bf16", "fp16")
 
 # What the program chose, for all its threads; a ``with`` block goes before it, in its own thread and context only.
 _device: str | None = None
@@ -118,9 +118,10 @@ def set_precision(precision: str) -> None:
 
     Parameters
     ----------
-    precision : {"float32", "strict", "tf32", "bf16"}
-        ``"float32"`` allows Winograd's algorithms, ``"strict"`` does not; ``"tf32"`` and ``"bf16"`` are tensor-core
-        arithmetic and change nothing on the CPU.
+    precision : {"float32", "strict", "tf32", "bf16", "fp16"}
+        ``"float32"`` allows Winograd's algorithms, ``"strict"`` does not; ``"tf32"``, ``"bf16"`` and ``"fp16"`` are
+        tensor-core arithmetic and change nothing on the CPU. Operands of ``"fp16"`` above 65504 become infinite, and
+        numbers below 3e-8 zero: scale the loss.
 
     Raises
     ------

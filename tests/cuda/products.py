@@ -6,6 +6,7 @@ from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive, m
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.conv_depthwise import depthwise, depthwise_weight
 from numbanet.cuda.conv_gemm import conv_gemm
+from numbanet.cuda.conv_mma import DTYPES
 from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
 from numbanet.cuda.conv_tma_kernels import conv_tma
 from numbanet.cuda.conv_tma_weight import conv_tma_weight
@@ -20,7 +21,7 @@ from numbanet.problem.conv import Epilogue
 
 def operand_dtype(kernel: Kernel) -> str:
     """Return what T stands for in a kernel on tensor cores."""
-    return "bfloat16" if "bf16" in kernel.name else "float32"
+    return next((dtype for name, dtype in DTYPES.items() if name in kernel.name), "float32")
 
 
 PLAIN, ALL = Epilogue(), Epilogue(True, True, "relu6")
@@ -34,7 +35,7 @@ TENSOR = [
     conv_mma(MMA, "bf16", False, True, ALL), conv_mma(MMA, "bf16", True, False, PLAIN),
     conv_mma(MMA, "tf32", False, False, PLAIN), conv_mma(MMA, "tf32", True, True, PLAIN),
     conv_mma_weight(MMA, "bf16"), conv_mma_weight(MMA, "tf32"),
-    matmul_mma.gemm(MMA, "bf16", True, False, True, ALL), matmul_mma.gemm(MMA, "tf32", False, True, True, PLAIN),
+    matmul_mma.gemm(MMA, "fp16", True, False, True, ALL), matmul_mma.gemm(MMA, "tf32", False, True, True, PLAIN),
 ]  # fmt: skip
 WARPGROUPS = [
     conv_mma(WGMMA, "bf16", False, True, ALL), conv_mma(WGMMA, "bf16", True, False, PLAIN),
@@ -43,7 +44,7 @@ WARPGROUPS = [
 NARROW, MIDDLE, WIDE = tma_tile.TILES
 COPIED = [
     conv_tma("bf16", NARROW, True, PLAIN), conv_tma("tf32", MIDDLE, False, ALL), conv_tma("bf16", WIDE, True, ALL),
-    conv_tma_weight("bf16", NARROW, True), conv_tma_weight("bf16", WIDE, True),
+    conv_tma_weight("fp16", NARROW, True), conv_tma_weight("bf16", WIDE, True),
     matmul_tma.gemm("tf32", NARROW, True, False, True, PLAIN), matmul_tma.gemm("bf16", WIDE, False, True, True, ALL),
 ]  # fmt: skip
 PACKING = [pack("bf16", True), pack("tf32", False), exchange("bf16")]

@@ -10,6 +10,8 @@ from tests.cuda.machine_code import Report, report
 from tests.cuda.products import COPIED, GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD, operand_dtype
 
 CAPABILITIES = [(8, 0), (9, 0)]
+HMMA = {"bf16": "HMMA.16816.F32.BF16", "fp16": "HMMA.16816.F32", "tf32": "HMMA.1688.F32.TF32"}
+HGMMA = {"bf16": "16.F32.BF16", "fp16": "16.F32", "tf32": "8.F32.TF32"}
 
 
 def checked(kernel: Kernel, dtype: str, *capabilities: Capability) -> list[Report]:
@@ -44,17 +46,17 @@ def test_other_float32_kernels(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", TENSOR, ids=lambda kernel: kernel.name)
 def test_tensor_core_kernels(kernel: Kernel) -> None:
-    narrow = "bf16" in kernel.name
+    narrow = "tf32" not in kernel.name
+    product = next(opcode for name, opcode in HMMA.items() if name in kernel.name)
     for found in checked(kernel, operand_dtype(kernel), *CAPABILITIES):
         assert found.shared_bytes == 49152
-        product = "HMMA.16816.F32.BF16" if narrow else "HMMA.1688.F32.TF32"
         assert found.loop[product] in (16, 32)  # of one step of the reduction, or both
         assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
         assert sum(n for opcode, n in found.loop.items() if opcode.startswith("LDSM")) >= (6 if narrow else 0)
 
 
-def test_only_bfloat16_is_for_warpgroups() -> None:
-    with pytest.raises(ValueError, match="kind must be 'bf16'.*got 'tf32'"):
+def test_only_16_bits_are_for_warpgroups_without_copy_engine() -> None:
+    with pytest.raises(ValueError, match="kind must be one of 16 bits.*got 'tf32'"):
         WGMMA.product(KINDS["tf32"], None, False, None, False)
 
 
@@ -67,11 +69,12 @@ def test_warpgroup_kernels(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", COPIED, ids=lambda kernel: kernel.name)
 def test_kernels_that_the_copy_engine_feeds(kernel: Kernel) -> None:
-    found = checked(kernel, "float32", (9, 0, "a"))
+    (found,) = checked(kernel, "float32", (9, 0, "a"))
     assert found.warnings == ()
     columns = int(kernel.name.split(",")[1].rstrip("]"))
     (tile,) = [tile for tile in tma_tile.TILES if tile.columns == columns]
-    product = f"HGMMA.64x{columns}x16.F32.BF16" if "bf16" in kernel.name else f"HGMMA.64x{columns}x8.F32.TF32"
+    suffix = next(suffix for name, suffix in HGMMA.items() if name in kernel.name)
+    product = f"HGMMA.64x{columns}x{suffix}"
     assert found.loop[product] == 4 == sum(n for opcode, n in found.opcodes.items() if opcode.startswith("HGMMA"))
     pixels, boxes = {"convolve": (1, 1), "weight_gradient": (columns // 64, 2)}.get(
         kernel.function.__name__, (0, 2 if "a_rows" in kernel.name else 2 + columns // 64)

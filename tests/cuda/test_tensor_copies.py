@@ -58,7 +58,7 @@ def close(found: np.ndarray, expected: np.ndarray, reduction: int) -> None:
     ("bf16", "forward", "tall"), ("bf16", "forward", "strided"), ("bf16", "backward_input", "strided"),
     ("bf16", "forward", "groups"), ("bf16", "backward_input", "wide"), ("tf32", "forward", "strided"),
     ("tf32", "backward_input", "groups"), ("tf32", "forward", "wide"),
-    ("bf16", "backward_weight", "strided"), ("bf16", "backward_weight", "odd groups"),
+    ("fp16", "forward", "strided"), ("fp16", "backward_weight", "strided"), ("bf16", "backward_weight", "odd groups"),
 ])  # fmt: skip
 def test_convolutions(kind: str, which: str, name: str) -> None:
     p = problem(CASES[name], which)

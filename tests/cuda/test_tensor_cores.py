@@ -59,6 +59,7 @@ def close(found: np.ndarray, expected: np.ndarray, reduction: int) -> None:
     ("bf16", "backward_input", "asymmetric padding with stride"),
     ("bf16", "backward_weight", "groups of odd size"),
     ("bf16", "backward_weight", "asymmetric padding with stride"),
+    ("fp16", "forward", "asymmetric padding with stride"),
     ("tf32", "forward", "asymmetric padding with stride"),
     ("tf32", "backward_input", "groups of odd size"),
     ("tf32", "backward_weight", "asymmetric padding with stride"),
@@ -111,7 +112,7 @@ def test_a_stack_of_matrices() -> None:
 def test_the_precision_decides() -> None:
     p = problem(ConvCase("wide", 8, 256, 28, 28, 256, 3, 3, padding=1), "forward")
     double = problem(ConvCase("wide", 8, 256, 28, 28, 256, 3, 3, padding=1), "forward", "float64")
-    for kind in ("tf32", "bf16"):
+    for kind in ("tf32", "bf16", "fp16"):
         with nnet.precision(kind):
             assert dispatch.choose(p, "cuda").name == "cuda.mma"
             assert dispatch.choose(double, "cuda").name == "cuda.naive"

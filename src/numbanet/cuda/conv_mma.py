@@ -1,4 +1,4 @@
-"""Convolution on tensor cores, where the precision is "tf32" or "bf16": arrays stay float32, products are rounded."""
+"""Convolution on tensor cores, where the precision allows it: arrays stay float32, operands are rounded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numbanet.cuda.pack import filled, operand
 from numbanet.cuda.wgmma_tile import WGMMA
 from numbanet.problem.conv import ConvProblem, Epilogue
 
-DTYPES = {"bf16": "bfloat16", "tf32": "float32"}  # what a kernel's T stands for
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "tf32": "float32"}  # what a kernel's T stands for
 LEAST = 8  # slices of a part of the reduction
 
 
@@ -96,14 +96,14 @@ def refusal(dtype: str, warpgroups: bool) -> str | None:
 def engine_refusal(engine: Engine, dtype: str) -> str | None:
     """Return None, or why the precision, the dtype or the GPU excludes an engine."""
     reason = refusal(dtype, engine is WGMMA)
-    if reason is None and engine is WGMMA and chosen_kind().stored != "uint16":
+    if reason is None and engine is WGMMA and not chosen_kind().narrow:
         return "the copies to shared memory don't round to TF32"
     return reason
 
 
 def speed(engine: Engine) -> float:
     """Return how many times as fast as the float32 kernels an engine multiplies."""
-    return 12.0 if engine is WGMMA else 8.0 if chosen_kind().name == "bf16" else 4.0
+    return 12.0 if engine is WGMMA else 8.0 if chosen_kind().narrow else 4.0
 
 
 def _supports(engine: Engine, p: ConvProblem) -> str | None:
@@ -117,7 +117,7 @@ def _cost(engine: Engine, p: ConvProblem) -> float:
     depth *= form.cg / max(p.cg, 1) if p.which == "forward" else 1
     across, down = tiles(rows, columns)
     products = 2.0 * p.groups * across * down * SIZE * SIZE * depth
-    packing = 90.0 * (p.n * p.c * p.h * p.w + p.n * p.k * p.p * p.q) if chosen_kind().name == "bf16" else 0.0
+    packing = 90.0 * (p.n * p.c * p.h * p.w + p.n * p.k * p.p * p.q) if chosen_kind().narrow else 0.0
     return products / speed(engine) + packing
 
 

@@ -28,8 +28,8 @@ def conv_mma(engine: mma_tile.Engine, name: str, turned: bool, vector: bool, epi
     Parameters
     ----------
     engine : Engine
-    name : {"bf16", "tf32"}
-        What the tensor cores multiply.
+    name : str
+        What the tensor cores multiply: a key of `mma_tile.KINDS`.
     turned : bool
         The weight is contiguous along the columns (backward_input), not along the reduction (forward).
     vector : bool
@@ -111,7 +111,7 @@ def conv_mma(engine: mma_tile.Engine, name: str, turned: bool, vector: bool, epi
     return mma
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def conv_mma_weight(engine: mma_tile.Engine, name: str) -> Kernel:
     """Return the kernel of backward_weight."""
     kind = mma_tile.KINDS[name]

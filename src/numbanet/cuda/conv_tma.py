@@ -86,7 +86,7 @@ def _cost(p: ConvProblem) -> float:
     rows, columns, depth = conv_plan.shape(p)
     depth *= read.chunks * read.depth / max(p.cg if p.which == "forward" else p.kg, 1)
     results = filled(rows, tma_tile.ROWS) * filled(columns, tma_tile.fitting(columns, columns % 2 == 0).columns)
-    narrow = kind.stored != "float32"
+    narrow = kind.narrow
     packing = 90.0 * (p.n * p.c * p.h * p.w + p.n * p.k * p.p * p.q) if narrow else 0.0
     return 2.0 * p.groups * results * depth / (NARROW if narrow else WIDE) + packing
 

@@ -147,7 +147,7 @@ def _supports(p: ConvProblem) -> str | None:
     if reason is not None:
         return reason
     kind = chosen_kind()
-    if kind.stored == "float32":
+    if not kind.narrow:
         return "the operands are not contiguous along the reduction, as TF32 products of warpgroups need them"
     if not p.n * p.cg * p.kg:
         return "nothing to multiply"

@@ -1,4 +1,4 @@
-"""Products of matrices on tensor cores, where the precision is "tf32" or "bf16"."""
+"""Products of matrices on tensor cores, where the precision allows it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _supports(engine: mma_tile.Engine, p: MatmulProblem) -> str | None:
 
 
 def _cost(engine: mma_tile.Engine, p: MatmulProblem) -> float:
-    packing = 90.0 * p.batch * (p.m * p.k + p.k * p.n) if chosen_kind().name == "bf16" else 0.0
+    packing = 90.0 * p.batch * (p.m * p.k + p.k * p.n) if chosen_kind().narrow else 0.0
     return plain.cost(p) / speed(engine) + packing
 
 

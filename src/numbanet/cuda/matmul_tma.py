@@ -100,7 +100,7 @@ def _supports(p: MatmulProblem) -> str | None:
         return reason
     if not p.m * p.n * p.k * p.batch:
         return "nothing to multiply"
-    if chosen_kind().stored == "float32" and not (p.a_rows and not p.b_rows):
+    if not chosen_kind().narrow and not (p.a_rows and not p.b_rows):
         return "an operand is not contiguous along the reduction, as TF32 products of warpgroups need it"
     # `numbanet.cuda.pack` counts in 32 bits.
     packed = max(lines * filled(width, chosen_kind().lanes) for lines, width in shapes(p))
@@ -111,7 +111,7 @@ def _cost(p: MatmulProblem) -> float:
     """In operations of the float32 kernels."""
     kind, columns = chosen_kind(), tma_tile.fitting(p.n, p.n % 2 == 0).columns
     rows_padded, columns_padded = filled(p.m, tma_tile.ROWS), filled(p.n, columns)
-    narrow = kind.stored != "float32"
+    narrow = kind.narrow
     packing = 90.0 * p.batch * (p.m * p.k + p.k * p.n) if narrow else 0.0
     products = 2.0 * p.batch * rows_padded * columns_padded * filled(p.k, tma_tile.depth(kind))
     return products / (NARROW if narrow else WIDE) + packing

@@ -13,7 +13,7 @@ from numbanet.cuda.compile import device
 i32, i64 = types.int32, types.int64
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def loader(name: str, across: bool) -> Any:
     """Make the loader of a matrix whose rows are whole chunks.
 

@@ -1,14 +1,14 @@
 """The tile of products on tensor cores (mma.sync), for whatever the operands are copied from.
 
 A block of 256 threads computes 128 x 128 results: 8 warps of 64 x 32. The reduction goes in slices of 64 bytes a row
-(32 bfloat16 or 16 TF32), which asynchronous copies bring to shared memory, three slices deep. All moves in chunks of 16
-bytes, and a *loader*, a device function ``copy(operand, slice, address)``, starts the two copies a thread owes a
-slice. An operand that is contiguous ALONG the reduction lies in shared memory as 128 rows of 64 bytes, one that is
-contiguous ACROSS it as one line of places for each element of the reduction (bfloat16: two, of 64 places each). Chunks
-are permuted within their line so that neither the copies nor the reads of fragments meet in a bank. The arrangement of
-bfloat16 is what `numbanet.cuda.wgmma_tile` needs, too.
+(32 elements of 16 bits, or 16 TF32), which asynchronous copies bring to shared memory, three slices deep. All moves in
+chunks of 16 bytes, and a *loader*, a device function ``copy(operand, slice, address)``, starts the two copies a thread
+owes a slice. An operand that is contiguous ALONG the reduction lies in shared memory as 128 rows of 64 bytes, one that
+is contiguous ACROSS it as one line of places for each element of the reduction (of 16 bits: two, of 64 places each).
+Chunks are permuted within their line so that neither the copies nor the reads of fragments meet in a bank. The
+arrangement of 16 bits is what `numbanet.cuda.wgmma_tile` needs, too.
 
-bfloat16 fragments come by ldmatrix, transposed where the operand lies across; ldmatrix knows no transposition of 32-bit
+16-bit fragments come by ldmatrix, transposed where the operand lies across; ldmatrix knows no transposition of 32-bit
 elements, so those fragments are read one by one. TF32 operands are float32 in memory: their fragments are rounded
 (to nearest, which the tensor core would not do) on the way to it.
 """
@@ -48,7 +48,7 @@ class Kind:
     Attributes
     ----------
     name : str
-        "bf16" or "tf32".
+        A precision: "bf16", "fp16" or "tf32".
     product : str
         What PTX calls it.
     stored : str
@@ -66,7 +66,17 @@ class Kind:
     depth: int
 
 
-KINDS = {"bf16": Kind("bf16", "bf16", "uint16", 8, 32), "tf32": Kind("tf32", "tf32", "float32", 4, 16)}
+    @property
+    def narrow(self) -> bool:
+        """Whether operands have 16 bits."""
+        return self.stored == "uint16"
+
+
+KINDS = {
+    "bf16": Kind("bf16", "bf16", "uint16", 8, 32),
+    "fp16": Kind("fp16", "f16", "uint16", 8, 32),
+    "tf32": Kind("tf32", "tf32", "float32", 4, 16),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +101,7 @@ class Engine:
     results: Any
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def brought(kind: Kind, across: bool) -> Any:
     """Make ``where(i)``: the (place, element of the slice) at which copy i (0 or 1) of this thread begins."""
     lanes = kind.lanes
@@ -111,7 +121,7 @@ def brought(kind: Kind, across: bool) -> Any:
     return lines if across else along
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def placed(kind: Kind, across: bool) -> Any:
     """Make ``offset(place, line)``: at which byte of an operand's slice the chunk lies that begins there."""
     lanes, depth = kind.lanes, kind.depth
@@ -137,7 +147,7 @@ def _fragments(kind: Kind, across: bool, right: bool) -> Any:
     They belong to step `step` (0 or 1) of the slice at the shared address `part`, and become row i of `out`.
     """
     offset = placed(kind, across)
-    lanes, rounds = kind.lanes, kind.name == "tf32"
+    lanes, rounds = kind.lanes, not kind.narrow
 
     @device
     def rounded(out, i):
@@ -193,7 +203,7 @@ def product(kind: Kind, copy_a: Callable, across_a: bool, copy_b: Callable, acro
         A chunk holds neighbouring rows (of b: columns), not neighbours along the reduction.
     """
     read_a, read_b = _fragments(kind, across_a, False), _fragments(kind, across_b, True)
-    multiply = ptx.multiply_bf16 if kind.name == "bf16" else ptx.multiply_tf32
+    multiply = {"bf16": ptx.multiply_bf16, "f16": ptx.multiply_f16, "tf32": ptx.multiply_tf32}[kind.product]
 
     @device
     def accumulate(first, last, a, b, total):

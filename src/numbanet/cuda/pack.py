@@ -1,6 +1,6 @@
-"""Copy operands to the form that tensor cores take: bfloat16, and channels in whole chunks of 16 bytes.
+"""Copy operands to the form that tensor cores take: of 16 bits, and channels in whole chunks of 16 bytes.
 
-Rounding to bfloat16 here, and not on the way to shared memory, reads an operand once where a filter of 3 x 3 would read
+Rounding to 16 bits here, and not on the way to shared memory, reads an operand once where a filter of 3 x 3 would read
 it nine times; what is read nine times then has half the size, and comes by asynchronous copies, which know no
 conversion. A group's channels are filled up with zeros to whole chunks, so that one kernel serves every number of them.
 """
@@ -27,7 +27,7 @@ i32, f32 = types.int32, types.float32
 @lru_cache(maxsize=4)
 def _storer(name: str) -> Any:
     """Make ``store(values, y, at)``: a chunk's numbers become 16 bytes of one kind, which begin at word `at` of y."""
-    round_pair = ptx.pack_bf16
+    round_pair = {"bf16": ptx.pack_bf16, "fp16": ptx.pack_f16, "tf32": None}[name]
 
     @device
     def narrow(values, y, at):
@@ -43,10 +43,10 @@ def _storer(name: str) -> Any:
             i32(ptx.float_bits(values[2])), i32(ptx.float_bits(values[3])),
         ))  # fmt: skip
 
-    return wide if name == "tf32" else narrow
+    return narrow if KINDS[name].narrow else wide
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def pack(name: str, vector: bool) -> Kernel:
     """Return the kernel of one kind of operand; `vector`: the width is a multiple of 4.
 

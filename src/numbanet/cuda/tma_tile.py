@@ -81,7 +81,7 @@ TILES = (Tile(64, 4, 2, 32, 104), Tile(128, 6, 1, 40, 232), Tile(256, 4, 1, 40, 
 
 def element(kind: Kind) -> str:
     """Return what the copy engine takes a kind's operands for."""
-    return "tf32" if kind.stored == "float32" else kind.stored
+    return "uint16" if kind.narrow else "tf32"
 
 
 def depth(kind: Kind) -> int:

@@ -1,4 +1,4 @@
-"""The tile of bfloat16 products by warpgroups (wgmma), for GPUs of capability 9.0: 8 warps share what 8 warps repeat.
+"""The tile of 16-bit products by warpgroups (wgmma), for GPUs of capability 9.0: 8 warps share what 8 warps repeat.
 
 A warpgroup of four warps multiplies operands that lie in shared memory, without reading fragments of them to registers
 first: that leaves the memory's bandwidth, and most of the instructions, to what feeds it. Two warpgroups compute 64 x
@@ -37,10 +37,10 @@ _STEP_ALONG, _STEP_ACROSS = 32, 2048  # bytes from one 16 elements of the reduct
 
 
 def product(kind: Kind, copy_a: Callable, across_a: bool, copy_b: Callable, across_b: bool) -> Any:
-    """Make the device function ``accumulate(first, last, a, b, total)``, as `mma_tile.product` does; bfloat16 only."""
-    if kind.name != "bf16":
-        raise ValueError(f"kind must be 'bf16': only 16-bit operands may lie across the reduction, got {kind.name!r}")
-    multiply = ptx_sm90a.wgmma("bf16", SIZE, across_a, across_b)
+    """Make the device function ``accumulate(first, last, a, b, total)``, as `mma_tile.product` does; 16 bits only."""
+    if not kind.narrow:
+        raise ValueError(f"kind must be one of 16 bits, which alone may lie across the reduction, got {kind.name!r}")
+    multiply = ptx_sm90a.wgmma(kind.product, SIZE, across_a, across_b)
     bits_a, bits_b = (_ACROSS if across else _ALONG for across in (across_a, across_b))
     step_a, step_b = (_STEP_ACROSS if across else _STEP_ALONG for across in (across_a, across_b))
     half_a = PART // 2  # of 64 rows, either way
