@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -50,16 +51,18 @@ class Stream:
 
     def add(self, action: Callable[[], None]) -> int:
         """Append what is to be done; return how many have been so far."""
-        self.todo.append(action)
-        self.started += 1
-        return self.started
+        with self._driver.lock:
+            self.todo.append(action)
+            self.started += 1
+            return self.started
 
     def reach(self, number: int) -> None:
         """Do what stands before a number, and what that waits for."""
-        while self.done < number:
-            action = self.todo.pop(0)
-            self.done += 1
-            action()
+        with self._driver.lock:
+            while self.done < number:
+                action = self.todo.pop(0)
+                self.done += 1
+                action()
 
     def sync(self) -> None:
         """Do all."""
@@ -82,6 +85,7 @@ class FakeDriver:
         self.calls: list[str] = []
         self.attributes: dict[str, int] = {}
         self.handles = itertools.count(77)
+        self.lock = threading.RLock()  # a GPU does one thing after the other, whichever thread waits for it
         self.streams: dict[int, Stream] = {}
         self.events: dict[int, tuple[Stream, int] | None] = {}
         self.current: int | None = None  # the GPU that this thread works with
@@ -118,11 +122,12 @@ class FakeDriver:
 
     def _allocate(self, ordinal: int, size: int, stream: Stream) -> Any:
         assert stream.ordinal == ordinal == self.current
-        if size + self._used(ordinal) > self.total:
-            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
-        room = np.full(size + 256, 0xFB, np.uint8)
-        block = room[-room.ctypes.data % 256 :][:size]
-        self.blocks[block.ctypes.data], self.places[block.ctypes.data] = block, ordinal
+        with self.lock:
+            if size + self._used(ordinal) > self.total:
+                raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
+            room = np.full(size + 256, 0xFB, np.uint8)
+            block = room[-room.ctypes.data % 256 :][:size]
+            self.blocks[block.ctypes.data], self.places[block.ctypes.data] = block, ordinal
         self.calls.append(f"allocate {size}")
         return _Buffer(self, block.ctypes.data, stream)
 
@@ -149,7 +154,8 @@ class FakeDriver:
         self.calls.append(f"record {stream}")
         if stream in self.streams:  # another library's has nothing to do
             assert self.streams[stream].ordinal == self.current
-            self.events[event] = self.streams[stream], self.streams[stream].started
+            with self.lock:
+                self.events[event] = self.streams[stream], self.streams[stream].started
         return (0,)
 
     def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[int]:

@@ -21,11 +21,11 @@ import numpy as np
 from numbanet import settings
 from numbanet.cuda.launch import Grid, Launch
 from numbanet.cuda.memory import Kept, Pool
+from numbanet.cuda.staging import Event, Staging
 from numbanet.cuda.tensor_map import Box, Pixels, TensorMap, encode
 from numbanet.device_array import DeviceArray, contiguous_in
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
-_NO_TIMES = 2  # CU_EVENT_DISABLE_TIMING: the event only orders
 _MAPS = 4096  # of tensors that are kept: a training step has a few for each layer
 _SLOT = 8  # bytes that every argument gets
 _FORMATS = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d", "uint16": "H6x"}  # of scalars
@@ -74,10 +74,12 @@ class Gpu:
     capability : tuple
         What kernels are compiled for: (9, 0, "a") on Hopper, whose own instructions need the letter.
     pool : Pool
+    driver : module
+    device : cuda.core.Device
     """
 
     def __init__(self, ordinal: int, core: Any, driver: Any):
-        self._core, self._driver, self.ordinal = core, driver, ordinal
+        self._core, self.driver, self.ordinal = core, driver, ordinal
         self.device = core.Device(ordinal)
         self._process = os.getpid()
         self._enter()
@@ -101,17 +103,17 @@ class Gpu:
         self.device.set_current()
         _thread.gpu = self
 
-    def _entered(self) -> None:
+    def entered(self) -> None:
         """Make this the GPU of a thread that used another one last, or none yet."""
         if getattr(_thread, "gpu", None) is not self or os.getpid() != self._process:
             self._enter()
 
-    def _check(self, result: tuple[Any, ...]) -> Any:
+    def check(self, result: tuple[Any, ...]) -> Any:
         """Return what a call of the driver returned, or raise what it says."""
         status, *values = result
         if status != 0:
-            _, name = self._driver.cuGetErrorName(status)
-            _, text = self._driver.cuGetErrorString(status)
+            _, name = self.driver.cuGetErrorName(status)
+            _, text = self.driver.cuGetErrorString(status)
             words = [word.decode() if isinstance(word, bytes) else str(word) for word in (name, text)]
             raise RuntimeError(f"CUDA: {words[0]}: {words[1]}")
         return values[0] if len(values) == 1 else tuple(values)
@@ -122,8 +124,8 @@ class Gpu:
         code = self._core.ObjectCode.from_cubin(kernel.cubin(dtype, self.capability))
         found = code.get_kernel(kernel.entry)
         if kernel.shared_bytes > _STATIC_SHARED:
-            attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._check(self._driver.cuKernelSetAttribute(attribute, kernel.shared_bytes, found.handle, self.ordinal))
+            attribute = self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self.check(self.driver.cuKernelSetAttribute(attribute, kernel.shared_bytes, found.handle, self.ordinal))
         kinds = [kind.name for kind in kernel.signature(dtype).args]
         loaded = self._kernels[kernel, dtype] = _Loaded(found.handle, (code, found), kinds)
         settings.log(f"GPU {self.ordinal}: loaded {kernel.name} for {dtype}")
@@ -134,7 +136,7 @@ class Gpu:
         self._launch(kernel, grid, arguments, dtype, self._handle)
 
     def _launch(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str, stream: Any) -> None:
-        self._entered()
+        self.entered()
         loaded = self._kernels.get((kernel, dtype)) or self._load(kernel, dtype)
         given = [
             (_address(self, argument) if pointer else argument) for argument, pointer in zip(arguments, loaded.pointers)
@@ -142,7 +144,7 @@ class Gpu:
         buffer = loaded.take()
         loaded.pack(buffer[0], 0, *given)
         x, y, z = grid
-        (status,) = self._driver.cuLaunchKernel(
+        (status,) = self.driver.cuLaunchKernel(
             loaded.handle, x, y, z, kernel.threads, 1, 1, kernel.shared_bytes, stream, buffer[2], 0
         )
         loaded.free.append(buffer)
@@ -151,7 +153,7 @@ class Gpu:
 
     def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
         """Repeat launches as a CUDA graph, which is built the first time."""
-        self._entered()
+        self.entered()
         if graph is None:
             # Numbers of the host are copied before, not while the stream is captured.
             held = [(*launch[:2], tuple(map(self._on_device, launch[2])), launch[3]) for launch in launches]
@@ -174,7 +176,7 @@ class Gpu:
 
     def _failed(self, kernel: Any, grid: Grid, status: Any) -> None:
         try:
-            self._check((status,))
+            self.check((status,))
         except RuntimeError as error:
             raise RuntimeError(f"launch of {kernel.name} over {grid} blocks: {error}") from None
 
@@ -196,17 +198,17 @@ class Gpu:
 
     def trim(self) -> None:
         """Give freed memory back to the system."""
-        self._entered()
+        self.entered()
         self.stream.sync()
-        self._check(self._driver.cuMemPoolTrimTo(self._source.handle, 0))
+        self.check(self.driver.cuMemPoolTrimTo(self._source.handle, 0))
 
     def available(self) -> tuple[int, int]:
         """Return the free and the total bytes."""
-        return self._check(self._driver.cuMemGetInfo())
+        return self.check(self.driver.cuMemGetInfo())
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Return a C-contiguous array with arbitrary content."""
-        self._entered()
+        self.entered()
         return contiguous_in(self.pool.take(math.prod(shape) * np.dtype(dtype).itemsize), shape, dtype)
 
     def upload(self, values: np.ndarray) -> DeviceArray:
@@ -215,20 +217,32 @@ class Gpu:
         dense = np.ascontiguousarray(values.transpose(order)).reshape([values.shape[a] for a in order])
         made = self.empty(dense.shape, dense.dtype.name)
         if dense.nbytes:
-            # From memory that is not pinned, the driver has read all of it before it returns.
-            self._check(self._driver.cuMemcpyHtoDAsync(made.pointer, dense.ctypes.data, dense.nbytes, self._handle))
+            self.check(self.driver.cuMemcpyHtoDAsync(made.pointer, dense.ctypes.data, dense.nbytes, self._handle))
+            # The driver has read the array when it returns, unless it is page-locked: then the GPU reads it later.
+            if self._page_locked(dense.ctypes.data):
+                self.stream.sync()
         return made.transpose([order.index(axis) for axis in range(values.ndim)])
+
+    def _page_locked(self, address: int) -> bool:
+        status, kind = self.driver.cuPointerGetAttribute(
+            self.driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address
+        )
+        return status == 0 and kind == self.driver.CUmemorytype.CU_MEMORYTYPE_HOST
+
+    def staging(self) -> Staging:
+        """Return what brings host arrays to this GPU while it computes."""
+        return Staging(self)
 
     def download(self, array: DeviceArray) -> np.ndarray:
         """Return a copy on the host, once all that was started is done."""
-        self._entered()
+        self.entered()
         axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
         dense = array.transpose(axes)
         if not dense.flags.c_contiguous:
             dense = dense.copy("C")
         host = np.empty(dense.shape, dense.dtype)
         if host.nbytes:
-            self._check(self._driver.cuMemcpyDtoHAsync(host.ctypes.data, dense.pointer, host.nbytes, self._handle))
+            self.check(self.driver.cuMemcpyDtoHAsync(host.ctypes.data, dense.pointer, host.nbytes, self._handle))
             self.stream.sync()
         return host.transpose([axes.index(axis) for axis in range(array.ndim)])
 
@@ -251,8 +265,8 @@ class Gpu:
         return self._map(_address(self, tensor.array), tensor.form)
 
     def _encode(self, address: int, form: Box | Pixels) -> DeviceArray:
-        result = encode(self._driver, address, form)
-        return self._small(np.array([int(word) for word in self._check(result).opaque], np.uint64))
+        result = encode(self.driver, address, form)
+        return self._small(np.array([int(word) for word in self.check(result).opaque], np.uint64))
 
     def address(self, array: Any) -> int:
         """Return where the first element of an array lies on the GPU."""
@@ -270,13 +284,7 @@ class Gpu:
         """Make a stream wait for what another was given until now; both by their handles."""
         if first == then:
             return
-        self._entered()
-        event = self._check(self._driver.cuEventCreate(_NO_TIMES))
-        try:
-            self._check(self._driver.cuEventRecord(event, first))
-            self._check(self._driver.cuStreamWaitEvent(then, event, 0))
-        finally:
-            self._check(self._driver.cuEventDestroy(event))  # the driver keeps it for as long as a stream waits
+        Event(self).record(first).hold(then)
 
     def send(self, array: DeviceArray, other: Gpu) -> DeviceArray:
         """Return a copy on another GPU, whose stream waits for it; Python does not."""
@@ -287,16 +295,16 @@ class Gpu:
         made = other.empty(dense.shape, dense.dtype.name)
         if dense.nbytes:
             other.order(other.stream_handle(), self.stream_handle())  # who had the memory before is done with it
-            self._entered()
-            self._check(self._driver.cuMemcpyAsync(made.pointer, dense.pointer, dense.nbytes, self._handle))
+            self.entered()
+            self.check(self.driver.cuMemcpyAsync(made.pointer, dense.pointer, dense.nbytes, self._handle))
             self.order(self.stream_handle(), other.stream_handle())
         return made.transpose([axes.index(axis) for axis in range(array.ndim)])
 
     def ordinal_of(self, address: int) -> int:
         """Return the number of the GPU on which an address lies."""
-        self._entered()
-        attribute = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-        return int(self._check(self._driver.cuPointerGetAttribute(attribute, address)))
+        self.entered()
+        attribute = self.driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+        return int(self.check(self.driver.cuPointerGetAttribute(attribute, address)))
 
     def sync(self) -> None:
         """Wait for all that was started."""

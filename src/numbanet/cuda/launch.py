@@ -59,6 +59,9 @@ class Executor(Protocol):
     def ordinal_of(self, address: int) -> int:
         """Return the number of the device on which an address lies."""
 
+    def staging(self) -> Any:
+        """Return what brings host arrays here: ``start(values)`` returns what is on its way, for ``take()``."""
+
     def release(self) -> None:
         """Give idle memory back to the system."""
 

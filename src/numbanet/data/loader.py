@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanet import settings
+from numbanet.cuda import launch
 from numbanet.data.augment import Augmentation
 from numbanet.data.dataset import Dataset
 from numbanet.problem.base import integer
+from numbanet.tensor import Tensor
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 Key = tuple[int, int]
@@ -51,19 +54,25 @@ class DataLoader:
         Threads that make batches; 0 makes each batch when it is asked for. They run NumPy, and no kernels.
     prefetch : int
         Batches that are made ahead of the one in use.
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
+        Yield Tensors on this device. To a GPU the threads bring batches ahead, through page-locked memory and while it
+        computes: it does what ``pin_memory`` and ``non_blocking`` do in PyTorch.
 
     Yields
     ------
-    images : ndarray of float32, shape (n, C, H, W)
+    images : ndarray or Tensor of float32, shape (n, C, H, W)
         Channels-last in memory. What is uint8 after augmentation is divided by 255; floats are left as they are.
-    labels : ndarray of int64, shape (n,)
+    labels : ndarray or Tensor of int64, shape (n,)
 
     Raises
     ------
     TypeError
         If an argument is of another type.
+    RuntimeError
+        If the device can't be used.
     ValueError
-        If a number is out of range, or `shuffle` has no generator. What an augmentation raises reaches the caller.
+        If a number is out of range, there is no such device, or `shuffle` has no generator. What an augmentation raises
+        reaches the caller.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class DataLoader:
         drop_last: bool = False,
         workers: int = 1,
         prefetch: int = 2,
+        device: str | int | None = None,
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise TypeError(f"dataset must be a numbanet.data.Dataset, got {type(dataset).__name__}")
@@ -91,6 +101,8 @@ class DataLoader:
         self.drop_last = drop_last
         self.workers = integer("workers", workers, 0)
         self.prefetch = integer("prefetch", prefetch, 1)
+        self.device = None if device is None else settings.resolve_device(device)
+        self._staging: Any = None  # of a GPU, from the first epoch on
         self._pixels = np.ascontiguousarray(dataset.images.transpose(0, 2, 3, 1))
         self._position = _Position()
         self._resumed = False
@@ -105,7 +117,7 @@ class DataLoader:
         """The number of the epoch that is running, or that comes next."""
         return self._position.epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         if not self._resumed or self._position.key is None:
             begun = self._position.key is not None  # an epoch that was left early does not come again
             self._position = _Position(self._position.epoch + begun, 0, self._draw_key())
@@ -155,17 +167,20 @@ class DataLoader:
         first, second = self.generator.integers(2**64, size=2, dtype=np.uint64).tolist()
         return first, second
 
-    def _iterate(self, position: _Position) -> Generator[Batch, None, None]:
+    def _iterate(self, position: _Position) -> Generator[Any, None, None]:
         assert position.key is not None
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = _counter_generator(position.key, 0).permutation(order)
+        if self._staging is None and self.device not in (None, "cpu"):
+            self._staging = launch.numbered(int(self.device.partition(":")[2] or 0)).staging()
         numbers = range(position.batch, len(self))
         make = self._make_here if self.workers == 0 else self._make_ahead
         with closing(make(order, position.key, numbers)) as batches:
             for batch in batches:
                 position.batch += 1
-                yield batch
+                yield self._handed_out(batch)
+                del batch  # its memory is free for the next one as soon as the caller has let go of it
         position.epoch, position.batch, position.key = position.epoch + 1, 0, None
 
     def _make_here(self, order: NDArray[np.int64], key: Key, numbers: range) -> Generator[Batch, None, None]:
@@ -185,7 +200,16 @@ class DataLoader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, order: NDArray[np.int64], key: Key, number: int) -> Batch:
+    def _sent(self, batch: Batch) -> Any:
+        """Let a batch start for its device."""
+        return batch if self._staging is None else tuple([self._staging.start(part) for part in batch])
+
+    def _handed_out(self, batch: Any) -> Any:
+        if self.device is None:
+            return batch
+        return tuple([Tensor(part if self._staging is None else part.take()) for part in batch])
+
+    def _make(self, order: NDArray[np.int64], key: Key, number: int) -> Any:
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
         images: NDArray = self._pixels[chosen].transpose(0, 3, 1, 2)
         rng = None if self.generator is None else _counter_generator(key, number + 1)
@@ -196,7 +220,7 @@ class DataLoader:
         if images.dtype == np.uint8:
             images = images / np.float32(255)
         nhwc = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
-        return nhwc.transpose(0, 3, 1, 2), self.dataset.labels[chosen]
+        return self._sent((nhwc.transpose(0, 3, 1, 2), self.dataset.labels[chosen]))
 
 
 def _counter_generator(key: Key, stream: int) -> np.random.Generator:

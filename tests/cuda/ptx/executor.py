@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,10 @@ class HostDevice(Interpreter):
             return made
 
         return self._constants.get(table, make)
+
+    def staging(self) -> Any:
+        """Return what brings arrays here, at once."""
+        return SimpleNamespace(start=lambda values: SimpleNamespace(take=partial(self.upload, values.copy("K"))))
 
     def stream_handle(self) -> int:
         """Return the handle of the legacy default stream."""
