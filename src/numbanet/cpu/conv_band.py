@@ -132,7 +132,7 @@ def band_weight_gradient(task: Index, ints: I64, x: T, g: T, element_offsets: I6
                 outer_tile(
                     width, runs, rows, stride_w * c, k, 0, column, offset(element_offsets, element), 0,
                     offset(out, (task * elements + element) * k + column), k, at - start, elements - element,
-                    min(k - column - (width - 1) * vector, vector),
+                    min(k - column - (width - 1) * vector, vector), runs, 0, 0,
                 )  # fmt: skip
 
 

@@ -1,15 +1,17 @@
 """Gradient of a convolution's weight: for each filter position, a sum of outer products over all output pixels.
 
 ``dw[k, r, s, :] += g[pixel, k] * x[pixel shifted by (r, s), :]``. The pixels of an output row whose source lies inside
-the image are one run with constant steps, so padding is skipped rather than multiplied. A task owns some (group, tap,
-panel of in-channels) units and walks over its share of the rows in chunks that stay in the cache. Where the weight is
-small, the rows are split over tasks too, each with a partial result of its own, and the partials are added in a fixed
-order. Where pixels lie far apart, what the tiles read of a chunk is copied first: a panel of x, and a few rows of the
-result's numbers of g at a time.
+the image are one run with constant steps, so padding is skipped rather than multiplied. A task owns a block of rows of
+the result and some (group, tap, panel of in-channels) units of it, and walks over its share of the pixels in chunks: so
+short that a panel of x stays in the first-level cache while the rows pass by, and the block in the second. Where the
+weight is small, the pixels are split over tasks too, each with a partial result of its own, and the partials are added
+in a fixed order. Where pixels lie far apart, their lines fall into few sets of the cache: what the tiles read of a
+chunk is copied first, g in strips of a few rows, and x in panels.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -21,25 +23,35 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.prefetch import prefetch_far
 from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
-_RUNS = 1024  # rows of a chunk at most (three numbers each on the stack)
-_CHUNK_PIXELS = 128  # pixels of a chunk, about: their panel of x stays in the first-level cache
-_LARGE_CHUNK_PIXELS = 256  # where the weight is large, its accumulators are the traffic to save
+_PIXELS = 80  # of a chunk: 64 numbers of each are half of the first-level cache
+_FEW = 512  # pixels in all,
+_LONG = 208  # whose chunks are longer: the result is large beside them, and shall pass by once or twice
+_STRIP = 16  # rows of a strip of g at most
+_STRIPS = 49152  # numbers in the strips of a chunk
+_RUNS = 3 * _LONG  # numbers of the runs of a chunk
+_HEAD = 7  # numbers before the runs of what is fetched ahead
+_AHEAD = _HEAD + _RUNS
+_WIDTH = MAX_VECTORS * numpy_lanes("float32")  # numbers of a row of a panel, or more
+_PANEL = _LONG * _WIDTH  # numbers in a copied panel
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
-_FAR = 2048  # bytes from a pixel to the next
-_COPIED_ROWS = 48  # rows of the result whose numbers of g are copied at once
+_SHARE = 128  # pixels of a partial result at least
+_FAR = 512  # bytes from a pixel to the next
+_BLOCK_BYTES = 1 << 19  # of the result that a task may own without passing through memory
 _TASKS = 16
 _REDUCE_CHUNK = 4096
 
 
 @device
-def write_runs(runs, ints, x, g, first, count, dh, dw):
-    """Write the runs (address of g, address of x, pixels) of `count` row pieces for one tap; return how many."""
-    p, q, k, h, w, c, stride_h, stride_w, pieces, length = integers(ints, 10)
+def write_runs(runs, ints, x, g, origin, pitch, first, count, dh, dw):
+    """Write the runs (address of g, address of x, pixels) of `count` row pieces for one tap; return how many.
+
+    In g, pixel `origin` comes first, and a pixel `pitch` numbers after the other.
+    """
+    p, q, _, h, w, c, stride_h, stride_w, pieces, length = integers(ints, 10)
     left = (-dw + stride_w - 1) // stride_w if dw < 0 else 0
     right = min((w - dw + stride_w - 1) // stride_w if dw < w else 0, q)
     found = 0
@@ -49,7 +61,7 @@ def write_runs(runs, ints, x, g, first, count, dh, dw):
         high = min(right, (piece % pieces + 1) * length)
         source = row % p * stride_h + dh
         if 0 <= source < h and low < high:
-            runs[3 * found] = address(g, (row * q + low) * k)
+            runs[3 * found] = address(g, (row * q + low - origin) * pitch)
             runs[3 * found + 1] = address(x, ((row // p * h + source) * w + low * stride_w + dw) * c)
             runs[3 * found + 2] = high - low
             found += 1
@@ -57,107 +69,183 @@ def write_runs(runs, ints, x, g, first, count, dh, dw):
 
 
 @device
-def outer_tiles(width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate):
-    """Run the register tiles of one panel of columns over all `rows` rows of the result."""
-    outer_tiles_ahead(
-        width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate, out, 0, 0
-    )  # fmt: skip
+def outer_tiles(
+    width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate, strip, strip_size,
+    ahead,
+):  # fmt: skip
+    """Run the register tiles of one panel of columns over all `rows` rows of the result.
 
-
-@device
-def outer_tiles_ahead(
-    width, last, runs, found, g_step, x_step, g_first, rows, x_first, out, out_step, accumulate, g, ahead, each
-):
-    """Do the same as `outer_tiles` and look ahead.
-
-    With each tile, `each` cache lines of `g` are prefetched, from element `ahead` on; return where that ended.
+    The rows of g come in strips, `strip_size` numbers apart, of `strip` rows: whole tiles, or all rows. Each tile
+    fetches a cache line of each pixel of the following chunk. What `ahead` holds says which: how many tiles did so,
+    how many lines a pixel has in g and in x, the steps from a pixel to the next, the first numbers, and the runs.
     """
     step = tile_rows(width)
     table = stack_buffer(runs, MAX_ROWS)
+    strip_start, row = g_first, 0
     for k in range(0, rows, step):
-        for i in range(step):
-            table[i] = min(i, rows - k - 1)  # rows beyond the last one read it again: nothing else is touched
+        if rows - k < step:
+            for i in range(step):
+                table[i] = min(i, rows - k - 1)  # rows beyond the last one read it again: nothing else is touched
+        line, g_lines, x_lines, g_ahead, x_ahead, g_start, x_start = integers(ahead, 7)
+        coming, start, distance = runs, 0, 0
+        if line < g_lines:
+            coming, start, distance = offset(ahead, _HEAD), g_start + line * lanes(out), g_ahead
+        elif line < g_lines + x_lines:
+            coming, start, distance = offset(ahead, _HEAD + 1), x_start + (line - g_lines) * lanes(out), x_ahead
+        ahead[0] = line + 1
         outer_tile(
-            width, runs, found, g_step, x_step, g_first + k, x_first, table, 1,
-            offset(out, k * out_step), out_step, accumulate, rows - k, last,
+            width, runs, found, g_step, x_step, strip_start + row, x_first, table, 1,
+            offset(out, k * out_step), out_step, accumulate, rows - k, last, coming, start, distance,
         )  # fmt: skip
-        for _ in range(each):
-            prefetch_far(g, ahead)
-            ahead += lanes(g)
-    return ahead
+        row += step
+        if row >= strip:
+            strip_start += strip_size
+            row = 0
 
 
 @device
-def _copy_pixels(source, side, runs, found, step, first, columns, buffer, pitch):
-    """Copy `columns` numbers of each pixel of the runs, from the `first` on, to rows that are `pitch` apart.
+def _copy_strips(g, at, k, pixels, rows, valid, strip, strips, size):
+    """Copy the first `rows` numbers of each pixel, of which `valid` exist, to strips that lie pixel by pixel.
 
-    `side` says which address of a run it is: 0 that of g, 1 that of x.
+    Strips are `size` numbers apart: room for what the vectors of the last pixel hold beside it.
     """
-    size = address(source, 1) - address(source, 0)
-    whole = columns // lanes(source) * lanes(source)
+    for pixel in range(pixels):
+        there = pixel * strip
+        for first in range(0, rows, strip):
+            for j in range(0, strip, lanes(g)):
+                left = valid - first - j
+                if left >= lanes(g):
+                    store(strips, there + j, load(g, at + first + j))
+                elif left > 0:
+                    store(strips, there + j, load_tail(g, at + first + j, left))
+            there += size
+        at += k
+
+
+@device
+def _copy_panel(x, runs, found, step, first, columns, pitch, panel, moved):
+    """Copy `columns` numbers of each pixel of the runs to rows that are `pitch` apart; write the runs of the copy."""
+    size = address(x, 1) - address(x, 0)
+    whole = columns // lanes(x) * lanes(x)
     out = 0
     for run in range(found):
-        at = (runs[3 * run + side] - address(source, 0)) // size + first
+        moved[3 * run], moved[3 * run + 1], moved[3 * run + 2] = runs[3 * run], address(panel, out), runs[3 * run + 2]
+        at = (runs[3 * run + 1] - address(x, 0)) // size + first
         for _ in range(runs[3 * run + 2]):
-            for j in range(0, whole, lanes(source)):
-                store(buffer, out + j, load(source, at + j))
+            for j in range(0, whole, lanes(x)):
+                store(panel, out + j, load(x, at + j))
             if whole < columns:
-                store(buffer, out + whole, load_tail(source, at + whole, columns - whole))
+                store(panel, out + whole, load_tail(x, at + whole, columns - whole))
             at += step
             out += pitch
 
 
+@device
+def _pixel(piece, q, pieces, length):
+    """Return the number of the first pixel of a piece."""
+    return piece // pieces * q + piece % pieces * length
+
+
+@device
+def _column(panel, vectors, panels):
+    """Return the first vector of a panel: all are about as wide."""
+    return panel * (vectors // panels) + min(panel, vectors % panels)
+
+
 @kernel
-def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, out: T):
-    """Sum the outer products of some units over one share of the output rows."""
+def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
+    """Sum the outer products of some units, in one block of rows of the result, over one share of the pixels."""
     (
         _, q, k, _, _, c, _, stride_w, pieces, length,
-        rows, groups, all_taps, chunk, splits, units, unit_tasks, size, fetched, copied,
-    ) = integers(ints, 20)  # fmt: skip
-    split, part = task // unit_tasks, task % unit_tasks
+        rows, groups, all_taps, chunk, splits, blocks, block, units, unit_tasks, strip, copied,
+        gathered,
+    ) = integers(ints, 22)  # fmt: skip
+    part, rest = task % unit_tasks, task // unit_tasks
+    split, first_k = rest // blocks, rest % blocks * block
     first_row, end_row = split * rows // splits, (split + 1) * rows // splits
     kg, cg, vector = k // groups, c // groups, lanes(x)
-    panels = (cg + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
-    runs, copies = stack_buffer(taps, 3072), stack_buffer(taps, 3)
-    x_copy, g_copy = stack_buffer(x, 16384), stack_buffer(x, 12288)
-    copies[0], copies[1] = address(g_copy, 0), address(x_copy, 0)
+    count_k = min(block, kg - first_k)
+    vectors = (cg + vector - 1) // vector
+    panels = (vectors + MAX_VECTORS - 1) // MAX_VECTORS
+    runs, moved = stack_buffer(taps, _RUNS), stack_buffer(taps, _RUNS)
+    ahead = stack_buffer(taps, _AHEAD)
+    strips, panel = stack_buffer(x, _STRIPS), stack_buffer(x, _PANEL)
+    strip_size = chunk * length * strip + vector
+    first_unit, end_unit = part * units // unit_tasks, (part + 1) * units // unit_tasks
+    first_group, last_group = first_unit // (all_taps * panels), (end_unit - 1) // (all_taps * panels)
+    g_low, g_high = first_group * kg + first_k, last_group * kg + first_k + count_k
+    low, high = first_group * cg, (last_group + 1) * cg
+    if all_taps == 1:
+        low = first_group * cg + _column(first_unit % panels, vectors, panels) * vector
+        high = min(high, last_group * cg + _column((end_unit - 1) % panels + 1, vectors, panels) * vector)
     for row in range(first_row, end_row, chunk):
         count = min(chunk, end_row - row)
-        former = -1
-        found = 0
-        # A tile reads a few numbers of each of many rows of g, and nothing foresees that: the next chunk is fetched
-        # meanwhile.
-        ahead = (row + chunk) // pieces * q * k + (row + chunk) % pieces * length * k
-        each = fetched if row + chunk < end_row else 0
-        for unit in range(part * units // unit_tasks, (part + 1) * units // unit_tasks):
-            tap, rest = unit // (groups * panels), unit % (groups * panels)
-            group, column = rest // panels, rest % panels * MAX_VECTORS * vector
-            if tap != former:
-                found = write_runs(runs, ints, x, g, row, count, taps[2 * tap], taps[2 * tap + 1])
-                former = tap
-            width = min(MAX_VECTORS, (cg - column + vector - 1) // vector)
-            last = min(cg - column - (width - 1) * vector, vector)
-            result = split * size + (group * kg * all_taps + tap) * cg + column
-            if not copied:
-                ahead = outer_tiles_ahead(
-                    width, last, runs, found, k, stride_w * c, group * kg, kg, group * cg + column,
-                    offset(out, result), all_taps * cg, row - first_row, g, ahead, each,
+        origin, past = _pixel(row, q, pieces, length), _pixel(row + count, q, pieces, length)
+        former_group, former_tap, found = -1, -1, 0
+        ahead[0], ahead[1], ahead[2] = 0, 0, 0
+        if row + count < end_row:
+            tap = 2 * (all_taps - 1)  # of rows that overlap those of this chunk, what is new
+            more = write_runs(
+                offset(ahead, _HEAD), ints, x, g, 0, k, row + count, min(chunk, end_row - row - count),
+                taps[tap], taps[tap + 1],
+            )  # fmt: skip
+            if more:
+                ahead[1], ahead[2] = (g_high - g_low + vector - 1) // vector, (high - low + vector - 1) // vector
+                ahead[3], ahead[4], ahead[5], ahead[6] = k, stride_w * c, g_low, low
+                for i in range(3 * more, 3 * chunk):
+                    ahead[_HEAD + i] = ahead[_HEAD + i - 3]
+        for unit in range(first_unit, end_unit):
+            group, tap, which = unit // (all_taps * panels), unit // panels % all_taps, unit % panels
+            column = _column(which, vectors, panels) * vector
+            width = _column(which + 1, vectors, panels) - column // vector
+            columns = min(cg - column, width * vector)
+            g_first, g_step, g_origin, source = group * kg + first_k, k, 0, g
+            if strip:
+                if group != former_group:
+                    _copy_strips(
+                        g, origin * k + g_first, k, past - origin, count_k, k - g_first, strip, strips, strip_size
+                    )  # fmt: skip
+                    former_group = group
+                g_first, g_step, g_origin, source = 0, strip, origin, strips
+            if tap != former_tap:
+                found = write_runs(
+                    runs, ints, x, source, g_origin, g_step, row, count, taps[2 * tap], taps[2 * tap + 1]
                 )  # fmt: skip
-                continue
-            copies[2] = 0
-            for run in range(found):
-                copies[2] += runs[3 * run + 2]
-            pitch = width * vector
-            columns = min(cg - column, pitch)
-            _copy_pixels(x, 1, runs, found, stride_w * c, group * cg + column, columns, x_copy, pitch)
-            step = _COPIED_ROWS // tile_rows(width) * tile_rows(width)
-            for first in range(0, kg, step):
-                some = min(step, kg - first)
-                _copy_pixels(g, 0, runs, found, k, group * kg + first, some, g_copy, _COPIED_ROWS)
-                outer_tiles(
-                    width, last, copies, 1, _COPIED_ROWS, pitch, 0, some, 0,
-                    offset(out, result + first * all_taps * cg), all_taps * cg, row - first_row,
-                )  # fmt: skip
+                former_tap = tap
+            used, x_step, x_first = runs, stride_w * c, group * cg + column
+            if copied:
+                _copy_panel(x, runs, found, x_step, x_first, columns, width * vector, panel, moved)
+                used, x_step, x_first = moved, width * vector, 0
+            start, pitch = ((group * kg + first_k) * all_taps + tap) * cg + column, all_taps * cg
+            if gathered:
+                start, pitch = (rest * units + unit) * block * _WIDTH, width * vector
+            outer_tiles(
+                width, columns - (width - 1) * vector, used, found, g_step, x_step, g_first, count_k, x_first,
+                offset(sums, start), pitch, row - first_row, strip if strip else count_k, strip_size, ahead,
+            )  # fmt: skip
+
+
+@kernel
+def gather_blocks(task: Index, ints: I64, sums: T, out: T):
+    """Write one unit of one block of the result: the sums of all shares of the pixels, added in their order."""
+    splits, blocks, block, units, kg, cg, all_taps = integers(ints, 7)
+    vector = lanes(out)
+    vectors = (cg + vector - 1) // vector
+    panels = (vectors + MAX_VECTORS - 1) // MAX_VECTORS
+    first, unit = task // units * block, task % units
+    group, tap, which = unit // (all_taps * panels), unit // panels % all_taps, unit % panels
+    column = _column(which, vectors, panels) * vector
+    pitch = _column(which + 1, vectors, panels) * vector - column
+    share = blocks * units * block * _WIDTH
+    at = task * block * _WIDTH
+    for row in range(first, min(first + block, kg)):
+        here = ((group * kg + row) * all_taps + tap) * cg + column
+        for j in range(0, pitch, vector):
+            total = load(sums, at + j)
+            for split in range(1, splits):
+                total = total + load(sums, split * share + at + j)
+            store_tail(out, here + j, total, cg - column - j)
+        at += pitch
 
 
 @kernel
@@ -187,7 +275,7 @@ def reduce_partials(partials: np.ndarray, out: np.ndarray, splits: int, dtype: s
 
 def split_count(weight_bytes: int, pixels: int) -> int:
     """Return into how many partial results the pixels are split."""
-    return max(1, min(_TASKS, _SMALL_WEIGHT // max(1, weight_bytes), pixels // _CHUNK_PIXELS))
+    return max(1, min(_TASKS, _SMALL_WEIGHT // max(1, weight_bytes), pixels // _SHARE))
 
 
 def _as_rows(problem: ConvProblem) -> tuple[int, int, int, int, int]:
@@ -197,41 +285,86 @@ def _as_rows(problem: ConvProblem) -> tuple[int, int, int, int, int]:
     return (1, 1, p.n * p.h * p.w, 1, p.n * p.h * p.w) if pointwise else (p.n, p.p, p.q, p.h, p.w)
 
 
-def _copied(p: ConvProblem) -> bool:
-    """Return whether pixels lie so far apart that the lines of a panel fall into few sets of the first-level cache."""
-    return max(2 * p.k, p.stride[1] * p.c) * np.dtype(p.dtype).itemsize >= _FAR
+def _size(p: ConvProblem) -> int:
+    return p.k * p.r * p.s * p.cg
+
+
+def _rounded(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
+
+
+def _whole_tiles(p: ConvProblem) -> int:
+    """Return the smallest number of rows that is one of whole tiles in every panel."""
+    rows = host_isa().tile_rows
+    vectors = -(-p.cg // numpy_lanes(p.dtype))
+    panels = -(-vectors // MAX_VECTORS)
+    return math.lcm(rows[vectors // panels - 1], rows[-(-vectors // panels) - 1])
+
+
+def _strip(p: ConvProblem) -> int:
+    """Return how many rows of g a strip has; 0: the tiles read g where it lies."""
+    if p.k * np.dtype(p.dtype).itemsize < _FAR:
+        return 0
+    whole = _whole_tiles(p)
+    return whole * max(1, _STRIP // whole)
+
+
+def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -> tuple[int, int, int]:
+    """Return into how many shares of the pixels, blocks of rows and groups of units the work is cut.
+
+    At least `_TASKS` tasks where there is so much to share out, and of these cuts the one that moves the least memory.
+    """
+    itemsize = np.dtype(p.dtype).itemsize
+    pixels, weight = p.n * p.p * p.q, _size(p) * itemsize
+    x, g = pixels * p.c * p.r * p.s * itemsize, pixels * p.k * itemsize
+    strips = _rounded(p.kg, strip) // strip if strip else 1
+    fewest = _rounded(strips * (chunk * strip + numpy_lanes(p.dtype)), _STRIPS) // _STRIPS if strip else 1
+    best, least = (1, fewest, units), math.inf
+    for blocks in range(fewest, min(strips, fewest + _TASKS) + 1):
+        for groups in range(1, min(units, 4 * _TASKS) + 1):
+            splits = min(most_splits, -(-_TASKS // (blocks * groups)))
+            if splits * blocks * groups < _TASKS and (blocks < strips or groups < units):
+                continue
+            # A block of the result that the second-level cache can't keep passes by with each chunk.
+            block = weight // (blocks * groups)
+            passes = 0 if block <= _BLOCK_BYTES else pixels // chunk * 2 * weight
+            moved = x * blocks + g * groups + passes + (3 * splits if splits > 1 else 2) * weight
+            if moved < least:
+                best, least = (splits, blocks, groups), moved
+    return best
 
 
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> tuple[np.ndarray, int, int, tuple[int, ...]]:
-    """Return the taps, the number of tasks, the number of partial results and the integers of the launch."""
+def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...], int, tuple[int, ...]]:
+    """Return the taps, and the number of tasks and the integers of both launches."""
     n, rows, q, h, w = _as_rows(p)
-    size = p.k * p.r * p.s * p.cg
-    weight_bytes = size * np.dtype(p.dtype).itemsize
+    itemsize = np.dtype(p.dtype).itemsize
     units = p.groups * p.r * p.s * -(-p.cg // (MAX_VECTORS * numpy_lanes(p.dtype)))
+    few = n * rows * q < _FEW
+    pixels = _LONG if few else _PIXELS
     # Long rows are cut into pieces: for the cache, to share them out, and since one long chain of sums loses digits.
-    pieces = -(-q // _CHUNK_PIXELS)
-    # Partial results only where there are fewer units than tasks.
-    splits = min(split_count(weight_bytes, n * rows * q), n * rows * pieces, -(-_TASKS // units))
+    pieces = -(-q // pixels)
+    most_splits = 1 if few else min(split_count(_size(p) * itemsize, n * rows * q), n * rows * pieces)
+    strip = _strip(p)
+    splits, blocks, unit_tasks = _cut(p, units, strip, most_splits, pixels)
+    block = p.kg if blocks == 1 else _rounded(-(-p.kg // blocks), _whole_tiles(p))
+    blocks = -(-p.kg // block)
     if n * rows == 1:
         pieces = -(-pieces // splits) * splits  # the same number for each split
     length = -(-q // pieces)
     pieces = -(-q // length)
     all_pieces = n * rows * pieces
-    unit_tasks = -(-units // (units // min(units, -(-_TASKS // splits))))
-    copied = _copied(p)
-    pixels = _CHUNK_PIXELS if splits > 1 and not copied else _LARGE_CHUNK_PIXELS
-    chunk = max(1, min(_RUNS, pixels // length))
-    # Cache lines of a chunk of g for each of the tiles that run meanwhile.
-    panel_rows = host_isa().tile_rows[min(MAX_VECTORS, -(-p.cg // numpy_lanes(p.dtype))) - 1]
-    tiles = max(1, units // unit_tasks * -(-p.kg // panel_rows))
-    fetched = -(-chunk * length * p.k // (numpy_lanes(p.dtype) * tiles))
+    chunk = max(1, pixels // length)
+    copied = p.stride[1] * p.c * itemsize >= _FAR
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     integers_ = (
         rows, q, p.k, h, w, p.c, *p.stride, pieces, length,
-        all_pieces, p.groups, p.r * p.s, chunk, splits, units, unit_tasks, size, fetched, int(copied),
+        all_pieces, p.groups, p.r * p.s, chunk, splits, blocks, block, units, unit_tasks, strip, int(copied),
+        int(not few),
     )  # fmt: skip
-    return np.array(taps, np.int64), splits * unit_tasks, splits, integers_
+    gather = (splits, blocks, block, units, p.kg, p.cg, p.r * p.s)
+    tasks = splits * blocks * unit_tasks
+    return np.array(taps, np.int64), tasks, integers_, 0 if few else blocks * units, gather
 
 
 def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None:
@@ -239,11 +372,11 @@ def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) 
     if x.size == 0 or grad.size == 0:
         out[...] = 0
         return
-    taps, tasks, splits, integers_ = _plan(problem)
-    target = out if splits == 1 else memory.empty((splits * out.size,), problem.dtype)
-    launch(weight_gradient, tasks, (x, grad, taps, target), integers_, problem.dtype)
-    if splits > 1:
-        reduce_partials(target, out, splits, problem.dtype)
+    taps, tasks, integers_, blocks, gather = _plan(problem)
+    sums = memory.empty((gather[0] * blocks * gather[2] * _WIDTH,), problem.dtype) if blocks else out
+    launch(weight_gradient, tasks, (x, grad, taps, sums), integers_, problem.dtype)
+    if blocks:
+        launch(gather_blocks, blocks, (sums, out), gather, problem.dtype)
 
 
 def _run(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

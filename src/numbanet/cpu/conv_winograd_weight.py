@@ -120,12 +120,14 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
     pixels = offset(pixels, panel * POINTS * (chunk * panel_width + vector))
     gradients = offset(gradients, unit % blocks * POINTS * (chunk * block + vector))
-    run = stack_buffer(ints, 3)
-    run[2] = count
+    run, ahead = stack_buffer(ints, 3), stack_buffer(ints, 7)
+    run[2], ahead[1], ahead[2] = count, 0, 0
     for point in range(POINTS):
         run[0] = address(gradients, point * (chunk * row_pitch + vector))
         run[1] = address(pixels, point * (chunk * pitch + vector))
-        outer_tiles(width, vector, run, 1, row_pitch, pitch, 0, rows, 0, offset(sums, point * step), pitch, 0)
+        outer_tiles(
+            width, vector, run, 1, row_pitch, pitch, 0, rows, 0, offset(sums, point * step), pitch, 0, rows, 0, ahead
+        )  # fmt: skip
     for i in range(rows):
         for j in range(0, pitch, vector):
             into = offset(out, (rows_before + i) * 9 * c + column + j)

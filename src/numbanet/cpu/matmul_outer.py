@@ -59,7 +59,7 @@ def _tiles(width, last, runs, rows, row_step, term_step, b_step, table, out, out
                 table[i] = min(i, rows - r - 1) * row_step
         outer_tile(
             width, runs, 1, term_step, b_step, r * row_step, 0, table, 1 if row_step == 1 else 0,
-            offset(out, r * out_step), out_step, accumulate, rows - r, last,
+            offset(out, r * out_step), out_step, accumulate, rows - r, last, runs, 0, 0,
         )  # fmt: skip
 
 

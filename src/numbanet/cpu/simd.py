@@ -94,7 +94,10 @@ def ir_store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, vec: Vec
 
 def ir_tail_mask(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> ir.Value:
     """Return the mask of the first `count` lanes."""
-    iota = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
+    # In 32 bits, 16 lanes are compared at once. Counts of more than the lanes mean all.
+    whole = builder.icmp_signed("<", ir.Constant(_I64, lanes), count)
+    count = builder.trunc(builder.select(whole, ir.Constant(_I64, lanes), count), _I32)
+    iota = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
     return builder.icmp_signed("<", iota, ir_splat(builder, count, lanes))
 
 

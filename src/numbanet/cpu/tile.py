@@ -282,6 +282,9 @@ def _outer_tile(
     accumulate: ir.Value,
     valid: ir.Value,
     last_lanes: ir.Value,
+    ahead: ir.Value,
+    ahead_offset: ir.Value,
+    ahead_step: ir.Value,
 ) -> None:
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     pointer_type = out.type
@@ -295,8 +298,12 @@ def _outer_tile(
         g = builder.gep(builder.inttoptr(builder.load(entry), pointer_type), [offsets[0]])
         x = builder.gep(builder.inttoptr(builder.load(builder.gep(entry, [ir_int(1)])), pointer_type), [offsets[1]])
         pixels = builder.load(builder.gep(entry, [ir_int(2)]))
-        with Loop(builder, pixels, [*run.carried, g, x], "pixels") as pixel:
-            *old, g_here, x_here = pixel.carried
+        coming = builder.load(builder.gep(ahead, [builder.mul(run.index, ir_int(3))]))
+        coming = builder.gep(builder.inttoptr(coming, pointer_type), [ahead_offset])
+        with Loop(builder, pixels, [*run.carried, g, x, coming], "pixels") as pixel:
+            *old, g_here, x_here, next_here = pixel.carried
+            if vectors > 1:  # that of one vector waits for its loads already
+                ir_prefetch(builder, next_here, locality=2)
             columns = []
             for j in range(vectors):
                 spot = builder.gep(x_here, [ir_int(j * vec.lanes)])
@@ -306,7 +313,8 @@ def _outer_tile(
             for i, accumulators in enumerate(ir_grid(old, vectors)):
                 value = ir_splat(builder, builder.load(builder.gep(g_here, [row_offsets[i]])), vec.lanes)
                 sums += [ir_call(builder, "llvm.fma", vec, value, c, a) for c, a in zip(columns, accumulators)]
-            sums = pixel.close([*sums, builder.gep(g_here, [steps[0]]), builder.gep(x_here, [steps[1]])])[:-2]
+            following = [g_here, x_here, next_here], [*steps, ahead_step]
+            sums = pixel.close([*sums, *(builder.gep(p, [step]) for p, step in zip(*following))])[:-3]
         sums = run.close(sums)
 
     adding = builder.icmp_signed("!=", accumulate, ir_int(0))
@@ -330,7 +338,7 @@ def _outer_tile(
 @intrinsic
 def outer_tile(
     typingctx, width, runs, count, g_step, x_step, g_offset, x_offset, row_offsets, contiguous,
-    out, out_step, accumulate, valid, last_lanes,
+    out, out_step, accumulate, valid, last_lanes, ahead, ahead_offset, ahead_step,
 ):  # fmt: skip
     """Compute one tile of ``tile_rows(width)`` rows and ``width`` vectors of columns of a sum of outer products.
 
@@ -359,10 +367,15 @@ def outer_tile(
         How many rows of the result are left, from the tile's first on; those beyond are not stored.
     last_lanes : int
         How many lanes of the last vector of columns exist.
+    ahead : pointer to int64
+        Every third number is the address of a run of pixels that are needed later. With each pixel of the run of the
+        same number here, a cache line of one of those comes to the second-level cache:
+    ahead_offset, ahead_step : int
+        of the element so far behind the address, and so far from a pixel to the next. (`runs`, 0 and 0: of none.)
     """
     vec = vector_of(out.dtype)
     i64 = types.int64
-    sig = types.void(i64, runs, i64, i64, i64, i64, i64, row_offsets, i64, out, i64, i64, i64, i64)
+    sig = types.void(i64, runs, i64, i64, i64, i64, i64, row_offsets, i64, out, i64, i64, i64, i64, ahead, i64, i64)
 
     def codegen(context, builder, sig, args):
         width, runs, count, g_step, x_step, g_offset, x_offset, table, contiguous, *rest = args
