@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from numbanet.cuda import conv_naive, conv_winograd, matmul_mma, matmul_naive, matmul_tma, tma_tile
+from numbanet.cuda import (
+    conv_naive,
+    conv_winograd,
+    conv_winograd_weight,
+    matmul_mma,
+    matmul_naive,
+    matmul_tma,
+    tma_tile,
+)
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.conv_depthwise import depthwise, depthwise_weight
 from numbanet.cuda.conv_gemm import conv_gemm
@@ -50,7 +58,7 @@ COPIED = [
 PACKING = [pack("bf16", True), pack("tf32", False), exchange("bf16")]
 WINOGRAD = [
     conv_winograd.transform_input, conv_winograd.transform_weight(False), conv_winograd.transform_weight(True),
-    conv_winograd.transform_output(ALL),
+    conv_winograd.transform_output(ALL), conv_winograd_weight.transform_gradient, conv_winograd_weight.transform_sums,
 ]  # fmt: skip
 OTHERS = [depthwise(True, 9, False, ALL), depthwise(False, 49, True, PLAIN), depthwise_weight(7), add_parts(ALL)]
 NAIVE = [conv_naive.forward, conv_naive.backward_input, conv_naive.backward_weight, matmul_naive.matmul]

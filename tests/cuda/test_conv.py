@@ -13,7 +13,8 @@ import numbanet as nnet
 from numbanet import dispatch
 from numbanet.candidate import Candidate
 from numbanet.cpu import winograd
-from numbanet.cuda import conv_direct, conv_winograd, split
+from numbanet.cuda import conv_direct, conv_winograd, conv_winograd_weight, split
+from numbanet.cuda import winograd as points
 from numbanet.cuda.conv_gemm import conv_gemm
 from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import current, executor
@@ -124,15 +125,26 @@ def test_winograd_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum("transform_input" in name for name in current().launched) == 4
 
 
+def test_winograd_gradients_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_winograd_weight, "_LEAST", 3)
+    monkeypatch.setattr(conv_winograd_weight, "_CHUNK", 0)
+    case = ConvCase("chunks", 2, 5, 9, 6, 3, 3, 3, padding=(1, 0))
+    p = problem(case, "backward_weight")
+    (winograd,) = [c for c, _ in dispatch.verdicts(p, "cuda") if c.name == "cuda.winograd"]
+    check(p, winograd, *arguments(p, operands(p, "chunks")))
+    assert sum("transform_sums" in name for name in current().launched) == 2
+
+
 def test_the_points_of_winograd_are_those_of_the_cpu() -> None:
-    assert (conv_winograd.A, conv_winograd.B) == (winograd.A, winograd.B)
+    assert (points.A, points.B) == (winograd.A, winograd.B)
 
 
 def test_the_precision_decides_about_winograd() -> None:
-    p = conv2d_problem("forward", (32, 256, 28, 28), (256, 256, 3, 3), "float32", padding=1)
-    assert dispatch.choose(p, "cuda").name == "cuda.winograd"
-    with nnet.precision("strict"):
-        assert dispatch.choose(p, "cuda").name == "cuda.gemm"
+    for which in PASSES:
+        p = conv2d_problem(which, (32, 256, 28, 28), (256, 256, 3, 3), "float32", padding=1)
+        assert dispatch.choose(p, "cuda").name == "cuda.winograd"
+        with nnet.precision("strict"):
+            assert dispatch.choose(p, "cuda").name == "cuda.gemm"
 
 
 BROKEN = {
