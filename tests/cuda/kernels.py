@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbanet.cuda import (
     activation,
+    clip,
     copy,
     dropout,
     elementwise,
@@ -62,6 +63,7 @@ def streaming(dtype: str) -> list[Kernel]:
         optim.step_kernel("adam", dtype, (True, True, True), (), n),
         *(optim.step_kernel(rule, dtype, (True,) * len(RULES[rule]), (), n) for rule in ("rmsprop", "adadelta")),
         optim.clip_kernel("clamp", dtype, n),
+        clip._scaling(dtype, n),
         *([total._sums("huber", huber, 2, dtype, n)] if dtype == "float32" else []),
     ]
 
@@ -76,7 +78,7 @@ def summing(dtype: str) -> list[Kernel]:
         group_norm._statistics(dtype), group_norm._coefficients(dtype), layer_norm._forward_kernel(dtype, 256),
         layer_norm._forward_kernel(dtype, 32), layer_norm._backward_kernel(dtype, 256),
         layer_norm._parameter_kernel(dtype), optim.norm_kernel(dtype, "squares", n),
-        optim.norm_kernel(dtype, "largest", n), optim.norm_kernel(dtype, "power", 1), optim.merge_norms,
+        optim.norm_kernel(dtype, "largest", n), optim.norm_kernel(dtype, "power", 1), optim.merge_norms, clip.factor,
         loss._forward_kernel(dtype, 32, True), loss._forward_kernel(dtype, 256, False), loss._nll_kernel(dtype),
         loss._backward_kernel(dtype, 32, False), loss._backward_kernel(dtype, 256, True), loss._target_kernel(dtype),
         loss._nll_backward_kernel(dtype), mse._backward_kernel(dtype),

@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
+import numbanet as nnet
+from numbanet import ops, optim
 from numbanet.cuda.launch import executor
 from numbanet.cuda.optim import CANDIDATES
 from numbanet.problem.dropout import DropoutProblem
 from numbanet.problem.optim import RULES, ClipProblem, VectorNormProblem, optimizer_problem
 from numbanet.reference.dropout import random_words
-from tests.cuda.ptx.executor import Interpreter
+from tests.cuda.ptx.executor import HostDevice, Interpreter
 from tests.cuda.twins import compare, poison, run
 
 SIZES = (5, 4096, 1, 0, 4500)  # a tail, one whole piece, more than a piece
@@ -80,6 +82,44 @@ def test_clips(function: str) -> None:
     given[0][2] = np.nan if function != "fill" else 0
     problem = ClipProblem("forward", "float32", function, SIZES)
     compare(problem, (np.array([-0.25, 0.5]),), (given,))
+
+
+@pytest.mark.parametrize("order", [2.0, 1.0, math.inf, -math.inf, 0.0, 3.0, -1.0])
+def test_clipping_by_the_norm_waits_for_nothing(order: float) -> None:
+    device = HostDevice()
+    for scale, value in ((1.0, None), (1e-3, None), (1.0, np.nan)):
+        given = [scale * x for x in arrays(7, "float32", sizes=(5, 4500, 0, 3))] + arrays(8, "float64", sizes=(7,))
+        given[0][2] = 0 if value is None else value
+        expected = [x.copy() for x in given]
+        with np.errstate(invalid="ignore"):
+            norm = ops.clip_norm_(expected, 2.0, order)
+        with executor(device):
+            there = [device.upload(x) for x in given]
+            device.downloads = 0
+            found = ops.clip_norm_(there, 2.0, order)
+            assert device.downloads == 0 and found.shape == ()
+            np.testing.assert_allclose(device.download(found), norm, rtol=1e-6)
+            for x, wanted in zip(there, expected):
+                np.testing.assert_allclose(device.download(x), wanted, rtol=1e-6)
+
+
+def test_gradients_on_the_gpu_are_clipped_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full(4, -3, np.float32)]
+    found = []
+    with executor(HostDevice()):
+        for place in ("cpu", "cuda"):
+            tensors = [nnet.tensor(v, device=place, requires_grad=True) for v in values]
+            for t in tensors:
+                (t * t).sum().backward()
+            norm = optim.clip_grad_norm_(tensors, 1.5)
+            assert norm.device == place and norm.dtype == np.float32 and norm.shape == ()
+            found.append((norm.item(), [t.grad.tolist() for t in tensors]))  # type: ignore[union-attr]
+            with pytest.raises(RuntimeError, match="norm of order 2.0 of the gradients is nan"):
+                tensors[0].grad = tensors[0].grad * float("nan")  # type: ignore[operator]
+                optim.clip_grad_norm_(tensors, 1.5, error_if_nonfinite=True)
+    assert found[0][0] == pytest.approx(found[1][0])
+    for ours, theirs in zip(found[0][1], found[1][1]):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 5000])

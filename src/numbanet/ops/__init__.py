@@ -69,6 +69,7 @@ from numbanet.ops.optim import adadelta_step as adadelta_step
 from numbanet.ops.optim import adagrad_step as adagrad_step
 from numbanet.ops.optim import adam_step as adam_step
 from numbanet.ops.optim import clamp_ as clamp_
+from numbanet.ops.optim import clip_norm_ as clip_norm_
 from numbanet.ops.optim import fill_ as fill_
 from numbanet.ops.optim import rmsprop_step as rmsprop_step
 from numbanet.ops.optim import scale_ as scale_

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,11 @@ def _listed(name: str, arrays: Arrays) -> Sequence[np.ndarray]:
     return arrays
 
 
+def _kind(x: np.ndarray) -> tuple[np.dtype, int]:
+    """Return what arrays that are updated together have in common: dtype and device."""
+    return x.dtype, x.memory.device if type(x) is DeviceArray else -1
+
+
 def _numbers(**options: float) -> list[float]:
     """Return options as floats, or raise TypeError naming the one that is no number."""
     return [number(name, value) for name, value in options.items()]
@@ -48,7 +54,7 @@ def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndar
     shape, strides, dtype, same = parameter.shape, parameter.strides, parameter.dtype, target is parameter
     if same:
         for array in row:  # nearly always there is nothing to be said about any of them
-            if array.__class__ is not np.ndarray or array.shape != shape or array.strides != strides:
+            if array.__class__ is not parameter.__class__ or array.shape != shape or array.strides != strides:
                 break
             if array.dtype != dtype or not array.flags.writeable:
                 break
@@ -58,7 +64,7 @@ def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndar
     for name, array in zip(names[1:], row[1:]):
         if name != "grad":
             check_in_place(name, array)
-        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+        if type(array) is not type(parameter) or array.dtype != dtype or array.shape != shape:
             check_match(name, array, parameter)
         found.append(array if same and array.strides == strides else memory.like_layout(array, target))
     return tuple(found)
@@ -82,11 +88,11 @@ def _step(
             raise ValueError(f"{name} must have as many entries as parameter, {len(given[0])}, got {len(arrays)}")
     rows = list(zip(*given))
     ready = [_dense(names, row) for row in rows]
-    for dtype, place in dict.fromkeys((row[0].dtype, type(row[0])) for row in ready):
-        chosen = (row for row in ready if row[0].dtype == dtype and type(row[0]) is place)
+    for key in dict.fromkeys(_kind(row[0]) for row in ready):
+        chosen = (row for row in ready if _kind(row[0]) == key)
         columns = dict(zip(names, zip(*chosen)))
         sizes = tuple([array.size for array in columns["parameter"]])
-        problem = optimizer_problem(rule, dtype_name(dtype), sizes, used, options)
+        problem = optimizer_problem(rule, dtype_name(key[0]), sizes, used, options)
         outputs = columns["parameter"], *map(columns.get, state)
         dispatch.run(problem, (columns["grad"], numbers), outputs)
     for originals, results in zip(rows, ready):
@@ -304,12 +310,12 @@ def vector_norms(arrays: Sequence[np.ndarray], ord: float = 2) -> np.ndarray:
         raise TypeError(f"arrays must be a list of arrays, got {type(arrays).__name__}")
     checked = [memory.dense(float_array("x", x)) for x in arrays]
     found = np.empty(len(checked))
-    for dtype, place in dict.fromkeys((x.dtype, type(x)) for x in checked):
-        places = [j for j, x in enumerate(checked) if x.dtype == dtype and type(x) is place]
+    for key in dict.fromkeys(_kind(x) for x in checked):
+        places = [j for j, x in enumerate(checked) if _kind(x) == key]
         chosen = [checked[j] for j in places]
         sums = memory.vector(len(chosen), np.float64, chosen[0])
         sizes = tuple([x.size for x in chosen])
-        dispatch.run(VectorNormProblem("forward", dtype_name(dtype), sizes, ord), (chosen,), (sums,))
+        dispatch.run(VectorNormProblem("forward", dtype_name(key[0]), sizes, ord), (chosen,), (sums,))
         found[places] = memory.on_host(sums)
     if ord in (0, math.inf, -math.inf):
         return found
@@ -336,12 +342,58 @@ def vector_norm(x: np.ndarray, ord: float = 2) -> float:
     return float(vector_norms([x], ord)[0])
 
 
+def clip_norm_(x: Sequence[np.ndarray], max_norm: float, ord: float = 2) -> np.ndarray:
+    """Scale arrays in place so that the norm of all of them together is at most `max_norm`.
+
+    Parameters
+    ----------
+    x : list of numpy.ndarray
+        Any shapes; float32 or float64.
+    max_norm : float
+    ord : float
+        As for `vector_norm`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The norm before, float64 and of no dimension; on a GPU where all arrays are, without waiting for it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is no writeable one of float32 or float64, or an option is no number.
+    """
+    ord, most = number("ord", ord), number("max_norm", max_norm)
+    given = [check_in_place("x", array) for array in _listed("x", x)]
+    places = {_kind(array)[1] for array in given}
+    if len(places) == 1 and places != {-1} and all(memory.dense(array) is array for array in given):
+        return _clip_on_gpu(given, most, ord)
+    total = vector_norm(vector_norms(given, ord), ord)
+    factor = most / (total + 1e-6)
+    if not factor >= 1:  # NaN scales, too
+        scale_(given, factor)
+    return np.asarray(total)
+
+
+def _clip_on_gpu(arrays: list[Any], most: float, ord: float) -> np.ndarray:
+    from numbanet.cuda.clip import scale_to_norm
+
+    sums: Any = memory.vector(len(arrays), np.float64, arrays[0])
+    first = 0
+    groups = [[x for x in arrays if x.dtype == dtype] for dtype in dict.fromkeys(x.dtype for x in arrays)]
+    for members in groups:
+        problem = VectorNormProblem("forward", members[0].dtype.name, tuple([x.size for x in members]), ord)
+        dispatch.run(problem, (members,), (sums[first : first + len(members)],))
+        first += len(members)
+    return scale_to_norm(groups, sums, most, ord)
+
+
 def _clip(function: str, x: Arrays, coefficients: tuple[float, float]) -> None:
     given = _listed("x", x)
     targets = [memory.dense(check_in_place("x", array)) for array in given]
-    for dtype, place in dict.fromkeys((target.dtype, type(target)) for target in targets):
-        chosen = [target for target in targets if target.dtype == dtype and type(target) is place]
-        problem = ClipProblem("forward", dtype_name(dtype), function, tuple([target.size for target in chosen]))
+    for key in dict.fromkeys(map(_kind, targets)):
+        chosen = [target for target in targets if _kind(target) == key]
+        problem = ClipProblem("forward", dtype_name(key[0]), function, tuple([target.size for target in chosen]))
         dispatch.run(problem, (np.array(coefficients, np.float64),), (chosen,))
     for array, target in zip(given, targets):
         if target is not array:

@@ -25,7 +25,8 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale the gradients in place so that the norm of all of them together is at most `max_norm`.
 
-    The norm is added up in float64 in a fixed order: it does not depend on the number of threads.
+    The norm is added up in float64 in a fixed order: it does not depend on the number of threads. Where all gradients
+    are on one GPU, Python waits for nothing, unless `error_if_nonfinite`.
 
     Parameters
     ----------
@@ -50,20 +51,18 @@ def clip_grad_norm_(
     gradients = _gradients(parameters)
     if not gradients:
         return Tensor(np.zeros((), np.float32))
-    max_norm = number("max_norm", max_norm)
-    norms = ops.vector_norms([g.data for g in gradients], norm_type)
-    total = ops.vector_norm(norms, norm_type)
-    if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(
-            f"the norm of order {norm_type} of the gradients is {total}, so they can't be clipped; with "
-            "error_if_nonfinite=False they are scaled by it all the same"
-        )
-    factor = max_norm / (total + 1e-6)
-    if not factor >= 1:  # NaN scales, too
-        ops.scale_([g.data for g in gradients], factor)
-        for gradient in gradients:
-            gradient.bump_version()
-    return Tensor(np.asarray(total, np.result_type(*(g.dtype for g in gradients))))
+    arrays = [g.data for g in gradients]
+    if error_if_nonfinite:
+        total = ops.vector_norm(ops.vector_norms(arrays, norm_type), norm_type)
+        if not math.isfinite(total):
+            raise RuntimeError(
+                f"the norm of order {norm_type} of the gradients is {total}, so they can't be clipped; with "
+                "error_if_nonfinite=False they are scaled by it all the same"
+            )
+    norm = ops.clip_norm_(arrays, max_norm, norm_type)
+    for gradient in gradients:
+        gradient.bump_version()
+    return Tensor(norm.astype(np.result_type(*(g.dtype for g in gradients))))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

@@ -170,6 +170,7 @@ class HostDevice(Interpreter):
     def __init__(self, capability: Capability = (8, 0), ordinal: int = 0):
         super().__init__(capability)
         self.ordinal = ordinal
+        self.downloads = 0
         self.ordered: list[tuple[int, int]] = []
         self._constants = Kept()
 
@@ -196,6 +197,7 @@ class HostDevice(Interpreter):
 
     def download(self, array: Any) -> np.ndarray:
         """Return a copy on the host."""
+        self.downloads += 1
         if not array.size:
             return np.empty(array.shape, array.dtype)
         start = array.pointer - array.memory.pointer

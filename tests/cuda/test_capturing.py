@@ -1,0 +1,75 @@
+"""Captured inferences on a GPU: the graph that is replayed does what the function does, whatever changed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import nn
+from numbanet.cuda import launch
+from numbanet.cuda.compile import Kernel
+from numbanet.cuda.gpu import Gpu
+from tests.cuda.fake import FakeDriver
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
+    found = FakeDriver()
+    with launch.executor(Gpu(0, found.core, found)):
+        yield found
+
+
+def network() -> nn.Module:
+    generator = np.random.default_rng(1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False, generator=generator, device="cpu"), nn.BatchNorm2d(8, device="cpu"),
+        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 4, generator=generator, device="cpu"),
+    )  # fmt: skip
+    model(nnet.tensor(values(2, 0), device="cpu"))  # statistics of its own
+    return model.eval()
+
+
+def values(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 3, 4, 4)).astype(np.float32)
+
+
+def check(driver: FakeDriver, captured: nnet.capturing.Captured, model: nn.Module, count: int, seed: int) -> int:
+    """Compare with the CPU; return how many graphs ran."""
+    x = nnet.tensor(values(count, seed), device="cuda")
+    driver.calls.clear()
+    found = captured(x)
+    graphs = driver.calls.count("graph")
+    expected = model(nnet.tensor(values(count, seed), device="cpu"))
+    np.testing.assert_allclose(found.cpu().numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+    return graphs
+
+
+def test_a_captured_model_is_a_graph(driver: FakeDriver) -> None:
+    here, there = network(), network().cuda()
+    captured = nnet.capture(there)
+    with nnet.no_grad():
+        ran = [check(driver, captured, here, 2, seed) for seed in range(5)]
+        assert ran == [0, 1, 1, 1, 1], "got to know, recorded (and tried), replayed"
+        names = [call for call in driver.calls if call.startswith("numbanet_")]
+        assert driver.calls.count("graph") == 1 and any("gemm" in name for name in names)
+        assert not any("norm" in name for name in names), "the batch norm is part of the convolution"
+        assert [check(driver, captured, here, count, 7) for count in (3, 3, 3, 2, 3)] == [0, 1, 1, 1, 1]
+
+
+def test_changes_are_seen(driver: FakeDriver) -> None:
+    here, there = network(), network().cuda()
+    captured = nnet.capture(there)
+    with nnet.no_grad():
+        for seed in range(3):
+            check(driver, captured, here, 2, seed)
+        for model in (here, there):
+            nn.init.constant_(model[5].bias, 3.0)  # type: ignore[index]
+            model[1].running_mean += 0.5  # type: ignore[index, operator]
+        assert [check(driver, captured, here, 2, seed) for seed in range(3, 6)][-1] == 1
+        first = captured(nnet.tensor(values(2, 8), device="cuda"))
+        second = captured(nnet.tensor(values(2, 9), device="cuda"))
+        assert first.tolist() != second.tolist(), "results are arrays of their own"
