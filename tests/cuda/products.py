@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from numbanet.cuda import (
+    conv_grouped,
+    conv_grouped_weight,
     conv_naive,
     conv_winograd,
     conv_winograd_weight,
@@ -61,4 +63,8 @@ WINOGRAD = [
     conv_winograd.transform_output(ALL), conv_winograd_weight.transform_gradient, conv_winograd_weight.transform_sums,
 ]  # fmt: skip
 OTHERS = [depthwise(True, 9, False, ALL), depthwise(False, 49, True, PLAIN), depthwise_weight(7), add_parts(ALL)]
+GROUPED = [
+    conv_grouped.grouped(True, False, ALL), conv_grouped.grouped(False, True, PLAIN),
+    conv_grouped_weight.grouped_weight(3, True), conv_grouped_weight.grouped_weight(3, False),
+]  # fmt: skip
 NAIVE = [conv_naive.forward, conv_naive.backward_input, conv_naive.backward_weight, matmul_naive.matmul]

@@ -44,7 +44,7 @@ that the instructions that matter are there.
 
 def chosen() -> Iterator[tuple[Kernel, str, Capability]]:
     """Yield every kernel with a dtype and a capability."""
-    for kernel in [*products.GEMM, *products.WINOGRAD, *products.OTHERS, *products.PACKING]:
+    for kernel in [*products.GEMM, *products.WINOGRAD, *products.OTHERS, *products.GROUPED, *products.PACKING]:
         yield kernel, "float32", (9, 0)
     for kernel in products.TENSOR:
         yield kernel, products.operand_dtype(kernel), (9, 0)

@@ -115,6 +115,27 @@ def test_an_activation_keeps_nan() -> None:
     assert np.isnan(out[0, 0, 1]).all() and np.isfinite(out[0, 0, [0, 2]]).all()
 
 
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("shift", [0, 1])
+def test_groups_of_few_channels(which: str, shift: int) -> None:
+    """Each group has 8 channels and 12 filters; where the arrays begin anywhere, an access takes one number."""
+    case = ConvCase("few", 2, 24, 7, 8, 36, 3, 2, stride=(2, 1), padding=(2, 1), dilation=(1, 2), groups=3)
+    p = problem(case, which)
+    shifted = {name: placed(value, shift) for name, value in operands(p, "few").items()}
+    (grouped,) = [c for c, reason in dispatch.verdicts(p, "cuda") if c.name == "cuda.grouped" and reason is None]
+    assert dispatch.choose(p, "cuda") is grouped
+    check(p, grouped, *arguments(p, shifted))
+
+
+def placed(values: np.ndarray, shift: int) -> np.ndarray:
+    """Return a copy that begins so many numbers after a multiple of 64 bytes."""
+    room = np.empty(values.size + 16 + shift, values.dtype)
+    first = -room.ctypes.data % 64 // values.itemsize + shift
+    view = room[first : first + values.size].reshape(values.shape)
+    view[...] = values
+    return view
+
+
 def test_winograd_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_winograd, "_LEAST", 3)
     monkeypatch.setattr(conv_winograd, "_CHUNK", 0)

@@ -7,7 +7,18 @@ from numbanet.cuda.compile import Capability, Kernel
 from numbanet.cuda.mma_tile import KINDS
 from numbanet.cuda.wgmma_tile import WGMMA
 from tests.cuda.machine_code import Report, report
-from tests.cuda.products import COPIED, GEMM, NAIVE, OTHERS, PACKING, TENSOR, WARPGROUPS, WINOGRAD, operand_dtype
+from tests.cuda.products import (
+    COPIED,
+    GEMM,
+    GROUPED,
+    NAIVE,
+    OTHERS,
+    PACKING,
+    TENSOR,
+    WARPGROUPS,
+    WINOGRAD,
+    operand_dtype,
+)
 
 CAPABILITIES = [(8, 0), (9, 0)]
 HMMA = {"bf16": "HMMA.16816.F32.BF16", "fp16": "HMMA.16816.F32", "tf32": "HMMA.1688.F32.TF32"}
@@ -42,6 +53,14 @@ def test_conv_gemm(kernel: Kernel) -> None:
 @pytest.mark.parametrize("kernel", OTHERS + WINOGRAD, ids=lambda kernel: kernel.name)
 def test_other_float32_kernels(kernel: Kernel) -> None:
     checked(kernel, "float32", *CAPABILITIES)
+
+
+@pytest.mark.parametrize("kernel", GROUPED, ids=lambda kernel: kernel.name)
+def test_kernels_for_groups(kernel: Kernel) -> None:
+    (found,) = checked(kernel, "float32", (9, 0))
+    if "vector" in kernel.name:
+        assert found.opcodes["LDG.E.128"] + found.opcodes["LDG.E.128.CONSTANT"] >= 2
+        assert found.share("FFMA") > 0.4
 
 
 @pytest.mark.parametrize("kernel", TENSOR, ids=lambda kernel: kernel.name)
