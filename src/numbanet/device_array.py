@@ -288,8 +288,10 @@ class DeviceArray:
 
     def __getitem__(self, index: Any) -> DeviceArray:
         parts = index if isinstance(index, tuple) else (index,)
-        if any(type(part) is DeviceArray for part in parts):
-            return self._taken(parts)
+        if any(isinstance(part, (DeviceArray, np.ndarray)) for part in parts):
+            from numbanet.cuda import indexing
+
+            return indexing.take(self, parts)
         named = sum(part is not None and part is not Ellipsis for part in parts)
         if named > self.ndim:
             raise IndexError(f"too many indices: array is {self.ndim}-dimensional, but {named} were indexed")
@@ -320,28 +322,6 @@ class DeviceArray:
                 raise TypeError(f"an array on the GPU takes integers and slices as index, got {type(part).__name__}")
         return self._view(pointer, tuple(shape), tuple(strides))
 
-    def _taken(self, parts: tuple[Any, ...]) -> DeviceArray:
-        """Return the elements at arrays of positions, which broadcast, along axes side by side: a copy."""
-        from numbanet.cuda import launch, whole
-
-        places = [number for number, part in enumerate(parts) if type(part) is DeviceArray]
-        first, last = places[0], places[-1] + 1
-        before, arrays, after = parts[:first], parts[first:last], parts[last:]
-        if len(places) != len(arrays) or not all(isinstance(p, slice) for p in before):
-            raise TypeError("an index on the GPU may hold arrays side by side, and slices before them")
-        if any(array.dtype.kind not in "iu" for array in arrays):
-            raise TypeError("an index on the GPU may hold arrays of integers only")
-        viewed = self[(*before, *[slice(None)] * len(arrays), *after)]
-        rest = [axis for axis in range(viewed.ndim) if not first <= axis < last]
-        moved = viewed.transpose([*range(first, last), *rest])
-        sizes, inner = moved.shape[: len(arrays)], moved.shape[len(arrays) :]
-        with launch.beside(self):
-            positions = whole.row_major_positions(arrays, sizes)
-            rows = whole.take_rows(moved.reshape((math.prod(sizes), *inner)), positions)
-        new = positions.ndim
-        order = [*range(new, new + first), *range(new), *range(new + first, rows.ndim)]
-        return rows.transpose(order)
-
     # ------------------------------------------------------------------------------------------------ elements move
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -351,7 +331,9 @@ class DeviceArray:
             raise ValueError("assignment destination is read-only")
         parts = index if isinstance(index, tuple) else (index,)
         if any(isinstance(part, (DeviceArray, np.ndarray)) for part in parts):
-            raise TypeError("assignment on the GPU takes integers and slices as index, got an array: use where()")
+            from numbanet.cuda import indexing
+
+            return indexing.put(self, parts, value)
         target = self if index is Ellipsis else self[index]
         with launch.beside(self):
             target._assign(value)

@@ -286,7 +286,7 @@ class FakeDriver:
         arguments = [np.array([v], np.uint64).view(np.uint8)[: DTYPES[k].itemsize].view(DTYPES[k])[0]
                      for k, v in zip(kinds, values)]  # fmt: skip
         ours = {start: self.blocks[start] for start, place in self.places.items() if place == ordinal}
-        memory = _DeviceMemory(self.maps, ours)
+        memory = _DeviceMemory(self.maps, ours | self.locked)
         Machine(program(text), grid, threads, arguments, memory, shared).run(OPERATIONS)
         memory.write_back()
 

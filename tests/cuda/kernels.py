@@ -12,6 +12,7 @@ from numbanet.cuda import (
     flat,
     group_norm,
     index,
+    indexing,
     layer_norm,
     loss,
     margin,
@@ -95,7 +96,8 @@ def others(dtype: str) -> list[Kernel]:
         pool_adaptive._forward_kernel(dtype), pool_adaptive._backward_kernel(dtype), pad._backward_kernel(dtype),
         response._forward_kernel(dtype), response._shares_kernel(dtype), response._backward_kernel(dtype),
         unfold._kernel(dtype), index._gather_kernel(dtype), pool_max.byte_positions, pool_max.word_positions,
-        index.count_rows, index.add_up, index.list_rows, index.put_in_order,
+        index.count_rows, index.add_up, index.list_rows, index.put_in_order, index.merge_runs, indexing.locate,
+        indexing.spread, indexing.list_true,
     ]  # fmt: skip
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from numbanet import settings
-from numbanet.cuda.launch import Grid, Launch
+from numbanet.cuda.launch import Grid, Launch, raise_fault
 from numbanet.cuda.memory import Kept, Pool
-from numbanet.cuda.staging import Event, Staging
+from numbanet.cuda.staging import Event, Locked, Staging
 from numbanet.cuda.tensor_map import Box, Pixels, TensorMap, encode
-from numbanet.device_array import DeviceArray, contiguous_in
+from numbanet.device_array import DeviceArray, Memory, contiguous_in
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
 _MAPS = 4096  # of tensors that are kept: a training step has a few for each layer
@@ -91,6 +91,7 @@ class Gpu:
         self.pool = Pool(self, ordinal)
         self._kernels: dict[tuple[Any, str], _Loaded] = {}
         self._constants = Kept()
+        self._fault: tuple[Locked, DeviceArray] | None = None  # once something was indexed
         self._map = lru_cache(maxsize=_MAPS)(self._encode)
 
     def _enter(self) -> None:
@@ -243,7 +244,7 @@ class Gpu:
         host = np.empty(dense.shape, dense.dtype)
         if host.nbytes:
             self.check(self.driver.cuMemcpyDtoHAsync(host.ctypes.data, dense.pointer, host.nbytes, self._handle))
-            self.stream.sync()
+            self.sync()
         return host.transpose([axes.index(axis) for axis in range(array.ndim)])
 
     def constant(self, table: np.ndarray) -> DeviceArray:
@@ -307,8 +308,19 @@ class Gpu:
         return int(self.check(self.driver.cuPointerGetAttribute(attribute, address)))
 
     def sync(self) -> None:
-        """Wait for all that was started."""
+        """Wait for all that was started; IndexError if an index was out of bounds."""
         self.stream.sync()
+        if self._fault is not None:
+            raise_fault(self._fault[0].bytes.view(np.int64))
+
+    def fault(self) -> DeviceArray:
+        """Return memory of the host, which kernels reach, too: see `Executor.fault`."""
+        if self._fault is None:
+            locked = Locked(self, 3 * 8)
+            locked.bytes[:] = 0
+            block = Memory(locked.address, 3 * 8, locked, ours=False, device=self.ordinal)
+            self._fault = locked, contiguous_in(block, (3,), "int64")
+        return self._fault[1]
 
 
 def _address(gpu: Gpu, array: Any) -> int:

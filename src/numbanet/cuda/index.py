@@ -19,6 +19,7 @@ from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 
 _SHARED = THREADS
+RUN = 64  # numbers that are put in order by counting
 
 
 @kernel(threads=THREADS)
@@ -79,15 +80,39 @@ def list_rows(size: Int, rows: Int, positions: I64, starts: I32, counts: I32, li
 
 @kernel(threads=THREADS)
 def put_in_order(rows: Int, positions: I64, starts: I32, listed: I32, ordered: I32):
-    """Move each number that is listed to its rank in its row."""
+    """Move each number that is listed to its rank in its run: of at most RUN numbers of one row."""
     i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
     if i < starts[rows]:
         mine = listed[i]
         row = i32(positions[mine])
+        first = starts[row]
+        first = i32(first + (i - first) // RUN * RUN)
         rank = i32(0)
-        for other in range(starts[row], starts[i32(row + 1)]):
+        for other in range(first, min(i32(first + RUN), starts[i32(row + 1)])):
             rank = i32(rank + (i32(1) if listed[other] < mine else i32(0)))
-        ordered[i32(starts[row] + rank)] = mine
+        ordered[i32(first + rank)] = mine
+
+
+@kernel(threads=THREADS)
+def merge_runs(rows: Int, run: Int, positions: I64, starts: I32, runs: I32, merged: I32):
+    """Merge each run of a row, of `run` numbers in order, with the one beside it: each number finds its place there."""
+    i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
+    if i < starts[rows]:
+        mine = runs[i]
+        row = i32(positions[mine])
+        start, end = starts[row], starts[i32(row + 1)]
+        number = i32((i - start) // run)
+        own = i32(start + number * run)
+        other = i32(own + run) if number % 2 == 0 else i32(own - run)
+        low, high = min(other, end), min(i32(other + run), end)
+        beside = low
+        while low < high:
+            middle = i32((low + high) // 2)
+            if runs[middle] < mine:
+                low = i32(middle + 1)
+            else:
+                high = middle
+        merged[i32(min(own, other) + (i - own) + (low - beside))] = mine
 
 
 @lru_cache(maxsize=4)
@@ -118,12 +143,17 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     launch(add_up, (1,), (rows, counts, starts))
     launch(list_rows, (blocks(count),), (count, rows, positions, starts, counts, listed))
     launch(put_in_order, (blocks(count),), (rows, positions, starts, listed, ordered))
+    run = RUN
+    while run < count:  # a row may have all
+        listed, ordered = ordered, listed
+        launch(merge_runs, (blocks(count),), (rows, run, positions, starts, listed, ordered))
+        run *= 2
     size = rows * inner
     launch(_gather_kernel(problem.dtype), (blocks(size),), (size, inner, starts, ordered, grad, dx), problem.dtype)
 
 
 def _supports(problem: Any) -> str | None:
-    return too_large((problem.rows + 1) * problem.inner, problem.count * problem.inner)
+    return too_large((problem.rows + 1) * problem.inner, problem.count * problem.inner, 2 * problem.count)
 
 
 CANDIDATES: CandidateLists = {("index_add", "forward"): [Candidate("cuda.lists", _forward, _supports)]}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numbanet.cuda.compile import Kernel  # which imports numba-cuda
 
 Grid = tuple[int, int, int]
+MOST_YZ = 65535  # blocks of a grid along y, and along z
 Launch = tuple[Any, Grid, tuple[Any, ...], str]
 """Kernel, grid, arguments, dtype."""
 
@@ -58,6 +59,9 @@ class Executor(Protocol):
 
     def ordinal_of(self, address: int) -> int:
         """Return the number of the device on which an address lies."""
+
+    def fault(self) -> Any:
+        """Return an array of three int64 to which kernels write (1, index, size) where an index is out of bounds."""
 
     def staging(self) -> Any:
         """Return what brings host arrays here: ``start(values)`` returns what is on its way, for ``take()``."""
@@ -127,6 +131,17 @@ def of(array: DeviceArray) -> Executor:
 def elsewhere(array: DeviceArray) -> bool:
     """Return whether an array lies on another device than the current one."""
     return (_only is None or _executor.get() is not None) and of(array) is not current()
+
+
+def raise_fault(words: np.ndarray) -> None:
+    """Raise what kernels have reported, once Python has waited for them; see `Executor.fault`."""
+    if words[0]:
+        index, size = int(words[1]), int(words[2])
+        words[0] = 0
+        raise IndexError(
+            f"index {index} is out of bounds for an axis of size {size}: in an indexing on the GPU since Python last "
+            "waited for it"
+        )
 
 
 class _Stay:
@@ -217,6 +232,8 @@ def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype:
     x, y, z = (*grid, 1, 1)[:3]
     if not (x and y and z):
         return
+    if y > MOST_YZ or z > MOST_YZ:
+        raise ValueError(f"kernel {kernel.name}: a grid has at most {MOST_YZ} blocks along y and z, got {(x, y, z)}")
     recorded = _recording.get()
     if recorded is not None:
         recorded.append((kernel, (x, y, z), tuple(map(_kept, arguments)), dtype))

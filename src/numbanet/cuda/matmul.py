@@ -12,7 +12,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matrix, split, tile
 from numbanet.cuda.compile import F32, I64, Int, Kernel, device, kernel
 from numbanet.cuda.conv_direct import tiles
-from numbanet.cuda.launch import aligned, constant, empty, launch
+from numbanet.cuda.launch import MOST_YZ, aligned, constant, empty, launch
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
 
@@ -104,6 +104,8 @@ def supports(p: MatmulProblem) -> str | None:
         return f"the kernel is for float32, not {p.dtype}"
     if max(p.m, p.n, p.k, p.batch * p.m * p.n) > MOST:
         return "the result has more than 2**31 - 1 elements"
+    if tiles(p.m, p.n)[1] > MOST_YZ:
+        return f"the result has more than {MOST_YZ} tiles of columns"
     return None
 
 

@@ -54,7 +54,7 @@ class Event:
             self._driver.cuEventDestroy(self._handle)  # the driver keeps it for as long as a stream waits
 
 
-class _Locked:
+class Locked:
     """A page-locked buffer, and when the copy out of it is done."""
 
     def __init__(self, gpu: Gpu, size: int):
@@ -110,7 +110,7 @@ class Staging:
         gpu.entered()
         self._stream = gpu.device.create_stream()
         self._lock = new_lock()
-        self._locked: dict[int, deque[_Locked]] = {}
+        self._locked: dict[int, deque[Locked]] = {}
         self._made: dict[int, int] = {}  # page-locked buffers of each size
         self._rooms: deque[tuple[Memory, Event]] = deque()  # free ones, and when
 
@@ -134,14 +134,14 @@ class Staging:
         back = array.transpose([order.index(axis) for axis in range(values.ndim)])
         return Coming(back, source.copied, gpu.stream_handle())
 
-    def _buffer(self, size: int) -> _Locked:
+    def _buffer(self, size: int) -> Locked:
         """Return the page-locked buffer that was used least recently, or a new one."""
         with self._lock:
             idle = self._locked.get(size)
             if idle and self._made[size] >= _SLOTS:
                 return idle.popleft()
             self._made[size] = self._made.get(size, 0) + 1
-        return _Locked(self._gpu, size)
+        return Locked(self._gpu, size)
 
     def _room(self, size: int) -> tuple[Memory, Event]:
         """Return memory of the GPU, and when it may be written to."""

@@ -16,7 +16,7 @@ from numba import cuda
 from numba.cuda import types
 
 from numbanet.cuda.compile import I64, U8, Int, Kernel, Long, device, kernel
-from numbanet.cuda.launch import constant, empty, launch, number, where_arrays_are
+from numbanet.cuda.launch import constant, empty, launch, where_arrays_are
 from numbanet.cuda.move import POINTEES, Walk, in_elements, place, walk
 from numbanet.device_array import DeviceArray, broadcast_to
 
@@ -213,7 +213,7 @@ def _launch_rows(x: DeviceArray, index: DeviceArray, y: DeviceArray, scatters: b
 def take_rows(x: DeviceArray, index: DeviceArray) -> DeviceArray:
     """Return ``x[index]`` for an array of integers; negative ones count from the end.
 
-    An index that is out of bounds is not found out: its row of the result is arbitrary.
+    The row of an index that is out of bounds is arbitrary.
     """
     index = index.astype(np.int64, copy=False).copy("C")
     y = empty((*index.shape, *x.shape[1:]), x.dtype.name)
@@ -221,20 +221,9 @@ def take_rows(x: DeviceArray, index: DeviceArray) -> DeviceArray:
     return y
 
 
-def row_major_positions(indices: Sequence[DeviceArray], sizes: Sequence[int]) -> DeviceArray:
-    """Return, for an index along each of some axes, where the elements lie in the row-major order of those axes.
-
-    The indices broadcast; negative ones count from the end.
-    """
-    if len(indices) == 1:
-        return indices[0]
-    total = None
-    for given, size in zip(indices, sizes):
-        index, count = given.astype(np.int64, copy=False), number(np.array(size))
-        negative = elementwise("lt", (index, number(np.array(0))))
-        index = elementwise("where", (elementwise("add", (index, count)), index, negative))
-        total = index if total is None else elementwise("add", (elementwise("mul", (total, count)), index))
-    return total
+def put_rows(x: DeviceArray, index: DeviceArray, rows: DeviceArray) -> None:
+    """Do ``x[index] = rows`` for C-contiguous arrays; an index that is out of bounds writes nothing."""
+    _launch_rows(x, index.astype(np.int64, copy=False).copy("C"), rows, scatters=True)
 
 
 @where_arrays_are

@@ -32,7 +32,7 @@ def _data(value: Any) -> Any:
 def _tensors(input: Any, other: Any) -> tuple[Any, Any]:
     """Return the arrays of two operands of which neither may be a number."""
     for name, value in (("input", input), ("other", other)):
-        if not isinstance(value, (Tensor, np.ndarray)):
+        if not isinstance(value, (Tensor, np.ndarray, DeviceArray)):
             raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}: clamp takes numbers")
     return _data(input), _data(other)
 

@@ -296,15 +296,27 @@ def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float 
     if value and mode != "constant":
         raise ValueError(f"value must be None with mode={mode!r}, got {value!r}")
     x = array("x", x)
-    if x.dtype.kind != "f" and type(x) is DeviceArray:
-        raise TypeError(f"input must hold floating-point numbers on a GPU, got {x.dtype}")
     if x.dtype.kind != "f":
         if x.dtype.kind in "iu" and any(pad) and not np.iinfo(x.dtype).min <= (value or 0) <= np.iinfo(x.dtype).max:
             raise ValueError(f"value must be a number that {x.dtype} holds, got {value!r}")
-        return definition.pad(x, pad_problem("forward", x.shape, "float64", pad, mode), value or 0)
+        problem = pad_problem("forward", x.shape, "float64", pad, mode)
+        padded = _padded_whole if type(x) is DeviceArray else definition.pad
+        return padded(x, problem, value or 0)
     x = float_array("input", x)
     problem = pad_problem("forward", x.shape, same_dtype(input=x), pad, mode)
     return _padded(x, problem, value or 0.0) if x.ndim else x.copy()
+
+
+def _padded_whole(x: Any, problem: PadProblem, value: float) -> Any:
+    """Return integers or booleans on a GPU with elements at their ends."""
+    y, where = memory.empty(problem.padded_shape, x.dtype, x), []
+    y.fill(value)
+    for axis, positions in enumerate(problem.maps):
+        inside = np.flatnonzero(positions >= 0)
+        where.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(0, 0))
+        x = x[(*[slice(None)] * axis, positions[inside])]
+    y[tuple(where)] = x
+    return y
 
 
 def pad_backward(
@@ -373,4 +385,4 @@ def _consumed(part: Any) -> int:
     """Return how many dimensions of an array one part of an index is about."""
     if part is None or isinstance(part, bool):
         return 0
-    return part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else 1
+    return part.ndim if isinstance(part, (np.ndarray, DeviceArray)) and part.dtype == bool else 1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.cuda.compile import Capability, Kernel
-from numbanet.cuda.launch import Grid, Launch
+from numbanet.cuda.launch import Grid, Launch, raise_fault
 from numbanet.cuda.memory import Kept
 from numbanet.cuda.tensor_map import TensorMap
 from numbanet.device_array import DeviceArray, Memory, contiguous_in
@@ -170,7 +170,7 @@ class HostDevice(Interpreter):
     def __init__(self, capability: Capability = (8, 0), ordinal: int = 0):
         super().__init__(capability)
         self.ordinal = ordinal
-        self.downloads = 0
+        self.downloads, self._fault = 0, None
         self.ordered: list[tuple[int, int]] = []
         self._constants = Kept()
 
@@ -198,6 +198,8 @@ class HostDevice(Interpreter):
     def download(self, array: Any) -> np.ndarray:
         """Return a copy on the host."""
         self.downloads += 1
+        if self._fault is not None:
+            raise_fault(self._fault.memory.owner.view(np.int64))
         if not array.size:
             return np.empty(array.shape, array.dtype)
         start = array.pointer - array.memory.pointer
@@ -213,6 +215,12 @@ class HostDevice(Interpreter):
             return made
 
         return self._constants.get(table, make)
+
+    def fault(self) -> Any:
+        """Return where kernels report an index that is out of bounds."""
+        if self._fault is None:
+            self._fault = self.upload(np.zeros(3, np.int64))
+        return self._fault
 
     def staging(self) -> Any:
         """Return what brings arrays here, at once."""
