@@ -17,13 +17,13 @@ from numbanet.cuda.vector import too_large
 def forward_formulas(dtype: str) -> dict[str, Any]:
     """Return ``f(x, parameter, unused)`` by name."""
     s = scalars(dtype)
-    zero, one, half = s.zero, s.one, s.number(0.5)
+    zero, half = s.zero, s.number(0.5)
     sigmoid = s.sigmoid
-    root_half, slope, cubic = s.number(math.sqrt(0.5)), s.number(math.sqrt(2 / math.pi)), s.number(0.044715)
+    root_half, slope, cubic = s.number(math.sqrt(0.5)), s.number(2 * math.sqrt(2 / math.pi)), s.number(0.044715)
 
     @device
     def gelu_tanh(x, p, q):
-        return half * x * (one + math.tanh(slope * (x + cubic * x * x * x)))
+        return x * sigmoid(slope * (x + cubic * x * x * x))  # (1 + tanh(u)) / 2 = sigmoid(2 u): nothing cancels
 
     return {
         "relu": device(lambda x, p, q: zero if x < zero else x),
@@ -42,7 +42,7 @@ def backward_formulas(dtype: str) -> dict[str, Any]:
     s = scalars(dtype)
     zero, one, half = s.zero, s.one, s.number(0.5)
     sigmoid = s.sigmoid
-    root_half, slope, cubic = s.number(math.sqrt(0.5)), s.number(math.sqrt(2 / math.pi)), s.number(0.044715)
+    root_half, slope, cubic = s.number(math.sqrt(0.5)), s.number(2 * math.sqrt(2 / math.pi)), s.number(0.044715)
     density, three_cubic = s.number(1 / math.sqrt(2 * math.pi)), s.number(3 * 0.044715)
 
     @device
@@ -51,8 +51,8 @@ def backward_formulas(dtype: str) -> dict[str, Any]:
 
     @device
     def gelu_tanh(grad, x, p, q):
-        t = math.tanh(slope * (x + cubic * x * x * x))
-        return grad * (half * (one + t) + half * x * (one - t * t) * slope * (one + three_cubic * x * x))
+        y = sigmoid(slope * (x + cubic * x * x * x))
+        return grad * (y + x * y * (one - y) * slope * (one + three_cubic * x * x))
 
     @device
     def silu(grad, x, p, q):
