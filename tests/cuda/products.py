@@ -55,7 +55,7 @@ NARROW, MIDDLE, WIDE = tma_tile.TILES
 COPIED = [
     conv_tma("bf16", NARROW, True, PLAIN), conv_tma("tf32", MIDDLE, False, ALL), conv_tma("bf16", WIDE, True, ALL),
     conv_tma_weight("fp16", NARROW, True), conv_tma_weight("bf16", WIDE, True),
-    matmul_tma.gemm("tf32", NARROW, True, False, True, PLAIN), matmul_tma.gemm("bf16", WIDE, False, True, True, ALL),
+    matmul_tma.gemm("tf32", NARROW, False, False, True, PLAIN), matmul_tma.gemm("bf16", WIDE, True, True, True, ALL),
 ]  # fmt: skip
 PACKING = [pack("bf16", True), pack("tf32", False), exchange("bf16")]
 WINOGRAD = [

@@ -96,7 +96,7 @@ def test_kernels_that_the_copy_engine_feeds(kernel: Kernel) -> None:
     product = f"HGMMA.64x{columns}x{suffix}"
     assert found.loop[product] == 4 == sum(n for opcode, n in found.opcodes.items() if opcode.startswith("HGMMA"))
     pixels, boxes = {"convolve": (1, 1), "weight_gradient": (columns // 64, 2)}.get(
-        kernel.function.__name__, (0, 2 if "a_rows" in kernel.name else 2 + columns // 64)
+        kernel.function.__name__, (0, 2 + columns // 64 if "across" in kernel.name else 2)
     )
     assert (found.opcodes["UTMALDG.4D.IM2COL"], found.opcodes["UTMALDG.3D"]) == (pixels, boxes)
     assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("USETMAXREG")) == 2

@@ -10,8 +10,8 @@ A kernel is a flat function over scalars and typed pointers, as on the CPU::
 Python source becomes PTX (numba-cuda and NVVM), and PTX becomes a cubin (nvJitLink); neither step needs a GPU or a
 driver. `numbanet.cuda.launch` runs the result.
 
-How numba-cuda is called stands in this file, and the instructions that it lacks in `numbanet.cuda.ptx`; kernels are
-written in its language, and import its types and thread indices.
+How numba-cuda is called stands in this file, and the instructions that it lacks in `numbanet.cuda.ptx` and
+`numbanet.cuda.ptx_sm90a`; kernels are written in its language, and import its types and thread indices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Products of matrices by warpgroups that the copy engine feeds, on GPUs of capability 9.0."""
+"""Products of matrices by warpgroups that the copy engine feeds, on GPUs of capability 9.0.
+
+TF32 products of warpgroups need either operand contiguous along the reduction: one that is not is copied first.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from numbanet.cuda.conv_mma import chosen_kind, refusal, tolerance
 from numbanet.cuda.conv_tma import LEAST, NARROW, WIDE
 from numbanet.cuda.launch import aligned, constant, empty, launch
 from numbanet.cuda.matmul_mma import shapes
-from numbanet.cuda.pack import filled, operand
+from numbanet.cuda.mma_tile import Kind
+from numbanet.cuda.pack import exchanged, filled, operand
 from numbanet.cuda.tensor_map import TensorMap
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
@@ -25,16 +29,18 @@ i32, f32 = types.int32, types.float32
 
 
 @lru_cache(maxsize=64)
-def gemm(name: str, shape: tma_tile.Tile, a_rows: bool, b_rows: bool, vector: bool, epilogue: Epilogue) -> Kernel:
+def gemm(
+    name: str, shape: tma_tile.Tile, across_a: bool, across_b: bool, vector: bool, epilogue: Epilogue
+) -> Kernel:
     """Return the kernel of one pair of memory orders; `vector`: n is even, so that a store takes 2 numbers."""
     kind = mma_tile.KINDS[name]
-    bring_a = tma_matrix.bringer(name, not a_rows, tma_tile.ROWS)
-    bring_b = tma_matrix.bringer(name, b_rows, shape.columns)
+    bring_a = tma_matrix.bringer(name, across_a, tma_tile.ROWS)
+    bring_b = tma_matrix.bringer(name, across_b, shape.columns)
     start, produce = tma_tile.ring(shape), tma_tile.producer(shape, bring_a, bring_b)
-    consume = tma_tile.consumer(kind, shape, not a_rows, b_rows)
+    consume = tma_tile.consumer(kind, shape, across_a, across_b)
     blocks, rows_tile, columns_tile = shape.columns // 64, tma_tile.ROWS, shape.columns
     write = mma_tile.writer(8, vector, epilogue)
-    flags = ("a_rows", a_rows), ("b_rows", b_rows), ("vector", vector)
+    flags = ("across_a", across_a), ("across_b", across_b), ("vector", vector)
     words = [name, str(shape.columns)] + [word for word, chosen in flags if chosen] + tile.words(epilogue)
 
     @kernel(
@@ -75,16 +81,13 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     index = constant(inputs[4]) if p.batch > 1 else None
     vector = p.n % 2 == 0 and aligned(bias, residual, y, size=8)
     shape = tma_tile.fitting(p.n, vector)
-    maps = []
-    across = not p.a_rows, p.b_rows
-    for matrix, (lines, width), turned, places in zip((a, b), shapes(p), across, (tma_tile.ROWS, shape.columns)):
-        count, total_width = matrix.size // (lines * width), filled(width, kind.lanes)
-        packed = operand(kind, matrix, 1, count * lines, 1, width)
-        maps.append(TensorMap(packed, tma_matrix.form(kind, count, lines, total_width, turned, places)))
+    across = _across(p, kind)
+    sides = zip((a, b), shapes(p), (not p.a_rows, p.b_rows), across, (tma_tile.ROWS, shape.columns))
+    maps = [_map(kind, *side) for side in sides]
     grid, slices = (-(-p.m // tma_tile.ROWS), -(-p.n // shape.columns)), -(-p.k // tma_tile.depth(kind))
     cut = split.cut(grid[0] * grid[1] * p.batch, slices, y.size, shape.wanted, LEAST)
     sums = y if cut.parts == 1 else empty((cut.parts, y.size), "float32")
-    chosen = gemm(kind.name, shape, p.a_rows, p.b_rows, vector, p.epilogue if cut.parts == 1 else Epilogue())
+    chosen = gemm(kind.name, shape, *across, vector, p.epilogue if cut.parts == 1 else Epilogue())
     step = plain.MOST_BATCH // cut.parts
     for first in range(0, p.batch, step):
         blocks = min(step, p.batch - first) * cut.parts
@@ -94,16 +97,31 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         split.finish(cut.parts, sums, p.epilogue, bias, residual, y)
 
 
+def _across(p: MatmulProblem, kind: Kind) -> tuple[bool, bool]:
+    """Return whether the kernel takes either operand across the reduction; TF32 ones are exchanged before."""
+    return (not p.a_rows and kind.narrow), (p.b_rows and kind.narrow)
+
+
+def _map(kind: Kind, matrix: Any, shape: tuple[int, int], lies_across: bool, across: bool, places: int) -> TensorMap:
+    """Return a stack of matrices of a shape as the kernel takes it."""
+    lines, width = shape
+    count = matrix.size // (lines * width)
+    if lies_across and not across:
+        packed, lines, width = exchanged(kind, matrix, count, lines, 1, width), width, lines
+    else:
+        packed = operand(kind, matrix, 1, count * lines, 1, width)
+    return TensorMap(packed, tma_matrix.form(kind, count, lines, filled(width, kind.lanes), across, places))
+
+
 def _supports(p: MatmulProblem) -> str | None:
     reason = refusal(p.dtype, warpgroups=True) or plain.supports(p)
     if reason is not None:
         return reason
     if not p.m * p.n * p.k * p.batch:
         return "nothing to multiply"
-    if not chosen_kind().narrow and not (p.a_rows and not p.b_rows):
-        return "an operand is not contiguous along the reduction, as TF32 products of warpgroups need it"
     # `numbanet.cuda.pack` counts in 32 bits.
-    packed = max(lines * filled(width, chosen_kind().lanes) for lines, width in shapes(p))
+    lanes = chosen_kind().lanes
+    packed = max(filled(lines, lanes) * filled(width, lanes) for lines, width in shapes(p))
     return f"an operand has more than {plain.MOST} elements" if p.batch * packed > plain.MOST else None
 
 
@@ -112,9 +130,10 @@ def _cost(p: MatmulProblem) -> float:
     kind, columns = chosen_kind(), tma_tile.fitting(p.n, p.n % 2 == 0).columns
     rows_padded, columns_padded = filled(p.m, tma_tile.ROWS), filled(p.n, columns)
     narrow = kind.narrow
-    packing = 90.0 * p.batch * (p.m * p.k + p.k * p.n) if narrow else 0.0
+    packed = 0 if p.a_rows and not narrow else p.m * p.k
+    packed += 0 if not p.b_rows and not narrow else p.k * p.n
     products = 2.0 * p.batch * rows_padded * columns_padded * filled(p.k, tma_tile.depth(kind))
-    return products / (NARROW if narrow else WIDE) + packing
+    return products / (NARROW if narrow else WIDE) + 90.0 * p.batch * packed
 
 
 CANDIDATES: CandidateLists = {
