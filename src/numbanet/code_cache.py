@@ -97,6 +97,10 @@ class Store:
         except OSError as error:
             settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
 
+    def count(self, suffix: str) -> int:
+        """Return how many files there are whose names end so."""
+        return sum(path.suffix == suffix for path in self.folder().glob("*"))
+
     def begin(self) -> None:
         """Make the folder; where it is new, remove those of versions that are out of use."""
         folder = self.folder()

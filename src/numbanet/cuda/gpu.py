@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import settings
+from numbanet.cuda.ahead import capability
 from numbanet.cuda.launch import Grid, Launch, raise_fault
 from numbanet.cuda.memory import Kept, Pool
 from numbanet.cuda.staging import Event, Locked, Staging
@@ -84,7 +85,7 @@ class Gpu:
         self._process = os.getpid()
         self._enter()
         major, minor = self.device.compute_capability
-        self.capability: tuple[Any, ...] = (major, minor, "a") if major == 9 else (major, minor)
+        self.capability = capability(major, minor)
         self.stream = self.device.create_stream()
         self._handle = self.stream.handle
         self._source = core.DeviceMemoryResource(ordinal)
