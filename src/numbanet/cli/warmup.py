@@ -89,7 +89,7 @@ def _run_gpu(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{kernel.name} {dtype}", refresh=False)
             bar.update()
 
-        compiler = ahead.Compiler(capability, compiled)
+        compiler: Any = ahead.Compiler(capability, compiled)  # with what of an executor a step needs
         for name in args.models:
             for dtype in args.dtypes or ["float32"]:
                 with launch.executor(compiler):
