@@ -127,6 +127,11 @@ def test_what_cannot_be_resumed(remake: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit this training: .*batch_size 8"):
         other.fit(tmp_path, epochs=1, resume=True)
     path = tmp_path / "last.safetensors"
+    state = io.load_state(path)
+    for batch, words in ((5, "batch must be at most 4, got 5"), (-1, "batch must be at least 0, got -1")):
+        io.save_state(path, {**state, "batch": batch})
+        with pytest.raises(ValueError, match=rf"last\.safetensors: .*{words}"):
+            remake().fit(tmp_path, epochs=1, resume=True)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"last\.safetensors: truncated"):
         remake().fit(tmp_path, epochs=1, resume=True)
