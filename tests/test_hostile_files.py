@@ -190,6 +190,8 @@ def test_a_checkpoint_cannot_ask_for_a_larger_model_than_it_holds(tmp_path: Path
         ({"image_shape": [1, 10**6, 10**6]}, "image_shape can't be used"),
         ({"image_shape": [1, 12.0, 12]}, "image_shape can't be used"),
         ({"mean": [0.5, 0.5]}, "mean and std can't be used"),
+        ({"mean": [2**63]}, "mean can't be used"),
+        ({"std": [10**400]}, "std can't be used"),
         ({"classes": [1, 2]}, "classes can't be used"),
     ):
         io.save_state(path, {**state, "metadata": {"facts": {**facts, **changes}}})

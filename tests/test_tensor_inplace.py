@@ -175,3 +175,21 @@ def test_rows_under_no_grad_change_the_whole() -> None:
         w[0].zero_()
         recorded *= 5.0
     assert w.tolist() == [[0.0] * 3, [5.0] * 3]
+
+
+def test_values_that_do_not_fit() -> None:
+    x = nnet.tensor(np.zeros(3, np.uint8))
+    assert x.fill_(-2).tolist() == [254] * 3  # as in C, and in PyTorch
+    for value in (300, -256, np.inf):
+        with pytest.raises(ValueError, match=r"value of shape \(\) does not fit"):
+            x.fill_(value)
+    with pytest.raises(ValueError, match=r"src must broadcast to the shape \(3,\), got \(1, 3\)"):
+        x.copy_(nnet.tensor(np.zeros((1, 3))))
+    with pytest.raises(TypeError, match="src must hold real numbers, got complex128"):
+        x.copy_(nnet.Tensor(np.zeros(3, complex)))
+    with pytest.raises(IndexError, match="index does not fit a tensor of shape"):
+        x[("a", "b"),] = 2
+    objects = nnet.Tensor(np.full((70, 70), None))
+    assert objects.clone().data.tolist() == objects.data.tolist()
+    with pytest.raises(IndexError, match="dim must be between -1 and 0, got 1"):
+        x.size(1)

@@ -80,7 +80,11 @@ class Tensor(Methods):
 
     def size(self, dim: int | None = None) -> Any:
         """Return the shape, or the size of one dimension (IndexError if there is none such)."""
-        return self.shape if dim is None else self.shape[integer("dim", dim)]
+        if dim is None:
+            return self.shape
+        if not -self.ndim <= integer("dim", dim) < self.ndim:
+            raise IndexError(f"dim must be between {-self.ndim} and {self.ndim - 1}, got {dim}")
+        return self.shape[dim]
 
     def numel(self) -> int:
         """Return the number of elements."""

@@ -324,11 +324,15 @@ class Methods:
 
         Raises
         ------
-        TypeError
-            If `src` is no Tensor.
+        TypeError, ValueError
+            If `src` is no Tensor of real numbers, or its shape does not fit.
         """
         if not isinstance(src, Methods):
             raise TypeError(f"src must be a Tensor, got {type(src).__name__}")
+        if src.dtype.kind not in "biuf":
+            raise TypeError(f"src must hold real numbers, got {src.dtype}")
+        if src.data.ndim > self.data.ndim:
+            raise ValueError(f"src must broadcast to the shape {self.data.shape}, got {src.data.shape}")
         return functional().inplace.assign(self, ..., src)
 
     # ------------------------------------------------------------------------------------------------ shape

@@ -111,3 +111,10 @@ def test_cutout_blanks_one_clipped_square_in_all_channels():
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nothing_and_too_much():
+    images, rng = np.ones((2, 1, 0, 4), np.uint8), np.random.default_rng(0)
+    assert Cutout(3)(images, rng).shape == images.shape
+    with pytest.raises(MemoryError, match="pixels on each side have no place in memory"):
+        RandomShift(2**62)(np.ones((2, 1, 3, 4), np.uint8), rng)

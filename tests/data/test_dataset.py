@@ -30,6 +30,7 @@ def test_labels_become_int64():
         ({"images": np.zeros((3, 2, 2), np.uint8)}, ValueError, r"images must have shape \(N, C, H, W\)"),
         ({"labels": np.zeros(3)}, TypeError, "labels must be integers, got float64"),
         ({"labels": np.zeros(2, int)}, ValueError, r"labels must have shape \(3,\).*got \(2,\)"),
+        ({"classes": 7}, TypeError, "classes must be a sequence of names, got 7"),
         ({"labels": np.array([0, 1, 2])}, ValueError, r"labels must lie in 0\.\.1.*got 0\.\.2"),
         ({"labels": np.array([0, -1, 1])}, ValueError, r"labels must lie in 0\.\.1.*got -1\.\.1"),
     ],

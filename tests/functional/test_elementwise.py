@@ -100,3 +100,23 @@ def test_comparisons():
     assert not (x == 2).requires_grad
     assert (x == None) is False  # noqa: E711 - what else than a number is never equal
     assert {x: 1}[x] == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("exponent", [3, 4, -3, 2.0**24, 2.0**24 + 2, -(2.0**24), 2.0**31, -(2.0**31), 1e12])
+def test_slope_of_a_power_has_its_sign(dtype, exponent):
+    """An even exponent less one is odd, and float32 has no odd numbers beyond 2^24."""
+    x = nnet.tensor(np.array([-1.0, 1.0], dtype), requires_grad=True)
+    F.pow(x, exponent).backward(np.ones(2, dtype))
+    assert np.sign(x.grad.data * exponent).tolist() == [1 if exponent % 2 else -1, 1]
+
+
+def test_slope_of_an_exponent_overflows_no_sooner_than_it_must():
+    x = nnet.tensor(np.array([1.23], np.float32), requires_grad=True)
+    F.pow(1e30, x).backward(np.array([0.1], np.float32))
+    assert x.grad.item() == pytest.approx(0.1 * 1e30 ** float(np.float32(1.23)) * np.log(1e30), rel=1e-3)
+
+
+def test_alpha_and_a_number_keep_their_digits():
+    x = nnet.tensor(np.zeros(2))
+    assert F.sub(x, 1e-30, alpha=-0.5).data.tolist() == F.add(x, 1e-30, alpha=0.5).data.tolist() == [5e-31, 5e-31]

@@ -7,7 +7,7 @@ import pytest
 
 import numbanet as nnet
 from numbanet import functional as F
-from numbanet import nn
+from numbanet import nn, ops
 from tests.gradcheck import gradcheck
 
 
@@ -90,3 +90,13 @@ def test_layer_repr():
     assert repr(nn.MaxPool2d(2)) == "MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)"
     assert repr(nn.AvgPool2d(3, 2, 1)) == "AvgPool2d(kernel_size=3, stride=2, padding=1)"
     assert repr(nn.AdaptiveAvgPool2d((1, None))) == "AdaptiveAvgPool2d(output_size=(1, None))"
+
+
+@pytest.mark.parametrize("kernel", [2**31, (2**40, 2**40)])
+def test_windows_far_beyond_the_image(kernel, rng):
+    """In time that does not grow with the window."""
+    x = rng.standard_normal((2, 3, 5, 4))
+    y = ops.avg_pool2d(x, kernel, ceil_mode=True)
+    np.testing.assert_allclose(y, x.mean((2, 3), keepdims=True))
+    dx = ops.avg_pool2d_backward(np.ones(y.shape), x.shape, kernel, ceil_mode=True)
+    np.testing.assert_allclose(dx, np.full(x.shape, 1 / 20))

@@ -76,7 +76,10 @@ class Guards:
         size = math.prod(shape) * dtype.itemsize
         if memory.in_arena() or size > 1 << 26 or dtype.hasobject:
             return _empty(shape, dtype, like)
-        return np.ndarray(shape, dtype, self.buffer(size, 64 if size >= 1 << 18 else 16))
+        try:
+            return np.ndarray(shape, dtype, self.buffer(size, 64 if size >= 1 << 18 else 16))
+        except ValueError:  # no elements, but other dimensions that no address reaches
+            raise MemoryError(f"an array of shape {shape} has no place in memory") from None
 
     def damage(self) -> str | None:
         """Return where a guard byte was changed, or None; and let the blocks go."""

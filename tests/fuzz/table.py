@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from numbanet import Tensor, data, functional, nn, ops, optim
-from tests.fuzz import layers, operations, tensors, training
+from tests.fuzz import layers, methods, operations, tensors, training
 from tests.fuzz.check import Line
 
 # What no line calls, and why.
@@ -30,7 +30,7 @@ _NOT_OPERATIONS = {
 
 def lines() -> list[Line]:
     """Return all lines."""
-    return [*operations.lines(), *tensors.lines(), *layers.lines(), *training.lines()]
+    return [*operations.lines(), *tensors.lines(), *methods.lines(), *layers.lines(), *training.lines()]
 
 
 def _public(name: str, module: ModuleType) -> Iterator[str]:

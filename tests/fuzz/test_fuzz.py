@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 import numbanet as nnet
 from numbanet import memory, ops
-from tests.fuzz import draws, guards, runner
+from tests.fuzz import guards, runner
 from tests.fuzz.arrays import Draw, hostile
 from tests.fuzz.check import Line, Verdict, generator, run_case
+from tests.fuzz.draws import elements
 from tests.fuzz.guards import guarded
 from tests.fuzz.table import LEFT_OUT, lines, public
 
@@ -60,11 +62,12 @@ def details(line: Line) -> str:
 
 
 def test_a_wrong_number_is_found():
-    assert "instead of" in details(Line("relu", lambda x: ops.relu(x) * 1.001, draws.one, lambda x: np.maximum(x, 0)))
+    wrong = Line("relu", lambda x: ops.relu(x) * 1.001, elements.one, lambda x: np.maximum(x, 0))
+    assert "instead of" in details(wrong)
 
 
 def test_a_wrong_shape_is_found():
-    assert "has shape" in details(Line("relu", lambda x: ops.relu(x)[None], draws.one, lambda x: np.maximum(x, 0)))
+    assert "has shape" in details(Line("relu", lambda x: ops.relu(x)[None], elements.one, lambda x: np.maximum(x, 0)))
 
 
 def test_an_input_that_is_changed_is_found():
@@ -73,14 +76,40 @@ def test_an_input_that_is_changed_is_found():
             x[...] = 7
         return ops.relu(x)
 
-    assert "was changed" in details(Line("changing", changing, draws.one))
+    assert "was changed" in details(Line("changing", changing, elements.one))
 
 
 def test_refusing_what_makes_sense_is_found():
     def refusing(x):
         raise ValueError("x is not liked")
 
-    assert "refused what makes sense" in details(Line("refusing", refusing, draws.one))
+    assert "refused what makes sense" in details(Line("refusing", refusing, elements.one))
+
+
+@pytest.mark.parametrize(
+    ("name", "sensible"),
+    [("ops.conv2d", lambda *args, **_: args[5] in (2, (2, 2))), ("ops.pad", lambda *args: args[2] == "circular"),
+     ("functional.linear", lambda input, *_: input.ndim == 1), ("Tensor.sum", lambda *args: type(args[1]) is tuple),
+     ("ops.relu", lambda x: type(x) is np.ndarray and not x.size),
+     ("ops.relu", lambda x: type(x) is np.ndarray and not x.flags.aligned)],
+)  # fmt: skip
+def test_refusing_some_of_what_makes_sense_is_found(name, sensible):
+    """The input is named, and most other calls are answered."""
+
+    def refusing(*args, **kwargs):
+        try:
+            refused = sensible(*args, **kwargs)
+        except (AttributeError, IndexError, TypeError):
+            refused = False  # a case that was made nonsense
+        if refused:
+            raise ValueError("input is not liked")
+        return TABLE[name].function(*args, **kwargs)
+
+    planted = dataclasses.replace(TABLE[name], function=refusing)
+    found = next(
+        (v for i in range(238) for v in [run_case(planted, generator(3, name, i))] if v.outcome == "finding"), None
+    )
+    assert found is not None and "refused what makes sense" in found.detail
 
 
 def test_other_errors_and_nameless_refusals_are_found():
@@ -92,8 +121,8 @@ def test_other_errors_and_nameless_refusals_are_found():
             return ops.relu(x)
         raise TypeError("no")
 
-    assert "AttributeError" in details(Line("failing", failing, draws.one))
-    assert "names no argument" in details(Line("nameless", nameless, draws.one))
+    assert "AttributeError" in details(Line("failing", failing, elements.one))
+    assert "names no argument" in details(Line("nameless", nameless, elements.one))
 
 
 @pytest.mark.parametrize("at_end", [True, False])

@@ -241,7 +241,7 @@ _digits.about = data.load_digits  # type: ignore[attr-defined]
 def _data() -> Iterator[Line]:
     words = ("images", "labels", "classes", "dataset", "path", "directory")
     yield Line("data.Dataset", _dataset, _dataset_draw,
-               lambda x, y, c: [len(x), x, y.astype(np.int64), (min(len(x), 1),)], words=words)  # fmt: skip
+               lambda x, y, c: [len(x), x, np.asarray(y, np.int64), (min(len(x), 1),)], words=words)  # fmt: skip
     yield Line(
         "data.DataLoader", _loader, _loader_draw, loaded, words=(*words, "batch_size"), tolerance=1e-3, loose=True
     )
@@ -279,7 +279,7 @@ def _crop_draw(d: Draw) -> Call:
 
 def lines() -> list[Line]:
     """Return the lines of numbanet.optim and numbanet.data."""
-    words = ("params", "grads", "grad", "parameters", "parameter", "beta", "lr", "eps")
+    words = ("params", "grads", "grad", "parameters", "parameter", "beta", "lr", "eps", "array")
     optimizers = [
         Line(
             f"optim.{name}",
@@ -291,8 +291,9 @@ def lines() -> list[Line]:
         )
         for name, options in OPTIMIZERS.items()
     ]
+    options: dict[str, Any] = {"words": words, "also": (RuntimeError,)}
     clips = [
-        Line("optim.clip_grad_norm_", _clipped(optim.clip_grad_norm_), _gradients, clipped_norm, words=words),
-        Line("optim.clip_grad_value_", _clipped(optim.clip_grad_value_), _gradients, clipped_value, words=words),
+        Line("optim.clip_grad_norm_", _clipped(optim.clip_grad_norm_), _gradients, clipped_norm, **options),
+        Line("optim.clip_grad_value_", _clipped(optim.clip_grad_value_), _gradients, clipped_value, **options),
     ]
     return [*optimizers, *clips, *_schedules(), *_data()]

@@ -137,6 +137,8 @@ def test_wrong_arguments() -> None:
         schedules.StepLR(3, 2)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="optimizer must be an Optimizer, got int"):
         schedules.OneCycleLR(3, 2, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="max_lr must be a number, got None"):
+        schedules.OneCycleLR(o, None, 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="step_size must be a positive integer, got 0"):
         schedules.StepLR(o, 0)
     with pytest.raises(ValueError, match="T_max must be a positive integer, got 0"):

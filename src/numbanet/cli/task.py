@@ -26,7 +26,9 @@ _MAX_PIXELS = 1 << 22  # numbers of an image that a checkpoint may ask for
 
 
 def _numbers(value: Any, low: float) -> bool:
-    return isinstance(value, list) and all(type(x) in (int, float) and low < x < math.inf for x in value)
+    return isinstance(value, list) and all(
+        type(x) in (int, float) and low < x < math.inf and (type(x) is float or abs(x) < 1 << 63) for x in value
+    )
 
 
 def _image_shape(value: Any) -> bool:

@@ -134,13 +134,18 @@ def _minimum_backward(grad, a, b):
 
 
 def _pow_backward_base(grad, a, b):
-    zero = splat_as(b, 0.0)
-    return select(b == zero, zero, grad * (b * _power(a, b - splat_as(b, 1.0))))
+    zero, one = splat_as(b, 0.0), splat_as(b, 1.0)
+    less = b - one
+    slope = b * _power(a, less)
+    # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base would be lost.
+    step = b - less
+    slope = select((a < zero) & ((step < one) | (step > one)), -slope, slope)
+    return select(b == zero, zero, grad * slope)
 
 
 def _pow_backward_exponent(grad, a, b):
     zero = splat_as(b, 0.0)
-    return select((a == zero) & (b >= zero), zero, grad * (_power(a, b) * vmath.log(a)))
+    return select((a == zero) & (b >= zero), zero, grad * vmath.log(a) * _power(a, b))
 
 
 _COMPARISONS = {

@@ -14,9 +14,9 @@ def windows(size: int, count: int, kernel: int, stride: int, padding: int, dilat
     table = np.zeros((count, 3), np.int64)
     for i in range(count):
         start = i * stride - padding
-        taps = [r for r in range(kernel) if 0 <= start + r * dilation < size]
-        if taps:
-            table[i] = start + taps[0] * dilation, len(taps), taps[0]
+        tap, last = max(0, -(start // dilation)), min(kernel - 1, (size - 1 - start) // dilation)
+        if tap <= last:
+            table[i] = start + tap * dilation, last - tap + 1, tap
     return table
 
 

@@ -9,6 +9,8 @@ Batches on a GPU stay there: the arrays of tensors that were moved come out as t
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,6 +50,8 @@ def _random_crop(images: NDArray, size: tuple[int, int], padding: int, fill: Fil
         top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
         return augment.windows(images, size, top, left, np.zeros(count), padding, fill)  # type: ignore[return-value]
     margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    if images.nbytes and math.prod(n + 2 * padding for n in images.shape[2:]) > sys.maxsize // images.nbytes:
+        raise MemoryError(f"images with {padding} pixels on each side have no place in memory")
     padded = np.pad(_to_nhwc(images), margins, mode="constant" if fill == "zero" else "reflect")
     windows = sliding_window_view(padded, size, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
     count, rows, columns = windows.shape[:3]
@@ -160,6 +164,8 @@ class Cutout:
 
     def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
         rng = _drawing(rng, self)
+        if 0 in images.shape[2:]:  # there is nowhere to centre it
+            return images.copy()
         tops, lefts = (rng.integers(length, size=(len(images), 1)) - self.size // 2 for length in images.shape[2:])
         if type(images) is DeviceArray:
             from numbanet.cuda import augment

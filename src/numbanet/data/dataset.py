@@ -37,6 +37,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
+        try:
+            object.__setattr__(self, "classes", tuple(self.classes))
+        except TypeError:
+            raise TypeError(f"classes must be a sequence of names, got {self.classes!r}") from None
         if images.dtype not in PIXEL_DTYPES:
             raise TypeError(f"images must be uint8 or float32, got {images.dtype}")
         if images.ndim != 4:
@@ -52,7 +56,6 @@ class Dataset:
             )
         object.__setattr__(self, "images", _read_only(images))
         object.__setattr__(self, "labels", _read_only(labels.astype(np.int64, copy=False)))
-        object.__setattr__(self, "classes", tuple(self.classes))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -76,6 +76,8 @@ def _times(input: Any, other: Any, alpha: Any) -> Any:
     """Return alpha * other, in the dtype of a sum of the two where that has no fractions."""
     dtype = result_dtype(*(operand(name, _data(x)) for name, x in (("input", input), ("other", other))))
     if dtype.kind == "f":
+        if isinstance(other, (int, float)) and isinstance(alpha, (int, float)):
+            return other * alpha  # as precise as the tensor that it goes to
         return mul(other, alpha)
     if not isinstance(alpha, (int, np.integer)):
         raise ValueError(f"alpha must be an integer for operands of dtype {dtype}, got {alpha!r}")

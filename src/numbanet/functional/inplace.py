@@ -171,7 +171,11 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         raise RuntimeError("the tensor's memory is read-only, or several elements share it: clone() it first")
     shape = x.shape
     target = _get(x, steps[:-1])
+    if type(value) is int and value < 0 and x.dtype.kind == "u" and value >= -np.iinfo(x.dtype).max:
+        value &= np.iinfo(x.dtype).max  # as in C, and in PyTorch
     try:
         target[steps[-1] if steps else ...] = value
-    except ValueError as error:
+    except IndexError as error:
+        raise IndexError(f"index does not fit a tensor of shape {shape}: {error}") from None
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"value of shape {np.shape(value)} does not fit in tensor of shape {shape}: {error}") from None

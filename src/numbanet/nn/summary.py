@@ -131,8 +131,12 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
     parameters = list(model.parameters())
     dtype = next((p.dtype for p in parameters), np.dtype(np.float32))
     layers: list[Layer] = []
+    try:
+        image = np.zeros(shape, dtype)
+    except ValueError:
+        raise MemoryError(f"an input of shape {shape} has no place in memory") from None
     with _watched(model, layers), evaluating(model), _random_state_kept(), no_grad():
-        result = model(Tensor(np.zeros(shape, dtype)))
+        result = model(Tensor(image))
     return Summary(
         tuple(layers),
         shape,

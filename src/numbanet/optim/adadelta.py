@@ -9,6 +9,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
+from numbanet.problem.pointwise import number
 
 
 class Adadelta(Optimizer):
@@ -49,7 +50,7 @@ class Adadelta(Optimizer):
     def _check(self, group: dict[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
             not_negative(name, group[name])
-        if not 0 <= group["rho"] <= 1:
+        if not 0 <= number("rho", group["rho"]) <= 1:
             raise ValueError(f"rho must be in [0, 1], got {group['rho']}")
 
     def _prepare(self, parameter: np.ndarray, state: State, group: dict[str, Any]) -> Hashable:

@@ -34,7 +34,7 @@ def pow_backward_base(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndar
 
 def pow_backward_exponent(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """d(a^b)/db = a^b log(a); 0 where a is 0 and b is not negative."""
-    return np.where((a == 0) & (b >= 0), 0, grad * (np.power(a, b) * np.log(a)))
+    return np.where((a == 0) & (b >= 0), 0, grad * np.log(a) * np.power(a, b))
 
 
 def clamp(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 from numbanet.optim.lr_scheduler.base import LRScheduler, per_group, positive
 from numbanet.optim.optimizer import Optimizer
+from numbanet.problem.pointwise import number
 
 
 class OneCycleLR(LRScheduler):
@@ -73,7 +74,7 @@ class OneCycleLR(LRScheduler):
             raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
         self.anneal_strategy, self.cycle_momentum = anneal_strategy, cycle_momentum
         self._phases = _one_cycle_phases(pct_start, self.total_steps, three_phase)
-        peaks = per_group("max_lr", optimizer, max_lr)
+        peaks = [number("max_lr", peak) for peak in per_group("max_lr", optimizer, max_lr)]
         if last_epoch == -1:
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["initial_lr"], group["max_lr"] = peak / div_factor, peak
