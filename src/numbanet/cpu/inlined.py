@@ -1,0 +1,59 @@
+"""Functions that exist only inside kernels: Numba's compiler, but for what it does to them before they are inlined.
+
+Numba optimises every function and makes machine code of it, even of one that is only ever inlined; then the kernel that
+took it in is optimised as a whole once more. Here such a function stays as it was lowered, and the kernel's compilation
+is the first and only one that it goes through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import _dynfunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, _LowerResult
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
+
+
+class _Source(JITCodeLibrary):
+    """A library that is linked into others, and never becomes machine code."""
+
+    def _optimize_final_module(self) -> None:
+        """Leave it to those that link it."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(NativeLowering):
+    """Lower a function, and let others call it."""
+
+    _name = "inlined_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        target = state.targetctx
+        state.library = _Source(target.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        lowered = state["cr"]
+        described = lowered.fndesc
+        # What a dispatcher keeps for a function that Python can't call.
+        nothing = _dynfunc.make_function(
+            described.lookup_module(), described.qualname.split(".")[-1], "", 0, lowered.env, (state.library,)
+        )
+        target.insert_user_function(nothing, described, [state.library])
+        state["cr"] = _LowerResult(described, lowered.call_helper, cfunc=nothing, env=lowered.env)
+        return True
+
+
+class InlinedCompiler(CompilerBase):
+    """The pipeline of Numba's compiler with that lowering."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes = [(_Lowering if step is NativeLowering else step, text) for step, text in passes.passes]
+        passes.finalize()
+        return [passes]
