@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from tests.fuzz import table, tensors
+from tests.fuzz import methods, table, tensors
 from tests.fuzz.arrays import Draw
 from tests.fuzz.check import Line, mapped
 from tests.gradcheck import gradcheck
@@ -26,7 +26,7 @@ NONE = {
     }.items()
     for name in names.split()
 }
-LINES = [line for line in tensors.lines() if line.name.startswith(("functional.", "Tensor."))]
+LINES = [line for line in (*tensors.lines(), *methods.lines()) if line.name.startswith(("functional.", "Tensor."))]
 
 
 POSITIVE = {"log", "sqrt", "pow", "__pow__", "__rpow__"}
@@ -109,7 +109,7 @@ def test_a_rounding_conversion_passes_the_gradient_through(rng):
 def test_every_differentiable_function_is_checked():
     names = {name for name in table.public() if name.startswith(("functional.", "Tensor."))}
     missing = names - {line.name for line in LINES} - table.LEFT_OUT.keys()
-    assert not missing, "these have no line in tests/fuzz/tensors.py"
+    assert not missing, "these have no line in tests/fuzz"
     assert NONE <= names, "these do not exist"
     for name in sorted(NONE):
         line = next(line for line in LINES if line.name == name)

@@ -202,6 +202,7 @@ def _updates() -> Iterator[Line]:
             tolerance=1e-4, absolute=1e-6, exact=False, words=("parameter", "grad", "state"),
         )  # fmt: skip
     yield Line("ops.scale_", ops.scale_, losses.scaled, writes=(0,))
+    yield Line("ops.clip_norm_", ops.clip_norm_, losses.clipped, writes=(0,), tolerance=1e-5, exact=False)
     yield Line("ops.clamp_", ops.clamp_, losses.clamped_in_place, writes=(0,))
     yield Line("ops.fill_", ops.fill_, losses.scaled, writes=(0,))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -118,3 +119,9 @@ def scaled(d: Draw) -> Call:
 def clamped_in_place(d: Draw) -> Call:
     """An array and two bounds."""
     return (d.floats(d.shape(), -1, 1), d.pick(-0.5, 0), d.pick(0.5, 0.1)), {}
+
+
+def clipped(d: Draw) -> Call:
+    """Several arrays, a bound and the order of their norm."""
+    arrays = [d.floats(d.shape(empty=0), -1, 1) for _ in range(d.integer(1, 3))]
+    return (arrays, d.pick(0.5, 1.0, 3, 0.0), d.pick(2, 1, 3, math.inf)), {}
