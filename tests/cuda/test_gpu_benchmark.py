@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from benchmarks import gpu, gpu_calls, gpu_check, gpu_report, gpu_time
+from benchmarks import gpu, gpu_calls, gpu_check, gpu_launch, gpu_report, gpu_time
 from benchmarks.gpu_time import Note, Timing
 from numbanet import dispatch, ops
 from numbanet.cuda import launch, probe
@@ -213,3 +213,7 @@ def test_targets_and_tables() -> None:
     text = "\n".join(gpu_report.to_markdown(result))
     assert "- memory: 3 s; failed: pad 1: broken; late" in text and "| 3.60 TB/s | 90% |" in text
     assert json.loads(gpu_report.to_json(result))["targets"]["layers, TF32 with mma.sync"]["wanted"] == 0.6
+
+
+def test_a_launch_is_measured_without_a_gpu() -> None:
+    assert 0 < gpu_launch.microseconds(3, 4, repeats=2, launches=10) < 1e5
