@@ -71,7 +71,7 @@ def shared_stream() -> Iterator[None]:
     import torch
 
     torch.backends.cudnn.benchmark = True
-    with torch.cuda.stream(torch.cuda.ExternalStream(launch.stream_handle())):
+    with torch.cuda.stream(torch.cuda.ExternalStream(launch.current().stream_handle())):
         yield
 
 
