@@ -45,7 +45,7 @@ class _Lowering(NativeLowering):
             described.lookup_module(), described.qualname.split(".")[-1], "", 0, lowered.env, (state.library,)
         )
         target.insert_user_function(nothing, described, [state.library])
-        state["cr"] = _LowerResult(described, lowered.call_helper, cfunc=nothing, env=lowered.env)
+        state["cr"] = _LowerResult(described, lowered.call_helper, nothing, lowered.env)
         return True
 
 
