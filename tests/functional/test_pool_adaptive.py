@@ -61,6 +61,13 @@ def test_refusals():
         ops.adaptive_max_pool2d_backward(np.zeros((1, 2, 1, 1)), np.zeros((1, 2, 2, 2), np.int64), (1, 2, 3, 4))
 
 
+def test_a_gradient_of_other_images_is_refused():
+    """It was read beyond its end."""
+    for shape in ((7, 33, 7, 5), (1, 34, 7, 5), (33, 7, 5), (1, 1, 33, 7, 5)):
+        with pytest.raises(ValueError, match="grad must have the samples and channels of input_shape|input_shape must"):
+            ops.adaptive_max_pool2d_backward(np.ones((1, 33, 1, 1)), np.zeros((1, 33, 1, 1), np.int64), shape)
+
+
 def test_positions_outside_the_image_are_refused(rng):
     x, grad = rng.standard_normal((2, 3, 6, 5)), rng.standard_normal((2, 3, 2, 2))
     _, positions = ops.adaptive_max_pool2d(x, 2)

@@ -217,6 +217,18 @@ def test_refusals():
         ops.clamp(np.ones(2))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("exponent", [-0.5, 0.5, 2.5, 3.0, -3.0])
+def test_powers_of_denormals_are_those_of_zero(dtype, exponent):
+    """The C library scales them by a product, which is zero while denormals are: 2.6e-40 to -0.5 was 3.8e22."""
+    tiny = np.finfo(dtype).tiny
+    a = np.array([tiny / 4, -tiny / 4, tiny / 1000, 0.0, -0.0] * 7, dtype)
+    with np.errstate(divide="ignore"):
+        expected = np.power(a * (np.abs(a) >= tiny), exponent)
+    np.testing.assert_array_equal(ops.pow(a, np.full_like(a, exponent)), expected)
+    np.testing.assert_array_equal(ops.pow(np.full(3, tiny, dtype), 0.5), np.full(3, np.sqrt(tiny), dtype))
+
+
 def test_integers_to_negative_powers():
     base, exponent = np.arange(-2, 3), np.array([[-1], [-2], [3]])
     out = ops.pow(base, exponent)

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba.extending import intrinsic
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
@@ -23,7 +22,6 @@ from numbanet.cpu.simd import (
     absolute,
     convert,
     integers,
-    ir_call,
     lanes,
     load_as,
     load_as_tail,
@@ -112,12 +110,6 @@ def _make(name: str, function: Callable) -> Kernel:
     return kernel(run)
 
 
-@intrinsic
-def _power(typingctx, a, b):
-    """Return a to the power b, lane by lane: the C library's pow, with all its special cases."""
-    return a(a, a), lambda context, builder, sig, args: ir_call(builder, "llvm.pow", a, *args)
-
-
 def _abs_backward(grad, x, _):
     zero = splat_as(x, 0.0)
     return select(x > zero, grad, select(x < zero, -grad, zero))
@@ -136,7 +128,7 @@ def _minimum_backward(grad, a, b):
 def _pow_backward_base(grad, a, b):
     zero, one = splat_as(b, 0.0), splat_as(b, 1.0)
     less = b - one
-    slope = b * _power(a, less)
+    slope = b * vmath.power(a, less)
     # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base would be lost.
     step = b - less
     slope = select((a < zero) & ((step < one) | (step > one)), -slope, slope)
@@ -145,7 +137,7 @@ def _pow_backward_base(grad, a, b):
 
 def _pow_backward_exponent(grad, a, b):
     zero = splat_as(b, 0.0)
-    return select((a == zero) & (b >= zero), zero, grad * vmath.log(a) * _power(a, b))
+    return select((a == zero) & (b >= zero), zero, grad * vmath.log(a) * vmath.power(a, b))
 
 
 _COMPARISONS = {
@@ -161,7 +153,7 @@ _FUNCTIONS: dict[str, Callable] = {
     "sub": lambda a, b, _: a - b,
     "mul": lambda a, b, _: a * b,
     "div": lambda a, b, _: a / b,
-    "pow": lambda a, b, _: _power(a, b),
+    "pow": lambda a, b, _: vmath.power(a, b),
     "maximum": lambda a, b, _: maximum(a, b),
     "minimum": lambda a, b, _: minimum(a, b),
     "neg": lambda x, _, __: -x,

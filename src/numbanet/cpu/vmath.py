@@ -114,6 +114,28 @@ def _add_exponent(typingctx, v, shifted):
 
 
 @intrinsic
+def power(typingctx, a, b):
+    """Return a to the power b, lane by lane: the C library's pow, with all its special cases.
+
+    A denormal a counts as zero. It must be one before the library sees it, which scales such numbers by a product that
+    is zero while denormals are; on the bits, as the compiler would take a comparison with zero out.
+    """
+    integer, mantissa, _ = _LAYOUT[a.dtype]
+    width = a.dtype.bitwidth
+
+    def codegen(context, builder, sig, args):
+        kind = ir.VectorType(integer, a.lanes)
+        constant = lambda value: ir.Constant(kind, [value] * a.lanes)  # noqa: E731
+        raw = builder.bitcast(args[0], kind)
+        exponent = builder.and_(raw, constant((1 << width - 1) - (1 << mantissa)))
+        small = builder.icmp_unsigned("==", exponent, constant(0))
+        base = builder.select(small, builder.and_(raw, constant(1 << width - 1)), raw)
+        return ir_call(builder, "llvm.pow", a, builder.bitcast(base, ir_vector(a)), args[1])
+
+    return a(a, a), codegen
+
+
+@intrinsic
 def _split_exponent(typingctx, v):
     """Return (m, e) with v = m * 2**e, e an integer and sqrt(1/2) <= m < sqrt(2), for normal v > 0."""
     integer, mantissa, bias = _LAYOUT[v.dtype]

@@ -80,6 +80,8 @@ def adaptive_max_pool2d_backward(grad: np.ndarray, positions: np.ndarray, input_
         raise TypeError(f"positions must have dtype int64, got {positions.dtype}")
     if grad.shape != positions.shape:
         raise ValueError(f"grad must have the shape {positions.shape} of positions, got {grad.shape}")
+    if grad.ndim not in (3, 4) or grad.shape[:-2] != shape[:-2]:
+        raise ValueError(f"grad must have the samples and channels of input_shape {shape}, got shape {grad.shape}")
     grads, images = _batched("grad", grad), shape if len(shape) == 4 else (1, *shape)
     problem = adaptive_max_pool2d_problem("backward_input", images, same_dtype(grad=grad), grads.shape[2:])
     # As unsigned numbers, negative positions are huge.
