@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 
 import numpy as np
@@ -96,6 +97,7 @@ def test_refusing_what_makes_sense_is_found():
 def test_refusing_some_of_what_makes_sense_is_found(name, sensible):
     """The input is named, and most other calls are answered."""
 
+    @functools.wraps(TABLE[name].function)  # whose names of arguments refusals mention
     def refusing(*args, **kwargs):
         try:
             refused = sensible(*args, **kwargs)
