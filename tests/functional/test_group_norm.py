@@ -107,6 +107,7 @@ def test_running_statistics(rng):
      (lambda x: F.group_norm(x, 2, nnet.tensor(np.ones(5))), r"weight must have shape \(6,\), got \(5,\)"),
      (lambda x: F.group_norm(x[:1, :, :1, 0], 6), "more than 1 value per group"),
      (lambda x: F.layer_norm(x, 3), "normalized_shape must be the last dimensions"),
+     (lambda x: nn.LayerNorm([1 << 70]), "normalized_shape must fit in 64 bits, got 1180591620717411303424"),
      (lambda x: F.layer_norm(x, ()), "normalized_shape must be the last dimensions"),
      (lambda x: F.layer_norm(x, 4, bias=nnet.tensor(np.ones(3))), r"bias must have shape \(4,\)"),
      (lambda x: ops.layer_norm_backward(x.data, x.data, 4, np.ones(3), *2 * [np.ones((60, 1))]), r"weight .* \(4,\)"),

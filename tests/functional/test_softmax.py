@@ -149,3 +149,10 @@ def test_layers(rng):
     assert np.array_equal(nn.Softmax(dim=1)(x).data, F.softmax(x, 1).data)
     assert np.array_equal(nn.LogSoftmax(dim=0)(x).data, F.log_softmax(x, 0).data)
     assert repr(nn.Softmax(1)) == "Softmax(dim=1)" and repr(nn.LogSoftmax(-1)) == "LogSoftmax(dim=-1)"
+
+
+def test_a_number_is_no_dtype():
+    """As a word for a device it would name a GPU."""
+    for function in (F.softmax, F.log_softmax):
+        with pytest.raises(TypeError, match="dtype must be bool, an integer, float32 or float64, got 0"):
+            function(nnet.tensor([1.0, 2.0]), 0, dtype=0)

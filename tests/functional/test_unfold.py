@@ -61,6 +61,7 @@ def test_strides_threads_and_layers(rng):
     [(lambda x: F.unfold(x, 6), "does not fit in 5 x 4"), (lambda x: F.unfold(x, 0), "kernel_size must be at least 1"),
      (lambda x: F.unfold(x[0, 0], 2), "input must have shape"), (lambda x: F.unfold(x, 2, padding=-1), "padding"),
      (lambda x: F.fold(x, (5, 4), 2), "input must have shape"),
+     (lambda x: F.fold(x[..., 0], -3, 2), "output_size must be at least 0, got -3"),
      (lambda x: F.fold(x[0, :, :, 0], (5, 4), (2, 1)), r"C \* 2, 16")],
 )  # fmt: skip
 def test_refusals(call, message):

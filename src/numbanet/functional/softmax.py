@@ -17,7 +17,7 @@ def _prepare(name: str, input: Tensor, dim: int | None, dtype: Any) -> tuple[Ten
     if dim is None:
         warnings.warn(f"{name}: dim should be given; without it the choice depends on the shape", stacklevel=3)
         dim = implicit_dim(values("input", input).ndim)
-    return (input if dtype is None else input.to(dtype)), dim
+    return (input if dtype is None else input.to(dtype=dtype)), dim
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:

@@ -75,7 +75,7 @@ def fold(
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     x = real_array("input", x, "b")
-    w = windows(pair("output_size", plain("output_size", output_size)), kernel_size, dilation, padding, stride)
+    w = windows(pair("output_size", plain("output_size", output_size), 0), kernel_size, dilation, padding, stride)
     taps, places = w.kernel[0] * w.kernel[1], w.count[0] * w.count[1]
     if x.ndim not in (2, 3) or x.shape[-2] % taps or not x.shape[-2] or x.shape[-1] != places:
         raise ValueError(f"input must have shape (N, C * {taps}, {places}) or (C * {taps}, {places}), got {x.shape}")

@@ -129,7 +129,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
             value = tuple(value)
         except TypeError:
             raise TypeError(f"{name} must be a sequence of sizes, got {value!r}") from None
-    if all(type(size) is int and size >= 0 for size in value):
+    if all(type(size) is int and 0 <= size < 1 << 63 for size in value):
         return value
     return tuple(integer(name, size, 0) for size in value)
 
