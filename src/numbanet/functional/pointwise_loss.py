@@ -184,8 +184,6 @@ def _same_shape(input: Tensor, target: Tensor) -> None:
         operand(name, given)
     if x.shape != t.shape:
         raise ValueError(f"target must have the shape {input.shape} of input, got {target.shape}")
-    if x.dtype.newbyteorder("=") != t.dtype.newbyteorder("="):
-        raise TypeError(f"input and target must have one dtype, got {x.dtype} and {t.dtype}")
 
 
 def binary_cross_entropy(
@@ -218,6 +216,8 @@ def binary_cross_entropy(
     reduction = reduction_word(reduction, size_average, reduce)
     _same_shape(input, target)
     x, t = input.data, target.data
+    if x.dtype.newbyteorder("=") != t.dtype.newbyteorder("="):
+        raise TypeError(f"input and target must have one dtype, got {x.dtype} and {t.dtype}")
     factor = _factor("weight", weight, x)
     loss = _loss(
         "binary_cross_entropy", (input, target), reduction,
