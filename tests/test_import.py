@@ -22,16 +22,18 @@ def in_new_process(code: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_import_takes_less_than_half_a_second() -> None:
+def test_import_takes_a_few_times_as_long_as_that_of_numpy() -> None:
+    """It is included: about 3 times, 0.4 s of processor time. Machines differ too much for a bound in seconds."""
     code = """
         import time
         begin = time.process_time()
-        import numbanet
+        import {}
         print(time.process_time() - begin)
     """
-    # NumPy included. The best of several: the first reads from a cold disk, and other programs may hold the machine.
-    best = min(in_new_process(code) for _ in range(5))
-    assert best < 0.5, f"{best:.3f} s"
+    # The best of several, in turn: the first reads from a cold disk, and other programs may hold the machine.
+    pairs = [[in_new_process(textwrap.dedent(code).format(name)) for name in ("numpy", "numbanet")] for _ in range(5)]
+    numpy, numbanet = (min(times) for times in zip(*pairs))
+    assert numbanet < 4.5 * numpy, f"{numbanet:.3f} s, and NumPy {numpy:.3f} s"
 
 
 def test_import_brings_nothing_heavy_and_starts_no_thread() -> None:
