@@ -396,6 +396,17 @@ def test_values_that_python_reads_are_not_replayed() -> None:
             check(captured, function, -images())
 
 
+def test_large_sums_are_not_replayed() -> None:
+    """They are looked at, and done anew where a part of them overflowed: the recording was of one that did not."""
+    total = nnet.capture(lambda x: x.sum(0))
+    rows = np.zeros((16384, 64), np.float32)
+    rows[:8], rows[-8:] = 3e38, -3e38
+    with nnet.no_grad():
+        for _ in range(3):
+            total(nnet.tensor(np.ones_like(rows)))
+        assert total(nnet.tensor(rows)).tolist() == [0.0] * 64
+
+
 def test_integer_operands_are_not_replayed() -> None:
     table = nn.Parameter(RNG.standard_normal((7, 3), dtype=np.float32))
     captured = nnet.capture(lambda i: table[i] * 2.0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -108,7 +109,9 @@ class Store:
         trusted.make(folder)
         if known:
             return
-        others = [(_last_use(path), path) for path in folder.parent.glob(f"{self.prefix}*") if path != folder]
+        # The folder above may be anybody's: what bears another name than ours stays.
+        name = re.compile(re.escape(self.prefix) + "[0-9a-f]{16}")
+        others = [(_last_use(p), p) for p in folder.parent.iterdir() if name.fullmatch(p.name) and p != folder]
         latest = sorted(others, reverse=True)
         for position, (used, path) in enumerate(latest, 1):
             if position >= _FOLDERS or used < time.time() - _UNUSED_SECONDS:

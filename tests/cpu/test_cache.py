@@ -170,26 +170,24 @@ def test_every_kernel_comes_back_from_disk(package: Path, tmp_path: Path) -> Non
 
 def test_folders_out_of_use_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, day = time.time(), 24 * 3600
-    ages = {"kernels-old": 31, "kernels-older": 300, "kernels-recent": 29, "kernels-new": 0, "unrelated": 300}
-    for name, days in ages.items():
+    old, older, recent, new, mine, following = (f"kernels-{letter * 16}" for letter in "abcdef")
+    # The last ones are somebody else's, as this folder may be.
+    others = {"unrelated", "kernels-12.4", f"kernels-{'a' * 17}"}
+    for name, days in {old: 31, older: 300, recent: 29, new: 0, **dict.fromkeys(others, 300)}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.bin").write_bytes(b"code")
         os.utime(tmp_path / name, (now - days * day,) * 2)
-    (tmp_path / "kernels-file").write_text("")
-    os.utime(tmp_path / "kernels-file", (0, 0))
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
-    mine, following = Store("kernels-", [], tuple), Store("kernels-", [], tuple)
-    mine.version, following.version = "mine", "next"  # type: ignore[misc]
-    mine.begin()
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"kernels-recent", "kernels-new", "unrelated", "kernels-file", "kernels-mine"}
+    stores = {name: Store("kernels-", [], tuple) for name in (mine, following)}
+    for name, store in stores.items():
+        store.version = name.removeprefix("kernels-")  # type: ignore[misc]
+    stores[mine].begin()
+    assert {path.name for path in tmp_path.iterdir()} == {recent, new, mine, *others}
     monkeypatch.setattr(code_cache, "_FOLDERS", 3)
-    mine.begin()
-    assert (tmp_path / "kernels-recent").is_dir(), "a folder that is there begins nothing"
-    os.unlink(tmp_path / "kernels-file")
-    following.begin()
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"kernels-next", "kernels-mine", "kernels-new", "unrelated"}
+    stores[mine].begin()
+    assert (tmp_path / recent).is_dir(), "a folder that is there begins nothing"
+    stores[following].begin()
+    assert {path.name for path in tmp_path.iterdir()} == {following, mine, new, *others}
 
 
 def test_loading_notes_the_use_and_a_lost_folder_is_filled_again(tmp_path: Path) -> None:

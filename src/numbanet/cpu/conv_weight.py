@@ -309,6 +309,11 @@ def _strip(p: ConvProblem) -> int:
     return whole * max(1, _STRIP // whole)
 
 
+def _strips_of_a_block(p: ConvProblem, strip: int, pixels: int) -> int:
+    """Return how many strips of a chunk of so many pixels there is room for."""
+    return _STRIPS // (pixels * strip + numpy_lanes(p.dtype))
+
+
 def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -> tuple[int, int, int]:
     """Return into how many shares of the pixels, blocks of rows and groups of units the work is cut.
 
@@ -318,7 +323,7 @@ def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -
     pixels, weight = p.n * p.p * p.q, _size(p) * itemsize
     x, g = pixels * p.c * p.r * p.s * itemsize, pixels * p.k * itemsize
     strips = _rounded(p.kg, strip) // strip if strip else 1
-    fewest = _rounded(strips * (chunk * strip + numpy_lanes(p.dtype)), _STRIPS) // _STRIPS if strip else 1
+    fewest = -(-strips // _strips_of_a_block(p, strip, chunk)) if strip else 1
     best, least = (1, fewest, units), math.inf
     for blocks in range(fewest, min(strips, fewest + _TASKS) + 1):
         for groups in range(1, min(units, 4 * _TASKS) + 1):
@@ -346,8 +351,10 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...], int, tuple[
     pieces = -(-q // pixels)
     most_splits = 1 if few else min(split_count(_size(p) * itemsize, n * rows * q), n * rows * pieces)
     strip = _strip(p)
+    if strip and not _strips_of_a_block(p, strip, pixels):
+        strip = 0
     splits, blocks, unit_tasks = _cut(p, units, strip, most_splits, pixels)
-    block = p.kg if blocks == 1 else _rounded(-(-p.kg // blocks), _whole_tiles(p))
+    block = p.kg if blocks == 1 else _rounded(-(-p.kg // blocks), strip or _whole_tiles(p))
     blocks = -(-p.kg // block)
     if n * rows == 1:
         pieces = -(-pieces // splits) * splits  # the same number for each split
@@ -364,6 +371,9 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...], int, tuple[
     )  # fmt: skip
     gather = (splits, blocks, block, units, p.kg, p.cg, p.r * p.s)
     tasks = splits * blocks * unit_tasks
+    # What the kernel's buffers hold.
+    assert chunk * length <= pixels and 3 * chunk <= _RUNS
+    assert not strip or -(-min(block, p.kg) // strip) <= _strips_of_a_block(p, strip, chunk * length)
     return np.array(taps, np.int64), tasks, integers_, 0 if few else blocks * units, gather
 
 

@@ -121,7 +121,7 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
     pixels = offset(pixels, panel * POINTS * (chunk * panel_width + vector))
     gradients = offset(gradients, unit % blocks * POINTS * (chunk * block + vector))
     run, ahead = stack_buffer(ints, 3), stack_buffer(ints, 7)
-    run[2], ahead[1], ahead[2] = count, 0, 0
+    run[2], ahead[0], ahead[1], ahead[2] = count, 0, 0, 0
     for point in range(POINTS):
         run[0] = address(gradients, point * (chunk * row_pitch + vector))
         run[1] = address(pixels, point * (chunk * pitch + vector))

@@ -30,6 +30,7 @@ from numbanet.cpu.simd import (
     store,
     store_tail,
 )
+from numbanet.watch import doubt
 
 _TILE = 2048  # columns of a block at most
 _BLOCK = 1 << 15  # elements of a block
@@ -194,6 +195,7 @@ def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
     else:
         _by_blocks(problem, x, out, workspace)
+        doubt("the result of a large sum was looked at")
         if not np.isfinite(out).all():  # a few rows may have overflowed where all of them, or their mean, would not
             _direct(x, outer, reduced, inner, problem.scale, out, problem.dtype)
 
