@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +113,7 @@ class Staging:
         self._lock = new_lock()
         self._locked: dict[int, deque[Locked]] = {}
         self._made: dict[int, int] = {}  # page-locked buffers of each size
-        self._rooms: deque[tuple[Memory, Event]] = deque()  # free ones, and when
+        self._rooms: dict[int, deque[tuple[Memory, Event]]] = {}  # free ones of each size, and when
 
     def start(self, values: np.ndarray) -> Coming:
         """Start to copy a host array, whose axes keep their order in memory; it may change when this returns."""
@@ -145,18 +146,15 @@ class Staging:
 
     def _room(self, size: int) -> tuple[Memory, Event]:
         """Return memory of the GPU, and when it may be written to."""
-        with self._lock:
-            for found in self._rooms:
-                if found[0].size == size:
-                    self._rooms.remove(found)
-                    return found
+        with suppress(KeyError, IndexError):  # no lock: a room may come back at any moment, even of this thread
+            return self._rooms[size].popleft()
         self._gpu.entered()
         block = self._gpu.pool.take(size)
         return block, Event(self._gpu).record(self._gpu.stream_handle())
 
     def give_back(self, block: Memory) -> None:
         """Take memory whose last array has gone."""
-        self._rooms.append((block, Event(self._gpu).record(self._gpu.stream_handle())))
+        self._rooms.setdefault(block.size, deque()).append((block, Event(self._gpu).record(self._gpu.stream_handle())))
 
     def __del__(self) -> None:
         if hasattr(self, "_rooms") and not sys.is_finalizing():
