@@ -9,6 +9,9 @@ if not getattr(_sys, "_is_gil_enabled", lambda: True)():
     # Recycled memory, reference counts and the settings of a launch rely on it.
     raise ImportError("numbanet needs Python's global interpreter lock: start python with -X gil=1, or PYTHON_GIL=1")
 
+# First, as it notes what the files of the kernels are before any of them is imported.
+from numbanet import sources as sources  # isort: skip
+
 from numbanet import functional as functional
 from numbanet import ops as ops
 from numbanet import random as random

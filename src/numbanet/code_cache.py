@@ -18,14 +18,14 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from numbanet import settings, trusted
+from numbanet.sources import Sources
 
 _DIGEST_BYTES = 32
 _UNUSED_SECONDS = 30 * 24 * 3600
@@ -41,23 +41,28 @@ class Store:
     ----------
     prefix : str
         What the names of its folders begin with.
-    sources : sequence of Path
-        The folders of the sources.
+    sources : Sources
+        The files that the code follows from.
     versions : callable
         Returns what else the code follows from: the versions of those that compile it.
     """
 
-    def __init__(self, prefix: str, sources: Sequence[Path], versions: Callable[[], Any]):
+    def __init__(self, prefix: str, sources: Sources, versions: Callable[[], Any]):
         self.prefix, self._sources, self._versions = prefix, sources, versions
 
     @cached_property
     def version(self) -> str:
         """The hash of every source, and of the versions."""
-        digest = hashlib.sha256(repr(self._versions()).encode())
-        for folder in self._sources:
-            for path in sorted(folder.rglob("*.py")):
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(repr((self._versions(), self._sources.hash)).encode()).hexdigest()[:16]
+
+    def _serves(self) -> bool:
+        """Return whether what is in the folder is what this process would compile, and the other way round."""
+        if not settings.cache_enabled():
+            return False
+        unchanged = self._sources.unchanged()
+        if not unchanged:
+            settings.log("kernel cache: not used, as kernels were edited since numbanet was imported")
+        return unchanged
 
     def folder(self) -> Path:
         """Return the folder: below ``NUMBANET_CACHE_DIR`` or the user's cache folder."""
@@ -65,7 +70,7 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """Return what was stored under a name; None where there is nothing, or nothing that can be trusted."""
-        if not settings.cache_enabled():
+        if not self._serves():
             return None
         path = self.folder() / name
         try:
@@ -81,7 +86,7 @@ class Store:
 
     def write(self, name: str, payload: bytes) -> None:
         """Store bytes under a name; where the folder can't be written, say so in the log and go on without."""
-        if not settings.cache_enabled():
+        if not self._serves():
             return
         path = self.folder() / name
         try:
@@ -135,37 +140,6 @@ def _last_use(folder: Path) -> float:
         return folder.stat().st_mtime
     except OSError:  # another process was faster to remove it
         return 0.0
-
-
-@cache
-def _read_hash(file: str) -> str:
-    try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except OSError:  # typed at a prompt
-        return ""
-
-
-def _fingerprint(value: Any) -> Any:
-    """Return what tells a function from others, or a value that it closes over, without addresses."""
-    value = getattr(value, "py_func", value)
-    if isinstance(value, (tuple, list)):
-        return [_fingerprint(item) for item in value]
-    code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
-    if code is None:
-        return repr(value)
-    # The bytecode alone is the same for two kernels that differ in what they call.
-    constants = [_fingerprint(constant) for constant in code.co_consts]
-    cells = [_fingerprint(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
-    return code.co_code.hex(), code.co_names, constants, getattr(value, "__qualname__", ""), cells
-
-
-def key(function: Callable) -> str:
-    """Return the hash of a function: of its code, of what it closes over, and of its file.
-
-    A function outside the package may have helpers in its file, which the hash of the package does not cover.
-    """
-    found = _fingerprint(function), _read_hash(function.__code__.co_filename)
-    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def file_name(stem: str, kind: str, *parts: Any) -> str:

@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numba
+import numpy as np
 import pytest
 
 import numbanet
 from numbanet import code_cache
 from numbanet.code_cache import Store
 from numbanet.cpu.cache import KernelCache
+from numbanet.sources import Sources
 from tests.processes import run_python
 
 PACKAGE = Path(numbanet.__file__).parent
@@ -81,6 +85,36 @@ def test_an_edited_helper_changes_the_result(package: Path, tmp_path: Path) -> N
         how = [line.split()[1] for line in lines if "probe.probe[float32]" in line]
         found.append((how, float(lines[-1])))
     assert found == [(["compiled"], 1.0), (["loaded"], 1.0), (["compiled"], 2.0), (["loaded"], 1.0)]
+
+
+EDIT_BEFORE = """
+from pathlib import Path
+import numbanet.cpu.probe
+Path(sys.argv[1]).write_text(sys.argv[2])
+"""
+EDIT_BETWEEN = """
+from pathlib import Path
+import numpy as np
+import numbanet
+numbanet.ops.relu(np.ones(3, np.float32))  # the sources' hash is known from now on
+Path(sys.argv[1]).write_text(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("edit, seen", [(EDIT_BEFORE, 1.0), (EDIT_BETWEEN, 2.0)], ids=["imported", "to be imported"])
+def test_an_edit_while_a_process_runs_leaves_no_code_of_the_other_text(
+    edit: str, seen: float, package: Path, tmp_path: Path
+) -> None:
+    """Whether the helper was imported before it was edited or after, no hash has the code of another text."""
+    environment = {"PYTHONPATH": str(package.parent), "NUMBANET_CACHE_DIR": str(tmp_path / "cache"),
+                   "NUMBANET_VERBOSE": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    helper = package / "cpu" / "probe_helper.py"
+    program = RUN_PROBE.replace("import numpy", edit + "import numpy", 1)
+    lines = run_python(program, str(helper), HELPER.format(value="2.0"), **environment).splitlines()
+    assert float(lines[-1]) == seen and any("kernels were edited" in line for line in lines)
+    for value in (2.0, 1.0):
+        helper.write_text(HELPER.format(value=value))
+        assert float(run_python(RUN_PROBE, **environment).splitlines()[-1]) == value
 
 
 def test_damaged_files_are_compiled_anew(package: Path, tmp_path: Path) -> None:
@@ -178,7 +212,7 @@ def test_folders_out_of_use_are_removed(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name / "a.bin").write_bytes(b"code")
         os.utime(tmp_path / name, (now - days * day,) * 2)
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
-    stores = {name: Store("kernels-", [], tuple) for name in (mine, following)}
+    stores = {name: Store("kernels-", Sources(), tuple) for name in (mine, following)}
     for name, store in stores.items():
         store.version = name.removeprefix("kernels-")  # type: ignore[misc]
     stores[mine].begin()
@@ -250,6 +284,68 @@ def test_keys_tell_apart_what_a_function_closes_over() -> None:
     assert key(factory(factory(one))) != key(factory(factory(two)))
 
 
+def test_keys_tell_apart_values_that_print_alike() -> None:
+    large = np.zeros(2000, np.float32)
+    changed = large.copy()
+    changed[1000] = 1
+    close = np.nextafter(large[:3] + 1, np.float32(2))
+    values = [
+        large, changed, large.astype(np.float64), large.reshape(2, 1000), np.asfortranarray(large.reshape(2, 1000)),
+        close, np.ones(3, np.float32), (large, 1), (changed, 1), 1, 1.0, True, "1", np.float32(1), np.float64(1),
+        np.int64(1), 0.0, -0.0, None, (1, 2), (1, (2,)), {"a": 1}, {"a": 2},
+    ]  # fmt: skip
+    assert len({key(factory(value)) for value in values}) == len(values)
+    assert key(factory(large)) == key(factory(large.copy()))
+
+
+def test_defaults_are_part_of_the_key() -> None:
+    def function(first: Any, second: Any) -> Callable:
+        def inner(x: float, y: Any = first, *, z: Any = second) -> Any:
+            return x, y, z
+
+        return inner
+
+    a, b = np.zeros(2000), np.zeros(2000)
+    b[1000] = 1
+    pairs = [(1, 2), (1, 3), (2, 2), (a, 2), (b, 2), (2, a), (2, b)]
+    assert len({key(function(*pair)) for pair in pairs}) == len(pairs)
+    assert len({key(factory(function(*pair))) for pair in pairs}) == len(pairs)
+
+
+def at_a_prompt(text: str, **names: Any) -> Callable:
+    space: dict[str, Any] = {"__name__": "__main__", **names}
+    exec(compile(text, "<prompt>", "exec"), space)
+    return space["f"]
+
+
+def test_global_names_are_part_of_the_key() -> None:
+    """Numba takes them for constants; a helper typed at a prompt, or from another file, has no hash of a file."""
+    use = "def f(x):\n    return [helper(y) + SIZE for y in x]\n"
+    helper, other = (f"def helper(x):\n    return inner(x) + {n}\ndef inner(x):\n    return x\n" for n in "12")
+    deep = helper.replace("return x\n", "return -x\n")
+    keys = [key(at_a_prompt(text + use, SIZE=size)) for text in (helper, other, deep) for size in (1, 2)]
+    assert len(set(keys)) == 6 and key(at_a_prompt(helper + use, SIZE=1, unused=3)) == keys[0]
+    config = ModuleType("config")
+    sizes = []
+    for size in (1, 2):
+        config.SIZE = size  # type: ignore[attr-defined]
+        sizes.append(key(at_a_prompt("def f(x):\n    return x + config.SIZE\n", config=config)))
+    assert sizes[0] != sizes[1]
+
+
+def test_functions_that_call_each_other_have_keys() -> None:
+    text = "def even(n):\n    return n == 0 or odd(n - 1)\ndef odd(n):\n    return n != {} and even(n - 1)\nf = even\n"
+    first, again, other = (key(at_a_prompt(text.format(end))) for end in (0, 0, 1))
+    assert first == again != other
+
+
+def test_names_of_parameters_are_part_of_the_key() -> None:
+    """A caller that names them gets another result."""
+    one, two = (f"def h({names}):\n    return {names[0]} - {names[-1]}\n" for names in ("a, b", "b, a"))
+    use = "def f(x):\n    return h(a=x, b=1)\n"
+    assert key(at_a_prompt(one + use)) != key(at_a_prompt(two + use))
+
+
 def test_keys_tell_apart_constants_names_signatures_and_targets() -> None:
     functions: list[Callable] = []
     for body in ("abs(x)", "min(x)", "x + 1", "x + 1.0", "x + 2", "(lambda y: y + 1)(x)", "(lambda y: y + 2)(x)"):
@@ -269,16 +365,22 @@ def test_keys_hold_no_addresses() -> None:
 
 
 def test_a_kernel_of_another_file_follows_that_file(tmp_path: Path) -> None:
-    """Kernels outside the package may have helpers beside them, which the hash of the package does not cover."""
+    """Kernels outside the package may have beside them what nothing refers to; the file is read when they are made."""
+    path = tmp_path / "mine.py"
     keys = []
-    for number in range(2):
-        path = tmp_path / str(number) / "mine.py"
-        path.parent.mkdir()
-        path.write_text(f"def helper():\n    return {number}\n\ndef f(x):\n    return helper()\n")
-        space: dict[str, Any] = {"__name__": "mine"}
+    for number, edited_meanwhile in [(0, False), (1, False), (0, True)]:
+        path.write_text(
+            "from numbanet.cpu.compile import I64, Index, T, kernel\n"
+            f"@numba.extending.overload(twice)\ndef of_numbers(x):\n    return lambda x: {number} * x\n\n"
+            "@kernel\ndef f(task: Index, ints: I64, y: T):\n    y[task] = twice(y[task])\n"
+        )
+        space: dict[str, Any] = {"__name__": "mine", "numba": numba, "twice": lambda x: 2 * x}
         exec(compile(path.read_text(), str(path), "exec"), space)
-        keys.append(key(space["f"]))
-    assert keys[0] != keys[1]
+        if edited_meanwhile:
+            path.write_text(path.read_text().replace("0 * x", "1 * x"))
+        found = space["f"]
+        keys.append(KernelCache(found.function, found._text)._code)
+    assert keys[0] != keys[1] and keys[2] == keys[0]
 
 
 NAMELESS = """

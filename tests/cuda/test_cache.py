@@ -9,7 +9,7 @@ import pytest
 from numba import cuda
 from numba.cuda import types
 
-from numbanet import code_cache
+from numbanet import fingerprint
 from numbanet.cuda.compile import F32, Kernel, device, kernel
 from tests.cuda import kernels, products
 
@@ -81,4 +81,4 @@ def test_keys_are_of_one_kernel_and_hold_no_address() -> None:
         *products.NAIVE,
     ]  # fmt: skip
     assert len({one._file("ptx", "float32", (8, 0)) for one in chosen}) == len(chosen) > 100
-    assert not any(" at 0x" in repr(code_cache._fingerprint(one.function)) for one in chosen)
+    assert not any(" at 0x" in repr(fingerprint._Walk().of(one.function)) for one in chosen)

@@ -16,7 +16,7 @@ import llvmlite
 import numba
 from numba.core.compiler import CompileResult
 
-from numbanet import code_cache, settings
+from numbanet import code_cache, fingerprint, settings, sources
 
 
 def _versions() -> tuple[Any, ...]:
@@ -25,7 +25,7 @@ def _versions() -> tuple[Any, ...]:
     return *sys.version_info[:2], numba.__version__, llvmlite.__version__, __version__
 
 
-STORE = code_cache.Store("kernels-", [Path(__file__).parent], _versions)
+STORE = code_cache.Store("kernels-", sources.CPU, _versions)
 
 
 def source_hash() -> str:
@@ -44,12 +44,14 @@ class KernelCache:
     Parameters
     ----------
     function : callable
-        The Python function; its qualified name, its code, what it closes over, and its file are part of the key.
+        The Python function; its qualified name, its code, and what it refers to are part of the key.
+    text : str
+        The hash of its file, where it has one of its own (see `fingerprint.text_hash`).
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, text: str = ""):
         self._name = f"{function.__module__}.{function.__qualname__}"
-        self._code = code_cache.key(function)
+        self._code = fingerprint.hash_of(function, text)
 
     def _file(self, signature: Any, target_context: Any) -> str:
         target = target_context.codegen().magic_tuple()

@@ -27,7 +27,7 @@ from numba import types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
-from numbanet import settings
+from numbanet import fingerprint, settings
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.inlined import InlinedCompiler
 
@@ -102,7 +102,7 @@ class Kernel:
     """
 
     def __init__(self, function: Callable):
-        self.function = function
+        self.function, self._text = function, fingerprint.text_hash(function)
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         annotations = [str(p.annotation) for p in inspect.signature(function).parameters.values()]
         if annotations[:2] != ["Index", "I64"]:
@@ -137,7 +137,7 @@ class Kernel:
             if found is None:
                 start = time.perf_counter()
                 found = self._function(dtype)
-                found._cache = KernelCache(self.function)
+                found._cache = KernelCache(self.function, self._text)
                 found.compile()
                 self._compiled[dtype] = found
                 seconds = time.perf_counter() - start

@@ -23,14 +23,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from numba import cuda
 from numba.cuda import compiler, dispatcher, types
 
-from numbanet import code_cache
+from numbanet import code_cache, fingerprint, sources
 
 __all__ = [
     "BF16", "F32", "F64", "FLOATS", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel",
@@ -87,8 +86,7 @@ def _versions() -> list[str]:
     return found
 
 
-_FOLDER = Path(__file__).parent
-STORE = code_cache.Store("cuda-", [_FOLDER, _FOLDER.parent / "problem"], _versions)  # problems have constants
+STORE = code_cache.Store("cuda-", sources.CUDA, _versions)
 
 
 class Kernel:
@@ -109,7 +107,7 @@ class Kernel:
     """
 
     def __init__(self, function: Callable, threads: int, blocks: int, shared_bytes: int, config: str):
-        self.function = function
+        self.function, self._text = function, fingerprint.text_hash(function)
         stem = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.name = f"{stem}[{config}]" if config else stem
         self.parameters = tuple(str(p.annotation) for p in inspect.signature(function).parameters.values())
@@ -181,7 +179,7 @@ class Kernel:
             return self._cubin[key]
 
     def _file(self, kind: str, dtype: str, capability: Capability) -> str:
-        key = (self.name, code_cache.key(self.function), dtype, capability, self.threads, self.blocks)
+        key = (self.name, fingerprint.hash_of(self.function, self._text), dtype, capability, self.threads, self.blocks)
         return code_cache.file_name(self.entry[:100], kind, *key)
 
     def _linked(self, dtype: str, capability: Capability) -> bytes:

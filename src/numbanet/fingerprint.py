@@ -1,0 +1,107 @@
+"""What tells one compiled function from others: its code, and all that a compiler takes for constant in it.
+
+Numba freezes the values of the names that a function closes over, and of global ones: numbers, arrays, other functions.
+They are followed here as they are in memory, since that is what is compiled, whatever their files say by now. The
+package's own globals are not: its files have a hash (see `numbanet.sources`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+
+# Their versions are part of every key, or they are Python's own, whose version is.
+_KNOWN = {*sys.stdlib_module_names, "numbanet", "numba", "llvmlite", "numpy", "cuda"}
+
+
+def hash_of(function: Callable, text: str = "") -> str:
+    """Return the hash of a function: of its code, of what it refers to, and of `text_hash` where it has one."""
+    return hashlib.sha256(repr((_Walk().of(function), text)).encode()).hexdigest()
+
+
+def text_hash(function: Callable) -> str:
+    """Return the hash of a function's file; "" for those of this package, and for what was typed at a prompt.
+
+    There may be what nothing refers to, such as Numba's overloads. It is read as soon as the function is there, since
+    the file may be edited before the function is compiled.
+    """
+    if _is_known(function.__module__):
+        return ""
+    try:
+        return hashlib.sha256(Path(function.__code__.co_filename).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _is_known(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _KNOWN
+
+
+class _Walk:
+    """A walk over what a function refers to; each function is entered once, as functions may call each other."""
+
+    def __init__(self) -> None:
+        self._met: dict[int, Any] = {}
+
+    def of(self, value: Any) -> Any:
+        """Return the same for equal values, and nothing that differs from process to process."""
+        # What a dispatcher compiles, and what an intrinsic of Numba is.
+        value = getattr(value, "py_func", getattr(value, "_defn", value))
+        if isinstance(value, (tuple, list)):
+            return type(value).__qualname__, [self.of(item) for item in value]
+        if isinstance(value, (set, frozenset)):
+            return type(value).__qualname__, sorted(map(repr, value))
+        if isinstance(value, dict):
+            return [(self.of(name), self.of(item)) for name, item in value.items()]
+        if isinstance(value, (np.ndarray, np.generic)):  # repr leaves out digits, elements and the order in memory
+            digest = hashlib.sha256(value.tobytes()).hexdigest()
+            return type(value).__qualname__, repr(value.dtype), value.shape, value.strides, digest
+        if isinstance(value, ModuleType):
+            return value.__name__
+        if isinstance(value, CodeType):
+            # The bytecode alone is the same for two functions that differ in what they call.
+            constants = [self.of(constant) for constant in value.co_consts]
+            arguments = value.co_argcount, value.co_kwonlyargcount, value.co_varnames
+            return value.co_code.hex(), value.co_names, arguments, value.co_flags, constants
+        code = getattr(value, "__code__", None)
+        if not isinstance(code, CodeType):
+            return repr(value)
+        if id(value) in self._met:
+            return list(self._met).index(id(value))
+        self._met[id(value)] = value  # kept, so that no other gets its number
+        cells = [self._content(cell) for cell in getattr(value, "__closure__", None) or ()]
+        defaults = self.of(getattr(value, "__defaults__", None)), self.of(getattr(value, "__kwdefaults__", None))
+        names = [] if _is_known(value.__module__) else [(n, self.of(v)) for n, v in _globals(value)]
+        return self.of(code), getattr(value, "__qualname__", ""), cells, defaults, names
+
+    def _content(self, cell: Any) -> Any:
+        try:
+            return self.of(cell.cell_contents)
+        except ValueError:  # assigned later, if ever
+            return "empty"
+
+
+def _globals(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the global names that a function uses and their values, and those of modules among these."""
+    names = list(dict.fromkeys(_names(function.__code__)))
+    spaces = [function.__globals__]
+    for space in spaces:
+        for name in names:
+            if name in space:
+                yield name, space[name]
+                if isinstance(space[name], ModuleType) and not _is_known(space[name].__name__):
+                    if all(vars(space[name]) is not known for known in spaces):
+                        spaces.append(vars(space[name]))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
