@@ -71,6 +71,20 @@ def test_to() -> None:
         x.to("gpu")
 
 
+def test_to_takes_one_device_and_one_dtype() -> None:
+    x, model = nnet.tensor([1.5]), nnet.nn.Linear(1, 1)
+    for moved in (x, model):
+        for args, options, word in (
+            ((np.float64, np.float32), {}, "dtype"), ((np.uint8,), {"dtype": 1}, "dtype"),
+            (("cpu", "cuda"), {}, "device"), (("cuda",), {"device": "cpu"}, "device"), ((x, np.float64), {}, "dtype"),
+        ):  # fmt: skip
+            with pytest.raises(TypeError, match=f"takes one {word}, got"):
+                moved.to(*args, **options)
+    assert model.weight.dtype == np.float32
+    assert x.to("cpu", np.float64, True).dtype == x.to(np.float64, non_blocking=True).dtype == np.float64
+    assert model.to(x.double(), non_blocking=True).weight.dtype == np.float64
+
+
 def test_bits() -> None:
     a, b = nnet.tensor([True, True, False]), nnet.tensor([True, False, False])
     assert (a & b).tolist() == [True, False, False] and (a | b).tolist() == [True, True, False]

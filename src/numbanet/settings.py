@@ -67,6 +67,37 @@ def is_device(value: Any) -> bool:
     return type(value) is int or (isinstance(value, str) and value.partition(":")[0] in DEVICES)
 
 
+def destination(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return the device and the dtype among the arguments of ``to``; None where there is none.
+
+    Parameters
+    ----------
+    args : tuple
+        Devices, dtypes, and what has both, such as a tensor; None counts for nothing, and neither do the booleans
+        that PyTorch takes last (``non_blocking``).
+    device, dtype
+        Those that were given by name, or None.
+
+    Raises
+    ------
+    TypeError
+        If there are two devices or two dtypes.
+    """
+    found: dict[str, Any] = {"device": device, "dtype": dtype}
+    for arg in args:
+        if not isinstance(arg, type) and hasattr(arg, "device") and hasattr(arg, "dtype"):
+            given = {"device": arg.device, "dtype": arg.dtype}
+        elif arg is None or type(arg) is bool:
+            continue
+        else:
+            given = {"device" if is_device(arg) else "dtype": arg}
+        for name, value in given.items():
+            if found[name] is not None:
+                raise TypeError(f"to() takes one {name}, got {found[name]!r} and {value!r}")
+            found[name] = value
+    return found["device"], found["dtype"]
+
+
 def gpu_word(device: int | str | None) -> int | str:
     """Return the device word of a GPU (None: the chosen one, else the first).
 

@@ -353,16 +353,25 @@ class Tensor(Methods):
         """Return the prepared forms of a weight that nobody can change unnoticed, else None; see `nn.Parameter`."""
         return None
 
-    def to(self, *args: Any, dtype: Any = None, device: str | None = None, copy: bool = False) -> Tensor:
+    def to(
+        self,
+        *args: Any,
+        dtype: Any = None,
+        device: str | int | None = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+    ) -> Tensor:
         """Return the tensor on another device or in another dtype; itself where nothing changes.
 
         Parameters
         ----------
-        *args : str, dtype or Tensor
-            A device (``"cpu"``, ``"cuda"``, ``"cuda:1"``, or the number of a GPU), a dtype, both in this order, or a
-            tensor that has both.
+        *args : str, int, dtype or Tensor
+            A device (``"cpu"``, ``"cuda"``, ``"cuda:1"``, or the number of a GPU), a dtype, both, or a tensor that has
+            both.
         dtype : dtype, optional
-        device : str, optional
+        device : str or int, optional
+        non_blocking : bool
+            Changes nothing, as in PyTorch on the CPU; `data.DataLoader` copies batches to a GPU beside the work there.
         copy : bool
             Return a copy also where nothing changes.
 
@@ -371,15 +380,9 @@ class Tensor(Methods):
         RuntimeError
             If the device can't be used.
         TypeError
-            If there is no such dtype.
+            If there is no such dtype, or if there are two devices or dtypes.
         """
-        for arg in args:
-            if isinstance(arg, Tensor):
-                device, dtype = arg.device, arg.dtype
-            elif settings.is_device(arg):
-                device = arg
-            elif arg is not None:
-                dtype = arg
+        device, dtype = settings.destination(args, device, dtype)
         result = self if dtype is None else functional().to_dtype(self, dtype)
         target = None if device is None else settings.resolve_device(device)
         if target is not None and target != self.device:

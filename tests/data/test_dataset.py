@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,20 @@ def test_float32_images_are_taken_as_they_are():
     np.testing.assert_array_equal(batch, images)
     (batch, _), *_ = DataLoader(dataset, 7, augment=Normalize(mean, std))
     np.testing.assert_allclose(channel_statistics(batch), [(0, 0), (1, 1)], atol=1e-5)
+
+
+def test_channel_statistics_of_floats_need_little_memory():
+    one = np.random.default_rng(0).standard_normal((1, 2, 32, 32)).astype(np.float32) + 1000
+    images = np.broadcast_to(one, (6000, *one.shape[1:]))  # 49 MB, which float64 makes 98
+    tracemalloc.start()
+    try:
+        mean, std = channel_statistics(images)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 26
+    np.testing.assert_allclose(mean, one[0].mean((1, 2), np.float64), rtol=1e-12)
+    np.testing.assert_allclose(std, one[0].std((1, 2), np.float64), rtol=1e-9)
 
 
 def test_channel_statistics_refuses_float64_and_nothing():

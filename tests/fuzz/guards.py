@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +25,17 @@ class _Slot:
     """Memory between two pages that nobody may touch."""
 
     def __init__(self) -> None:
-        self._map = mmap.mmap(-1, _SLOT + 2 * _PAGE)
+        try:
+            self._map = mmap.mmap(-1, _SLOT + 2 * _PAGE)
+        except OSError as error:  # a process has so many pieces of memory
+            raise MemoryError("no memory for one more guarded buffer") from error
         whole = np.frombuffer(self._map, np.uint8)
         self.memory = np.ndarray((_SLOT,), np.uint8, whole, _PAGE)
         if sys.platform == "linux":
             libc, start = ctypes.CDLL(None, use_errno=True), whole.__array_interface__["data"][0]
             for page in (start, start + _PAGE + _SLOT):
                 if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), 0):
-                    raise OSError(ctypes.get_errno(), "mprotect")
+                    raise MemoryError(f"no memory for one more guard page: {os.strerror(ctypes.get_errno())}")
         self.taken = False
         self._idle = sys.getrefcount(whole)
         self._whole = whole

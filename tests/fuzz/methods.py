@@ -165,8 +165,10 @@ def _methods() -> Iterator[Line]:
     yield _other("__array__", lambda input: np.asarray(_made(input).detach()), elements.any_one, np.array)
     yield _other("tolist", _method("tolist"), lambda d: ((d.floats(d.shape(0, 2), 0, 1),), {}))
     yield _other("item", _method("item"), _single, lambda x: x.item())
-    yield _other("__float__", _method("__float__"), _single, lambda x: float(x.item()))
-    yield _other("__int__", _method("__int__"), _single, lambda x: int(x.item()))
+    yield _other("__float__", _method("__float__"), _single, lambda x: float(x.item()), words=("string",))
+    yield _other(
+        "__int__", _method("__int__"), _single, lambda x: int(x.item()), also=(OverflowError,), words=("infinity",)
+    )
     yield _other("__bool__", _method("__bool__"), _single, lambda x: bool(x.item()))
     yield _other("__len__", lambda input: len(_made(input)), lambda d: ((d.floats(d.shape(1)),), {}), len)
     yield _other("__iter__", lambda input: list(_made(input)), lambda d: ((d.floats(d.shape(1)),), {}), list)

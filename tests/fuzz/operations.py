@@ -85,7 +85,7 @@ def _elementwise() -> Iterator[Line]:
     yield Line(
         "ops.pointwise_sum", ops.pointwise_sum, elements.pointwise_sum, words=("function", "operands", "operand"),
     )  # fmt: skip
-    yield Line("ops.dropout", ops.dropout, elements.dropout)
+    yield Line("ops.dropout", ops.dropout, elements.dropout, loose=True)
 
 
 def _reductions() -> Iterator[Line]:

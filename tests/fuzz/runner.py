@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HANG = 300.0  # seconds without a new case: a machine may be busy, or paused
-STARTUP = 600.0  # seconds until a new process runs its first case
+HANG = 300.0  # seconds of processor time in one case
+STUCK = 1800.0  # seconds without a new case, computing or not: a machine may be busy, or paused
+STARTUP = 1800.0  # seconds until a new process runs its first case
 _CHUNK = 50  # cases between two answers of the child
 
 
@@ -51,17 +52,29 @@ def serve() -> None:
 
 
 def _planted() -> Any:
-    """Return a line for the tests of this module: its second case ends the process, and its third never ends."""
+    """Return a line for the tests of this module: one case ends the process, and two never end."""
     from tests.fuzz.check import Line
 
-    def function(case: int) -> int:
+    def function(*_: Any, **__: Any) -> int:  # arguments may be made nonsense
+        case = int(Path(sys.argv[1]).read_text())
         if case == 1:
             os.abort()
         while case == 2:
+            pass
+        while case == 3:
             time.sleep(1)
         return case
 
-    return Line("planted", function, lambda draw: ((int(Path(sys.argv[1]).read_text()),), {}), lambda case: case)
+    return Line("planted", function, lambda draw: ((), {}), function)
+
+
+def _processor_time(pid: int) -> float:
+    """Return the seconds that a process has computed; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Child:
@@ -89,22 +102,23 @@ class Child:
         Path(self._progress).write_text("")
         process.stdin.write(json.dumps([name, seed, first, count]).encode() + b"\n")
         process.stdin.flush()
-        before, since = "", time.monotonic()
+        before, since, spent = "", time.monotonic(), 0.0
         while True:
             ready, _, _ = select.select([process.stdout], [], [], 0.5)
             if ready:
                 answer = process.stdout.readline()
                 if answer:
                     return [tuple(item) for item in json.loads(answer)]
-                break
+                return self._ended(name, seed, first, count)
             now = Path(self._progress).read_text()
             if now != before:
-                before, since = now, time.monotonic()
-            elif time.monotonic() - since > (HANG if now else STARTUP):
-                break
-        return self._ended(name, seed, first, count, bool(ready))
+                before, since, spent = now, time.monotonic(), _processor_time(process.pid)
+            elif time.monotonic() - since > (STUCK if now else STARTUP):
+                return self._ended(name, seed, first, count, f"no end in {STUCK} s")
+            elif now and _processor_time(process.pid) - spent > HANG:
+                return self._ended(name, seed, first, count, f"no end in {HANG} s of computing")
 
-    def _ended(self, name: str, seed: int, first: int, count: int, crashed: bool) -> list[tuple[str, str]]:
+    def _ended(self, name: str, seed: int, first: int, count: int, what: str = "") -> list[tuple[str, str]]:
         process, self._process = self._start(), None
         process.kill()
         status = process.wait()
@@ -114,7 +128,7 @@ class Child:
         at = int(Path(self._progress).read_text() or first)
         self._log.seek(0)
         frames = [s for s in self._log.read().decode(errors="replace").splitlines() if "numbanet" in s][:4]
-        what = f"the process ended with status {status}: {' '.join(frames)}" if crashed else f"no end in {HANG} s"
+        what = what or f"the process ended with status {status}: {' '.join(frames)}"
         done = self.run(name, seed, first, at - first) if at > first else []
         rest = self.run(name, seed, at + 1, first + count - at - 1) if at + 1 < first + count else []
         return [*done, ("finding", what), *rest]

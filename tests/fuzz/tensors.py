@@ -327,7 +327,7 @@ def _elementwise() -> Iterator[Line]:
     yield _line("hardtanh", lambda d: ((*elements.one(d)[0], -1.5, d.pick(0.5, 2)), {}), each=True)
     yield _line("softplus", lambda d: ((*elements.one(d)[0], d.pick(1.0, 2), 20.0), {}), tolerance=1e-4)
     yield _line("prelu", _prelu, tolerance=1e-4)
-    yield _line("dropout", _dropout)
+    yield _line("dropout", _dropout, loose=True)
     yield _line("dropout2d", _dropout2d)
     yield _line("bitwise_not", _bits_of_one, np.invert)
     for name in ("and", "or", "xor"):

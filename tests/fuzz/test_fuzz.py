@@ -166,15 +166,17 @@ def test_hostile_memory_holds_the_same_values():
 
 
 def test_a_process_that_ends_or_hangs_is_a_finding(monkeypatch):
-    monkeypatch.setattr(runner, "HANG", 3.0)
+    monkeypatch.setattr(runner, "HANG", 2.0)
+    monkeypatch.setattr(runner, "STUCK", 6.0)
     monkeypatch.setenv("NUMBANET_FUZZ_PLANT", "1")
     child = runner.Child()
     try:
-        answers = child.run("planted", 0, 0, 4)
+        answers = child.run("planted", 0, 0, 5)
     finally:
         child.close()
-    assert [outcome for outcome, _ in answers] == ["right", "finding", "finding", "right"]
-    assert "status" in answers[1][1] and "no end" in answers[2][1]
+    assert [outcome for outcome, _ in answers] == ["right", "finding", "finding", "finding", "right"]
+    assert "status" in answers[1][1]
+    assert "no end in 2.0 s of computing" in answers[2][1] and answers[3][1].startswith("no end in 6.0 s")
 
 
 def test_refusing_everything_is_a_finding():

@@ -234,8 +234,9 @@ def test_integers_to_negative_powers():
     out = ops.pow(base, exponent)
     assert out.dtype == np.int64
     assert out.tolist() == [[0, -1, 0, 1, 0], [0, 1, 0, 1, 0], [-8, -1, 0, 1, 8]]
-    with pytest.raises(ValueError, match="exponent must not be negative .* got -1"):
-        ops.pow(base, -1)
+    for number in (base, 2):
+        with pytest.raises(ValueError, match="exponent must not be negative .* got -1"):
+            ops.pow(number, -1)
 
 
 @pytest.mark.parametrize("shape", [(4_200_003,), (20, 64, 60, 60), (30, 48, 60, 51), (7, 200, 60, 61)], ids=str)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 PIXEL_DTYPES = (np.uint8, np.float32)
+_NHW = (0, 2, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,17 +97,22 @@ def channel_statistics(images: Dataset | NDArray) -> tuple[tuple[float, ...], tu
         raise TypeError(f"images must be uint8 or float32, got {pixels.dtype}")
     if pixels.ndim != 4 or pixels.size == 0:
         raise ValueError(f"images must have shape (N, C, H, W) with at least one pixel, got {pixels.shape}")
-    if pixels.dtype == np.float32:
-        axes = (0, 2, 3)
-        mean, std = pixels.mean(axes, np.float64), pixels.std(axes, np.float64)
-        return tuple(mean.tolist()), tuple(std.tolist())
-    counts = np.zeros((pixels.shape[1], 256), np.int64)
-    for start in range(0, len(pixels), 1024):  # in blocks: bincount widens its input to 8 bytes a pixel
-        block = pixels[start : start + 1024]
-        for channel, count in enumerate(counts):
-            count += np.bincount(block[:, channel].ravel(), minlength=256)
-    values = np.arange(256) / 255
     total = pixels.size // pixels.shape[1]
-    mean = (counts * values).sum(1) / total
-    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(1) / total)
-    return tuple(mean.tolist()), tuple(std.tolist())
+    if pixels.dtype == np.float32:
+        mean = sum(block.sum(_NHW, np.float64) for block in _blocks(pixels)) / total
+        centre = mean[:, None, None]
+        variance = sum(np.square(block - centre).sum(_NHW) for block in _blocks(pixels)) / total
+    else:
+        counts = np.zeros((pixels.shape[1], 256), np.int64)
+        for block in _blocks(pixels):
+            for channel, count in enumerate(counts):
+                count += np.bincount(block[:, channel].ravel(), minlength=256)
+        values = np.arange(256) / 255
+        mean = (counts * values).sum(1) / total
+        variance = (counts * (values - mean[:, None]) ** 2).sum(1) / total
+    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+
+
+def _blocks(pixels: NDArray) -> Iterator[NDArray]:
+    """Yield the images by the thousand: statistics widen them to 8 bytes a pixel."""
+    return (pixels[start : start + 1024] for start in range(0, len(pixels), 1024))

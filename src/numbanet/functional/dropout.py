@@ -18,7 +18,8 @@ from numbanet.tensor import Tensor, values
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Set elements to zero with probability p, and divide the others by 1 - p (Srivastava et al., JMLR 15, 2014).
 
-    Nothing but the number of the draw is kept for the backward pass.
+    Nothing but the number of the draw is kept for the backward pass. Elements are counted as they lie in memory: of two
+    tensors with equal elements in another order of memory (such as channels last) others are dropped.
 
     Parameters
     ----------

@@ -293,28 +293,31 @@ class Module:
                 parameter.grad.data.fill(0)
                 parameter.grad.bump_version()
 
-    def to(self: Self, *args: Any, device: str | None = None, dtype: Any = None) -> Self:
+    def to(
+        self: Self, *args: Any, device: str | int | None = None, dtype: Any = None, non_blocking: bool = False
+    ) -> Self:
         """Move the parameters and buffers, in place, or convert those of floating point, or both.
 
         Parameters
         ----------
-        *args : str or dtype
-            A device such as ``"cuda"`` or ``"cuda:1"``, the number of a GPU, or float32 or float64.
-        device : str, optional
+        *args : str, int, dtype or Tensor
+            A device such as ``"cuda"`` or ``"cuda:1"``, the number of a GPU, float32 or float64, or a tensor that has
+            both.
+        device : str or int, optional
         dtype : dtype, optional
+        non_blocking : bool
+            Changes nothing, see `Tensor.to`.
 
         Raises
         ------
         TypeError
-            If an argument is neither a device nor float32 or float64.
+            If an argument is neither a device nor float32 or float64, or if there are two devices or dtypes; nothing
+            has moved then.
         RuntimeError
             If the device can't be used.
         """
-        for target in args:
-            if settings.is_device(target):
-                device = target
-            else:
-                dtype = target
+        device, dtype = settings.destination(args, device, dtype)
+        dtype = None if dtype is None else float_dtype(dtype)
         if device is not None:
             place = settings.resolve_device(device)
             for tensor in [*self.parameters(), *self.buffers()]:
@@ -329,8 +332,8 @@ class Module:
             self._convert(dtype)
         return self
 
-    def _convert(self, dtype: Any) -> None:
-        name = float_dtype(dtype).name
+    def _convert(self, dtype: np.dtype) -> None:
+        name = dtype.name
         for tensor in [*self.parameters(), *self.buffers()]:
             if isinstance(tensor, UninitializedParameter):
                 tensor.convert(name)

@@ -137,8 +137,9 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
     negative Python number as the exponent of integers is a ValueError, as in PyTorch.
     """
     whole = isinstance(input, (np.ndarray, DeviceArray)) and input.dtype.kind in "biu"
-    if whole and isinstance(exponent, int) and exponent < 0:
-        raise ValueError(f"exponent must not be negative for an input of {input.dtype}, got {exponent}")
+    if (whole or isinstance(input, int)) and isinstance(exponent, int) and exponent < 0:
+        kind = input.dtype if whole else input
+        raise ValueError(f"exponent must not be negative for an input of integers, got {exponent} for {kind}")
     if isinstance(exponent, (int, float)) and isinstance(input, (np.ndarray, DeviceArray)) and input.dtype.kind == "f":
         if exponent == 2:
             return mul(input, input)
