@@ -222,3 +222,17 @@ def test_operands_beyond_32_bits_are_left_to_the_naive_kernel() -> None:
     p = conv2d_problem("forward", (70000, 64, 32, 32), (64, 64, 3, 3), "float32", padding=1)
     assert conv_direct.supports(p) == "an operand has more than 2**31 - 1 elements"
     assert dispatch.choose(p, "cuda").name == "cuda.naive"
+
+
+@pytest.mark.parametrize(("which", "weight"), [
+    ("forward", (32 * 65535 + 1, 1, 3, 3)), ("backward_input", (1, 32 * 65535 + 1, 3, 3)),
+    ("backward_weight", (1, 32 * 65535 // 9 + 1, 3, 3)), ("backward_weight", (2, 64, 182, 182)),
+])  # fmt: skip
+@pytest.mark.parametrize("precision", ["float32", "strict", "tf32", "bf16"])
+def test_columns_beyond_a_grid_are_left_to_the_naive_kernel(
+    precision: str, which: str, weight: tuple[int, int, int, int]
+) -> None:
+    p = conv2d_problem(which, (1, *weight[1:]), weight, "float32")
+    for capability in ((8, 0), (9, 0, "a")):
+        with executor(Interpreter(capability)), nnet.precision(precision):
+            assert [c.name for c, reason in dispatch.verdicts(p, "cuda") if reason is None] == ["cuda.naive"]

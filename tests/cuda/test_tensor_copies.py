@@ -22,6 +22,7 @@ from numbanet.problem.matmul import MatmulProblem
 from numbanet.reference import conv as reference
 from tests.cases import ConvCase
 from tests.cuda.fake import FakeDriver
+from tests.cuda.products import COPIED, TENSOR, WARPGROUPS, operand_dtype
 from tests.cuda.ptx.executor import Interpreter
 from tests.cuda.ptx.memory import Fault
 from tests.cuda.ptx.tensor import refusal
@@ -149,6 +150,15 @@ def test_it_says_what_it_refuses(changes: dict[str, int], reason: str) -> None:
             assert "9.0" in {c.name: said for c, said in dispatch.verdicts(p, "cuda")}["cuda.wgmma_tma"]
 
 
+def test_columns_beyond_a_grid_are_left_to_others() -> None:
+    for n, fits in ((64 * 65535, True), (64 * 65535 + 1, False)):
+        p = MatmulProblem("forward", "float32", 1, n, 1, True, True)
+        with launch.executor(HOPPER), nnet.precision("bf16"):
+            said = {c.name: reason for c, reason in dispatch.verdicts(p, "cuda")}
+            assert said["cuda.wgmma_tma"] == (None if fits else "the result has more than 4194240 columns")
+            assert said["cuda.mma"] is None
+
+
 def test_tiles_waste_little() -> None:
     assert [tma_tile.fitting(k).columns for k in (1, 64, 65, 128, 129, 192, 256, 320, 512)] == [
         64, 64, 128, 128, 64, 64, 256, 64, 256
@@ -183,6 +193,12 @@ def replaced(pattern: str, by: str) -> Callable[[str], str]:
     return lambda text: re.sub(pattern, by, text)
 
 
+def half_of_the_consumers(text: str) -> str:
+    """Let one warpgroup alone hand stages back, and the producer wait for it alone: the other may be later."""
+    guarded = r"{ .reg .pred q; setp.lt.u32 q, %tid.x, 256; @q \g<0> }"
+    return re.sub(r"(mov.u32\s+%r\d+, )8;", r"\g<1>4;", re.sub(r"mbarrier\.arrive\.shared[^;]*;", guarded, text))
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (waiting_at_once(0), "before anybody wrote"),
     (waiting_at_once(1), "did not wait for it"),
@@ -197,13 +213,15 @@ def replaced(pattern: str, by: str) -> Callable[[str], str]:
     (replaced("inc.sync.aligned.u32 104", "inc.sync.aligned.u32 112"), "more registers than the block has"),
     (replaced(r"(mov.u32\s+%r\d+, )24576;", r"\g<1>16384;"), "8192 bytes more than the phase"),
     (replaced(r"(mov.u32\s+%r\d+, )24576;", r"\g<1>32768;"), "deadlock.*8192 bytes missing"),
-    (replaced(r"(mov.u32\s+%r\d+, )8;", r"\g<1>7;"), "in the middle of a phase"),
+    (replaced(r"(mov.u32\s+%r\d+, )8;", r"\g<1>7;"), "before anybody saw the end"),
     (replaced(r"(mov.u32\s+%r\d+, )8;", r"\g<1>9;"), "deadlock.*1 arrivals"),
     (without(r"mbarrier\.arrive\.shared[^;]*;"), "deadlock.*8 arrivals"),
+    (half_of_the_consumers, "has not handed it back"),
 ], ids=[
     "no wait for copies", "no second wait for copies", "no wait for consumers", "no barrier", "no fence of maps",
     "no fence of barriers", "a loose wait", "no wait", "no last wait", "no fence", "too many registers",
     "too few bytes", "too many bytes", "an arrival too few", "an arrival too many", "no arrival",
+    "arrivals of half of the consumers",
 ])  # fmt: skip
 def test_broken_kernels_are_caught(change: Callable[[str], str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     p = problem(CASES[SMALL], "forward")
@@ -214,6 +232,25 @@ def test_broken_kernels_are_caught(change: Callable[[str], str], message: str, m
     monkeypatch.setitem(kernel._ptx, key, change(text))
     with launch.executor(HOPPER), nnet.precision("bf16"), pytest.raises(Fault, match=message):
         candidate(p).run(p, inputs, (np.full_like(like, np.nan),), None)
+
+
+def test_a_ring_begins_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamic shared memory begins at a multiple of 16 bytes, stages at one of 1024."""
+    p = problem(CASES[SMALL], "forward")
+    inputs, like = arguments(p, operands(p, SMALL))
+    kernel = conv_tma("bf16", tma_tile.TILES[0], True, Epilogue())
+    for size, message in ((kernel.shared_bytes - 1024, "out of bounds"), (228 << 10, "a block has at most")):
+        monkeypatch.setattr(kernel, "shared_bytes", size)
+        with launch.executor(HOPPER), nnet.precision("bf16"), pytest.raises(Fault, match=message):
+            candidate(p).run(p, inputs, (np.full_like(like, np.nan),), None)
+
+
+@pytest.mark.parametrize("kernel", [COPIED[0], COPIED[4], WARPGROUPS[2], TENSOR[0]], ids=lambda kernel: kernel.name)
+def test_the_compiler_knows_what_warps_do_together(kernel: Kernel) -> None:
+    dtype = operand_dtype(kernel) if kernel.name.startswith("conv_mma") else "float32"
+    text = kernel._library(dtype, (9, 0, "a")).get_llvm_str()
+    calls = [line for line in text.splitlines() if " asm " in line and ".sync" in line]
+    assert calls and all(line.endswith("convergent") for line in calls)
 
 
 def test_a_driver_encodes_each_map_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,13 @@ from functools import lru_cache
 import numpy as np
 
 from numbanet.cuda.division import divisor
+from numbanet.cuda.launch import MOST_YZ
 from numbanet.problem.conv import ConvProblem
 
 NOWHERE = -(1 << 30)  # a dy that no source has: the entry of elements beyond the end of the reduction
 MOST = 2**31 - 1  # offsets are 32 bits wide
-MOST_GROUPS = 65535  # blocks along z
+MOST_GROUPS = MOST_YZ  # blocks along z
+MOST_COLUMNS = 32 * MOST_YZ  # blocks along y, of the tile with fewest columns
 Tap = tuple[int, int, int]  # dy, dx, offset in the weight
 
 
@@ -168,6 +170,9 @@ def too_large(p: ConvProblem, form: Form) -> str | None:
     """Return the reason to refuse a problem whose operands or grid exceed what kernels count with, or None."""
     if p.groups > MOST_GROUPS:
         return f"more than {MOST_GROUPS} groups"
+    columns = {"forward": p.kg, "backward_input": p.cg, "backward_weight": p.r * p.s * form.cg}[p.which]
+    if columns > MOST_COLUMNS:
+        return f"a result of more than {MOST_COLUMNS} columns"
     channels, filters = p.groups * form.cg, p.groups * form.kg
     sizes = p.n * channels * p.h * p.w, p.n * filters * p.p * p.q, filters * p.r * p.s * form.cg
     return "an operand has more than 2**31 - 1 elements" if max(sizes) > MOST else None

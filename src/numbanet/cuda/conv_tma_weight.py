@@ -151,6 +151,8 @@ def _supports(p: ConvProblem) -> str | None:
         return "the operands are not contiguous along the reduction, as TF32 products of warpgroups need them"
     if not p.n * p.cg * p.kg:
         return "nothing to multiply"
+    if _width(p) > conv_plan.MOST_COLUMNS:
+        return f"a result of more than {conv_plan.MOST_COLUMNS} columns"
     form = Form(kind.lanes, _BLOCK, filled(p.cg, kind.lanes), filled(p.kg, kind.lanes))
     return conv_plan.too_large(p, form) or conv_tma_plan.refusal(p)
 

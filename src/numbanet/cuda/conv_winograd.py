@@ -21,6 +21,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matmul, tile
 from numbanet.cuda.compile import F32, Int, Kernel, kernel
 from numbanet.cuda.conv_direct import supports
+from numbanet.cuda.conv_plan import MOST_COLUMNS
 from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.winograd import (
@@ -187,6 +188,8 @@ def unsupported(p: ConvProblem) -> str | None:
         return "not a 3 x 3 filter with stride 1 and dilation 1"
     if p.groups > 1:
         return "more than one group"
+    if max(p.c, p.k) > MOST_COLUMNS:
+        return f"more than {MOST_COLUMNS} channels or filters"
     if POINTS * p.c * p.k > matmul.MOST:
         return "transformed filters of more than 2**31 - 1 elements"
     return supports(p)

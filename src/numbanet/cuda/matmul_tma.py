@@ -17,7 +17,7 @@ from numbanet.cuda import mma_tile, split, tile, tma_matrix, tma_tile
 from numbanet.cuda.compile import F32, I64, U64, Int, Kernel, kernel
 from numbanet.cuda.conv_mma import chosen_kind, refusal, tolerance
 from numbanet.cuda.conv_tma import LEAST, NARROW, WIDE
-from numbanet.cuda.launch import aligned, constant, empty, launch
+from numbanet.cuda.launch import MOST_YZ, aligned, constant, empty, launch
 from numbanet.cuda.matmul_mma import shapes
 from numbanet.cuda.mma_tile import Kind
 from numbanet.cuda.pack import exchanged, filled, operand
@@ -119,6 +119,9 @@ def _supports(p: MatmulProblem) -> str | None:
         return reason
     if not p.m * p.n * p.k * p.batch:
         return "nothing to multiply"
+    most = MOST_YZ * tma_tile.TILES[0].columns
+    if p.n > most:
+        return f"the result has more than {most} columns"
     # `numbanet.cuda.pack` counts in 32 bits.
     lanes = chosen_kind().lanes
     packed = max(filled(lines, lanes) * filled(width, lanes) for lines, width in shapes(p))

@@ -22,9 +22,14 @@ _VOID = ir.VoidType()
 
 def assembly(builder: ir.IRBuilder, result: ir.Type, text: str, constraints: str, args: Sequence[ir.Value],
              effect: bool = True) -> ir.Value:  # fmt: skip
-    """Call a piece of assembly; `effect` keeps it where it stands, and where its result is not used."""
+    """Call a piece of assembly.
+
+    `effect` keeps it where it stands, and where its result is not used. An instruction of which PTX says ``.sync`` is
+    for all threads of a warp together: the compiler may not move it to where only some of them come by.
+    """
     kind = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effect), list(args))
+    attributes = ("convergent",) if ".sync" in text else ()
+    return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effect), list(args), attrs=attributes)
 
 
 def _address(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value, index: ir.Value) -> ir.Value:

@@ -31,6 +31,7 @@ class Barrier:
     bytes: int = 0
     phase: int = 0
     former: int = 0  # the number of the phase before
+    seen: bool = True  # somebody knows of the end of the phase before
     visible: bool = False  # to the copy engine
     copies: list[Any] = field(default_factory=list)
 
@@ -101,7 +102,7 @@ class Waiting:
             raise Fault(f"copies brought {-barrier.bytes} bytes more than the phase of their barrier expects")
         barrier.phase += 1
         barrier.pending = barrier.count
-        barrier.former, barrier.number = barrier.number, self._m.shared.phase()
+        barrier.former, barrier.number, barrier.seen = barrier.number, self._m.shared.phase(), False
         lanes = self._sleepers.pop(place, None)
         if lanes is not None:
             self._asleep[lanes], self._hurried[:] = False, False
@@ -158,7 +159,8 @@ def _barriers(m: Machine, i: Instruction, lanes: Lanes) -> None:
                 raise Fault(f"a phase can't expect {count} bytes")
             _arrive(m, place, count)
     elif opcode == ("arrive", "shared::cta", "b64") and i.operands[0] == "_":
-        for place in _places(m, i.operands[1], lanes):
+        for place, lane in zip(_places(m, i.operands[1], lanes), lanes):
+            m.shared.hand_back(lane[None], barrier_at(m, place).number)
             _arrive(m, place, 0)
     elif opcode == ("try_wait", "parity", "shared::cta", "b64"):
         m.write(i.operands[0], _try(m, i, lanes), lanes)
@@ -179,6 +181,8 @@ def _arrive(m: Machine, place: int, bytes_: int) -> None:
     barrier = barrier_at(m, place)
     if not barrier.pending:
         raise Fault("more arrivals than a phase counts")
+    if not barrier.seen:
+        raise Fault("an arrival at a barrier before anybody saw the end of its former phase")
     barrier.pending -= 1
     barrier.bytes += bytes_
     waiting(m).settle(place)
@@ -194,6 +198,7 @@ def _try(m: Machine, i: Instruction, lanes: Lanes) -> np.ndarray:
         ended = here & (barrier.phase & 1 != parity)
         result |= ended
         m.shared.see(barrier.former, lanes[ended])
+        barrier.seen |= bool(ended.any())
         if not ended[here].all():
             waiting(m).sleep(place, lanes[here & ~ended])
     return result

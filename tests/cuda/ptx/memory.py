@@ -8,6 +8,7 @@ import numpy as np
 
 _BASE = 0x7F0000000000  # a global address is no small number, so that confusing it with an offset shows
 _GUARD = 256
+_READS, _HAS_READ = -1, -2
 
 
 class Fault(Exception):
@@ -84,8 +85,11 @@ class SharedMemory:
     """
 
     _CELL = 2  # bytes: the smallest element that kernels keep in shared memory
+    _MOST = 227 << 10  # bytes of a block, on the GPU that has most
 
     def __init__(self, blocks: int, size: int, threads: int):
+        if size > self._MOST:
+            raise Fault(f"{size} bytes of shared memory: a block has at most {self._MOST}")
         self.size = size
         self.stride = -(-max(size, 1) // 128) * 128
         self.bytes = np.full(blocks * self.stride, 0xFB, np.uint8)
@@ -108,6 +112,9 @@ class SharedMemory:
         self._coming: np.ndarray | None = None
         self._phase = np.zeros(0, np.int32)
         self._seen: list[np.ndarray] = []
+        # Of each warp with products: what it says of every cell of its block. That is nothing (0), that a product reads
+        # or has read it (_READS, _HAS_READ), or the number of the phase in which it told others that it has.
+        self._said: dict[int, np.ndarray] = {}
 
     def index(self, addresses: np.ndarray, size: int, lanes: np.ndarray) -> np.ndarray:
         """Return where `size` bytes from each address on lie in `bytes`; check alignment and bounds."""
@@ -184,17 +191,51 @@ class SharedMemory:
         self._fenced |= np.isin(self._writer, lanes)
 
     def start(self, at: np.ndarray, size: int, lanes: np.ndarray) -> np.ndarray:
-        """Check reads by a product that starts; return the cells, for `end`."""
-        self.read(at, size, lanes)
+        """Check reads by a product of some lanes that starts; return the cells, for `end`."""
+        for lane in lanes[::32]:
+            self.check_copies(at, size, lane)
+        self.read(at, size, np.full(len(at), lanes[0]))
         cells = self._cells(at, size)
         if not self._fenced[cells].all():
             raise Fault("a product reads what was written without a fence for the asynchronous proxy")
         self._used[cells] += 1
+        for warp in np.unique(self._warp[lanes]).tolist():
+            self._said_by(warp)[self._here(cells)] = _READS
         return cells
 
-    def end(self, cells: np.ndarray) -> None:
-        """A product that read these cells has been waited for."""
+    def end(self, cells: np.ndarray, lanes: np.ndarray) -> None:
+        """Lanes have waited for the product that read these cells for them."""
         self._used[cells] -= 1
+        here = self._here(cells)
+        for warp in np.unique(self._warp[lanes]).tolist():
+            said = self._said_by(warp)
+            said[here] = np.where(said[here] == _READS, _HAS_READ, said[here])
+
+    def hand_back(self, lanes: np.ndarray, number: int) -> None:
+        """Lanes arrive at a barrier, in a phase: who sees its end knows that their warps have read what they have."""
+        for warp in np.unique(self._warp[lanes]).tolist():
+            said = self._said_by(warp)
+            said[said == _HAS_READ] = number
+
+    def _here(self, cells: np.ndarray) -> np.ndarray:
+        """Return the places of cells in the memory of their block."""
+        return cells % (self.stride // self._CELL)
+
+    def _said_by(self, warp: int) -> np.ndarray:
+        return self._said.setdefault(warp, np.zeros(self.stride // self._CELL, np.int32))
+
+    def _readers(self, block: int) -> list[np.ndarray]:
+        """Return what the warps of a block have said."""
+        warps = -(-self._threads // 32)
+        return [said for warp, said in self._said.items() if warp // warps == block]
+
+    def _overtakes(self, cells: np.ndarray, lane: int) -> bool:
+        """Return whether a warp may still read cells, as far as a lane of its block knows."""
+        for said in self._readers(int(self._block[lane])):
+            states = np.unique(said[self._here(cells)]).tolist()
+            if any(state < 0 or (state and not self._seen[state][lane]) for state in states):
+                return True
+        return False
 
     def forget(self, at: np.ndarray, size: int) -> None:
         """Mark cells as unwritten: a copy into them is under way."""
@@ -219,12 +260,17 @@ class SharedMemory:
         for seen in self._seen[1:]:
             by_block = seen.reshape(-1, self._threads)
             by_block[blocks] |= by_block[blocks].any(1, keepdims=True)
+        for block in blocks.tolist():
+            for said in self._readers(block):
+                said[said == _HAS_READ] = 0
 
     def send(self, at: np.ndarray, size: int, lane: int) -> None:
         """A tensor copy is on its way."""
         cells = self._cells(at, size)
         if self._used[cells].any():
             raise Fault("race in shared memory: a tensor copy to what a product that is under way reads")
+        if self._overtakes(cells, lane):
+            raise Fault("race in shared memory: a tensor copy to what a warp reads that has not handed it back")
         if self._coming is None or self._coming[cells].any():
             raise Fault("race in shared memory: a tensor copy to where another is on its way to")
         if self._conflict(cells, self._writer, self._write_epoch, np.full(len(at), lane)).any():
@@ -238,6 +284,8 @@ class SharedMemory:
         assert self._coming is not None
         self._coming[cells], self._phase[cells] = False, number
         self._writer[cells], self._reader[cells], self._fenced[cells] = -1, -1, True
+        for said in self._readers(int(at[0]) // self.stride):
+            said[self._here(cells)] = 0
         places = at[:, None] + np.arange(size)
         self._known[places], self.bytes[places] = True, content
 

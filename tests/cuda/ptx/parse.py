@@ -110,8 +110,9 @@ def _shared_variables(program: Program, text: str) -> None:
         program.shared[name] = start
         program.static_bytes = start + int(size)
     for align, name in re.findall(r"\.extern \.shared \.align (\d+) \.b8 (\w+)\[\]", text):
-        program.shared[name] = -(-program.static_bytes // max(16, int(align))) * max(16, int(align))
-        program.static_bytes = max(program.static_bytes, program.shared[name])
+        unit = max(16, int(align))  # all that is certain of where it begins: it may be no multiple of more
+        program.shared[name] = (-(-program.static_bytes // unit) | 1) * unit
+        program.static_bytes = program.shared[name]
 
 
 def parse(text: str) -> Program:

@@ -82,7 +82,7 @@ def _wait(m: Machine, group: int, pending: int) -> None:
     lanes = slice(group, group + _SIZE)
     while len(closed) > pending:
         for number, cells in closed.pop(0):
-            m.shared.end(cells)
+            m.shared.end(cells, np.arange(group, group + _SIZE))
             for register in m.pending.values():
                 register[lanes][register[lanes] == number] = 0
 
@@ -136,11 +136,8 @@ def _operand(
         offset = place // 8 * stride + place % 8 * width + k * 16
     address = start + offset.reshape(-1)
     address ^= (address >> 7 & (width // 16 - 1)) << 4
-    readers = np.full(len(address), lanes[0])
-    at = m.shared.index(address, 16, readers)
-    for warp in lanes[::32]:
-        m.shared.check_copies(at, 16, warp)
-    cells = m.shared.start(at, 16, readers)
+    at = m.shared.index(address, 16, np.full(len(address), lanes[0]))
+    cells = m.shared.start(at, 16, lanes)
     values = unpack(m.shared.bytes[at[:, None] + np.arange(16)]).reshape(*place.shape, -1)
     values = values.swapaxes(1, 2) if turned else values
     return np.ascontiguousarray(values).reshape(count, depth), cells
