@@ -26,6 +26,7 @@ from tests.cuda.ptx.memory import Fault, GlobalMemory
 from tests.cuda.ptx.tensor import refusal
 
 OUT_OF_MEMORY = 2
+NOT_READY = 600
 LOCKED = 1  # CU_MEMORYTYPE_HOST
 INVALID = (1,)
 _MAP = 0x7E4508AA9  # the first of a map's 16 words here; the second is its number
@@ -82,6 +83,7 @@ class FakeDriver:
         self.blocks: dict[int, np.ndarray] = {}
         self.places: dict[int, int] = {}  # the GPU of each block
         self.locked: dict[int, np.ndarray] = {}  # page-locked memory of the host
+        self.freed: list[np.ndarray] = []  # what was: kept, as copies may still read it
         self.calls: list[str] = []
         self.attributes: dict[str, int] = {}
         self.handles = itertools.count(77)
@@ -171,10 +173,9 @@ class FakeDriver:
             reached[0].reach(reached[1])
         return (0,)
 
-    def cuEventDestroy(self, event: int) -> tuple[int]:
-        self.calls.append("destroy")
-        del self.events[event]
-        return (0,)
+    def cuEventQuery(self, event: int) -> tuple[int]:
+        reached = self.events[event]
+        return (0,) if reached is None or reached[0].done >= reached[1] else (NOT_READY,)
 
     def cuPointerGetAttribute(self, attribute: str, address: int) -> tuple[int, int | None]:
         if attribute == "type":
@@ -201,7 +202,9 @@ class FakeDriver:
         return 0, block.ctypes.data
 
     def cuMemFreeHost(self, address: int) -> tuple[int]:
-        del self.locked[address]
+        self.calls.append("unlock")
+        self.freed.append(self.locked.pop(address))
+        self.freed[-1][:] = 0xFB  # a copy that has not been done finds it
         return (0,)
 
     def _is_locked(self, address: int) -> bool:

@@ -134,6 +134,73 @@ def test_batches_outlive_their_loader(gpu: Gpu, driver: FakeDriver) -> None:
     assert not driver.locked, "page-locked memory goes back"
 
 
+def test_arrays_of_many_sizes_use_few_buffers(gpu: Gpu, driver: FakeDriver) -> None:
+    """As batches of images do whose size is drawn anew each time; what is let go of has been copied."""
+    staging, found = Staging(gpu), []
+    sizes = [int(size) for size in np.random.default_rng(0).integers(1, 60, 60) ** 2 * 16]
+    for size in sizes:
+        found.append(staging.start(np.full(size, size, np.float32)).take())
+        assert len(driver.locked) <= 8 + sum(not idle.copied.reached() for idle in staging._idle)
+        if len(found) % 7 == 0:
+            gpu.sync()
+    del staging
+    assert all((array.to_host() == size).all() for array, size in zip(found, sizes, strict=True))
+    assert not driver.locked
+
+
+def test_memory_goes_back_to_the_pool(gpu: Gpu, driver: FakeDriver) -> None:
+    staging = Staging(gpu)
+    for size in range(1, 20):
+        staging.start(np.zeros(size << 10, np.float32)).take()
+    gpu.release()
+    gpu.sync()
+    assert gpu.pool.in_use == 0 and not driver.blocks
+
+
+def test_finalisers_leave_the_driver_alone(driver: FakeDriver) -> None:
+    """They run in the middle of anything: here of what this thread does on another GPU."""
+    first, second = (Gpu(ordinal, driver.core, driver) for ordinal in range(2))
+    staging = Staging(first)
+    kept = [staging.start(np.full(64, value, np.float32)) for value in range(3)]
+    kept[0].take()
+    second.entered()
+    driver.calls.clear()
+    del kept, staging
+    assert driver.calls == [] and driver.current == 1 and driver.locked
+    first.sync()
+    assert not driver.locked and driver.current == 0
+
+
+def test_memory_whose_array_nobody_took_is_handed_on_after_the_copy(gpu: Gpu) -> None:
+    staging = Staging(gpu)
+    coming = staging.start(np.full(64, 1, np.float32))
+    address = coming._array.pointer
+    del coming
+    gpu.empty((64,), "float32")  # whoever comes next finds what is to be done, and leaves the memory to the pool
+    array = launch.upload(np.full(64, 2, np.float32))
+    assert array.pointer == address
+    gpu.stream.sync()
+    gpu.driver.streams[staging._stream.handle].sync()
+    assert array.to_host().tolist() == [2] * 64
+
+
+def test_a_failure_loses_no_buffer(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging, values = Staging(gpu), np.ones(64, np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "cuMemHostAlloc", lambda size, flags: (2, 0))
+        with pytest.raises(RuntimeError, match="CUDA"):
+            staging.start(values)
+    for _ in range(5):
+        staging.start(values).take()
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "cuMemcpyHtoDAsync", lambda *arguments: (1,))
+        with pytest.raises(RuntimeError, match="CUDA"):
+            staging.start(values)
+    for _ in range(5):
+        assert staging.start(values).take().to_host().tolist() == [1] * 64
+    assert len(driver.locked) == 2 and sum(call.startswith("lock") for call in driver.calls) == 3
+
+
 def test_devices_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = expected(1)
     with launch.executor(HostDevice()):

@@ -12,7 +12,8 @@ import math
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -77,6 +78,8 @@ class Gpu:
     pool : Pool
     driver : module
     device : cuda.core.Device
+    events : deque
+        Handles of events that nobody uses.
     """
 
     def __init__(self, ordinal: int, core: Any, driver: Any):
@@ -94,6 +97,8 @@ class Gpu:
         self._constants = Kept()
         self._fault: tuple[Locked, DeviceArray] | None = None  # once something was indexed
         self._map = lru_cache(maxsize=_MAPS)(self._encode)
+        self.events: deque[int] = deque()
+        self._left: deque[Callable[[], Any]] = deque()
 
     def _enter(self) -> None:
         """Make this the thread's GPU, as the driver wants it."""
@@ -109,6 +114,20 @@ class Gpu:
         """Make this the GPU of a thread that used another one last, or none yet."""
         if getattr(_thread, "gpu", None) is not self or os.getpid() != self._process:
             self._enter()
+
+    def leave(self, action: Callable[[], Any]) -> None:
+        """Leave something to be done to who uses this GPU next: finalisers shall not call the driver."""
+        self._left.append(action)
+
+    def tidy(self) -> None:
+        """Do what finalisers have left."""
+        self.entered()
+        while self._left:
+            try:
+                action = self._left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            action()
 
     def check(self, result: tuple[Any, ...]) -> Any:
         """Return what a call of the driver returned, or raise what it says."""
@@ -196,6 +215,7 @@ class Gpu:
 
     def release(self) -> None:
         """Give idle memory back to the system."""
+        self.tidy()
         self.pool.release()
 
     def trim(self) -> None:
@@ -210,7 +230,7 @@ class Gpu:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Return a C-contiguous array with arbitrary content."""
-        self.entered()
+        self.tidy()
         return contiguous_in(self.pool.take(math.prod(shape) * np.dtype(dtype).itemsize), shape, dtype)
 
     def upload(self, values: np.ndarray) -> DeviceArray:
@@ -311,6 +331,7 @@ class Gpu:
     def sync(self) -> None:
         """Wait for all that was started; IndexError if an index was out of bounds."""
         self.stream.sync()
+        self.tidy()
         if self._fault is not None:
             raise_fault(self._fault[0].bytes.view(np.int64))
 

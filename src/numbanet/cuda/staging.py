@@ -2,22 +2,24 @@
 
 The GPU reads page-locked memory when it comes to the copy, long after the call has returned. So events say what may
 happen when: the host writes to a buffer of its own again once the copy out of it is done; the copying stream writes to
-memory of the GPU again once all is done that the computing stream was given before the last array on it went; and who
-takes an array makes the computing stream wait for its copy.
+memory of the pool once all is done that the computing stream was given before; and who takes an array makes the
+computing stream wait for its copy, so that the memory can go back to the pool like any other.
+
+Finalisers run in the middle of anything, on any thread, which may work with another GPU: they call no driver, but leave
+to the GPU what is to be done.
 """
 
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections import deque
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from numbanet.cuda.memory import rounded
-from numbanet.device_array import DeviceArray, Memory, contiguous_in
+from numbanet.device_array import DeviceArray
 from numbanet.locks import new_lock
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 _NO_TIMES = 2  # CU_EVENT_DISABLE_TIMING: the event only orders
 _PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every GPU
-_SLOTS = 2  # page-locked buffers of a size: one is written to while another is copied
+_SLOTS = 2  # page-locked buffers of about one size: one is written to while another is copied
+_IDLE = 8  # page-locked buffers that wait for an array: of images and labels, of whole and of last batches
 
 
 class Event:
@@ -33,8 +36,11 @@ class Event:
 
     def __init__(self, gpu: Gpu):
         self._gpu, self._driver = gpu, gpu.driver
-        gpu.entered()
-        self._handle = gpu.check(self._driver.cuEventCreate(_NO_TIMES))
+        try:
+            self._handle = gpu.events.pop()
+        except IndexError:
+            gpu.entered()
+            self._handle = gpu.check(self._driver.cuEventCreate(_NO_TIMES))
 
     def record(self, stream: int) -> Event:
         """Be the point that a stream of this GPU, by its handle, has been given until now."""
@@ -50,52 +56,56 @@ class Event:
         """Let Python wait for the point."""
         self._gpu.check(self._driver.cuEventSynchronize(self._handle))
 
+    def reached(self) -> bool:
+        """Return whether the point has been passed."""
+        return self._driver.cuEventQuery(self._handle)[0] == 0
+
     def __del__(self) -> None:
-        if hasattr(self, "_handle") and not sys.is_finalizing():
-            self._driver.cuEventDestroy(self._handle)  # the driver keeps it for as long as a stream waits
+        if hasattr(self, "_handle"):
+            self._gpu.events.append(self._handle)  # streams that wait do so for the point as it was
 
 
 class Locked:
     """A page-locked buffer, and when the copy out of it is done."""
 
     def __init__(self, gpu: Gpu, size: int):
-        self._driver = gpu.driver
+        self._gpu, self.size = gpu, size
         gpu.entered()
-        self.address = int(gpu.check(self._driver.cuMemHostAlloc(size, _PORTABLE)))
+        self.address = int(gpu.check(gpu.driver.cuMemHostAlloc(size, _PORTABLE)))
         self.bytes = np.frombuffer((ctypes.c_uint8 * size).from_address(self.address), np.uint8)
         self.copied: Event | None = None
 
     def __del__(self) -> None:
-        if hasattr(self, "address") and not sys.is_finalizing():
-            if self.copied is not None:
-                self.copied.wait()
-            self._driver.cuMemFreeHost(self.address)
+        if hasattr(self, "address"):
+            self._gpu.leave(partial(_free, self._gpu, self.address, self.copied))
 
 
-class _Room(Memory):
-    """Memory of the GPU that is in use until the last array on it goes."""
-
-    __slots__ = ("staging",)
-
-    def __init__(self, block: Memory, staging: Staging):
-        super().__init__(block.pointer, block.size, block, device=block.device)
-        self.staging = staging
-
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
-            self.staging.give_back(self.owner)
+def _free(gpu: Gpu, address: int, copied: Event | None) -> None:
+    if copied is not None:
+        copied.wait()
+    gpu.check(gpu.driver.cuMemFreeHost(address))
 
 
 class Coming:
-    """An array on its way to the GPU."""
+    """An array on its way to a GPU."""
 
-    def __init__(self, array: DeviceArray, arrived: Event, stream: int):
-        self._array, self._arrived, self._stream = array, arrived, stream
+    def __init__(self, gpu: Gpu, array: DeviceArray, arrived: Event):
+        self._gpu, self._array, self._arrived, self._taken = gpu, array, arrived, False
 
     def take(self) -> DeviceArray:
         """Return the array, for which what is computed from now on waits."""
-        self._arrived.hold(self._stream)
-        return self._array
+        self._taken = True
+        return _landed(self._gpu, self._array, self._arrived)
+
+    def __del__(self) -> None:
+        if not self._taken:  # who gets its memory next shall wait, too
+            self._gpu.leave(partial(_landed, self._gpu, self._array, self._arrived))
+
+
+def _landed(gpu: Gpu, array: DeviceArray, arrived: Event) -> DeviceArray:
+    gpu.entered()
+    arrived.hold(gpu.stream_handle())
+    return array
 
 
 class Staging:
@@ -111,51 +121,39 @@ class Staging:
         gpu.entered()
         self._stream = gpu.device.create_stream()
         self._lock = new_lock()
-        self._locked: dict[int, deque[Locked]] = {}
-        self._made: dict[int, int] = {}  # page-locked buffers of each size
-        self._rooms: dict[int, deque[tuple[Memory, Event]]] = {}  # free ones of each size, and when
+        self._idle: deque[Locked] = deque()  # the least recently used first
 
     def start(self, values: np.ndarray) -> Coming:
         """Start to copy a host array, whose axes keep their order in memory; it may change when this returns."""
+        gpu, copying = self._gpu, self._stream.handle
+        gpu.tidy()
         order = sorted(range(values.ndim), key=lambda axis: -abs(values.strides[axis]))
         dense = values.transpose(order)
+        array = gpu.empty(dense.shape, dense.dtype.name)
+        gpu.order(gpu.stream_handle(), copying)  # who had the memory before may still use it
         size = rounded(values.nbytes)
-        source, (block, free) = self._buffer(size), self._room(size)
+        source = self._buffer(size)
         if source.copied is not None:
             source.copied.wait()
         np.copyto(source.bytes[: values.nbytes].view(values.dtype).reshape(dense.shape), dense)
-        gpu = self._gpu
         gpu.entered()
-        free.hold(self._stream.handle)
-        gpu.check(gpu.driver.cuMemcpyHtoDAsync(block.pointer, source.address, size, self._stream.handle))
-        source.copied = Event(gpu).record(self._stream.handle)
-        with self._lock:
-            self._locked.setdefault(size, deque()).append(source)
-        array = contiguous_in(_Room(block, self), dense.shape, dense.dtype)
-        back = array.transpose([order.index(axis) for axis in range(values.ndim)])
-        return Coming(back, source.copied, gpu.stream_handle())
+        gpu.check(gpu.driver.cuMemcpyHtoDAsync(array.pointer, source.address, size, copying))
+        source.copied = Event(gpu).record(copying)
+        self._keep(source)
+        return Coming(gpu, array.transpose([order.index(axis) for axis in range(values.ndim)]), source.copied)
 
     def _buffer(self, size: int) -> Locked:
-        """Return the page-locked buffer that was used least recently, or a new one."""
+        """Return the page-locked buffer that was used least recently of those that suit, or a new one."""
         with self._lock:
-            idle = self._locked.get(size)
-            if idle and self._made[size] >= _SLOTS:
-                return idle.popleft()
-            self._made[size] = self._made.get(size, 0) + 1
+            suitable = [idle for idle in self._idle if size <= idle.size <= 2 * size]
+            if len(suitable) >= _SLOTS:
+                self._idle.remove(suitable[0])
+                return suitable[0]
         return Locked(self._gpu, size)
 
-    def _room(self, size: int) -> tuple[Memory, Event]:
-        """Return memory of the GPU, and when it may be written to."""
-        with suppress(KeyError, IndexError):  # no lock: a room may come back at any moment, even of this thread
-            return self._rooms[size].popleft()
-        self._gpu.entered()
-        block = self._gpu.pool.take(size)
-        return block, Event(self._gpu).record(self._gpu.stream_handle())
-
-    def give_back(self, block: Memory) -> None:
-        """Take memory whose last array has gone."""
-        self._rooms.setdefault(block.size, deque()).append((block, Event(self._gpu).record(self._gpu.stream_handle())))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_rooms") and not sys.is_finalizing():
-            self._gpu.order(self._stream.handle, self._gpu.stream_handle())  # the pool hands the memory on
+    def _keep(self, source: Locked) -> None:
+        """Keep a buffer for the arrays to come, and let go of those that were not used for long."""
+        with self._lock:
+            self._idle.append(source)
+            while len(self._idle) > _IDLE and self._idle[0].copied.reached():
+                self._idle.popleft()
