@@ -251,6 +251,8 @@ def test_the_compiler_knows_what_warps_do_together(kernel: Kernel) -> None:
     text = kernel._library(dtype, (9, 0, "a")).get_llvm_str()
     calls = [line for line in text.splitlines() if " asm " in line and ".sync" in line]
     assert calls and all(line.endswith("convergent") for line in calls)
+    last_wait = [line for line in calls if "wgmma.wait_group.sync.aligned 0" in line and '"=f' in line]
+    assert len(last_wait) == (kernel not in TENSOR)  # it returns the results: nobody can read them before
 
 
 def test_a_driver_encodes_each_map_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ arrivals, and the bytes that copies have brought; when both are complete its pha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 from numba.cuda import types
@@ -40,6 +41,37 @@ def wgmma_wait(pending: int) -> Callable:
     )
 
 
+def _on_registers(builder: ir.IRBuilder, context: Any, kind: Any, total: ir.Value, text: str, count: int,
+                  constraints: Sequence[str] = (), operands: Sequence[ir.Value] = ()) -> None:  # fmt: skip
+    """Call a piece of assembly that changes an array of float32 in registers, $0 and those that follow."""
+    data = context.make_array(kind)(context, builder, total).data
+    places = [builder.gep(data, [ir.Constant(_I32, i)]) for i in range(count)]
+    values = [builder.load(place) for place in places]
+    letters = ",".join(["=f"] * count + [str(i) for i in range(count)] + [*constraints])
+    struct = assembly(builder, ir.LiteralStructType([_F32] * count), text, letters, [*values, *operands])
+    for i, place in enumerate(places):
+        builder.store(builder.extract_value(struct, i), place)
+
+
+def wgmma_results(columns: int) -> Callable:
+    """Make ``wait(total)``: wait for all products; only what comes from it may be read.
+
+    Without the registers in its hands, a compiler might read them before.
+    """
+    count = columns // 2
+
+    def wait(typingctx, total):
+        def codegen(context, builder, sig, args):
+            text = "wgmma.wait_group.sync.aligned 0;"
+            _on_registers(builder, context, sig.args[0], args[0], text, count, ["~{memory}"])
+            return context.get_dummy_value()
+
+        return types.void(total), codegen
+
+    wait.__name__ = f"wgmma_results{columns}"
+    return intrinsic(wait)
+
+
 def wgmma(kind: str, columns: int, transposed_a: bool, transposed_b: bool) -> Callable:
     """Make ``multiply(total, a, b)``: a warpgroup starts total += a b, where a is 64 x depth and b depth x `columns`.
 
@@ -67,18 +99,12 @@ def wgmma(kind: str, columns: int, transposed_a: bool, transposed_b: bool) -> Ca
 
     def multiply(typingctx, total, a, b):
         def codegen(context, builder, sig, args):
-            data = context.make_array(sig.args[0])(context, builder, args[0]).data
-            places = [builder.gep(data, [ir.Constant(_I32, i)]) for i in range(count)]
-            values = [builder.load(place) for place in places]
             registers = ", ".join(f"${i}" for i in range(count))
             text = (
                 f"wgmma.mma_async.sync.aligned.{shape}.f32.{kind}.{kind} {{{registers}}}, "
                 f"${2 * count}, ${2 * count + 1}, 1, {flags};"
             )
-            constraints = ",".join(["=f"] * count + [str(i) for i in range(count)] + ["l", "l"])
-            struct = assembly(builder, ir.LiteralStructType([_F32] * count), text, constraints, [*values, *args[1:]])
-            for i, place in enumerate(places):
-                builder.store(builder.extract_value(struct, i), place)
+            _on_registers(builder, context, sig.args[0], args[0], text, count, ["l", "l"], args[1:])
             return context.get_dummy_value()
 
         return types.void(total, types.uint64, types.uint64), codegen

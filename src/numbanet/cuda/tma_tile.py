@@ -36,7 +36,7 @@ _ALIGN = 1024  # after as many bytes the swizzle repeats
 _BARRIERS = 16  # bytes of a stage's two barriers
 
 i32, u32, u64, f32 = types.int32, types.uint32, types.uint64, types.float32
-_wait_all, _wait_former = ptx_sm90a.wgmma_wait(0), ptx_sm90a.wgmma_wait(1)
+_wait_former = ptx_sm90a.wgmma_wait(1)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,9 @@ def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
     `total` has the shape (columns / 64, 8, 4), so that its first index counts 64 columns; see `mma_tile.writer`.
     """
     stages, stage, bytes_, blocks = tile.stages, tile.stage, tile.stages * tile.stage, tile.columns // 64
-    multiply = ptx_sm90a.wgmma(kind.product, tile.columns, across_a, across_b)
+    multiply, finish = (
+        ptx_sm90a.wgmma(kind.product, tile.columns, across_a, across_b), ptx_sm90a.wgmma_results(tile.columns)
+    )  # fmt: skip
     bits_a, bits_b = (_ACROSS if across else _ALONG for across in (across_a, across_b))
     step_a, step_b = (_STEP_ACROSS if across else _STEP_ALONG for across in (across_a, across_b))
     take = ptx_sm90a.more_registers(tile.more)
@@ -202,7 +204,7 @@ def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
             place = i32(place + 1)
             if place == stages:
                 place, parity = i32(0), i32(parity ^ 1)
-        _wait_all()
+        finish(total)
 
     return consume
 

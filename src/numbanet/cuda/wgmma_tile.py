@@ -40,7 +40,7 @@ def product(kind: Kind, copy_a: Callable, across_a: bool, copy_b: Callable, acro
     """Make the device function ``accumulate(first, last, a, b, total)``, as `mma_tile.product` does; 16 bits only."""
     if not kind.narrow:
         raise ValueError(f"kind must be one of 16 bits, which alone may lie across the reduction, got {kind.name!r}")
-    multiply = ptx_sm90a.wgmma(kind.product, SIZE, across_a, across_b)
+    multiply, finish = ptx_sm90a.wgmma(kind.product, SIZE, across_a, across_b), ptx_sm90a.wgmma_results(SIZE)
     bits_a, bits_b = (_ACROSS if across else _ALONG for across in (across_a, across_b))
     step_a, step_b = (_STEP_ACROSS if across else _STEP_ALONG for across in (across_a, across_b))
     half_a = PART // 2  # of 64 rows, either way
@@ -81,7 +81,7 @@ def product(kind: Kind, copy_a: Callable, across_a: bool, copy_b: Callable, acro
             here = i32(here + STAGE)
             if here == start + STAGES * STAGE:
                 here = i32(start)
-        _wait_products()
+        finish(total)
 
     return accumulate
 
