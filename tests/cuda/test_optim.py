@@ -103,6 +103,20 @@ def test_clipping_by_the_norm_waits_for_nothing(order: float) -> None:
                 np.testing.assert_allclose(device.download(x), wanted, rtol=1e-6)
 
 
+def test_a_norm_that_is_not_finite_is_found_before_anything_is_scaled() -> None:
+    device, values = HostDevice(), arrays(7, "float32", sizes=(5, 3))
+    values[1][2] = np.inf
+    with executor(device):
+        there = [device.upload(x) for x in values]
+        device.downloads = 0
+        with pytest.raises(RuntimeError, match="norm of order 2.0 of the gradients is inf"):
+            ops.clip_norm_(there, 1.0, error_if_nonfinite=True)
+        assert device.downloads == 1
+        assert all(np.array_equal(device.download(x), kept) for x, kept in zip(there, values))
+        assert ops.clip_norm_(there[:1], 1e-3, error_if_nonfinite=True).shape == ()
+        assert np.linalg.norm(device.download(there[0])) == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_gradients_on_the_gpu_are_clipped_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full(4, -3, np.float32)]
     found = []

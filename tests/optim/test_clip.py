@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import dispatch
 from numbanet.cpu.parallel import get_num_threads, set_num_threads
 from numbanet.nn.utils import clip_grad_norm_, clip_grad_value_
 from numbanet.tensor import Tensor
@@ -74,3 +77,66 @@ def test_clip_value() -> None:
     clip_grad_value_([p, q], 1)
     np.testing.assert_array_equal(p.grad.data, [-1, 0.5, np.nan])
     np.testing.assert_array_equal(q.grad.data, [1])
+
+
+def versions(tensors: list[Tensor]) -> list[int]:
+    return [t.grad._version for t in tensors]
+
+
+def test_versions_change_with_the_values_only() -> None:
+    """A backward that saved a gradient raises if that was changed, and only then."""
+    tensors = with_gradients(np.array([3.0, 4.0]), np.array([0.5, -0.5]))
+    clip_grad_norm_(tensors, 6.0)
+    clip_grad_value_(tensors, 4.0)
+    assert versions(tensors) == [0, 0]
+    clip_grad_value_(tensors, 3.5)
+    assert versions(tensors) == [1, 0]
+    clip_grad_norm_(tensors, 1.0)
+    assert versions(tensors) == [2, 1]
+    (negative,) = with_gradients(np.array([0.5, 4.0]))
+    clip_grad_value_(negative, -1.0)  # as in PyTorch, the upper bound is the stronger one
+    assert negative.grad.data.tolist() == [-1, -1] and negative.grad._version == 1
+
+
+def test_a_gradient_that_is_needed_may_be_left_alone() -> None:
+    p = nnet.tensor([3.0, 4.0], requires_grad=True)
+    p.grad = nnet.tensor([0.5, 0.5], requires_grad=True)
+    loss = (p.grad * p.grad).sum()
+    clip_grad_norm_(p, 10.0)
+    clip_grad_value_(p, 1.0)
+    loss.backward()
+    loss = (p.grad * p.grad).sum()
+    with nnet.no_grad():
+        clip_grad_value_(p, 0.1)
+    with pytest.raises(RuntimeError, match="changed"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("error_if_nonfinite", [False, True])
+def test_norms_are_computed_once(error_if_nonfinite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, passes = dispatch.run, []
+
+    def counted(problem: Any, *rest: Any) -> Any:
+        passes.append(problem.operation)
+        return run(problem, *rest)
+
+    monkeypatch.setattr(dispatch, "run", counted)
+    clip_grad_norm_(with_gradients(np.array([3.0, 4.0]), np.array([0.5])), 6.0, error_if_nonfinite=error_if_nonfinite)
+    assert passes == ["vector_norm", "vector_norm"], "of each array, and of these norms"
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm_, clip_grad_value_])
+def test_clipping_is_not_replayed(clip: Any) -> None:
+    """Whether anything was clipped while it was recorded says nothing of the next time."""
+
+    def clipped(x: Tensor) -> Tensor:
+        holder = Tensor(np.zeros(2, np.float32))
+        holder.grad = x + 1
+        clip(holder, 5.0)
+        return holder.grad * 1
+
+    captured = nnet.capture(clipped)
+    with nnet.no_grad():
+        for value in (1.0, 1.0, 1.0, 1e3, 2e3):
+            x = nnet.tensor([value, -value])
+            assert captured(x).tolist() == clipped(x).tolist()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from numba import cuda
 from numba.cuda import types
@@ -63,22 +62,25 @@ def _scaling(dtype: str, wide: int) -> Kernel:
 
 
 @where_arrays_are
-def scale_to_norm(groups: Sequence[Sequence[DeviceArray]], sums: DeviceArray, most: float, order: float) -> Any:
-    """Scale dense arrays in place so that the norm of all of them is at most `most`; return it, float64.
+def norm_and_factor(sums: DeviceArray, most: float, order: float) -> DeviceArray:
+    """Return, on the GPU, the norm of many arrays together, and what scales them to one of at most `most`; float64.
 
     Parameters
     ----------
-    groups : sequence of sequences of DeviceArray
-        float32 or float64, one dtype a group; of one device.
     sums : DeviceArray
         Of each array what `VectorNormProblem` gives.
     most, order : float
     """
-    outcome = empty((2,), "float64")
-    launch(factor, (1,), (sums.size, _KINDS.get(order, _POWER), order, most, sums, outcome))
+    found = empty((2,), "float64")
+    launch(factor, (1,), (sums.size, _KINDS.get(order, _POWER), order, most, sums, found))
+    return found
+
+
+@where_arrays_are
+def scale_all(groups: Sequence[Sequence[DeviceArray]], found: DeviceArray) -> None:
+    """Scale dense arrays in place by what `norm_and_factor` found; float32 or float64, one dtype a group."""
     for members in groups:
         plan, dtype = pieces(tuple([x.size for x in members])), members[0].dtype.name
         if len(plan):
             run = _scaling(dtype, width_of(dtype, [members]))
-            launch(run, (len(plan),), (outcome, None, table([members]), constant(plan)), dtype)
-    return outcome[0]
+            launch(run, (len(plan),), (found, None, table([members]), constant(plan)), dtype)

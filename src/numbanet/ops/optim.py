@@ -342,8 +342,10 @@ def vector_norm(x: np.ndarray, ord: float = 2) -> float:
     return float(vector_norms([x], ord)[0])
 
 
-def clip_norm_(x: Sequence[np.ndarray], max_norm: float, ord: float = 2) -> np.ndarray:
-    """Scale arrays in place so that the norm of all of them together is at most `max_norm`.
+def clip_norm_(
+    x: Sequence[np.ndarray], max_norm: float, ord: float = 2, error_if_nonfinite: bool = False
+) -> np.ndarray:
+    """Scale gradients in place so that the norm of all of them together is at most `max_norm`.
 
     Parameters
     ----------
@@ -352,31 +354,54 @@ def clip_norm_(x: Sequence[np.ndarray], max_norm: float, ord: float = 2) -> np.n
     max_norm : float
     ord : float
         As for `vector_norm`.
+    error_if_nonfinite : bool
+        Raise if the norm is NaN or inf, and scale nothing.
 
     Returns
     -------
     numpy.ndarray
-        The norm before, float64 and of no dimension; on a GPU where all arrays are, without waiting for it.
+        The norm before, float64 and of no dimension; on a GPU where all arrays are, without waiting for it unless
+        `error_if_nonfinite`.
 
     Raises
     ------
     TypeError, ValueError
         If an array is no writeable one of float32 or float64, or an option is no number.
+    RuntimeError
+        If the norm is not finite and `error_if_nonfinite`.
     """
     ord, most = number("ord", ord), number("max_norm", max_norm)
     given = [check_in_place("x", array) for array in _listed("x", x)]
     places = {_kind(array)[1] for array in given}
     if len(places) == 1 and places != {-1} and all(memory.dense(array) is array for array in given):
-        return _clip_on_gpu(given, most, ord)
+        return _clip_on_gpu(given, most, ord, error_if_nonfinite)
     total = vector_norm(vector_norms(given, ord), ord)
-    factor = most / (total + 1e-6)
-    if not factor >= 1:  # NaN scales, too
-        scale_(given, factor)
+    if error_if_nonfinite:
+        _check_finite(total, ord)
+    if is_clipped(total, most):
+        scale_(given, _clip_factor(total, most))
     return np.asarray(total)
 
 
-def _clip_on_gpu(arrays: list[Any], most: float, ord: float) -> np.ndarray:
-    from numbanet.cuda.clip import scale_to_norm
+def _clip_factor(norm: float, most: float) -> float:
+    return most / (norm + 1e-6)
+
+
+def is_clipped(norm: float, max_norm: float) -> bool:
+    """Return whether `clip_norm_` scales arrays of this norm; one that is NaN scales, too."""
+    return not _clip_factor(norm, max_norm) >= 1
+
+
+def _check_finite(norm: float, ord: float) -> None:
+    if not math.isfinite(norm):
+        raise RuntimeError(
+            f"the norm of order {ord} of the gradients is {norm}, so they can't be clipped; with "
+            "error_if_nonfinite=False they are scaled by it all the same"
+        )
+
+
+def _clip_on_gpu(arrays: list[Any], most: float, ord: float, error_if_nonfinite: bool) -> np.ndarray:
+    from numbanet.cuda.clip import norm_and_factor, scale_all
 
     sums: Any = memory.vector(len(arrays), np.float64, arrays[0])
     first = 0
@@ -385,7 +410,11 @@ def _clip_on_gpu(arrays: list[Any], most: float, ord: float) -> np.ndarray:
         problem = VectorNormProblem("forward", members[0].dtype.name, tuple([x.size for x in members]), ord)
         dispatch.run(problem, (members,), (sums[first : first + len(members)],))
         first += len(members)
-    return scale_to_norm(groups, sums, most, ord)
+    found: Any = norm_and_factor(sums, most, ord)
+    if error_if_nonfinite:
+        _check_finite(float(memory.on_host(found)[0]), ord)
+    scale_all(groups, found)
+    return found[0]
 
 
 def _clip(function: str, x: Arrays, coefficients: tuple[float, float]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from numbanet import ops
+from numbanet.device_array import DeviceArray
+from numbanet.ops.optim import is_clipped
 from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
 
@@ -15,6 +17,11 @@ from numbanet.tensor import Tensor
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     return [p.grad for p in tensors if p.grad is not None]
+
+
+def _changed(gradients: list[Tensor]) -> None:
+    for gradient in gradients:
+        gradient.bump_version()
 
 
 def clip_grad_norm_(
@@ -36,7 +43,7 @@ def clip_grad_norm_(
     norm_type : float
         The p of the p-norm; may be inf.
     error_if_nonfinite : bool
-        Raise if the norm is NaN or inf; else the gradients are scaled by it all the same.
+        Raise if the norm is NaN or inf, and scale nothing; else the gradients are scaled by it all the same.
 
     Returns
     -------
@@ -51,17 +58,10 @@ def clip_grad_norm_(
     gradients = _gradients(parameters)
     if not gradients:
         return Tensor(np.zeros((), np.float32))
-    arrays = [g.data for g in gradients]
-    if error_if_nonfinite:
-        total = ops.vector_norm(ops.vector_norms(arrays, norm_type), norm_type)
-        if not math.isfinite(total):
-            raise RuntimeError(
-                f"the norm of order {norm_type} of the gradients is {total}, so they can't be clipped; with "
-                "error_if_nonfinite=False they are scaled by it all the same"
-            )
-    norm = ops.clip_norm_(arrays, max_norm, norm_type)
-    for gradient in gradients:
-        gradient.bump_version()
+    max_norm = number("max_norm", max_norm)
+    norm = ops.clip_norm_([g.data for g in gradients], max_norm, norm_type, error_if_nonfinite)
+    if type(norm) is DeviceArray or is_clipped(float(norm), max_norm):  # a GPU scales by 1 what is small enough
+        _changed(gradients)
     return Tensor(norm.astype(np.result_type(*(g.dtype for g in gradients))))
 
 
@@ -74,8 +74,14 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         Those without a gradient are left out.
     clip_value : float
     """
-    gradients = _gradients(parameters)
     clip_value = number("clip_value", clip_value)
-    ops.clamp_([g.data for g in gradients], -clip_value, clip_value)
-    for gradient in gradients:
-        gradient.bump_version()
+    beyond = list(_beyond(_gradients(parameters), clip_value))
+    ops.clamp_([g.data for g in beyond], -clip_value, clip_value)
+    _changed(beyond)
+
+
+def _beyond(gradients: list[Tensor], most: float) -> Iterator[Tensor]:
+    """Yield the gradients that have elements beyond `most`, or NaN; and all that are on a GPU: nobody waits for it."""
+    here = [g.data for g in gradients if g.device == "cpu"]
+    largest = iter(ops.vector_norms(here, math.inf))
+    return (g for g in gradients if g.device != "cpu" or not next(largest) <= most)
