@@ -136,6 +136,43 @@ def test_variance_beside_a_large_offset() -> None:
     np.testing.assert_allclose(inverse, exact**-0.5, 1e-6)
 
 
+@pytest.mark.parametrize("size", [100, 5000, 100_000])
+@pytest.mark.parametrize("scale", [1e-18, 1e-25, 1e-33])
+@pytest.mark.parametrize("offset", [0, 1, 1e3])
+def test_deviations_whose_squares_are_zero_in_float32(size: int, scale: float, offset: float) -> None:
+    x = ((offset + np.random.default_rng(0).standard_normal((3, size))) * scale).astype(np.float32)
+    x[1] *= np.float32(0.5 / scale)  # beside one whose squares are numbers
+    x[2] = offset * scale
+    exact = x.astype(np.float64).std(1, ddof=1)
+    found = F.std(nnet.tensor(x), 1).data
+    np.testing.assert_allclose(found[:2], exact[:2], rtol=2e-6)
+    assert found[2] == 0
+
+
+@pytest.mark.parametrize("offset", [0, 1, 15, 100, 1e4])
+@pytest.mark.parametrize(("shape", "dim"), [((70_000,), None), ((300, 400), 0), ((400, 300), 1), ((9, 5, 700), (0, 2))])
+def test_variance_keeps_its_digits(offset: float, shape: tuple[int, ...], dim: Any) -> None:
+    """Whether the rounding of the mean is left out of account or not."""
+    x = (offset + np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(F.var(nnet.tensor(x), dim).data, wide.var(dim, ddof=1), rtol=1e-6)
+    leaf, exact = nnet.tensor(x, requires_grad=True), nnet.tensor(wide, requires_grad=True)
+    for tensor in (leaf, exact):
+        F.var(tensor, dim).sum().backward()
+    largest = np.abs(exact.grad.data).max()
+    assert np.abs(leaf.grad.data - exact.grad.data).max() < 4e-6 * largest
+
+
+def test_how_deviations_were_computed_once_is_not_replayed() -> None:
+    """The next numbers may want it otherwise: beside an offset, too large or too small for float32."""
+    x = np.random.default_rng(0).standard_normal((3, 5000)).astype(np.float32)
+    captured = nnet.capture(lambda t: F.std(t, 1))
+    with nnet.no_grad():
+        for offset, scale in [(0, 1), (0, 1), (0, 1), (1e4, 1), (0, 1e30), (0, 1e-30), (0, 1)]:
+            given = nnet.tensor((x + np.float32(offset)) * np.float32(scale))
+            assert captured(given).tolist() == F.std(given, 1).tolist()
+
+
 def test_norms_of_large_numbers() -> None:
     np.testing.assert_allclose(ops.vector_norm(np.full(4, 1e30, np.float32)), 2e30, 1e-6)
     np.testing.assert_allclose(ops.mean(np.full(1000, 3e38, np.float32)), 3e38, 1e-6)

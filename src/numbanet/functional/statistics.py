@@ -18,6 +18,10 @@ from numbanet.problem.reduce import kept_shape, reduced_dims
 from numbanet.problem.shape import dimension
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
+from numbanet.watch import doubt
+
+_NEGLIGIBLE = 1e-12  # share of the variance that the rounding of the mean may have
+_LEAST, _SCALE = 1e-30, 2.0**60  # mean squares whose parts are no numbers of float32; what makes them such
 
 
 class Extremes(NamedTuple):
@@ -185,14 +189,7 @@ def _variance(
     if isinstance(dim, bool):
         unbiased, dim = dim, None
     x, unbiased = values("input", input), flag("unbiased", unbiased)
-    centred = ops.sub(x, ops.mean(x, dim, True))
-    rest = ops.mean(centred, dim, True)  # beside a large offset the mean itself is rounded; beside infinity it is NaN
-    centred = ops.sub(centred, ops.where(ops.eq(rest, rest), rest, 0.0))
-    total = ops.sum(ops.mul(centred, centred), dim, keepdim)
-    if type(total) is np.ndarray and total.dtype != np.float64 and not np.isfinite(total).all():
-        wide = ops.to_dtype(x, np.float64)
-        wide = ops.sub(wide, ops.mean(wide, dim, True))
-        total = ops.sum(ops.mul(wide, wide), dim, keepdim)
+    centred, total = _deviations(x, dim, keepdim)
     away = (1.0 if unbiased else 0.0) if correction is None else number("correction", correction)
     free = (x.size // total.size if total.size else 0) - away
 
@@ -203,6 +200,37 @@ def _variance(
         return (ops.mul(ops.mul(ops.div(wide, free), 2.0), centred),)
 
     return ops.div(total, free if free > 0 else 0.0), backward
+
+
+def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the deviations from the mean, and the sums of their squares: in float64 where float32 can't hold them."""
+    mean = ops.mean(x, dim, True)
+    centred = ops.sub(x, mean)
+    if type(x) is DeviceArray:  # nobody waits to see how large they are
+        return _centred_again(centred, dim, keepdim)
+    total = ops.sum(ops.mul(centred, centred), dim, keepdim)
+    doubt("deviations were looked at")
+    if x.dtype == np.float32 and not np.isfinite(total).all():
+        wide = ops.to_dtype(x, np.float64)
+        wide, total = _centred_again(ops.sub(wide, ops.mean(wide, dim, True)), dim, keepdim)
+        return ops.to_dtype(wide, x.dtype), total
+    count = x.size // total.size if total.size else 0
+    rounding = mean.reshape(total.shape).astype(np.float64) * np.finfo(x.dtype).eps
+    if not (count * rounding**2 <= _NEGLIGIBLE * total).all():
+        centred, total = _centred_again(centred, dim, keepdim)
+    small = total < count * _LEAST
+    if x.dtype == np.float32 and small.any():
+        larger = ops.mul(centred, _SCALE)
+        squares = ops.sum(ops.mul(larger, larger), dim, keepdim)
+        total = np.where(small, squares / np.float64(_SCALE) ** 2, total)
+    return centred, total
+
+
+def _centred_again(centred: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return deviations without what the mean was rounded by, and the sums of their squares."""
+    rest = ops.mean(centred, dim, True)
+    centred = ops.sub(centred, ops.where(ops.eq(rest, rest), rest, 0.0))  # beside infinity it is NaN
+    return centred, ops.sum(ops.mul(centred, centred), dim, keepdim)
 
 
 def std(
