@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 from numba import cuda
 from numba.cuda import types
 
+import numbanet
 from numbanet import fingerprint
+from numbanet.cuda import compile as compiling
 from numbanet.cuda.compile import F32, Kernel, device, kernel
 from tests.cuda import kernels, products
 
@@ -82,3 +86,33 @@ def test_keys_are_of_one_kernel_and_hold_no_address() -> None:
     ]  # fmt: skip
     assert len({one._file("ptx", "float32", (8, 0)) for one in chosen}) == len(chosen) > 100
     assert not any(" at 0x" in repr(fingerprint._Walk().of(one.function)) for one in chosen)
+
+
+def test_everybody_who_compiles_is_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+    keys = {repr(compiling._versions())}
+    for package in (
+        "numba-cuda", "numba", "llvmlite", "cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink",
+        "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12",
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.metadata, "version", lambda name, new=package: "0" if name == new else real(name))
+            keys.add(repr(compiling._versions()))
+    monkeypatch.setattr(numbanet, "__version__", "0")
+    assert len(keys | {repr(compiling._versions())}) == 11
+
+
+@pytest.mark.parametrize(("extra", "level", "linker"), [
+    ("cuda12", "12.4", "nvidia-nvjitlink-cu12"), ("cuda13", "13.0", "nvidia-nvjitlink"),
+])  # fmt: skip
+def test_each_extra_takes_its_toolkit_from_one_level(extra: str, level: str, linker: str) -> None:
+    """A compiler above the driver's level writes what the driver cannot read."""
+    text = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
+    found = re.search(rf"^{extra} = \[(.*?)\]$", text, re.M | re.S)
+    assert found is not None
+    assert f'"cuda-toolkit=={level}.*"' in found[1] and f'"{linker}=={level}.*"' in found[1]
+
+
+def test_a_gpu_that_the_compiler_does_not_know_is_named(folder: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"does not know GPUs of compute capability 19\.9: pip install .numbanet"):
+        constant_kernel(1).cubin("float32", (19, 9))

@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any
 from numba import cuda
 from numba.cuda import compiler, dispatcher, types
 
+import numbanet
 from numbanet import code_cache, fingerprint, sources
+from numbanet.cuda.probe import INSTALL
 
 __all__ = [
     "BF16", "F32", "F64", "FLOATS", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel",
@@ -76,9 +78,16 @@ def _capability(capability: Capability) -> Iterator[None]:
         dispatcher.get_current_device = former
 
 
+_COMPILERS = (
+    "numba-cuda", "numba", "llvmlite", "cuda-core", "cuda-bindings",
+    "nvidia-nvvm", "nvidia-nvjitlink",  # of CUDA 13
+    "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12",
+)  # fmt: skip
+
+
 def _versions() -> list[str]:
-    found = [".".join(map(str, sys.version_info[:2]))]
-    for package in ("numba-cuda", "numba", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink"):
+    found = [".".join(map(str, sys.version_info[:2])), f"numbanet {numbanet.__version__}"]
+    for package in _COMPILERS:
         try:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -186,8 +195,16 @@ class Kernel:
         from cuda.core import Linker, LinkerOptions, ObjectCode
 
         arch = "sm_" + "".join(map(str, capability))
-        linker = Linker(ObjectCode.from_ptx(self.ptx(dtype, capability).encode()), options=LinkerOptions(arch=arch))
-        return bytes(linker.link("cubin").code)
+        linked = ObjectCode.from_ptx(self.ptx(dtype, capability).encode())
+        try:
+            return bytes(Linker(linked, options=LinkerOptions(arch=arch)).link("cubin").code)
+        except Exception as error:  # cuda.core has a kind for each linker, whose words differ from version to version
+            if "gpu-name" not in str(error) and "UNRECOGNIZED_ARCH" not in str(error):
+                raise
+            number = ".".join(map(str, capability[:2]))
+            raise RuntimeError(
+                f"the installed CUDA compiler does not know GPUs of compute capability {number}: {INSTALL}"
+            ) from error
 
     def __repr__(self) -> str:
         return f"<CUDA kernel {self.name}>"

@@ -13,7 +13,7 @@ from typing import Any
 
 _PACKAGES = ("numba_cuda", "cuda.core", "cuda.bindings", "cuda.pathfinder")
 _LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")  # of the toolkit: what kernels are compiled with
-INSTALL = "pip install \"numbanet[cuda13]\", or [cuda12] for a driver of that level"
+INSTALL = "pip install \"numbanet[cuda13]\", or [cuda12] for a driver of that level (and GPUs up to Hopper)"
 
 
 @lru_cache(maxsize=1)
