@@ -81,6 +81,8 @@ def test_to_takes_one_device_and_one_dtype() -> None:
             with pytest.raises(TypeError, match=f"takes one {word}, got"):
                 moved.to(*args, **options)
     assert model.weight.dtype == np.float32
+    with pytest.raises(TypeError, match="dtype must be .* got True"):
+        x.to(True)
     assert x.to("cpu", np.float64, True).dtype == x.to(np.float64, non_blocking=True).dtype == np.float64
     assert model.to(x.double(), non_blocking=True).weight.dtype == np.float64
 
@@ -144,3 +146,5 @@ def test_expand() -> None:
     for sizes in ((3, 3), (2,), (-1, 2, 1), (2, -2)):
         with pytest.raises(ValueError, match="sizes must be those of the shape"):
             x.expand(*sizes)
+    with pytest.raises(ValueError, match="sizes must be those of an array, got"):
+        x.expand(2**40, 2**40, 2, 1)

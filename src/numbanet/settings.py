@@ -74,7 +74,7 @@ def destination(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, An
     ----------
     args : tuple
         Devices, dtypes, and what has both, such as a tensor; None counts for nothing, and neither do the booleans
-        that PyTorch takes last (``non_blocking``).
+        that PyTorch takes after them (``non_blocking``).
     device, dtype
         Those that were given by name, or None.
 
@@ -84,10 +84,10 @@ def destination(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, An
         If there are two devices or two dtypes.
     """
     found: dict[str, Any] = {"device": device, "dtype": dtype}
-    for arg in args:
+    for place, arg in enumerate(args):
         if not isinstance(arg, type) and hasattr(arg, "device") and hasattr(arg, "dtype"):
             given = {"device": arg.device, "dtype": arg.dtype}
-        elif arg is None or type(arg) is bool:
+        elif arg is None or (place and type(arg) is bool):
             continue
         else:
             given = {"device" if is_device(arg) else "dtype": arg}

@@ -63,7 +63,8 @@ def test_transposed_edges(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"output_padding": 2, "stride": 2}, "output_padding must be smaller.*got .2, 2."), ({"groups": 3}, "groups=3"),
-     ({"padding": 4}, "at least one"), ({"stride": 0}, "stride must be at least 1"), ({"padding": -1}, "padding")],
+     ({"padding": 4}, "at least one"), ({"stride": 2**62}, "input of shape .* 64 bits can't count"),
+     ({"stride": 0}, "stride must be at least 1"), ({"padding": -1}, "padding")],
 )  # fmt: skip
 def test_transposed_refusals(change, message):
     with pytest.raises(ValueError, match=message):

@@ -296,7 +296,9 @@ def _containers() -> Iterator[Line]:
     yield Line(
         "nn.Module", _module, lambda d: ((elements.one(d)[0], d.pick("a", "layer1")), {}), **options, also=(KeyError,)
     )  # fmt: skip
-    yield Line("nn.Parameter", _parameter, lambda d: ((elements.one(d)[0], d.chance(0.5)), {}), **options)
+    yield Line("nn.Parameter", _parameter, lambda d: ((elements.one(d)[0], d.chance(0.5)), {}), **{
+        **options, "also": (RuntimeError,), "words": (*words, "gradient"),
+    })  # fmt: skip
 
 
 def _initials() -> Iterator[Line]:

@@ -103,7 +103,8 @@ def _assignment(d: Draw) -> Call:
 def assigned(x: Any, index: Any, value: Any) -> Any:
     """x with new elements."""
     x = np.array(x)
-    x[index] = value
+    view, rest = tensors.selected(x, index)
+    view[rest] = value
     return x
 
 

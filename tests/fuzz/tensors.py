@@ -224,9 +224,19 @@ def indices(d: Draw) -> Call:
     return (x, index[0] if len(index) == 1 and d.chance(0.5) else tuple(index)), {}
 
 
+def selected(x: Any, index: Any) -> Any:
+    """A view of x of which numbers have selected, and what is left of the index: as PyTorch, before arrays do."""
+    entries = index if isinstance(index, tuple) else (index,)
+    if not any(isinstance(entry, (tuple, list)) for entry in entries) or any(e is Ellipsis for e in entries):
+        return x, index
+    picks = tuple(e if type(e) is int else slice(None) for e in entries if e is not None)
+    return x[picks], tuple(e for e in entries if type(e) is not int)
+
+
 def indexed(x: Any, index: Any) -> Any:
     """x[index]"""
-    return np.array(x[index])
+    view, rest = selected(x, index)
+    return np.array(view[rest])
 
 
 def _stack(d: Draw) -> Call:

@@ -114,6 +114,23 @@ def test_any_strides(rng):
             np.testing.assert_allclose(compute(which, case, xs, ws, bias, gs), results[which], rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 18])
+def test_steps_beyond_the_image(groups, rng):
+    """A step of 2**62 leaves one position, as does one of the image's size."""
+    x, weight = rng.standard_normal((2, 18, 9, 11)), rng.standard_normal((36, 18 // groups, 3, 3))
+    grad = rng.standard_normal((2, 36, 1, 1))
+
+    def passes(step):
+        return (
+            nnet.ops.conv2d(x, weight, None, step, 1, 1, groups),
+            nnet.ops.conv2d_backward_input(grad, weight, x.shape, step, 1, 1, groups),
+            nnet.ops.conv2d_backward_weight(x, grad, weight.shape, step, 1, 1, groups),
+        )
+
+    for found, want in zip(passes(2**62), passes(11)):
+        assert np.array_equal(found, want)
+
+
 def test_results_are_channels_last(rng):
     case = CONV_CASES[3]
     (x, weight, bias, grad), _ = expected(case, rng)

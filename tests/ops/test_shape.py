@@ -252,6 +252,7 @@ def test_what_is_no_array_is_refused_by_name():
         (lambda: ops.contiguous(None), "x"),
         (lambda: ops.reshape(x, 4.0), "shape"),
         (lambda: ops.to_dtype(x, "nothing"), "dtype"),
+        (lambda: ops.to_dtype(x, None), "dtype"),
         (lambda: ops.cat(7), "tensors"),
         (lambda: ops.cat([x, "x"]), "tensors"),
         (lambda: ops.pad(x, (1, 1), []), "mode"),

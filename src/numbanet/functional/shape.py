@@ -141,11 +141,15 @@ def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
     ):
         raise ValueError(f"sizes must be those of the shape {x.shape}, or others where it is 1, got {tuple(sizes)}")
     axes = [axis for axis, size in enumerate(target) if axis < extra or x.shape[axis - extra] != size]
+    try:
+        view = np.broadcast_to(x, target)
+    except ValueError as error:  # more elements, or dimensions, than NumPy counts
+        raise ValueError(f"sizes must be those of an array, got {tuple(sizes)}: {error}") from None
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         return ((total(grad, axes, keepdim=True) if axes else grad).reshape(x.shape),)
 
-    return record(np.broadcast_to(x, target), (input,), backward)
+    return record(view, (input,), backward)
 
 
 def contiguous(input: Tensor) -> Tensor:

@@ -232,6 +232,8 @@ def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
         If `dtype` is not that of booleans, integers, float32 or float64.
     """
     try:
+        if dtype is None:  # which NumPy takes for float64
+            raise TypeError
         target = np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {dtype!r}") from None

@@ -224,6 +224,8 @@ def _conv2d_problem(
         raise ValueError(f"groups must divide the {k} out-channels of weight, got groups={groups}")
     effective = dilation[0] * (r - 1) + 1, dilation[1] * (s - 1) + 1
     pads = resolve_padding(padding, (h, w), effective, stride)
+    # A step beyond the image is as good as one over all of it, and positions times steps stay small.
+    stride = min(stride[0], max(h + pads[0] + pads[1], 1)), min(stride[1], max(w + pads[2] + pads[3], 1))
     problem = ConvProblem(which, dtype, n, c, h, w, k, r, s, stride, pads, dilation, groups, epilogue, prepared)
     if problem.p < 1 or problem.q < 1:
         raise ValueError(

@@ -90,5 +90,7 @@ def _transposed_conv(
     h, w = (transposed_size(*axis) for axis in zip(size, kernel, steps, pads, more, gaps))
     if min(*size, h, w) < 1:
         raise ValueError(f"input of shape {x_shape} gives a result of {h} x {w} pixels: both must have at least one")
+    if max(h, w) >= 1 << 63:
+        raise ValueError(f"input of shape {x_shape} gives a result of {h} x {w} pixels, which 64 bits can't count")
     shape = (n, weight_shape[1] * groups, h, w)
     return TransposedConv(shape, (more[0] // steps[0], more[1] // steps[1]), steps, pads, gaps, groups)
