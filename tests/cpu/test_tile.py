@@ -10,7 +10,7 @@ from numba import types
 
 from numbanet.cpu import tile
 from numbanet.cpu.isa import NEON
-from numbanet.cpu.simd import Vec
+from numbanet.cpu.vector import Vec
 
 _TRIPLE = "aarch64-unknown-linux-gnu"
 

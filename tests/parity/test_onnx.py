@@ -14,7 +14,8 @@ import torch
 
 import numbanet as nnet
 from numbanet import io
-from tests.io.test_onnx import CASES, DEFINED, NORM, X3, X4, label, model_of, node, residual_model, values
+from tests.io.onnx_models import NORM, model_of, node, residual_model, values
+from tests.io.test_onnx import CASES, DEFINED, X3, X4, label
 from tests.parity import torchvision_models
 
 UNEVEN = values(4, 3, 2, 3)

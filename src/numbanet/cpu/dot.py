@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_switch
 from numbanet.cpu.isa import host_isa
-from numbanet.cpu.simd import (
+from numbanet.cpu.vector import (
     Vec,
     ir_call,
     ir_load,

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.cpu.isa import AVX2, AVX512, host_isa
-from numbanet.cpu.simd import (
+from numbanet.cpu.vector import (
     Vec,
     ir_call,
     ir_constant,

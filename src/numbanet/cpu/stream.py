@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.cpu.isa import host_isa
-from numbanet.cpu.simd import ir_store, ir_vector
+from numbanet.cpu.vector import ir_store, ir_vector
 
 _LARGE = 1 << 24  # bytes: half of what a third-level cache of 32 MiB holds
 _I64 = ir.IntType(64)

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.simd import ir_masked_load, ir_masked_store, ir_store, ir_tail_mask, vector_of
+from numbanet.cpu.vector import ir_masked_load, ir_masked_store, ir_store, ir_tail_mask, vector_of
 
 
 def ir_transpose(builder: ir.IRBuilder, block: list[ir.Value]) -> list[ir.Value]:

@@ -14,7 +14,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.cpu.compile import device
-from numbanet.cpu.simd import absolute, fma, ir_call, ir_splat, ir_vector, select
+from numbanet.cpu.simd import absolute, fma, select
+from numbanet.cpu.vector import ir_call, ir_splat, ir_vector
 
 _LAYOUT = {types.float32: (ir.IntType(32), 23, 127), types.float64: (ir.IntType(64), 52, 1023)}
 """Of each dtype: the integer of its size, the number of bits of its mantissa, the bias of its exponent."""

@@ -15,7 +15,8 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.flow import ir_conditionally, ir_int
 from numbanet.cpu.isa import host_isa
-from numbanet.cpu.simd import (
+from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag, ir_shifted
+from numbanet.cpu.vector import (
     Vec,
     ir_call,
     ir_constant,
@@ -26,7 +27,6 @@ from numbanet.cpu.simd import (
     ir_tail_mask,
     vector_of,
 )
-from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag, ir_shifted
 
 TILE = 4  # output pixels of a tile along each axis
 SPAN = 6  # input pixels of a tile along each axis

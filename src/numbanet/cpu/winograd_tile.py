@@ -14,8 +14,9 @@ from numbanet.cpu.compile import device
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_int, ir_switch
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.prefetch import ir_prefetch
-from numbanet.cpu.simd import Vec, ir_call, ir_load, ir_splat, ir_store, lanes, offset, vector_of
+from numbanet.cpu.simd import lanes, offset
 from numbanet.cpu.tile import MAX_VECTORS, tile_rows
+from numbanet.cpu.vector import Vec, ir_call, ir_load, ir_splat, ir_store, vector_of
 
 CHANNEL_PITCH = 64  # elements from a row of transformed input to the next: the most channels of one product
 SPARE_ROWS = 3  # at most so many rows are computed in vain

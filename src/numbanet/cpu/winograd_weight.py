@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.flow import ir_int
 from numbanet.cpu.isa import host_isa
-from numbanet.cpu.simd import ir_load, ir_masked_load, ir_masked_store, ir_tail_mask, vector_of
+from numbanet.cpu.vector import ir_load, ir_masked_load, ir_masked_store, ir_tail_mask, vector_of
 from numbanet.cpu.winograd import SPAN, TILE, A, B, both_sides, outlined, store_points
 
 TAPS = 3  # of a filter along each axis
