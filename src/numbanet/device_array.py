@@ -190,7 +190,9 @@ class DeviceArray:
     def to_host(self) -> np.ndarray:
         """Return a copy as a NumPy array with the same order of axes in memory."""
         from numbanet.cuda import launch
+        from numbanet.watch import doubt
 
+        doubt("values were brought from the GPU, for Python to read")
         return launch.of(self).download(self)
 
     def item(self) -> Any:

@@ -54,13 +54,13 @@ _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
 
 
 @contextmanager
-def arena() -> Iterator[Arena]:
-    """Within a ``with`` block, take all memory, small arrays too, from blocks that nothing else gets.
+def arena(planned: Arena | None = None) -> Iterator[Arena]:
+    """Within a ``with`` block, take all memory, small arrays too, from blocks that nothing else gets: a new arena's.
 
     A block that is free again serves the next array of its size. What `pinned` keeps of it is overwritten in the order
     in which the blocks were used: repeating what was computed in the ``with`` block repeats its results.
     """
-    planned = Arena()
+    planned = Arena() if planned is None else planned
     token = _arena.set(planned)
     try:
         yield planned

@@ -8,13 +8,14 @@ of the seed, that number and the element's index (Salmon et al., "Parallel rando
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from numbanet.locks import new_lock
 from numbanet.problem.base import integer
-from numbanet.watch import doubt
+from numbanet.watch import again, doubt, live
 
 __all__ = ["Generator", "default_generator", "get_state", "initial_seed", "manual_seed", "numpy_generator", "set_state"]
 
@@ -54,9 +55,18 @@ class Generator:
     def draw(self) -> tuple[int, int]:
         """Return (seed, number) of the next draw, and count it; both below 2**64."""
         doubt("random numbers were drawn")
+        return self._next()
+
+    def _next(self) -> tuple[int, int]:
         with self._lock:
             number, self._count = self._count, self._count + 1
             return self._seed, number
+
+    def key(self) -> np.ndarray:
+        """Return the next draw (see `draw`) as two uint64 for kernels to read; a replay draws anew."""
+        found = live(self._next(), np.uint64)
+        again(_Draw(self, found))
+        return found
 
     def numpy_generator(self) -> np.random.Generator:
         """Return a NumPy generator that is a function of the seed and of the next draw's number (see `draw`)."""
@@ -84,6 +94,26 @@ class Generator:
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, next draw={self._count})"
+
+
+class _Draw:
+    """A draw that a replay makes again, with the next number."""
+
+    what = "random numbers were drawn"
+
+    def __init__(self, generator: Generator, key: np.ndarray):
+        self._generator, self._key = generator, key
+
+    def go_on(self) -> bool:
+        self._key[...] = self._generator._next()
+        return True
+
+    def save(self) -> Callable[[], None]:
+        before = self._generator.get_state()
+        return lambda: self._generator.set_state(before)
+
+    def arrays(self) -> list[Any]:
+        return []
 
 
 default_generator = Generator()

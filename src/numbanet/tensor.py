@@ -16,7 +16,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
-from numbanet.watch import doubt, take
+from numbanet.watch import doubt, grade, take, write
 
 
 class Tensor(Methods):
@@ -270,6 +270,7 @@ class Tensor(Methods):
                 raise ValueError(f"grad must have the tensor's shape {self.shape}, got {value.shape}")
             if value.dtype != self.dtype:
                 raise TypeError(f"grad must have the tensor's dtype {self.dtype}, got {value.dtype}")
+        grade(self)
         self._grad = value
 
     def _accumulate(self, gradients: list[Any], position: int) -> None:
@@ -284,8 +285,10 @@ class Tensor(Methods):
                 # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
                 gradient = memory.empty_like(data)
                 gradient[...] = gradients[position]
+            grade(self)
             self._grad = Tensor(gradient)
         else:
+            grade(self, add=True)
             self.grad.data = ops.add(self.grad.data, gradient)
             self.grad.bump_version()
 
@@ -334,7 +337,7 @@ class Tensor(Methods):
 
     def bump_version(self) -> None:
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
-        doubt("memory was changed in place")
+        write(self)
         self._memory.changes += 1
         changed()
 

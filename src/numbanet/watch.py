@@ -1,17 +1,40 @@
-"""What an inference that is recorded takes beside its operands, and reasons why it must not be replayed.
+"""What a call that is recorded takes and changes beside its operands, and reasons why it must not be replayed.
 
-A replay repeats launches of kernels and nothing else. Whatever Python does besides with the values is reported here, by
-those who do it: a number read, memory changed in place, a random draw.
+A replay repeats launches of kernels. Whatever Python does besides is reported here, by those who do it: a number read,
+memory changed in place, a gradient set. Some of it a replay can do again (see `Again`): the next random draw, the next
+step's count and learning rate. Such numbers reach kernels as `Live` arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from numbanet import memory
+
+
+class Live(np.ndarray):
+    """A few numbers of the host that a replay renews: a launch that is repeated reads them anew."""
+
+
+class Again(Protocol):
+    """What Python did in a call, and does again before the launches of each replay."""
+
+    what: str
+    """In words, for calls that may not do it."""
+
+    def go_on(self) -> bool:
+        """Do it; False, and nothing is done, where the launches that were recorded no longer fit."""
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that brings back what is now."""
+
+    def arrays(self) -> list[Any]:
+        """Return the arrays that its launches change, and no tensor holds."""
 
 
 class Watch:
@@ -21,12 +44,27 @@ class Watch:
     ----------
     taken : dict
         The tensors whose values operations took from outside the arena in use, by their identity.
+    formed : dict
+        Those of which another form was kept, such as a packed weight: a replay does not make it anew.
+    writes : bool
+        Whether memory was changed in place.
+    changed : dict
+        The tensors outside the arena whose memory was changed in place.
+    graded : dict
+        The leaves outside the arena whose gradient was set, each with the gradient that it had before.
+    again : list of Again
+        In the order in which it was done.
     doubts : list of str
         What a replay would not do.
     """
 
     def __init__(self) -> None:
         self.taken: dict[int, Any] = {}
+        self.formed: dict[int, Any] = {}
+        self.writes = False
+        self.changed: dict[int, Any] = {}
+        self.graded: dict[int, tuple[Any, Any]] = {}
+        self.again: list[Again] = []
         self.doubts: list[str] = []
 
 
@@ -43,6 +81,11 @@ def watching(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
+def watched() -> bool:
+    """Return whether somebody watches."""
+    return _watch.get() is not None
+
+
 def doubt(reason: str) -> None:
     """Report what a replay would not do."""
     watch = _watch.get()
@@ -50,8 +93,52 @@ def doubt(reason: str) -> None:
         watch.doubts.append(reason)
 
 
+def _outside(tensor: Any) -> bool:
+    """Return whether a tensor is none of those that a recording makes."""
+    return memory.in_arena() and not tensor.planned()
+
+
 def take(tensor: Any) -> None:
     """Report that an operation takes the values of a tensor, or a form prepared from them."""
     watch = _watch.get()
-    if watch is not None and memory.in_arena() and not tensor.planned():
+    if watch is not None and _outside(tensor):
         watch.taken[id(tensor)] = tensor
+
+
+def form(tensor: Any) -> None:
+    """Report that another form of a tensor's values is kept, and used again as long as they stay."""
+    watch = _watch.get()
+    if watch is not None and _outside(tensor):
+        watch.formed[id(tensor)] = tensor
+
+
+def write(tensor: Any) -> None:
+    """Report that a tensor's memory was changed in place."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.writes = True
+        if _outside(tensor):
+            watch.changed[id(tensor)] = tensor
+
+
+def grade(leaf: Any, add: bool = False) -> None:
+    """Report that a leaf is about to get another gradient; `add`: the sum of that which it has and one more."""
+    watch = _watch.get()
+    if watch is not None and _outside(leaf):
+        before = leaf._grad
+        if add and not before.planned():
+            watch.doubts.append("a gradient was added to one from before")
+        watch.graded.setdefault(id(leaf), (leaf, before))
+
+
+def again(action: Again) -> None:
+    """Report what Python did, and can do again."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.again.append(action)
+
+
+def live(values: Any, dtype: Any) -> np.ndarray:
+    """Return numbers as an array, for launches to read: a `Live` one where somebody watches."""
+    array = np.array(values, dtype)
+    return array.view(Live) if watched() else array

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 import numbanet as nnet
 from numbanet import nn
-from numbanet.cuda import launch
+from numbanet.cuda import indexing, launch
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.gpu import Gpu
+from numbanet.watch import Watch, watching
 from tests.cuda.fake import FakeDriver
 
 
@@ -73,3 +74,35 @@ def test_changes_are_seen(driver: FakeDriver) -> None:
         first = captured(nnet.tensor(values(2, 8), device="cuda"))
         second = captured(nnet.tensor(values(2, 9), device="cuda"))
         assert first.tolist() != second.tolist(), "results are arrays of their own"
+
+
+def test_a_mask_is_counted_each_time(driver: FakeDriver) -> None:
+    """Python waits for the number of what is true: a graph would go on with that of the recording."""
+    positive = nnet.capture(lambda x: x[x > 0] * 2.0)
+    with nnet.no_grad():
+        for share in (0.2, 0.4, 0.9, 0.6, 0.0):
+            x = np.where(np.arange(20) < 20 * share, 1.0, -1.0).astype(np.float32)
+            assert positive(nnet.tensor(x, device="cuda")).tolist() == [2.0] * round(20 * share)
+
+
+def test_whoever_waits_for_values_makes_a_doubt(driver: FakeDriver) -> None:
+    mask = nnet.tensor([True, False, True], device="cuda").data
+    waits: dict[str, Callable[[], object]] = {
+        "places": lambda: indexing.true_places(mask), "host": mask.to_host, "list": mask.tolist,
+        "norms": lambda: nnet.ops.vector_norms([nnet.tensor([3.0, 4.0], device="cuda").data]),
+    }  # fmt: skip
+    for name, wait in waits.items():
+        watch = Watch()
+        with watching(watch):
+            wait()
+        assert "values were brought from the GPU, for Python to read" in watch.doubts, name
+
+
+def test_a_model_may_begin_with_a_view(driver: FakeDriver) -> None:
+    """A view of an operand is the operand's memory."""
+    there = nn.Sequential(nn.Flatten(), nn.Linear(48, 4, device="cpu")).eval()
+    here = nn.Sequential(nn.Flatten(), nn.Linear(48, 4, device="cpu")).eval()
+    here.load_state_dict(there.state_dict())
+    captured = nnet.capture(there.cuda())
+    with nnet.no_grad():
+        assert [check(driver, captured, here, 2, seed) for seed in range(4)] == [0, 1, 1, 1]

@@ -14,7 +14,7 @@ from numba import cuda
 from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cuda.compile import Int, Kernel, Long, Number, T, kernel
+from numbanet.cuda.compile import I64, Int, Kernel, Long, Number, T, kernel
 from numbanet.cuda.launch import aligned, launch
 from numbanet.cuda.philox import philox
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real, too_large
@@ -31,13 +31,14 @@ def _kernel(dtype: str, wide: int) -> Kernel:
     get, put = partial_accesses(wide)
 
     @kernel(threads=THREADS, blocks=4, config=f"{dtype},{wide}")
-    def dropout(size: Int, seed: Long, draw: Long, threshold: Long, scale: Number, x: T, y: T):
+    def dropout(size: Int, threshold: Long, scale: Number, key: I64, x: T, y: T):
         words = cuda.local.array((_WORDS, wide), u32)
         values = cuda.local.array(wide, number)
         counter = i32((i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x)) * wide)
         block = i32(counter // COUNTERS)
         at = i32(block * BLOCK + (counter - block * COUNTERS))
         if at < size:
+            seed, draw = key[0], key[1]
             k0, k1 = u32(seed), u32(seed >> 32)
             c2, c3 = u32(draw), u32(draw >> 32)
             for lane in range(wide):
@@ -59,11 +60,10 @@ def _kernel(dtype: str, wide: int) -> Kernel:
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     x, key = inputs
-    seed, draw = np.asarray(key).view(np.int64).tolist()
     wide = lanes(problem.dtype) if aligned(x, *outputs) else 1
     counters = -(-problem.size // BLOCK) * COUNTERS
-    sizes = (problem.size, seed, draw, problem.threshold, problem.scale)
-    launch(_kernel(problem.dtype, wide), (blocks(counters // wide),), (*sizes, x, *outputs), problem.dtype)
+    numbers = (problem.size, problem.threshold, problem.scale, key.view(np.int64))
+    launch(_kernel(problem.dtype, wide), (blocks(counters // wide),), (*numbers, x, *outputs), problem.dtype)
 
 
 def _supports(problem: Any) -> str | None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from numbanet import settings
 from numbanet.cuda.ahead import capability
+from numbanet.cuda.graph import Graph
 from numbanet.cuda.launch import Grid, Launch, raise_fault
 from numbanet.cuda.memory import Kept, Pool
 from numbanet.cuda.staging import Event, Locked, Staging
@@ -154,9 +155,10 @@ class Gpu:
 
     def run(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
         """Launch a kernel on the stream; Python does not wait for it."""
-        self._launch(kernel, grid, arguments, dtype, self._handle)
+        self.launch_on(self._handle, kernel, grid, arguments, dtype)
 
-    def _launch(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str, stream: Any) -> None:
+    def launch_on(self, stream: Any, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
+        """Launch a kernel on any stream of this GPU, by its handle."""
         self.entered()
         loaded = self._kernels.get((kernel, dtype)) or self._load(kernel, dtype)
         given = [
@@ -172,25 +174,15 @@ class Gpu:
         if status != 0:
             self._failed(kernel, grid, status)
 
-    def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
+    def replay(self, launches: Sequence[Launch], graph: Any) -> Graph:
         """Repeat launches as a CUDA graph, which is built the first time."""
         self.entered()
-        if graph is None:
-            # Numbers of the host are copied before, not while the stream is captured.
-            held = [(*launch[:2], tuple(map(self._on_device, launch[2])), launch[3]) for launch in launches]
-            # On a stream of its own: what other threads launch meanwhile shall run, and not become part of the graph.
-            stream = self.device.create_stream()
-            builder = stream.create_graph_builder().begin_building()
-            try:
-                for kernel, grid, arguments, dtype in held:
-                    self._launch(kernel, grid, arguments, dtype, stream.handle)
-            finally:
-                builder.end_building()
-            graph = builder.complete(), held
-        graph[0].launch(self.stream)
+        graph = Graph(self, launches) if graph is None else graph
+        graph.launch()
         return graph
 
-    def _on_device(self, argument: Any) -> Any:
+    def held(self, argument: Any) -> Any:
+        """Return what a kernel gets for an argument, as something to keep: an array of the host is copied."""
         if isinstance(argument, np.ndarray):
             return self._small(argument)
         return self.encoded(argument) if type(argument) is TensorMap else argument

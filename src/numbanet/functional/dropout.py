@@ -42,12 +42,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if inplace:
         return replace(input, lambda t: dropout(t, p))
-    draw, order = default_generator.draw(), memory.memory_order(values("input", input))
+    key, order = default_generator.key(), memory.memory_order(values("input", input))
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
-        return (ops.dropout(grad, p, draw, order),)
+        return (ops.dropout(grad, p, key, order),)
 
-    return record(ops.dropout(input.data, p, draw, order), (input,), backward)
+    return record(ops.dropout(input.data, p, key, order), (input,), backward)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -75,4 +75,4 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     if inplace:
         return replace(input, lambda t: dropout2d(t, p))
     ones = memory.ones((*input.shape[:2], *(1,) * (input.ndim - 2)), input.dtype, input.data)
-    return mul(input, Tensor(ops.dropout(ones, p, default_generator.draw())))
+    return mul(input, Tensor(ops.dropout(ones, p, default_generator.key())))

@@ -316,7 +316,8 @@ def _whole(part: Any) -> tuple[Any, ...]:
 def _plain(part: Any) -> Any:
     """Return one part of an index with tensors and lists as arrays, and their integers as numbers."""
     if isinstance(part, (Tensor, *_ARRAYS)):
-        doubt("an array was an index")
+        if not isinstance(part, Tensor) or part.device == "cpu":
+            doubt("an array was an index")
         part = part.data if isinstance(part, Tensor) else part
     if isinstance(part, slice) and part.step is not None and integer("step", part.step) < 1:
         raise ValueError(f"index must not have a step below 1, got {part}")

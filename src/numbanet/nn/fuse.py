@@ -21,6 +21,7 @@ from numbanet.nn.parameter import Parameter
 from numbanet.prepared import PreparedWeight
 from numbanet.tape import needs_grad
 from numbanet.tensor import Tensor, array_of, values
+from numbanet.watch import Watch, form, watching
 
 M = TypeVar("M", bound=Module)
 
@@ -179,6 +180,9 @@ class _Product(_Call):
         weight, bias = self.weight, self.bias
         if norm is None:
             return None if bias is None else array_of(bias), weight.prepared() or array_of(weight)
+        for part in (weight, bias, *norm.parts):
+            if part is not None:
+                form(part)
         # Buffers may change unnoticed. All of them are small; a weight tells, if it is a parameter.
         state = (
             weight.stamp() if isinstance(weight, Parameter) else _content(weight), norm.eps,
@@ -321,4 +325,5 @@ def fold(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[np.ndarray, np
 
 
 def _on_host(tensor: Tensor) -> np.ndarray:
-    return memory.on_host(array_of(tensor))
+    with watching(Watch()):  # that another form is kept was said
+        return memory.on_host(array_of(tensor))

@@ -16,7 +16,7 @@ from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
 from numbanet.tensor import Tensor, array_of, tensor
-from numbanet.watch import take
+from numbanet.watch import form, take
 
 _left: ContextVar[list[int] | None] = ContextVar("numbanet_parameters_left", default=None)
 _set_array = Tensor.__dict__["data"].__set__
@@ -93,6 +93,7 @@ class Parameter(Tensor):
         of references show them.
         """
         take(self)
+        form(self)
         found, counts = self._prepared, self._references()
         if found is not None and counts == self._counts:
             return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from numbanet import dispatch, memory
@@ -11,7 +13,9 @@ from numbanet.problem.dropout import DropoutProblem, probability
 from numbanet.problem.shape import dimensions
 
 
-def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ...] | None = None) -> np.ndarray:
+def dropout(
+    x: np.ndarray, p: float, draw: tuple[int, int] | np.ndarray, order: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Return x with elements set to zero with probability p, and the others divided by 1 - p.
 
     Parameters
@@ -20,9 +24,9 @@ def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ..
         Any shape; float32 or float64.
     p : float
         From 0 to 1.
-    draw : (int, int)
-        Seed and number of the draw, as `numbanet.random.Generator.draw` returns them. The same draw drops the same
-        elements, with any number of threads.
+    draw : (int, int), or numpy.ndarray of two uint64
+        Seed and number of the draw, as `draw` and `key` of `numbanet.random.Generator` return them. The same draw drops
+        the same elements, with any number of threads.
     order : tuple of int, optional
         Axes, outermost first, in which the elements are counted and the result is stored; the memory order of `x` if
         None. (The gradient of a dropped array is counted in that array's order.)
@@ -41,11 +45,18 @@ def dropout(x: np.ndarray, p: float, draw: tuple[int, int], order: tuple[int, ..
     order = memory.memory_order(x) if order is None else dimensions("order", order, x.ndim)
     if len(order) != x.ndim:
         raise ValueError(f"order must name each of the {x.ndim} axes of x, got {order}")
-    if not isinstance(draw, tuple) or len(draw) != 2 or not all(type(word) is int and word >= 0 for word in draw):
-        raise TypeError(f"draw must be two integers that are not negative, got {draw!r}")
+    key = _key(draw)
     moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype, x)
     if not moved.flags.c_contiguous:
         moved = contiguous(moved)
     problem = DropoutProblem("forward", dtype_name(x.dtype), x.size, probability(p))
-    dispatch.run(problem, (moved.reshape(-1), np.array([word % 2**64 for word in draw], np.uint64)), (out.reshape(-1),))
+    dispatch.run(problem, (moved.reshape(-1), key), (out.reshape(-1),))
     return out.transpose([order.index(axis) for axis in range(x.ndim)])
+
+
+def _key(draw: Any) -> np.ndarray:
+    if isinstance(draw, np.ndarray) and draw.dtype == np.uint64 and draw.shape == (2,):
+        return draw
+    if not isinstance(draw, tuple) or len(draw) != 2 or not all(type(word) is int and word >= 0 for word in draw):
+        raise TypeError(f"draw must be two integers that are not negative, or an array of two uint64, got {draw!r}")
+    return np.array([word % 2**64 for word in draw], np.uint64)

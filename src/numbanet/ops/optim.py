@@ -8,22 +8,28 @@ at once, which is faster than one after the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import dtype_name, float_array, integer
+from numbanet.problem.base import dtype_name, float_array
 from numbanet.problem.optim import (
     ClipProblem,
+    StepNumbers,
     VectorNormProblem,
+    adadelta_numbers,
+    adagrad_numbers,
+    adam_numbers,
     check_in_place,
     check_match,
     optimizer_problem,
+    rmsprop_numbers,
+    sgd_numbers,
 )
-from numbanet.problem.pointwise import below_one, number
+from numbanet.problem.pointwise import number
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 
@@ -39,11 +45,6 @@ def _listed(name: str, arrays: Arrays) -> Sequence[np.ndarray]:
 def _kind(x: np.ndarray) -> tuple[np.dtype, int]:
     """Return what arrays that are updated together have in common: dtype and device."""
     return x.dtype, x.memory.device if type(x) is DeviceArray else -1
-
-
-def _numbers(**options: float) -> list[float]:
-    """Return options as floats, or raise TypeError naming the one that is no number."""
-    return [number(name, value) for name, value in options.items()]
 
 
 def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -70,19 +71,36 @@ def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndar
     return tuple(found)
 
 
-def _step(
+def optimizer_step(
     rule: str,
     parameter: Arrays,
     grad: Arrays,
-    state: dict[str, Arrays | None],
-    coefficients: tuple[float, ...],
+    state: Mapping[str, Arrays | None],
+    coefficients: np.ndarray,
     options: tuple[str, ...] = (),
 ) -> None:
+    """Take one step of any optimizer, in place; the arguments are those of an `OptimizerProblem`.
+
+    Parameters
+    ----------
+    rule : str
+    parameter, grad : numpy.ndarray or list of numpy.ndarray
+        As in `sgd_step`.
+    state : mapping
+        Each of the rule's states: arrays, or None if the step does not use it.
+    coefficients : numpy.ndarray
+        float64.
+    options : tuple of str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array does not fit the parameter, or can't be updated in place.
+    """
     used = tuple(name for name, arrays in state.items() if arrays is not None)
     names = ("parameter", "grad", *used)
     operands = (parameter, grad, *(arrays for arrays in state.values() if arrays is not None))
     given = [_listed(name, arrays) for name, arrays in zip(names, operands)]
-    numbers = np.array(coefficients, np.float64)
     for name, arrays in zip(names, given):
         if len(arrays) != len(given[0]):
             raise ValueError(f"{name} must have as many entries as parameter, {len(given[0])}, got {len(arrays)}")
@@ -94,11 +112,17 @@ def _step(
         sizes = tuple([array.size for array in columns["parameter"]])
         problem = optimizer_problem(rule, dtype_name(key[0]), sizes, used, options)
         outputs = columns["parameter"], *map(columns.get, state)
-        dispatch.run(problem, (columns["grad"], numbers), outputs)
+        dispatch.run(problem, (columns["grad"], coefficients), outputs)
     for originals, results in zip(rows, ready):
         for name, original, result in zip(names, originals, results):
             if original is not result and name != "grad":
                 original[...] = result
+
+
+def _step(
+    rule: str, parameter: Arrays, grad: Arrays, state: Mapping[str, Arrays | None], numbers: StepNumbers
+) -> None:
+    optimizer_step(rule, parameter, grad, state, np.array(numbers.coefficients, np.float64), numbers.options)
 
 
 def sgd_step(
@@ -134,13 +158,11 @@ def sgd_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    chosen = {"first": first, "nesterov": nesterov}
-    decay, rate, kept, dampening = _numbers(
-        weight_decay=weight_decay, lr=lr, momentum=momentum, dampening=dampening
+    numbers = sgd_numbers(
+        lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov, maximize=maximize,
+        first=first,
     )  # fmt: skip
-    coefficients = (-1.0 if maximize else 1.0, decay, rate, kept, 1 - dampening)
-    options = tuple(name for name, wanted in chosen.items() if wanted)
-    _step("sgd", parameter, grad, {"momentum_buffer": momentum_buffer}, coefficients, options)
+    _step("sgd", parameter, grad, {"momentum_buffer": momentum_buffer}, numbers)
 
 
 def adam_step(
@@ -176,17 +198,12 @@ def adam_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise ValueError(f"betas must be two numbers, got {betas!r}")
-    beta1, beta2 = below_one("betas", betas[0]), below_one("betas", betas[1])
-    lr, weight_decay, eps = _numbers(lr=lr, weight_decay=weight_decay, eps=eps)
-    step = integer("step", step, 1)
-    decay, keep = (0.0, 1 - lr * weight_decay) if decoupled_weight_decay else (weight_decay, 1.0)
-    size = lr / (1 - beta1**step)
-    scale = 1 / math.sqrt(1 - beta2**step)
+    numbers = adam_numbers(
+        step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
+        decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
+    )  # fmt: skip
     state = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "max_exp_avg_sq": max_exp_avg_sq}
-    coefficients = (-1.0 if maximize else 1.0, decay, keep, 1 - beta1, beta2, 1 - beta2, size, scale, eps)
-    _step("adam", parameter, grad, state, coefficients)
+    _step("adam", parameter, grad, state, numbers)
 
 
 def rmsprop_step(
@@ -219,12 +236,11 @@ def rmsprop_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    state = {"square_avg": square_avg, "grad_avg": grad_avg, "momentum_buffer": momentum_buffer}
-    decay, lr, alpha, momentum, eps = _numbers(
-        weight_decay=weight_decay, lr=lr, alpha=alpha, momentum=momentum, eps=eps
+    numbers = rmsprop_numbers(
+        lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, maximize=maximize
     )  # fmt: skip
-    coefficients = (-1.0 if maximize else 1.0, decay, lr, alpha, 1 - alpha, momentum, eps)
-    _step("rmsprop", parameter, grad, state, coefficients)
+    state = {"square_avg": square_avg, "grad_avg": grad_avg, "momentum_buffer": momentum_buffer}
+    _step("rmsprop", parameter, grad, state, numbers)
 
 
 def adagrad_step(
@@ -253,8 +269,8 @@ def adagrad_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    coefficients = (-1.0 if maximize else 1.0, *_numbers(weight_decay=weight_decay, lr=lr, eps=eps))
-    _step("adagrad", parameter, grad, {"sum": sum}, coefficients)
+    numbers = adagrad_numbers(lr=lr, eps=eps, weight_decay=weight_decay, maximize=maximize)
+    _step("adagrad", parameter, grad, {"sum": sum}, numbers)
 
 
 def adadelta_step(
@@ -285,9 +301,8 @@ def adadelta_step(
     TypeError, ValueError
         If an array does not fit the parameter, or can't be updated in place.
     """
-    decay, lr, rho, eps = _numbers(weight_decay=weight_decay, lr=lr, rho=rho, eps=eps)
-    coefficients = (-1.0 if maximize else 1.0, decay, lr, rho, 1 - rho, eps)
-    _step("adadelta", parameter, grad, {"square_avg": square_avg, "acc_delta": acc_delta}, coefficients)
+    numbers = adadelta_numbers(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
+    _step("adadelta", parameter, grad, {"square_avg": square_avg, "acc_delta": acc_delta}, numbers)
 
 
 def vector_norms(arrays: Sequence[np.ndarray], ord: float = 2) -> np.ndarray:

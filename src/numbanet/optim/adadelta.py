@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
 from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
+from numbanet.problem.optim import StepNumbers, adadelta_numbers
 from numbanet.problem.pointwise import number
 
 
@@ -33,6 +33,8 @@ class Adadelta(Optimizer):
     maximize : bool
         Climb instead of descend.
     """
+
+    _rule = "adadelta"
 
     def __init__(
         self,
@@ -60,10 +62,11 @@ class Adadelta(Optimizer):
         state["step"] += 1
         return None
 
-    def _update(
-        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
-    ) -> None:
-        ops.adadelta_step(
-            parameters, grads, column(states, "square_avg"), column(states, "acc_delta"), lr=group["lr"],
-            rho=group["rho"], eps=group["eps"], weight_decay=group["weight_decay"], maximize=group["maximize"],
+    def _columns(self, states: list[State], group: dict[str, Any]) -> dict[str, Values | None]:
+        return {"square_avg": column(states, "square_avg"), "acc_delta": column(states, "acc_delta")}
+
+    def _numbers(self, group: dict[str, Any], kind: Any) -> StepNumbers:
+        return adadelta_numbers(
+            lr=group["lr"], rho=group["rho"], eps=group["eps"], weight_decay=group["weight_decay"],
+            maximize=group["maximize"],
         )  # fmt: skip

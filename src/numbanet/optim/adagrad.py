@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
 from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
+from numbanet.problem.optim import StepNumbers, adagrad_numbers
 
 
 class Adagrad(Optimizer):
@@ -31,6 +31,8 @@ class Adagrad(Optimizer):
     maximize : bool
         Climb instead of descend.
     """
+
+    _rule = "adagrad"
 
     def __init__(
         self,
@@ -60,11 +62,11 @@ class Adagrad(Optimizer):
         state["step"] += 1
         return state["step"]
 
-    def _update(
-        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
-    ) -> None:
-        lr = group["lr"] / (1 + (kind - 1) * group["lr_decay"])
-        ops.adagrad_step(
-            parameters, grads, column(states, "sum"), lr=lr, eps=group["eps"], weight_decay=group["weight_decay"],
-            maximize=group["maximize"],
+    def _columns(self, states: list[State], group: dict[str, Any]) -> dict[str, Values | None]:
+        return {"sum": column(states, "sum")}
+
+    def _numbers(self, group: dict[str, Any], kind: Any) -> StepNumbers:
+        return adagrad_numbers(
+            lr=group["lr"] / (1 + (kind - 1) * group["lr_decay"]), eps=group["eps"],
+            weight_decay=group["weight_decay"], maximize=group["maximize"],
         )  # fmt: skip

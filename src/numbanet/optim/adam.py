@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
 from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, below_one, column, full, not_negative
+from numbanet.problem.optim import StepNumbers, adam_numbers
 
 
 class Adam(Optimizer):
@@ -36,6 +36,8 @@ class Adam(Optimizer):
     decoupled_weight_decay : bool
         Shrink the parameter by lr * weight_decay instead of changing the gradient: AdamW.
     """
+
+    _rule = "adam"
 
     def __init__(
         self,
@@ -72,13 +74,15 @@ class Adam(Optimizer):
         state["step"] += 1
         return state["step"]
 
-    def _update(
-        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
-    ) -> None:
-        ops.adam_step(
-            parameters, grads, column(states, "exp_avg"), column(states, "exp_avg_sq"),
-            column(states, "max_exp_avg_sq") if group["amsgrad"] else None, step=kind, lr=group["lr"],
-            betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"],
+    def _columns(self, states: list[State], group: dict[str, Any]) -> dict[str, Values | None]:
+        return {
+            "exp_avg": column(states, "exp_avg"), "exp_avg_sq": column(states, "exp_avg_sq"),
+            "max_exp_avg_sq": column(states, "max_exp_avg_sq") if group["amsgrad"] else None,
+        }  # fmt: skip
+
+    def _numbers(self, group: dict[str, Any], kind: Any) -> StepNumbers:
+        return adam_numbers(
+            step=kind, lr=group["lr"], betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"],
             decoupled_weight_decay=group["decoupled_weight_decay"], maximize=group["maximize"],
         )  # fmt: skip
 

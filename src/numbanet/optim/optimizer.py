@@ -6,16 +6,20 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from numbanet import memory, ops
+from numbanet.ops.optim import optimizer_step
+from numbanet.optim.again import StepAgain, Update
 from numbanet.problem.base import as_array
+from numbanet.problem.optim import StepNumbers
 from numbanet.problem.pointwise import below_one as below_one
 from numbanet.problem.pointwise import number
 from numbanet.tape import enable_grad
 from numbanet.tensor import Tensor
+from numbanet.watch import again, live, watched
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 State = dict[str, Any]
@@ -53,6 +57,8 @@ class Optimizer(ABC):
     ValueError
         If there is no parameter, one is not a leaf or stands in two groups, or an option is out of its range.
     """
+
+    _rule: ClassVar[str]  # a key of numbanet.problem.optim.RULES
 
     def __init__(self, params: Parameters, defaults: dict[str, Any]):
         if isinstance(params, Tensor):
@@ -111,10 +117,12 @@ class Optimizer(ABC):
         """
 
     @abstractmethod
-    def _update(
-        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
-    ) -> None:
-        """Update parameters of a group for which `_prepare` returned `kind`."""
+    def _columns(self, states: list[State], group: dict[str, Any]) -> dict[str, Values | None]:
+        """Return the state arrays of many parameters by name, in the order of the rule; None for one that is unused."""
+
+    @abstractmethod
+    def _numbers(self, group: dict[str, Any], kind: Any) -> StepNumbers:
+        """Return the numbers of a step for parameters of a group for which `_prepare` returned `kind`."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -133,12 +141,13 @@ class Optimizer(ABC):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            self._step_group(group)
+        updates = [update for group in self.param_groups for update in self._step_group(group)]
         self.step_count += 1
+        if watched():
+            again(StepAgain(self, updates))
         return loss
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _step_group(self, group: dict[str, Any]) -> list[Update]:
         members: dict[tuple[Hashable, int], tuple[list[Tensor], Values, Values, list[State]]] = {}
         seen: dict[int, int] = {}
         fresh: dict[Tensor, State] = {}
@@ -158,11 +167,16 @@ class Optimizer(ABC):
             parameters.append(values)
             grads.append(p.grad.data)
             states.append(state)
+        made = []
         for (kind, _), (tensors, parameters, grads, states) in members.items():
-            self._update(parameters, grads, states, group, kind)
+            columns, (numbers, options) = self._columns(states, group), self._numbers(group, kind)
+            coefficients = live(numbers, np.float64)
+            optimizer_step(self._rule, parameters, grads, columns, coefficients, options)
             for p, state in zip(tensors, states):
                 self.state[p] = state
                 p.bump_version()
+            made.append(Update(group, tensors, parameters, columns, coefficients, options))
+        return made
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero in place.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
 from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
+from numbanet.problem.optim import StepNumbers, rmsprop_numbers
 
 
 class RMSprop(Optimizer):
@@ -33,6 +33,8 @@ class RMSprop(Optimizer):
     maximize : bool
         Climb instead of descend.
     """
+
+    _rule = "rmsprop"
 
     def __init__(
         self,
@@ -67,12 +69,15 @@ class RMSprop(Optimizer):
         state["step"] += 1
         return None
 
-    def _update(
-        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
-    ) -> None:
-        ops.rmsprop_step(
-            parameters, grads, column(states, "square_avg"), column(states, "grad_avg") if group["centered"] else None,
-            column(states, "momentum_buffer") if group["momentum"] > 0 else None, lr=group["lr"],
-            alpha=group["alpha"], eps=group["eps"], weight_decay=group["weight_decay"], momentum=group["momentum"],
-            maximize=group["maximize"],
+    def _columns(self, states: list[State], group: dict[str, Any]) -> dict[str, Values | None]:
+        return {
+            "square_avg": column(states, "square_avg"),
+            "grad_avg": column(states, "grad_avg") if group["centered"] else None,
+            "momentum_buffer": column(states, "momentum_buffer") if group["momentum"] > 0 else None,
+        }
+
+    def _numbers(self, group: dict[str, Any], kind: Any) -> StepNumbers:
+        return rmsprop_numbers(
+            lr=group["lr"], alpha=group["alpha"], eps=group["eps"], weight_decay=group["weight_decay"],
+            momentum=group["momentum"], maximize=group["maximize"],
         )  # fmt: skip

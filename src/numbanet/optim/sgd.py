@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
 from numbanet.optim.optimizer import Optimizer, Parameters, State, Values, column, full, not_negative
+from numbanet.problem.optim import StepNumbers, sgd_numbers
 
 
 class SGD(Optimizer):
@@ -31,6 +31,8 @@ class SGD(Optimizer):
     maximize : bool
         Climb instead of descend.
     """
+
+    _rule = "sgd"
 
     def __init__(
         self,
@@ -64,12 +66,12 @@ class SGD(Optimizer):
             state["momentum_buffer"] = full(parameter, 0.0)
         return first
 
-    def _update(
-        self, parameters: Values, grads: Values, states: list[State], group: dict[str, Any], kind: Any
-    ) -> None:
+    def _columns(self, states: list[State], group: dict[str, Any]) -> dict[str, Values | None]:
+        return {"momentum_buffer": column(states, "momentum_buffer") if group["momentum"] != 0 else None}
+
+    def _numbers(self, group: dict[str, Any], kind: Any) -> StepNumbers:
         momentum = group["momentum"]
-        ops.sgd_step(
-            parameters, grads, column(states, "momentum_buffer") if momentum != 0 else None,
+        return sgd_numbers(
             lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=group["weight_decay"],
             nesterov=group["nesterov"] and momentum != 0, maximize=group["maximize"], first=kind,
         )  # fmt: skip

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import Problem, choice, float_name
+from numbanet.problem.base import Problem, choice, float_name, integer
+from numbanet.problem.pointwise import below_one, number
 
 RULES: dict[str, tuple[str, ...]] = {
     "sgd": ("momentum_buffer",),
@@ -19,6 +21,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "adadelta": ("square_avg", "acc_delta"),
 }
 """The state arrays of each rule, by torch.optim's names and in the order in which kernels take them."""
+
+COEFFICIENTS = {"sgd": 5, "adam": 9, "rmsprop": 7, "adagrad": 4, "adadelta": 6}
+"""How many numbers each rule takes."""
 
 _OPTIONAL = ("momentum_buffer", "max_exp_avg_sq", "grad_avg")
 
@@ -142,3 +147,64 @@ def check_match(name: str, value: np.ndarray, parameter: np.ndarray) -> None:
         raise ValueError(f"{name} must have the parameter's shape {parameter.shape}, got {value.shape}")
     if value.dtype != parameter.dtype:
         raise TypeError(f"{name} must have the parameter's dtype {parameter.dtype}, got {value.dtype}")
+
+
+class StepNumbers(NamedTuple):
+    """What the options of an optimizer come to in one step: see `OptimizerProblem`."""
+
+    coefficients: tuple[float, ...]
+    options: tuple[str, ...] = ()
+
+
+def _floats(**options: Any) -> list[float]:
+    """Return options as floats, or raise TypeError naming the one that is no number."""
+    return [number(name, value) for name, value in options.items()]
+
+
+def _sign(maximize: Any) -> float:
+    return -1.0 if maximize else 1.0
+
+
+def sgd_numbers(
+    *, lr: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: Any, maximize: Any, first: Any
+) -> StepNumbers:
+    """Return the numbers of a step of SGD; for these functions the errors are those of `numbanet.ops`."""
+    chosen = {"first": first, "nesterov": nesterov}
+    decay, rate, kept, lost = _floats(weight_decay=weight_decay, lr=lr, momentum=momentum, dampening=dampening)
+    options = tuple(name for name, wanted in chosen.items() if wanted)
+    return StepNumbers((_sign(maximize), decay, rate, kept, 1 - lost), options)
+
+
+def adam_numbers(
+    *, step: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any, decoupled_weight_decay: Any, maximize: Any
+) -> StepNumbers:
+    """Return the numbers of a step of Adam or AdamW."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers, got {betas!r}")
+    beta1, beta2 = below_one("betas", betas[0]), below_one("betas", betas[1])
+    rate, decay, small = _floats(lr=lr, weight_decay=weight_decay, eps=eps)
+    step = integer("step", step, 1)
+    decay, keep = (0.0, 1 - rate * decay) if decoupled_weight_decay else (decay, 1.0)
+    size, scale = rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    return StepNumbers((_sign(maximize), decay, keep, 1 - beta1, beta2, 1 - beta2, size, scale, small))
+
+
+def rmsprop_numbers(
+    *, lr: Any, alpha: Any, eps: Any, weight_decay: Any, momentum: Any, maximize: Any
+) -> StepNumbers:
+    """Return the numbers of a step of RMSprop."""
+    decay, rate, kept, momentum, small = _floats(
+        weight_decay=weight_decay, lr=lr, alpha=alpha, momentum=momentum, eps=eps
+    )  # fmt: skip
+    return StepNumbers((_sign(maximize), decay, rate, kept, 1 - kept, momentum, small))
+
+
+def adagrad_numbers(*, lr: Any, eps: Any, weight_decay: Any, maximize: Any) -> StepNumbers:
+    """Return the numbers of a step of Adagrad."""
+    return StepNumbers((_sign(maximize), *_floats(weight_decay=weight_decay, lr=lr, eps=eps)))
+
+
+def adadelta_numbers(*, lr: Any, rho: Any, eps: Any, weight_decay: Any, maximize: Any) -> StepNumbers:
+    """Return the numbers of a step of Adadelta."""
+    decay, rate, kept, small = _floats(weight_decay=weight_decay, lr=lr, rho=rho, eps=eps)
+    return StepNumbers((_sign(maximize), decay, rate, kept, 1 - kept, small))

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from numbanet.optim.optimizer import Optimizer
+from numbanet.watch import doubt
 
 
 def positive(name: str, value: Any) -> int:
@@ -96,6 +97,7 @@ class LRScheduler(ABC):
         self._set(self._first_lr())
 
     def _set(self, rates: list[float]) -> None:
+        doubt("a schedule of learning rates went on")
         for group, rate in zip(self.optimizer.param_groups, rates):
             group["lr"] = rate
         self._last_lr = list(rates)

@@ -13,6 +13,8 @@ from numbanet import changes
 from numbanet.nn.fuse import settled_hook
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
+from numbanet.optim.lr_scheduler.base import LRScheduler
+from numbanet.optim.optimizer import Optimizer
 from numbanet.tensor import Tensor, array_of
 
 CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
@@ -26,12 +28,17 @@ class ModuleState:
     Parameters
     ----------
     roots : list
-        Modules, and other objects with attributes; what these hold belongs to it too.
+        Modules, and other objects with attributes; what these hold belongs to it too, but for optimizers and schedules:
+        those go on from step to step, and a step says what it takes of them.
+    training : bool
+        Whether modules may be in training mode, and values change from call to call.
 
     Attributes
     ----------
     tensors : list of Tensor
         Parameters, buffers and other attributes.
+    formed : set of int
+        In training, the identities of those tensors whose values must stay: another form of them is kept.
     doubts : list of str
         Why the state can't be watched.
 
@@ -41,10 +48,11 @@ class ModuleState:
     are looked at after a change only, whosever it was. All else is looked at each time.
     """
 
-    def __init__(self, roots: list[Any]):
+    def __init__(self, roots: list[Any], training: bool = False):
         self.doubts: list[str] = []
+        self._training, self.formed = training, set[int]()
         # A module that trains draws random numbers, or changes its state, in Python.
-        if any(isinstance(root, Module) and root.training for root in roots):
+        if not training and any(isinstance(root, Module) and root.training for root in roots):
             self.doubts.append("a module is in training mode")
         self._tables: list[dict[Any, Any]] = []
         self._dicts: list[dict[Any, Any]] = []
@@ -59,7 +67,7 @@ class ModuleState:
         seen: dict[int, Any] = {}
         while todo:
             value = todo.pop()
-            if id(value) in seen or isinstance(value, (*CONSTANTS, Tensor, type)):
+            if id(value) in seen or isinstance(value, (*CONSTANTS, Tensor, type, Optimizer, LRScheduler)):
                 continue
             seen[id(value)] = value
             if isinstance(value, dict):
@@ -98,7 +106,19 @@ class ModuleState:
         self._state, self._quiet = self._attributes(), self._silent()
         self._identities = _identities(self._quiet)
         self._classes = [(kind, kind.forward) for kind in {type(m) for m in self._kept if isinstance(m, Module)}]
-        self._stamps = [t.stamp() for t in self.tensors]
+        self._stamps = self._stamped()
+
+    def _stamped(self) -> list[Any]:
+        """Return what differs after each change that matters."""
+        if not self._training:
+            return [t.stamp() for t in self.tensors]
+        return [t.stamp() if id(t) in self.formed else id(array_of(t)) for t in self.tensors]
+
+    def same_attributes(self) -> bool:
+        """Return whether modules have the attributes, parameters and buffers that they had; the values may differ."""
+        state = self._attributes()
+        same = len(state) == len(self._state) and all(map(is_, state, self._state))
+        return same and _identities(self._silent()) == self._identities
 
     def holds(self) -> bool:
         """Return whether nothing has changed since."""
@@ -108,9 +128,7 @@ class ModuleState:
             return False
         mark = changes.mark()
         if mark is not self._mark:
-            state = self._attributes()
-            same = len(state) == len(self._state) and all(map(is_, state, self._state))
-            if not same or [t.stamp() for t in self.tensors] != self._stamps:
+            if not self.same_attributes() or self._stamped() != self._stamps:
                 return False
             self._mark = mark
         return True

@@ -1,0 +1,172 @@
+"""Captured functions: which of their calls are run, recorded, and replayed."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+from numbanet import dispatch, settings
+from numbanet.capturing.nested import filled, form
+from numbanet.capturing.plan import Plan
+from numbanet.capturing.reading import data_watched
+from numbanet.cpu import parallel
+from numbanet.deferred import settle
+from numbanet.locks import new_lock
+from numbanet.nn.fuse import stand_in
+from numbanet.nn.module import STAND_IN, Module
+from numbanet.tape import is_grad_enabled
+from numbanet.tensor import Tensor
+from numbanet.watch import Watch, watching
+
+_PLANS = 16  # signatures that are remembered; the first goes
+
+
+class Captured:
+    """A function whose layers run fused, and whose calls are replayed; made by `capture`."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self._plans: dict[Any, Plan] = {}
+        self._lock, self._busy = new_lock(), False
+        _captured.add(self)
+        if not isinstance(function, Module):
+            update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, or replay what it did for operands of these shapes."""
+        inputs: list[Tensor] = []
+        shapes = form((args, kwargs), inputs)
+        if STAND_IN.get() is not None:  # within another captured function, which records
+            return self.function(*args, **kwargs)
+        if not inputs:
+            return self._run(args, kwargs, [])
+        # A recording has as many work buffers as there were threads.
+        devices, training = tuple(t.device for t in inputs), is_grad_enabled()
+        key = shapes, devices, training, dispatch.conditions(), parallel.get_num_threads()
+        with self._lock:
+            plan = self._plans.get(key)
+            if not self._busy and (plan is None or not plan.refused):
+                self._busy = True
+                try:
+                    return self._planned(key, plan, args, kwargs, inputs)
+                finally:
+                    self._busy = False
+        return self._run(args, kwargs, [])  # a signal handler may call it in the middle of a call
+
+    def _planned(self, key: Any, plan: Plan | None, args: Any, kwargs: Any, inputs: list[Tensor]) -> Any:
+        """Replay a call; or run it, to get to know it or to record it."""
+        if plan is not None and not plan.holds():
+            settings.log("capture: what the function takes has changed: it is recorded anew")
+            plan = None
+        if plan is not None and plan.recorded:
+            if not plan.free():
+                settings.log("capture: a gradient of an earlier call is held, so the function is run")
+                return self._run(args, kwargs, [])
+            if plan.begin():
+                return plan.replay(inputs)
+            settings.log("capture: an optimizer has changed: the function is recorded anew")
+            plan = None
+        return self._prepare(key, plan, args, kwargs, inputs)
+
+    def _run(self, args: Any, kwargs: Any, modules: list[Module]) -> Any:
+        """Call the function with its layers fused, and collect the modules that it calls."""
+
+        def noting(module: Any) -> Any:
+            modules.append(module)
+            return stand_in(module)
+
+        token = STAND_IN.set(noting)
+        try:
+            result = self.function(*args, **kwargs)
+            settle(result)
+        finally:
+            STAND_IN.reset(token)
+        return result
+
+    def _prepare(self, key: Any, plan: Plan | None, args: Any, kwargs: Any, inputs: list[Tensor]) -> Any:
+        """Run a function that is not, or no longer, recorded: first to get to know it, then to record it."""
+        modules: list[Module] = []
+        if plan is None:
+            watch, training = Watch(), is_grad_enabled()
+            with watching(watch), data_watched():
+                result = self._run(args, kwargs, modules)
+            while len(self._plans) >= _PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            roots = [self.function, getattr(self.function, "__self__", None), *modules]
+            plan = self._plans[key] = Plan(roots, training)
+            plan.judge_first(watch, inputs, result)
+            return result
+
+        def run(given: list[Tensor]) -> Any:
+            positional, named = filled((args, kwargs), iter(given))
+            return self._run(positional, named, modules)
+
+        return plan.record(run, inputs)
+
+
+_captured: weakref.WeakSet[Captured] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for captured in _captured:
+        # A thread that the child does not have may hold work buffers of the recordings.
+        captured._plans.clear()
+        captured._busy = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def capture(function: Callable[..., Any]) -> Captured:
+    """Return the function with its layers fused, and its calls replayed with hardly any Python.
+
+    Layers run fused as in `numbanet.nn.fuse`, with the parameters and in the mode of the modules that the function
+    calls: batch norm, addition and ReLU become part of convolutions and linear layers where no gradient is recorded; in
+    training, addition and ReLU become part of batch norms. A training step is captured whole: the function may call
+    ``backward`` and an optimizer.
+
+    Under `no_grad`, and for training steps on a GPU, the launches of kernels are recorded at the second call with
+    operands of the same shapes, dtypes and settings; from then on they are repeated, on memory that they share.
+    Anything else is run as it is.
+
+    Parameters
+    ----------
+    function : callable
+        Takes Tensors, tuples, lists and dictionaries of them, and hashable values. A model will do.
+
+    Returns
+    -------
+    Captured
+        To be called like the function. Results are tensors of their own.
+
+    Notes
+    -----
+    A replay repeats launches, not Python, so a function is run each time unless nothing but launches can matter: each
+    operation takes what comes from the operands (on the CPU, all floating-point), from parameters, or from buffers of
+    the modules that are called; no value is read, and nothing kept but the result, which is made of new tensors; no
+    module has hooks. A changed parameter, buffer or attribute of a module makes it be recorded anew. Variables beside
+    those (globals, closures) are not watched, and printing and counting happen at the first two calls only: within the
+    second the function runs once more, on other values, to see whether a replay does the same; what it changed is put
+    back. Who keeps an array that he got from ``parameter.data``, and writes to it later, must call
+    `Tensor.bump_version`; so must who writes to a buffer's.
+
+    Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
+    training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step
+    counts, options of the moment) is done at each replay, and so are the draws. Its result must have no tape: what
+    needs a gradient is differentiated within the function.
+
+    Within the function, results of layers are computed when they are first read, and those that a following layer has
+    taken part of have no gradient of their own (`Tensor.retain_grad`).
+
+    Raises
+    ------
+    TypeError
+        If `function` is not callable; in a call, if an operand is neither a Tensor nor hashable.
+    """
+    if not callable(function):
+        raise TypeError(f"function must be callable, got {type(function).__name__}")
+    return Captured(function)

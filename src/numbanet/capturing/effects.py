@@ -1,0 +1,120 @@
+"""What a captured training step changes, and a replay must change as well: gradients, state, and counts in Python.
+
+Parameters, running averages and the states of optimizers lie where they always do, and the launches that are repeated
+work on them. Gradients lie in memory of the recording: the next replay overwrites it, so nobody may hold them then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory, ops
+from numbanet.capturing.nested import same_values
+from numbanet.ops.shape import copy_into
+from numbanet.tensor import Tensor, array_of
+from numbanet.watch import Watch
+
+
+class Effects:
+    """The effects of one recorded call.
+
+    Parameters
+    ----------
+    watch : Watch
+        Its report.
+    tensors : list of Tensor
+        All that it takes or changes beside its operands.
+    """
+
+    def __init__(self, watch: Watch, tensors: list[Tensor]):
+        self._again, self._changed = tuple(watch.again), [*watch.changed.values()]
+        self._leaves = [(leaf, _settled(leaf)) for leaf, before in watch.graded.values() if leaf._grad is not before]
+        self._tensors, self._needs = tensors, [t.requires_grad for t in tensors]
+        self._alone: list[tuple[int, ...]] = []
+
+    def remember(self) -> None:
+        """Take the gradients for held by nobody but their leaves."""
+        self._alone = self._references()
+
+    def _references(self) -> list[tuple[int, ...]]:
+        """Return how many references there are to each gradient, to its array and to the memory of that."""
+        return [
+            (getrefcount(grad) - (leaf._grad is grad), getrefcount(array_of(grad)), getrefcount(array_of(grad).base))
+            for leaf, grad in self._leaves
+            if grad is not None
+        ]
+
+    def holds(self) -> bool:
+        """Return whether gradients flow to the same tensors as before."""
+        return [t.requires_grad for t in self._tensors] == self._needs
+
+    def overwritable(self) -> bool:
+        """Return whether nobody holds a gradient of an earlier call."""
+        return self._references() == self._alone
+
+    def go_on(self) -> bool:
+        """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
+        undo: list[Callable[[], None]] = []
+        for action in self._again:
+            undo.append(action.save())
+            if not action.go_on():
+                for restore in reversed(undo):
+                    restore()
+                return False
+        return True
+
+    def finish(self) -> None:
+        """Do what Python does after the launches."""
+        for leaf, grad in self._leaves:
+            leaf._grad = grad
+            if grad is not None:
+                grad.bump_version()
+        for tensor in self._changed:
+            tensor.bump_version()
+
+    # ------------------------------------------------------------------------------------------------ to try a replay
+
+    def _arrays(self) -> list[Any]:
+        arrays = [*map(array_of, self._tensors), *(a for action in self._again for a in action.arrays())]
+        arrays += [array_of(grad) for _, grad in self._leaves if grad is not None]
+        return list({id(array): array for array in arrays}.values())
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that brings back all that the call changes, as it is now."""
+        kept = [(array, ops.clone(array)) for array in self._arrays()]
+        undo, gradients = [action.save() for action in self._again], [leaf._grad for leaf, _ in self._leaves]
+
+        def restore() -> None:
+            for array, before in kept:
+                copy_into(array, before)
+            for back in undo:
+                back()
+            for (leaf, _), grad in zip(self._leaves, gradients):
+                leaf._grad = grad
+            for tensor in self._changed:
+                tensor.bump_version()
+
+        return restore
+
+    def values(self) -> list[np.ndarray | None]:
+        """Return copies of all that the call changes, on the host."""
+        found: list[Any] = [*map(array_of, self._tensors), *(a for action in self._again for a in action.arrays())]
+        found += [None if leaf._grad is None else array_of(leaf._grad) for leaf, _ in self._leaves]
+        return [None if array is None else np.array(memory.on_host(array)) for array in found]
+
+
+def _settled(leaf: Tensor) -> Tensor | None:
+    """Let a leaf have its gradient on the memory of the recording for good, and return that gradient."""
+    if leaf._grad is not None:
+        leaf._grad = Tensor(memory.pinned(array_of(leaf._grad)))
+    return leaf._grad
+
+
+def same(first: Iterable[Any], second: Iterable[Any]) -> bool:
+    """Return whether two results of `Effects.values` hold the same."""
+    pairs = zip(first, second)
+    return all(a is b if a is None or b is None else same_values(a, b) for a, b in pairs)

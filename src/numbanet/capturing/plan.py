@@ -1,0 +1,258 @@
+"""The recording of one call: its launches, and under which conditions they may be repeated.
+
+What is recorded are the launches of kernels, with the memory they worked on. That memory is planned by the recording
+itself: its arrays come from an arena of their own, where a block that is free again serves the next array, and a replay
+meets the blocks in the same order.
+
+A replay must do what the function does, so it is refused wherever that is in doubt: everything an operation takes must
+come from the operands, from parameters, or from buffers of modules that are called, which are watched; and nothing but
+the result may remain of a call. A training step may change what it takes, and leave gradients: see `Effects`.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory, ops, settings
+from numbanet.capturing.effects import Effects, same
+from numbanet.capturing.nested import differentiable, equal, other_values, plain, results_in, with_arrays
+from numbanet.capturing.reading import data_watched
+from numbanet.capturing.state import ModuleState
+from numbanet.cpu import parallel
+from numbanet.cpu.replay import Recording
+from numbanet.cuda import launch as cuda
+from numbanet.nn.parameter import Parameter
+from numbanet.ops.shape import copy_into
+from numbanet.tape import Version
+from numbanet.tensor import Tensor, array_of
+from numbanet.watch import Watch, watching
+
+Run = Callable[[list[Tensor]], Any]
+
+
+class Plan:
+    """What is known of a function's calls with operands of some shapes.
+
+    Parameters
+    ----------
+    roots : list
+        The function, and the modules that it calls; see `ModuleState`.
+    training : bool
+        Whether gradients are recorded.
+
+    Attributes
+    ----------
+    recorded, refused : bool
+        Whether it may be replayed, and whether it never will be.
+    """
+
+    def __init__(self, roots: list[Any], training: bool):
+        self.recorded = self.refused = False
+        self._training, self._state = training, ModuleState(roots, training)
+        self._effects: Effects | None = None
+        self._recording: Recording | cuda.Recording | None = None
+        self._arena: Any = None
+        self._inputs: list[np.ndarray] = []
+        self._result: Any = None
+
+    def holds(self) -> bool:
+        """Return whether nothing has changed of what the function takes."""
+        return self._state.holds() and (self._effects is None or self._effects.holds())
+
+    def free(self) -> bool:
+        """Return whether a replay writes to no memory that somebody holds."""
+        return self._effects is None or self._effects.overwritable()
+
+    def begin(self) -> bool:
+        """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
+        return self._effects is None or self._effects.go_on()
+
+    def replay(self, inputs: list[Tensor]) -> Any:
+        """Repeat the launches on other values, once `begin` has said that they fit."""
+        for static, tensor in zip(self._inputs, inputs):
+            copy_into(static, array_of(tensor))
+        if self._recording is not None:
+            self._recording.run()
+        if self._effects is not None:
+            self._effects.finish()
+        return with_arrays(self._result, ops.clone)
+
+    # ------------------------------------------------------------------------------------------------ to record
+
+    def judge_first(self, watch: Watch, inputs: list[Tensor], result: Any) -> None:
+        """Refuse what shows already when the function is run without being recorded."""
+        if self._training:
+            if any(t.device == "cpu" for t in inputs):
+                watch.doubts.append("training steps are replayed on GPUs only")
+            if any(t.requires_grad for t in inputs):
+                watch.doubts.append("an operand requires a gradient")
+            if differentiable(result):
+                watch.doubts.append("a result has a tape, for a backward outside the function")
+        else:
+            _still(watch)
+            if any(t.device == "cpu" and t.dtype.kind != "f" for t in inputs):
+                watch.doubts.append("an operand has no floating-point numbers")  # labels and indices steer Python
+        self._judge(watch)
+
+    def _judge(self, watch: Watch) -> None:
+        """Refuse to replay if there are doubts."""
+        doubts = self._state.doubts + watch.doubts
+        if doubts and not self.refused:
+            settings.log(f"capture: the function is not replayed: {doubts[0]}")
+        self.refused = self.refused or bool(doubts)
+
+    def record(self, run: Run, inputs: list[Tensor]) -> Any:
+        """Run once, keeping the launches; keep the plan if a replay with other values does what the function does."""
+        trace, static = _Trace(), [_static(array_of(t)) for t in inputs]
+        result = self._traced(run, static, inputs, trace)
+        trace.look_at(result)
+        self._judge(trace.watch)
+        if self.refused:
+            return result
+        if self._training:
+            self._state.formed = set(trace.watch.formed)
+            self._effects = Effects(trace.watch, [*self._state.tensors])
+        self._recording, self._arena = trace.recording(), trace.arena
+        self._result, self._inputs = with_arrays(result, memory.pinned), static
+        answer = with_arrays(self._result, ops.clone)
+        del result, trace
+        self._judge(self._tried(run, inputs))
+        if self.refused:
+            self._recording, self._inputs, self._result, self._arena, self._effects = None, [], None, None, None
+        elif self._effects is not None:
+            self._effects.remember()
+        self._state.remember()
+        self.recorded = not self.refused
+        return answer
+
+    def _traced(self, run: Run, static: list[np.ndarray], inputs: list[Tensor], trace: _Trace) -> Any:
+        """Run on operands of the recording, and see what the function takes, keeps and changes beside the result."""
+        given, watch, before = [Tensor(x) for x in static], trace.watch, _dice()
+        alive, versions = [weakref.ref(t) for t in given], [t._memory for t in given]
+        stamps = [t.stamp() for t in given]
+        with trace.of_a_run():
+            result = run(given)
+        for ours, theirs, stamp in zip(given, inputs, stamps):
+            if ours.stamp() != stamp:  # a change in place, which the first call did not make
+                copy_into(array_of(theirs), array_of(ours))
+                theirs.bump_version()
+                watch.doubts.append("an operand was changed in place")
+        known = {id(t) for t in self._state.tensors}
+        met = [t for t in {**watch.taken, **watch.changed}.values() if id(t) not in known]
+        parameters = [t for t in met if isinstance(t, Parameter)]
+        seen = {id(t._memory) for t in (*given, *self._state.tensors, *parameters)}
+        if any(id(t._memory) not in seen for t in met):  # those that share it are views
+            watch.doubts.append("a tensor was taken that is no operand, parameter or buffer")
+        if not self._training:
+            _still(watch)
+        elif not watch.formed.keys().isdisjoint(watch.changed):
+            watch.doubts.append("a weight was changed of which a prepared form is kept")
+        elif not self._state.same_attributes():
+            watch.doubts.append("an attribute was changed")
+        elif _dice() != before:
+            watch.doubts.append("random numbers of Python or NumPy were drawn")
+        self._state.tensors += parameters
+        del given, ours, met
+        watch.taken.clear()
+        watch.changed = {key: t for key, t in watch.changed.items() if key in known or isinstance(t, Parameter)}
+        if any(t() is not None for t in alive) or _references(versions) != _references([Version() for _ in versions]):
+            watch.doubts.append("an operand was kept")
+        return result
+
+    def _tried(self, run: Run, inputs: list[Tensor]) -> Watch:
+        """Return doubts that remain when a replay, on other values, was compared with the function."""
+        others = [Tensor(ops.to_device(other_values(memory.on_host(array_of(t))), t.device)) for t in inputs]
+        watch, effects, values = Watch(), self._effects, list[Any]()
+        restore = (lambda: None) if effects is None else effects.save()
+        try:
+            with watching(watch), data_watched():
+                expected = run(others)
+            values = [] if effects is None else effects.values()
+        except Exception as error:
+            watch.doubts.append(f"on other values the function raised {type(error).__name__}")
+            return watch
+        finally:
+            restore()
+        if not self._training:
+            _still(watch)
+        try:
+            fine = self.begin() and equal(self.replay(others), expected)
+            if not fine or (effects is not None and not same(effects.values(), values)):
+                watch.doubts.append("a replay gives other values")
+        finally:
+            restore()
+        return watch
+
+
+class _Trace:
+    """What a run does while it is recorded."""
+
+    def __init__(self) -> None:
+        self.watch, self.arena = Watch(), memory.Arena()
+        self._on_cpu, self._on_gpu = list[parallel.Launch | None](), list[cuda.Launch]()
+
+    @contextmanager
+    def of_a_run(self) -> Iterator[None]:
+        """Record within a ``with`` block."""
+        with (
+            memory.arena(self.arena), watching(self.watch), data_watched(), parallel.recording(self._on_cpu),
+            cuda.recording(self._on_gpu),
+        ):  # fmt: skip
+            yield
+
+    def look_at(self, result: Any) -> None:
+        """See whether only new tensors remain of a run: its result, and gradients."""
+        doubts, gradients = self.watch.doubts, []
+        if not plain(result) or differentiable(result):
+            doubts.append("the result is not all tensors, without a tape, and constants")
+        for leaf, before in self.watch.graded.values():
+            if leaf._grad is not None and leaf._grad is not before:
+                gradients.append(leaf._grad)
+        leases = [memory.leased(array_of(t)) for t in (*results_in(result), *gradients)]
+        if any(lease is None or lease.arena is not self.arena for lease in leases):
+            doubts.append("the result, or a gradient, is none that was computed")
+        if self.arena.used != len({id(lease) for lease in leases}) or self.arena.used != len(leases):
+            doubts.append("something remains of the call beside the result")
+        if None in self._on_cpu:
+            doubts.append("a launch names arrays that a recording would not keep")
+        if self._on_cpu and self._on_gpu:
+            doubts.append("kernels ran on the CPU and on the GPU")
+
+    def recording(self) -> Recording | cuda.Recording:
+        """Return the launches, to be repeated."""
+        if self._on_gpu:
+            return cuda.Recording(self._on_gpu)
+        return Recording([launch for launch in self._on_cpu if launch is not None])
+
+
+def _still(watch: Watch) -> None:
+    """Doubt, where no gradient is recorded, whatever changes more than the result."""
+    watch.doubts += [action.what for action in watch.again]
+    if watch.writes:
+        watch.doubts.append("memory was changed in place")
+
+
+def _dice() -> tuple[Any, ...]:
+    """Return the states of the random numbers that Python and NumPy draw for everybody."""
+    drawn: Any = np.random.get_state()  # noqa: NPY002
+    _, words, *rest = drawn
+    return random.getstate(), words.tobytes(), *rest
+
+
+def _static(x: np.ndarray) -> np.ndarray:
+    """Return a copy of an operand in the memory order that layers want, to which later operands are copied."""
+    copy = memory.empty_channels_last(x.shape, x.dtype, x) if x.ndim == 4 else memory.empty_like(x)
+    copy_into(copy, x)
+    return copy
+
+
+def _references(versions: list[Version]) -> list[int]:
+    """Return how many references there are to each: a tensor that views memory shares its version."""
+    return [sys.getrefcount(version) for version in versions]

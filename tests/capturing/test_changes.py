@@ -1,0 +1,114 @@
+"""A replay sees every change that it must see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import nn, optim
+from numbanet.tensor import Tensor
+from tests.capturing.common import RNG, check, images, network, plan_of, replays
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.load_state_dict({k: np.array(v) * 0.5 for k, v in model.state_dict().items()}),
+        lambda model: model[0].weight.data.__setitem__(..., 0.25),
+        lambda model: setattr(model[9].weight, "data", model[9].weight.data * 2),
+        lambda model: setattr(model[9], "weight", nn.Parameter(np.ones((5, 12), np.float32))),
+        lambda model: model.__setitem__(4, nn.AvgPool2d(2)),
+        lambda model: model[1].reset_running_stats(),
+        lambda model: model[3].bn1.train(),
+    ],
+    ids=["load", "write", "data", "parameter", "module", "statistics", "mode"],
+)
+def test_changes_are_seen(change: Callable[[Any], Any]) -> None:
+    model = network()
+    captured = nnet.capture(model)
+    for _ in range(3):
+        check(captured, model, images())
+    change(model)
+    model[3].bn1.momentum = 0.0  # in training mode it shall not move under the comparison
+    for _ in range(4):
+        check(captured, model, images())
+
+
+def test_changes_elsewhere_leave_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other, x = network(), nn.Linear(3, 3), images()
+    captured = nnet.capture(model)
+    for _ in range(2):
+        check(captured, model, x)
+    for _ in range(2):
+        other.weight.data[...] = 1.0
+        with nnet.no_grad():
+            assert replays(monkeypatch, lambda: captured(x))
+
+
+def test_parameters_that_no_called_module_has_are_watched() -> None:
+    p = nn.Parameter(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
+    a, b = nn.Conv2d(8, 8, 3).eval(), nn.Conv2d(8, 4, 3)
+    pair = nn.ModuleList([a, b])
+
+    def beside(x: Tensor) -> Tensor:
+        return F.conv2d(a(x), b.weight)
+
+    def bare(x: Tensor) -> Tensor:
+        return F.conv2d(x, p)
+
+    for function, weight in ((bare, p), (beside, pair[1].weight)):
+        captured = nnet.capture(function)
+        for _ in range(3):
+            check(captured, function, images())
+        assert plan_of(captured).recorded
+        weight.data[...] *= 2
+        check(captured, function, images())
+        weight.grad = nnet.tensor(np.ones(weight.shape, np.float32))
+        for _ in range(3):
+            check(captured, function, images())
+        optim.SGD([weight], lr=0.5).step()
+        for _ in range(3):
+            check(captured, function, images())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model[0], "stride", (2, 2)),
+        lambda model: setattr(model[0], "padding", (0, 0)),
+        lambda model: setattr(model[1], "eps", 3.0),
+        lambda model: setattr(model[2], "forward", lambda x: x * 3.0),
+        lambda model: model[2].register_forward_hook(lambda module, args, y: y * 3.0),
+        lambda model: setattr(model, "factors", [5.0]),
+        lambda model: model.factors.append(5.0),
+        lambda model: model.options.update(scale=7.0),
+        lambda model: vars(model).update(factors=[5.0]),
+        lambda model: model._modules.update({"2": nn.Identity()}),
+        lambda model: setattr(model[1].running_mean, "data", model[1].running_mean.data + 1.0),
+    ],
+    ids=[
+        "stride", "padding", "eps", "forward", "hook", "list", "append", "dictionary", "straight", "table", "buffer",
+    ],
+)
+def test_changed_attributes_are_seen(change: Callable[[Any], Any]) -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+            self.factors, self.options = [2.0, 3.0], {"scale": 1.0}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * sum(self.factors) * self.options["scale"]
+
+    model = Scaled().eval()
+    captured = nnet.capture(model)
+    for _ in range(3):
+        check(captured, model, images())
+    assert plan_of(captured).recorded
+    change(model)
+    for _ in range(4):
+        check(captured, model, images())

@@ -1,0 +1,172 @@
+"""What a replay would miss is run each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import nn
+from numbanet.tensor import Tensor
+from tests.capturing.common import RNG, check, images, infer, plan_of
+
+
+def test_what_a_replay_would_miss_is_not_replayed() -> None:
+    model = nn.Conv2d(8, 4, 3)
+
+    def by_numpy(x: Tensor) -> Tensor:
+        return nnet.tensor(np.sin(model(x).numpy()))
+
+    def random(x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5)
+
+    def by_value(x: Tensor) -> Tensor:
+        return x * float(x.sum())
+
+    for function in (by_numpy, by_value):
+        captured = nnet.capture(function)
+        for _ in range(4):
+            check(captured, function, images())
+    captured, x = nnet.capture(random), images()
+    with nnet.no_grad():
+        drawn = [captured(x).numpy() for _ in range(5)]
+    assert len({y.tobytes() for y in drawn}) == 5
+
+
+def test_modules_in_training_mode_are_run() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(8), nn.Dropout(0.5))
+    captured, x = nnet.capture(model), images()
+    with nnet.no_grad():
+        drawn = [captured(x).numpy() for _ in range(4)]
+    assert len({y.tobytes() for y in drawn}) == 4
+    assert model[0].num_batches_tracked.item() == 4
+
+
+def test_tensors_that_are_not_watched_are_not_replayed() -> None:
+    w = nnet.tensor(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
+    shift, array = nnet.tensor(1.0), np.ones((2, 8, 10, 10), np.float32)
+    convolve, add, join = (lambda x: F.conv2d(x, w)), (lambda x: x + shift), (lambda x: x + array)
+    layer = nn.Conv2d(8, 8, 3, padding=1).eval()
+    shortcut = nnet.tensor(array)
+    for function in (convolve, add, join, lambda x: layer(x) + shortcut):
+        captured = nnet.capture(function)
+        for _ in range(4):
+            check(captured, function, images())
+            w.data = w.data * 2
+            shift.data = shift.data + 1
+            shortcut.data = shortcut.data * 3
+            array += 1
+
+
+def test_values_that_python_reads_are_not_replayed() -> None:
+    conv = nn.Conv2d(8, 8, 3, padding=1).eval()
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda x: conv(x) + nnet.tensor(np.sort(x.data.ravel())[-1:]),
+        lambda x: conv(x) * float(x.sum()),
+        lambda x: conv(x) if x.sum() > 0 else -conv(x),
+        lambda x: conv(x) if x.data.max() > 0.5 else -conv(x),
+        lambda x: conv(x) * 2.0 if conv(x).relu().data.any() else conv(x),
+        lambda x: x[x.argmax(0)[0, 0, 0].item() :],
+    ]
+    for function in functions:
+        captured = nnet.capture(function)
+        for x in (np.zeros, np.ones, np.zeros, np.ones):
+            check(captured, function, nnet.tensor(x((2, 8, 10, 10), np.float32)))
+        for _ in range(3):
+            check(captured, function, images())
+            check(captured, function, -images())
+
+
+def test_large_sums_are_not_replayed() -> None:
+    """They are looked at, and done anew where a part of them overflowed: the recording was of one that did not."""
+    total = nnet.capture(lambda x: x.sum(0))
+    rows = np.zeros((16384, 64), np.float32)
+    rows[:8], rows[-8:] = 3e38, -3e38
+    with nnet.no_grad():
+        for _ in range(3):
+            total(nnet.tensor(np.ones_like(rows)))
+        assert total(nnet.tensor(rows)).tolist() == [0.0] * 64
+
+
+def test_integer_operands_are_not_replayed() -> None:
+    table = nn.Parameter(RNG.standard_normal((7, 3), dtype=np.float32))
+    captured = nnet.capture(lambda i: table[i] * 2.0)
+    with nnet.no_grad():
+        for value in (3, 3, 3, 5):
+            np.testing.assert_array_equal(captured(nnet.tensor([value])).data, table.data[[value]] * 2)
+
+
+def test_random_draws_are_not_replayed() -> None:
+    captured, x = nnet.capture(lambda x: F.dropout(x, training=True)), images()
+    with nnet.no_grad():
+        for _ in range(3):
+            captured(nnet.tensor(np.zeros(x.shape, np.float32)))
+        assert len({captured(x).numpy().tobytes() for _ in range(4)}) == 4
+
+
+def test_what_a_function_changes_or_keeps_stays_right() -> None:
+    conv, average = nn.Conv2d(8, 8, 3, padding=1).eval(), nnet.tensor(0.0)
+    kept: list[Tensor] = []
+
+    def averaging(x: Tensor) -> Tensor:
+        average.mul_(0.5)
+        average.add_(x.mean() * 0.5)
+        return conv(x)
+
+    def keeping(x: Tensor) -> Tensor:
+        y = conv(x)
+        kept.append(y)
+        return F.relu(y)
+
+    def viewing(x: Tensor) -> Tensor:
+        kept.append(x[:, 0])
+        return conv(x)
+
+    captured, expected = nnet.capture(averaging), 0.0
+    with nnet.no_grad():
+        for _ in range(5):
+            x = images()
+            captured(x)
+            expected = expected * 0.5 + x.numpy().mean() * 0.5
+            assert average.item() == pytest.approx(expected, abs=1e-6)
+        given = [images() for _ in range(5)]
+        captured = nnet.capture(keeping)
+        for x in given:
+            captured(x)
+        assert len(kept) == 5
+        for x, y in zip(given, kept):
+            np.testing.assert_allclose(y.numpy(), infer(conv, x), rtol=1e-4, atol=1e-5)
+        kept.clear()
+        captured = nnet.capture(viewing)
+        for x in given:
+            captured(x)
+        assert len(kept) == 5
+        for x, y in zip(given, kept):
+            np.testing.assert_array_equal(y.numpy(), x.numpy()[:, 0])
+
+
+def test_operands_are_changed_in_place() -> None:
+    conv = nn.Conv2d(8, 8, 3).eval()
+    captured = nnet.capture(lambda x: conv(x.mul_(2)))
+    with nnet.no_grad():
+        for _ in range(4):
+            x = images()
+            twice = x.clone() * 2.0
+            np.testing.assert_allclose(captured(x).numpy(), infer(conv, twice), rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(x.numpy(), twice.numpy())
+
+
+def test_tables_of_arrays_are_not_replayed() -> None:
+    def halve(t: Tensor) -> Tensor:
+        y = t * 2.0
+        nnet.ops.scale_([y.data], 0.5)
+        y.bump_version()
+        return y + 1.0
+
+    captured = nnet.capture(halve)
+    for _ in range(4):
+        check(captured, halve, images())
+    assert not plan_of(captured).recorded

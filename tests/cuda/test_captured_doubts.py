@@ -1,0 +1,123 @@
+"""Training steps that a graph would not do as they are: they run each time, and why is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet import nn
+from numbanet.cuda import launch
+from numbanet.cuda.compile import Kernel
+from numbanet.cuda.gpu import Gpu
+from numbanet.optim import lr_scheduler
+from numbanet.tensor import Tensor
+from tests.cuda.fake import FakeDriver
+from tests.cuda.trainer import both, compared, usual
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
+    found = FakeDriver()
+    with launch.executor(Gpu(0, found.core, found)):
+        yield found
+
+
+def reading(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    return usual(model, optimizer, x, y).item()
+
+
+def adding(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def zeroing(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    optimizer.zero_grad(set_to_none=False)
+    return adding(model, optimizer, x, y)
+
+
+def scheduled(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    loss = usual(model, optimizer, x, y)
+    lr_scheduler.LinearLR(optimizer)
+    return loss
+
+
+def decaying(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    optimizer.param_groups[0]["lr"] *= 0.5
+    return usual(model, optimizer, x, y)
+
+
+def masking(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    optimizer.zero_grad()
+    loss = (model(x)[x[:, 0] > 0] ** 2).sum()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def by_numpy(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    return usual(model, optimizer, x * float(1 + 0 * np.random.rand()), y)  # noqa: NPY002
+
+
+def counting(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    model.calls = getattr(model, "calls", 0) + 1  # type: ignore[assignment, operator]
+    return usual(model, optimizer, x * float(model.calls), y)  # type: ignore[arg-type]
+
+
+def no_backward(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (reading, "a value was read"), (adding, "a gradient was added to one from before"),
+        (zeroing, "a gradient was added to one from before"), (scheduled, "a schedule of learning rates went on"),
+        (decaying, "a replay gives other values"), (masking, "values were brought from the GPU"),
+        (by_numpy, "random numbers of Python or NumPy were drawn"), (counting, "an attribute was changed"),
+        (no_backward, "a result has a tape"),
+    ],
+)  # fmt: skip
+def test_what_a_graph_would_miss_is_run(
+    step: Any, reason: str, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(nnet.settings, "log", said.append)
+    graphs = compared(driver, *both(step=step), steps=4)
+    assert graphs[2:] == [0, 0]
+    (told,) = [line for line in said if "is not replayed" in line]
+    assert reason in told
+
+
+def test_another_tensor_in_a_step_is_followed(driver: FakeDriver) -> None:
+    """An average of the weights: the function runs, and the average is right."""
+    averages = {place: nnet.tensor(np.zeros((3, 6), np.float32), device=place) for place in ("cpu", "cuda")}
+
+    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+        loss = usual(model, optimizer, x, y)
+        with nnet.no_grad():
+            averages[x.device].mul_(0.5).add_(model[0].weight.detach() * 0.5)  # type: ignore[index, union-attr]
+        return loss
+
+    assert compared(driver, *both(step=step), steps=4)[2:] == [0, 0]
+    assert np.allclose(averages["cuda"].cpu().numpy(), averages["cpu"].numpy(), rtol=1e-4)
+
+
+def test_kept_tensors_stay(driver: FakeDriver) -> None:
+    kept: dict[str, list[Tensor]] = {"cpu": [], "cuda": []}
+
+    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+        kept[x.device].append(model(x).detach())
+        return usual(model, optimizer, x, y)
+
+    compared(driver, *both(step=step), steps=4)
+    for ours, theirs in zip(kept["cuda"], kept["cpu"], strict=True):
+        np.testing.assert_allclose(ours.cpu().numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)

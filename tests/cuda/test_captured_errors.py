@@ -1,0 +1,124 @@
+"""Captured training steps, errors in the middle, and other threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import nn
+from numbanet.cuda import launch
+from numbanet.cuda.compile import Kernel
+from numbanet.cuda.gpu import Gpu
+from numbanet.tensor import Tensor
+from tests.cuda.fake import FakeDriver
+from tests.cuda.trainer import REPLAYED, Trainer, adam, both, compared, sgd, small, usual, whole
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
+    found = FakeDriver()
+    with launch.executor(Gpu(0, found.core, found)):
+        yield found
+
+
+def test_an_error_in_a_step_leaves_the_next_ones_right(driver: FakeDriver) -> None:
+    broken = {"now": False}
+
+    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+        loss = usual(model, optimizer, x, y)
+        if broken["now"]:
+            raise KeyError("stop")
+        return loss
+
+    here, there = both(optimizer=adam, step=step)
+
+    def change(trainer: Trainer, number: int) -> None:
+        if number in (1, 3):  # while it is recorded, and once it is: a graph knows nothing of it
+            broken["now"] = True
+            run = trainer.run if number == 1 else trainer.plain
+            with pytest.raises(KeyError):
+                run(*trainer.tensors(50))
+            broken["now"] = False
+
+    assert compared(driver, here, there, change=change) == REPLAYED
+
+
+def test_options_that_make_no_sense_are_told_as_ever(driver: FakeDriver) -> None:
+    here, there = both(optimizer=adam)
+    for trainer in (here, there):
+        for number in range(3):
+            trainer.step(number)
+        trainer.optimizer.param_groups[0]["betas"] = (0.9, "much")
+        draws = nnet.random.get_state().tolist()
+        with pytest.raises(TypeError, match="betas"):
+            trainer.step(3)
+        assert nnet.random.get_state().tolist() == draws
+        trainer.optimizer.param_groups[0]["betas"] = (0.9, 0.99)
+    assert here.state().keys() == there.state().keys() and there.state()["step 0"] == 3
+    assert compared(driver, here, there, steps=4)[2:] == [1, 1]
+
+
+def test_an_error_on_other_values_is_no_error(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function runs once more when it is recorded: what goes wrong then is undone, and the step is run."""
+    calls = {"cpu": 0, "cuda": 0}
+
+    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+        calls[x.device] += 1
+        loss = usual(model, optimizer, x, y)
+        if x.device == "cuda" and calls["cuda"] == 3:
+            raise FloatingPointError
+        return loss
+
+    said: list[str] = []
+    monkeypatch.setattr(nnet.settings, "log", said.append)
+    assert compared(driver, *both(whole, sgd, step)) == [0, 0, 0, 0, 0]
+    assert any("on other values the function raised FloatingPointError" in line for line in said)
+
+
+def test_what_another_thread_runs_meanwhile_is_no_part_of_the_graph(driver: FakeDriver) -> None:
+    gpu, ran = launch.current(), []
+
+    def meanwhile() -> None:
+        def work() -> None:
+            with launch.executor(gpu):
+                ran.append((nnet.tensor([1.0, 2.0], device="cuda") * 3.0).tolist())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    driver.meanwhile = meanwhile
+    assert compared(driver, *both(make=small)) == REPLAYED
+    assert ran == [[3.0, 6.0]]
+
+
+def test_several_threads_take_turns(driver: FakeDriver) -> None:
+    """Each step is made once, whole, whoever makes it."""
+    trainer, gpu = Trainer("cuda"), launch.current()
+    operands = trainer.tensors(0)
+    for _ in range(2):
+        trainer.run(*operands)
+
+    def work() -> None:
+        with launch.executor(gpu):
+            for _ in range(3):
+                trainer.run(*operands)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other = Trainer("cpu")
+    for _ in range(11):
+        other.step(0)
+    state, wanted = trainer.state(), other.state()
+    assert trainer.optimizer.step_count == 11
+    for name in wanted:
+        np.testing.assert_allclose(state[name], wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
