@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pytest
 
 from numbanet.cpu import simd
-from numbanet.cpu.compile import F32, F64, I32, I64, U8, Index, T, kernel
+from numbanet.cpu.compile import F32, F64, I32, I64, U8, Index, T, device, kernel
 from numbanet.cpu.isa import AVX2, AVX512, host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
@@ -31,6 +31,7 @@ from numbanet.cpu.simd import (
     load_tail_or,
     maximum,
     minimum,
+    named,
     offset,
     reduce_add,
     reduce_max,
@@ -316,3 +317,28 @@ def test_the_widest_registers_are_used() -> None:
         pytest.skip("vectors of 128 bits")
     for dtype in DTYPES:
         assert f"%{register}" in binary.inspect_asm(dtype)
+
+
+class Size(NamedTuple):
+    count: int
+    step: int
+    first: int
+
+
+@device
+def place(ints, i):
+    size = named(ints, Size)
+    return size.first + i * size.step
+
+
+@kernel
+def every_step(task: Index, ints: I64, y: T):
+    size = named(ints, Size)
+    for i in range(size.count):
+        y[place(ints, i)] = i + 1
+
+
+def test_numbers_have_names() -> None:
+    y = np.zeros(9, np.float32)
+    launch(every_step, 1, (y,), Size(first=1, step=3, count=2), "float32")
+    assert y.tolist() == [0, 1, 0, 0, 2, 0, 0, 0, 0]

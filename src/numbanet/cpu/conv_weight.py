@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, store, store_tail
+from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lanes, offset, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
@@ -45,24 +45,52 @@ _TASKS = 16
 _REDUCE_CHUNK = 4096
 
 
+class Cut(NamedTuple):
+    """What the kernel reads of a problem and of how it is cut: see `_plan`."""
+
+    p: int  # rows and columns of g,
+    q: int
+    k: int
+    h: int  # and of x
+    w: int
+    c: int
+    stride_h: int
+    stride_w: int
+    pieces: int  # of a row of g,
+    length: int  # and the pixels of one
+    all_pieces: int
+    groups: int
+    taps: int
+    chunk: int  # pieces of a chunk
+    splits: int  # shares of the pixels,
+    blocks: int  # blocks of rows of the result,
+    block: int  # rows of one
+    units: int  # (group, tap, panel) of a block,
+    unit_tasks: int  # and the tasks that they are shared out to
+    strip: int  # rows of g that are copied together; 0: g is read where it lies
+    copied: int  # whether x is copied in panels
+    gathered: int  # whether each task has sums of its own
+
+
 @device
 def write_runs(runs, ints, x, g, origin, pitch, first, count, dh, dw):
     """Write the runs (address of g, address of x, pixels) of `count` row pieces for one tap; return how many.
 
     In g, pixel `origin` comes first, and a pixel `pitch` numbers after the other.
     """
-    p, q, _, h, w, c, stride_h, stride_w, pieces, length = integers(ints, 10)
-    left = (-dw + stride_w - 1) // stride_w if dw < 0 else 0
-    right = min((w - dw + stride_w - 1) // stride_w if dw < w else 0, q)
+    cut = named(ints, Cut)  # anew: to keep them all in registers until here costs more
+    left = (-dw + cut.stride_w - 1) // cut.stride_w if dw < 0 else 0
+    right = min((cut.w - dw + cut.stride_w - 1) // cut.stride_w if dw < cut.w else 0, cut.q)
     found = 0
     for piece in range(first, first + count):
-        row = piece // pieces
-        low = max(left, piece % pieces * length)
-        high = min(right, (piece % pieces + 1) * length)
-        source = row % p * stride_h + dh
-        if 0 <= source < h and low < high:
-            runs[3 * found] = address(g, (row * q + low - origin) * pitch)
-            runs[3 * found + 1] = address(x, ((row // p * h + source) * w + low * stride_w + dw) * c)
+        row = piece // cut.pieces
+        low = max(left, piece % cut.pieces * cut.length)
+        high = min(right, (piece % cut.pieces + 1) * cut.length)
+        source = row % cut.p * cut.stride_h + dh
+        if 0 <= source < cut.h and low < high:
+            pixel = (row // cut.p * cut.h + source) * cut.w + low * cut.stride_w + dw
+            runs[3 * found] = address(g, (row * cut.q + low - origin) * pitch)
+            runs[3 * found + 1] = address(x, pixel * cut.c)
             runs[3 * found + 2] = high - low
             found += 1
     return found
@@ -141,9 +169,9 @@ def _copy_panel(x, runs, found, step, first, columns, pitch, panel, moved):
 
 
 @device
-def _pixel(piece, q, pieces, length):
+def _pixel(cut, piece):
     """Return the number of the first pixel of a piece."""
-    return piece // pieces * q + piece % pieces * length
+    return piece // cut.pieces * cut.q + piece % cut.pieces * cut.length
 
 
 @device
@@ -155,47 +183,44 @@ def _column(panel, vectors, panels):
 @kernel
 def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
     """Sum the outer products of some units, in one block of rows of the result, over one share of the pixels."""
-    (
-        _, q, k, _, _, c, _, stride_w, pieces, length,
-        rows, groups, all_taps, chunk, splits, blocks, block, units, unit_tasks, strip, copied,
-        gathered,
-    ) = integers(ints, 22)  # fmt: skip
-    part, rest = task % unit_tasks, task // unit_tasks
-    split, first_k = rest // blocks, rest % blocks * block
-    first_row, end_row = split * rows // splits, (split + 1) * rows // splits
-    kg, cg, vector = k // groups, c // groups, lanes(x)
-    count_k = min(block, kg - first_k)
+    cut = named(ints, Cut)
+    k, c, chunk, strip = cut.k, cut.c, cut.chunk, cut.strip
+    part, rest = task % cut.unit_tasks, task // cut.unit_tasks
+    split, first_k = rest // cut.blocks, rest % cut.blocks * cut.block
+    first_row, end_row = split * cut.all_pieces // cut.splits, (split + 1) * cut.all_pieces // cut.splits
+    kg, cg, vector = k // cut.groups, c // cut.groups, lanes(x)
+    count_k = min(cut.block, kg - first_k)
     vectors = (cg + vector - 1) // vector
     panels = (vectors + MAX_VECTORS - 1) // MAX_VECTORS
     runs, moved = stack_buffer(taps, _RUNS), stack_buffer(taps, _RUNS)
     ahead = stack_buffer(taps, _AHEAD)
     strips, panel = stack_buffer(x, _STRIPS), stack_buffer(x, _PANEL)
-    strip_size = chunk * length * strip + vector
-    first_unit, end_unit = part * units // unit_tasks, (part + 1) * units // unit_tasks
-    first_group, last_group = first_unit // (all_taps * panels), (end_unit - 1) // (all_taps * panels)
+    strip_size = chunk * cut.length * strip + vector
+    first_unit, end_unit = part * cut.units // cut.unit_tasks, (part + 1) * cut.units // cut.unit_tasks
+    first_group, last_group = first_unit // (cut.taps * panels), (end_unit - 1) // (cut.taps * panels)
     g_low, g_high = first_group * kg + first_k, last_group * kg + first_k + count_k
     low, high = first_group * cg, (last_group + 1) * cg
-    if all_taps == 1:
+    if cut.taps == 1:
         low = first_group * cg + _column(first_unit % panels, vectors, panels) * vector
         high = min(high, last_group * cg + _column((end_unit - 1) % panels + 1, vectors, panels) * vector)
     for row in range(first_row, end_row, chunk):
         count = min(chunk, end_row - row)
-        origin, past = _pixel(row, q, pieces, length), _pixel(row + count, q, pieces, length)
+        origin, past = _pixel(cut, row), _pixel(cut, row + count)
         former_group, former_tap, found = -1, -1, 0
         ahead[0], ahead[1], ahead[2] = 0, 0, 0
         if row + count < end_row:
-            tap = 2 * (all_taps - 1)  # of rows that overlap those of this chunk, what is new
+            tap = 2 * (cut.taps - 1)  # of rows that overlap those of this chunk, what is new
             more = write_runs(
                 offset(ahead, _HEAD), ints, x, g, 0, k, row + count, min(chunk, end_row - row - count),
                 taps[tap], taps[tap + 1],
             )  # fmt: skip
             if more:
                 ahead[1], ahead[2] = (g_high - g_low + vector - 1) // vector, (high - low + vector - 1) // vector
-                ahead[3], ahead[4], ahead[5], ahead[6] = k, stride_w * c, g_low, low
+                ahead[3], ahead[4], ahead[5], ahead[6] = k, cut.stride_w * c, g_low, low
                 for i in range(3 * more, 3 * chunk):
                     ahead[_HEAD + i] = ahead[_HEAD + i - 3]
         for unit in range(first_unit, end_unit):
-            group, tap, which = unit // (all_taps * panels), unit // panels % all_taps, unit % panels
+            group, tap, which = unit // (cut.taps * panels), unit // panels % cut.taps, unit % panels
             column = _column(which, vectors, panels) * vector
             width = _column(which + 1, vectors, panels) - column // vector
             columns = min(cg - column, width * vector)
@@ -212,13 +237,13 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
                     runs, ints, x, source, g_origin, g_step, row, count, taps[2 * tap], taps[2 * tap + 1]
                 )  # fmt: skip
                 former_tap = tap
-            used, x_step, x_first = runs, stride_w * c, group * cg + column
-            if copied:
+            used, x_step, x_first = runs, cut.stride_w * c, group * cg + column
+            if cut.copied:
                 _copy_panel(x, runs, found, x_step, x_first, columns, width * vector, panel, moved)
                 used, x_step, x_first = moved, width * vector, 0
-            start, pitch = ((group * kg + first_k) * all_taps + tap) * cg + column, all_taps * cg
-            if gathered:
-                start, pitch = (rest * units + unit) * block * _WIDTH, width * vector
+            start, pitch = ((group * kg + first_k) * cut.taps + tap) * cg + column, cut.taps * cg
+            if cut.gathered:
+                start, pitch = (rest * cut.units + unit) * cut.block * _WIDTH, width * vector
             outer_tiles(
                 width, columns - (width - 1) * vector, used, found, g_step, x_step, g_first, count_k, x_first,
                 offset(sums, start), pitch, row - first_row, strip if strip else count_k, strip_size, ahead,
@@ -340,7 +365,7 @@ def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -
 
 
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...], int, tuple[int, ...]]:
+def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
     """Return the taps, and the number of tasks and the integers of both launches."""
     n, rows, q, h, w = _as_rows(p)
     itemsize = np.dtype(p.dtype).itemsize
@@ -360,21 +385,20 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...], int, tuple[
         pieces = -(-pieces // splits) * splits  # the same number for each split
     length = -(-q // pieces)
     pieces = -(-q // length)
-    all_pieces = n * rows * pieces
     chunk = max(1, pixels // length)
     copied = p.stride[1] * p.c * itemsize >= _FAR
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
-    integers_ = (
-        rows, q, p.k, h, w, p.c, *p.stride, pieces, length,
-        all_pieces, p.groups, p.r * p.s, chunk, splits, blocks, block, units, unit_tasks, strip, int(copied),
-        int(not few),
+    cut = Cut(
+        p=rows, q=q, k=p.k, h=h, w=w, c=p.c, stride_h=p.stride[0], stride_w=p.stride[1], pieces=pieces, length=length,
+        all_pieces=n * rows * pieces, groups=p.groups, taps=p.r * p.s, chunk=chunk, splits=splits, blocks=blocks,
+        block=block, units=units, unit_tasks=unit_tasks, strip=strip, copied=int(copied), gathered=int(not few),
     )  # fmt: skip
     gather = (splits, blocks, block, units, p.kg, p.cg, p.r * p.s)
     tasks = splits * blocks * unit_tasks
     # What the kernel's buffers hold.
     assert chunk * length <= pixels and 3 * chunk <= _RUNS
     assert not strip or -(-min(block, p.kg) // strip) <= _strips_of_a_block(p, strip, chunk * length)
-    return np.array(taps, np.int64), tasks, integers_, 0 if few else blocks * units, gather
+    return np.array(taps, np.int64), tasks, cut, 0 if few else blocks * units, gather
 
 
 def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None:
@@ -382,9 +406,9 @@ def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) 
     if x.size == 0 or grad.size == 0:
         out[...] = 0
         return
-    taps, tasks, integers_, blocks, gather = _plan(problem)
+    taps, tasks, cut, blocks, gather = _plan(problem)
     sums = memory.empty((gather[0] * blocks * gather[2] * _WIDTH,), problem.dtype) if blocks else out
-    launch(weight_gradient, tasks, (x, grad, taps, sums), integers_, problem.dtype)
+    launch(weight_gradient, tasks, (x, grad, taps, sums), cut, problem.dtype)
     if blocks:
         launch(gather_blocks, blocks, (sums, out), gather, problem.dtype)
 

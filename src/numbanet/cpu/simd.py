@@ -312,6 +312,21 @@ def integers(typingctx, p, count):
     return result(p, count), codegen
 
 
+@intrinsic
+def named(typingctx, p, form):
+    """Return the numbers at `p` as a named tuple, whose class is `form`: those that are not used cost nothing."""
+    if not isinstance(form, types.NamedTupleClass):
+        return None
+    number = len(form.instance_class._fields)
+    result = types.NamedUniTuple(p.dtype, number, form.instance_class)
+
+    def codegen(context, builder, sig, args):
+        values = [builder.load(builder.gep(args[0], [ir.Constant(_I64, j)])) for j in range(number)]
+        return context.make_tuple(builder, result, values)
+
+    return result(p, form), codegen
+
+
 floats = integers  # how it reads for the float parameters of a problem
 
 
