@@ -82,7 +82,7 @@ LAYERS = [
     ("ops", "random"),
     ("tensor", "tensor_methods", "tape", "deferred"),
     ("functional",),
-    ("nn", "optim"),
+    ("nn", "optim", "amp"),
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 

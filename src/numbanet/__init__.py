@@ -33,6 +33,7 @@ from numbanet.tensor import tensor as tensor
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from numbanet import amp as amp
     from numbanet import data as data
     from numbanet import io as io
     from numbanet import models as models
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from numbanet.tuning import tune as tune
 
 # What `import numbanet` does not wait for: it is imported when it is first used.
-_LAZY_MODULES = ("data", "io", "models", "nn", "optim", "train", "viz")
+_LAZY_MODULES = ("amp", "data", "io", "models", "nn", "optim", "train", "viz")
 _LAZY_NAMES = {
     "capture": "numbanet.capturing",
     "from_dlpack": "numbanet.interchange",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import ops, optim
+from numbanet import amp, ops, optim
 from numbanet.cuda.launch import executor
 from numbanet.cuda.optim import CANDIDATES
 from numbanet.problem.dropout import DropoutProblem
@@ -149,3 +149,25 @@ def test_dropout_has_the_bits_of_every_other_device(size: int, dtype: str) -> No
     compare(problem, (x[1:], key), (poison((size,), dtype),))
     everything = DropoutProblem("forward", dtype, size, 1.0)
     compare(everything, (x[:-1], key), (poison((size,), dtype),))
+
+
+def test_gradients_on_the_gpu_are_unscaled_as_others() -> None:
+    values = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full(4, -3, np.float32)]
+    found = []
+    device = HostDevice()
+    with executor(device):
+        assert amp.GradScaler("cuda").is_enabled()
+        for place in ("cpu", "cuda"):
+            tensors = [nnet.tensor(v, device=place, requires_grad=True) for v in values]
+            scaler, optimizer = amp.GradScaler(growth_interval=1), optim.SGD(tensors, lr=0.1)
+            for factor in (1.0, 1e38, 2.0):
+                optimizer.zero_grad()
+                scaler.scale(sum((t * t).sum() * factor for t in tensors)).backward()
+                device.downloads = 0
+                scaler.step(optimizer)
+                assert device.downloads == (place == "cuda")
+                scaler.update()
+            found.append([t.tolist() for t in tensors])
+            assert scaler.get_scale() == 2.0**17
+    for ours, theirs in zip(*found):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
