@@ -343,7 +343,8 @@ def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, works
     _run(problem, *inputs, None, None, outputs[0])
 
 
-def _supports(p: ConvProblem) -> str | None:
+def unsupported(p: ConvProblem) -> str | None:
+    """Return None, or why Winograd's algorithms can't compute a problem, or may not."""
     if settings.get_precision() == "strict":
         return "the precision is 'strict'"
     if p.dtype != "float32":
@@ -381,7 +382,7 @@ def _form(p: ConvProblem) -> tuple[str, bool, int]:
 def _candidate(run: Callable[..., None]) -> list[Candidate]:
     return [
         Candidate(
-            "cpu.winograd", run, _supports, _cost, tolerance=_tolerance, prepare=transformed_weight, form=_form
+            "cpu.winograd", run, unsupported, _cost, tolerance=_tolerance, prepare=transformed_weight, form=_form
         )  # fmt: skip
     ]
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory, settings
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.conv_weight import outer_tiles, reduce_partials
+from numbanet.cpu.conv_winograd import unsupported
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.prefetch import prefetch
@@ -265,20 +266,6 @@ def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> Non
     (_run_tiles if plan.shares else _run_blocks)(p, plan, *inputs, zeros(max(p.c, p.k), p.dtype), outputs[0])
 
 
-def _supports(p: ConvProblem) -> str | None:
-    if settings.get_precision() == "strict":
-        return "the precision is 'strict'"
-    if p.dtype != "float32":
-        return "float64 is for checks: its rounding shall be that of the definition"
-    if (p.r, p.s) != (3, 3) or p.stride != (1, 1) or p.dilation != (1, 1):
-        return "not a 3 x 3 filter with stride 1 and dilation 1"
-    if p.groups > 1:
-        return "more than one group"
-    if 0 in (p.n, p.c, p.k):
-        return "an empty operand"
-    return None
-
-
 def _cost(p: ConvProblem) -> float:
     tiles, chunks, _ = _cut(p)
     columns = _whole(p.c, p.dtype)
@@ -294,5 +281,5 @@ def _tolerance(p: ConvProblem) -> float:
 
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "backward_weight"): [Candidate("cpu.winograd", _run, _supports, _cost, tolerance=_tolerance)],
+    ("conv2d", "backward_weight"): [Candidate("cpu.winograd", _run, unsupported, _cost, tolerance=_tolerance)],
 }

@@ -17,22 +17,10 @@ from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.layer_norm import add_parts
 from numbanet.cpu.norm_rows import four, put_four
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, reduce_add, splat, store, store_tail
+from numbanet.cpu.partial import get, put
+from numbanet.cpu.simd import fma, integers, lanes, reduce_add, splat
 
 _CHUNK = 1 << 13  # elements of a block
-
-
-@device
-def _get(x, i, n):
-    return load(x, i) if n >= lanes(x) else load_tail(x, i, n)
-
-
-@device
-def _put(x, i, v, n):
-    if n >= lanes(x):
-        store(x, i, v)
-    else:
-        store_tail(x, i, v, n)
 
 
 @device
@@ -67,14 +55,14 @@ def moments(task: Index, ints: I64, x: T, partial: T):
         c += 4 * w
     while c < channels:
         n = channels - c
-        head, m, q = _get(x, start + c, n), zero, zero
+        head, m, q = get(x, start + c, n), zero, zero
         for i in range(start + c, end, channels):
-            m = fma(_get(x, i, n) - head, part, m)
+            m = fma(get(x, i, n) - head, part, m)
         for i in range(start + c, end, channels):
-            d = _get(x, i, n) - head - m
+            d = get(x, i, n) - head - m
             q = fma(d, d, q)
-        _put(partial, out + c, m, n)
-        _put(partial, out + channels + c, q, n)
+        put(partial, out + c, m, n)
+        put(partial, out + channels + c, q, n)
         c += w
 
 
@@ -134,8 +122,8 @@ def apply(task: Index, ints: I64, x: T, coefficients: T, y: T):
         i = start + row * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            d = _get(x, i + c, n) - _get(coefficients, centre + c, n)
-            _put(y, i + c, fma(d, _get(coefficients, factor + c, n), _get(coefficients, added + c, n)), n)
+            d = get(x, i + c, n) - get(coefficients, centre + c, n)
+            put(y, i + c, fma(d, get(coefficients, factor + c, n), get(coefficients, added + c, n)), n)
 
 
 @kernel
@@ -145,14 +133,14 @@ def gradient_sums(task: Index, ints: I64, grad: T, x: T, mean: T, partial: T):
     sample, start, rows = _block(task, positions, channels, chunk, blocks)
     out, centre = 2 * task * channels, sample * channels
     for c in range(0, 2 * channels, lanes(x)):
-        _put(partial, out + c, splat(x, 0.0), 2 * channels - c)
+        put(partial, out + c, splat(x, 0.0), 2 * channels - c)
     for row in range(rows):
         i = start + row * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            g, d = _get(grad, i + c, n), _get(x, i + c, n) - _get(mean, centre + c, n)
-            _put(partial, out + c, g + _get(partial, out + c, n), n)
-            _put(partial, out + channels + c, fma(g, d, _get(partial, out + channels + c, n)), n)
+            g, d = get(grad, i + c, n), get(x, i + c, n) - get(mean, centre + c, n)
+            put(partial, out + c, g + get(partial, out + c, n), n)
+            put(partial, out + channels + c, fma(g, d, get(partial, out + channels + c, n)), n)
 
 
 @kernel
@@ -195,9 +183,9 @@ def gradient_apply(task: Index, ints: I64, grad: T, x: T, mean: T, coefficients:
         i = start + row * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
-            d = _get(x, i + c, n) - _get(mean, centre + c, n)
-            v = fma(d, _get(coefficients, b + c, n), _get(coefficients, constant + c, n))
-            _put(dx, i + c, fma(_get(grad, i + c, n), _get(coefficients, a + c, n), v), n)
+            d = get(x, i + c, n) - get(mean, centre + c, n)
+            v = fma(d, get(coefficients, b + c, n), get(coefficients, constant + c, n))
+            put(dx, i + c, fma(get(grad, i + c, n), get(coefficients, a + c, n), v), n)
 
 
 def _cut(problem: Any) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.many import many, pieces, references, typed
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.partial import get, put
 from numbanet.cpu.simd import (
     absolute,
     convert,
@@ -24,8 +25,6 @@ from numbanet.cpu.simd import (
     fma,
     integers,
     lanes,
-    load,
-    load_tail,
     maximum,
     minimum,
     offset,
@@ -33,34 +32,19 @@ from numbanet.cpu.simd import (
     reduce_max,
     splat,
     sqrt,
-    store,
-    store_tail,
 )
 from numbanet.problem.optim import RULES
 
 
 @device
-def _get(p, i, n):
-    return load(p, i) if n >= lanes(p) else load_tail(p, i, n)
-
-
-@device
-def _put(p, i, v, n):
-    if n >= lanes(p):
-        store(p, i, v)
-    else:
-        store_tail(p, i, v, n)
-
-
-@device
 def _gradient(param, grad, i, n, sign, decay):
-    g = _get(grad, i, n) * splat(grad, sign)
-    return g if decay == 0.0 else fma(splat(param, decay), _get(param, i, n), g)
+    g = get(grad, i, n) * splat(grad, sign)
+    return g if decay == 0.0 else fma(splat(param, decay), get(param, i, n), g)
 
 
 @device
 def _descend(param, i, n, lr, direction):
-    _put(param, i, fma(splat(param, -lr), direction, _get(param, i, n)), n)
+    put(param, i, fma(splat(param, -lr), direction, get(param, i, n)), n)
 
 
 @device
@@ -70,8 +54,8 @@ def _sgd(param, grad, buffer, i, n, use_buffer, first, nesterov, h):
     if use_buffer:
         b = g
         if not first:
-            b = fma(splat(buffer, momentum), _get(buffer, i, n), splat(buffer, gain) * g)
-        _put(buffer, i, b, n)
+            b = fma(splat(buffer, momentum), get(buffer, i, n), splat(buffer, gain) * g)
+        put(buffer, i, b, n)
         g = fma(splat(buffer, momentum), b, g) if nesterov else b
     _descend(param, i, n, lr, g)
 
@@ -94,16 +78,16 @@ def sgd(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F6
 def _adam(param, grad, exp_avg, exp_avg_sq, largest, i, n, amsgrad, h):
     sign, decay, keep, gain1, beta2, gain2, size, scale, eps = h
     if keep != 1.0:
-        _put(param, i, splat(param, keep) * _get(param, i, n), n)
+        put(param, i, splat(param, keep) * get(param, i, n), n)
     g = _gradient(param, grad, i, n, sign, decay)
-    m = _get(exp_avg, i, n)
+    m = get(exp_avg, i, n)
     m = fma(splat(param, gain1), g - m, m)
-    _put(exp_avg, i, m, n)
-    v = fma(splat(param, beta2), _get(exp_avg_sq, i, n), splat(param, gain2) * g * g)
-    _put(exp_avg_sq, i, v, n)
+    put(exp_avg, i, m, n)
+    v = fma(splat(param, beta2), get(exp_avg_sq, i, n), splat(param, gain2) * g * g)
+    put(exp_avg_sq, i, v, n)
     if amsgrad:
-        v = maximum(_get(largest, i, n), v)
-        _put(largest, i, v, n)
+        v = maximum(get(largest, i, n), v)
+        put(largest, i, v, n)
     _descend(param, i, n, size, m / fma(sqrt(v), splat(param, scale), splat(param, eps)))
 
 
@@ -125,17 +109,17 @@ def adam(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F
 def _rmsprop(param, grad, square_avg, grad_avg, buffer, i, n, centered, use_buffer, h):
     sign, decay, lr, alpha, gain, momentum, eps = h
     g = _gradient(param, grad, i, n, sign, decay)
-    v = fma(splat(param, alpha), _get(square_avg, i, n), splat(param, gain) * g * g)
-    _put(square_avg, i, v, n)
+    v = fma(splat(param, alpha), get(square_avg, i, n), splat(param, gain) * g * g)
+    put(square_avg, i, v, n)
     if centered:
-        mean = _get(grad_avg, i, n)
+        mean = get(grad_avg, i, n)
         mean = fma(splat(param, gain), g - mean, mean)
-        _put(grad_avg, i, mean, n)
+        put(grad_avg, i, mean, n)
         v = fma(-mean, mean, v)
     g = g / (sqrt(v) + splat(param, eps))
     if use_buffer:
-        g = fma(splat(param, momentum), _get(buffer, i, n), g)
-        _put(buffer, i, g, n)
+        g = fma(splat(param, momentum), get(buffer, i, n), g)
+        put(buffer, i, g, n)
     _descend(param, i, n, lr, g)
 
 
@@ -157,8 +141,8 @@ def rmsprop(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients
 def _adagrad(param, grad, total, i, n, h):
     sign, decay, lr, eps = h
     g = _gradient(param, grad, i, n, sign, decay)
-    s = fma(g, g, _get(total, i, n))
-    _put(total, i, s, n)
+    s = fma(g, g, get(total, i, n))
+    put(total, i, s, n)
     _descend(param, i, n, lr, g / (sqrt(s) + splat(param, eps)))
 
 
@@ -180,11 +164,11 @@ def adagrad(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients
 def _adadelta(param, grad, square_avg, acc_delta, i, n, h):
     sign, decay, lr, rho, gain, eps = h
     g = _gradient(param, grad, i, n, sign, decay)
-    v = fma(splat(param, rho), _get(square_avg, i, n), splat(param, gain) * g * g)
-    _put(square_avg, i, v, n)
-    u = _get(acc_delta, i, n)
+    v = fma(splat(param, rho), get(square_avg, i, n), splat(param, gain) * g * g)
+    put(square_avg, i, v, n)
+    u = get(acc_delta, i, n)
     delta = sqrt(u + splat(param, eps)) / sqrt(v + splat(param, eps)) * g
-    _put(acc_delta, i, fma(splat(param, rho), u, splat(param, gain) * delta * delta), n)
+    put(acc_delta, i, fma(splat(param, rho), u, splat(param, gain) * delta * delta), n)
     _descend(param, i, n, lr, delta)
 
 
@@ -227,7 +211,7 @@ _SQUARES, _MAGNITUDES, _MAXIMUM = range(3)
 
 @device
 def _accumulate(total, x, i, n, function):
-    v = convert(absolute(_get(x, i, n)), total)
+    v = convert(absolute(get(x, i, n)), total)
     if function == _SQUARES:
         return fma(v, v, total)
     return total + v if function == _MAGNITUDES else maximum(total, v)
@@ -326,10 +310,10 @@ _CLIPS = {"scale": _SCALE, "clamp": _CLAMP, "fill": _FILL}
 def _clip_vector(x, i, n, function, a, b):
     v = splat(x, a)
     if function == _SCALE:
-        v = _get(x, i, n) * v
+        v = get(x, i, n) * v
     elif function == _CLAMP:
-        v = minimum(maximum(_get(x, i, n), v), splat(x, b))
-    _put(x, i, v, n)
+        v = minimum(maximum(get(x, i, n), v), splat(x, b))
+    put(x, i, v, n)
 
 
 @kernel

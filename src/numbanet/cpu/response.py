@@ -14,31 +14,19 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import floats, fma, integers, lanes, load, load_tail, splat, store, store_tail
+from numbanet.cpu.partial import get, put
+from numbanet.cpu.simd import floats, fma, integers, lanes, splat
 from numbanet.cpu.vmath import exp, log
 
 _CHUNK = 1 << 12  # elements a task: they and their scratch fit in the first-level cache
 
 
 @device
-def _get(x, i, n):
-    return load(x, i) if n >= lanes(x) else load_tail(x, i, n)
-
-
-@device
-def _put(x, i, v, n):
-    if n >= lanes(x):
-        store(x, i, v)
-    else:
-        store_tail(x, i, v, n)
-
-
-@device
 def _window(scratch, i, size, n):
     """Return the sum of `size` vectors that begin at neighbouring elements."""
-    total = _get(scratch, i, n)
+    total = get(scratch, i, n)
     for j in range(1, size):
-        total = total + _get(scratch, i + j, n)
+        total = total + get(scratch, i + j, n)
     return total
 
 
@@ -56,8 +44,8 @@ def _squares(x, first, last, scratch, base, channels, before, width):
         _clear(scratch, line, line + before)
         _clear(scratch, line + before + channels, line + width)
         for c in range(0, channels, lanes(x)):
-            v = _get(x, i + c, channels - c)
-            _put(scratch, line + before + c, v * v, channels - c)
+            v = get(x, i + c, channels - c)
+            put(scratch, line + before + c, v * v, channels - c)
 
 
 @kernel
@@ -74,7 +62,7 @@ def forward(task: Index, ints: I64, x: T, numbers: F64, scratch: T, y: T):
         for c in range(0, channels, lanes(x)):
             n = channels - c
             d = fma(_window(scratch, line + c, size, n), share, offset)
-            _put(y, i + c, _get(x, i + c, n) * exp(power * log(d)), n)
+            put(y, i + c, get(x, i + c, n) * exp(power * log(d)), n)
 
 
 @kernel
@@ -95,15 +83,15 @@ def backward(task: Index, ints: I64, grad: T, x: T, numbers: F64, scratch: T, dx
         for c in range(0, channels, lanes(x)):
             n = channels - c
             d = fma(_window(scratch, line + c, size, n), share, offset)
-            g = _get(grad, i + c, n) * exp(power * log(d))
-            _put(dx, i + c, g, n)
-            _put(scratch, other + after + c, g * _get(x, i + c, n) / d, n)
+            g = get(grad, i + c, n) * exp(power * log(d))
+            put(dx, i + c, g, n)
+            put(scratch, other + after + c, g * get(x, i + c, n) / d, n)
     for row in range(first, last):
         i, other = row * channels, second + (row - first) * width
         for c in range(0, channels, lanes(x)):
             n = channels - c
             shared = factor * _window(scratch, other + c, size, n)
-            _put(dx, i + c, fma(_get(x, i + c, n), shared, _get(dx, i + c, n)), n)
+            put(dx, i + c, fma(get(x, i + c, n), shared, get(dx, i + c, n)), n)
 
 
 def _cut(problem: Any) -> tuple[int, int]:

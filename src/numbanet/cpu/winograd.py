@@ -8,6 +8,7 @@ over channels. 36 products replace 144.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -194,6 +195,16 @@ def outlined(builder: ir.IRBuilder, name: str, args: Sequence[ir.Value], emit: C
     builder.call(function, args)
 
 
+def lowering(name: str, emit: Callable[..., None]) -> Callable[..., ir.Value]:
+    """Return how an intrinsic without a result is lowered: to a call of what `emit` writes; see `outlined`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        outlined(builder, name, args, emit)
+        return context.get_dummy_value()
+
+    return codegen
+
+
 def store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value) -> Callable:
     """Return a `write` for `both_sides` that stores point i, counted row by row, to ``out[i * step]``."""
     def write(i: int, values: list[ir.Value]) -> None:
@@ -203,6 +214,34 @@ def store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value)
             spot = builder.gep(spot, [step])
 
     return write
+
+
+def inside(vec: Vec, matrix: Matrix, passes: Sequence[Sequence[int]]) -> Callable[..., None]:
+    """Return the `emit` that transforms whole vectors of channels of a tile inside the image: see `transform_input`."""
+
+    def emit(builder, source, row_step, pixel_step, out, step):
+        def read(i: int, j: int) -> ir.Value:
+            return ir_load(builder, _at(builder, source, (i, row_step), (j, pixel_step)), vec)
+
+        both_sides(builder, vec, matrix, passes, read, store_points(builder, vec, out, step))
+
+    return emit
+
+
+def at_an_edge(vec: Vec, matrix: Matrix, passes: Sequence[Sequence[int]]) -> Callable[..., None]:
+    """Return the `emit` that transforms any tile, by the addresses of its pixels: see `transform_input_edge`."""
+    size = len(matrix[0])
+
+    def emit(builder, pixels, channel, count, out, step):
+        mask = ir_tail_mask(builder, count, vec.lanes)
+
+        def read(i: int, j: int) -> ir.Value:
+            pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * size + j)])), out.type)
+            return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
+
+        both_sides(builder, vec, matrix, passes, read, store_points(builder, vec, out, step))
+
+    return emit
 
 
 @intrinsic
@@ -221,17 +260,8 @@ def transform_input(typingctx, source, row_step, pixel_step, out, step):
     """
     vec, i64 = vector_of(out.dtype), types.int64
 
-    def emit(builder, source, row_step, pixel_step, out, step):
-        def read(i: int, j: int) -> ir.Value:
-            return ir_load(builder, _at(builder, source, (i, row_step), (j, pixel_step)), vec)
-
-        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, store_points(builder, vec, out, step))
-
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_input", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(source, i64, i64, out, i64), codegen
+    emit = inside(vec, INPUT, _INPUT_PASSES)
+    return types.void(source, i64, i64, out, i64), lowering("transform_input", emit)
 
 
 @intrinsic
@@ -250,20 +280,8 @@ def transform_input_edge(typingctx, pixels, channel, count, out, step):
     """
     vec, i64 = vector_of(out.dtype), types.int64
 
-    def emit(builder, pixels, channel, count, out, step):
-        mask = ir_tail_mask(builder, count, vec.lanes)
-
-        def read(i: int, j: int) -> ir.Value:
-            pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * SPAN + j)])), out.type)
-            return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
-
-        both_sides(builder, vec, INPUT, _INPUT_PASSES, read, store_points(builder, vec, out, step))
-
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_input_edge", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(pixels, i64, i64, out, i64), codegen
+    emit = at_an_edge(vec, INPUT, _INPUT_PASSES)
+    return types.void(pixels, i64, i64, out, i64), lowering("transform_input_edge", emit)
 
 
 @intrinsic
@@ -291,11 +309,7 @@ def transform_weight(typingctx, taps, tap_step, count, out, step):
 
         both_sides(builder, vec, WEIGHT, _WEIGHT_PASSES, read, store_points(builder, vec, out, step))
 
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_weight", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(taps, i64, i64, out, i64), codegen
+    return types.void(taps, i64, i64, out, i64), lowering("transform_weight", emit)
 
 
 def _transform_output(
@@ -361,11 +375,7 @@ def transform_output(typingctx, products, step, out, row_step, pixel_step, bias,
             lambda i, j, value: ir_store(builder, value, spot(i, j), vec),
         )  # fmt: skip
 
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_output", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(products, i64, out, i64, i64, bias, i64, i64), codegen
+    return types.void(products, i64, out, i64, i64, bias, i64, i64), lowering("transform_output", emit)
 
 
 @intrinsic
@@ -406,8 +416,5 @@ def transform_output_edge(typingctx, products, step, pixels, channel, count, bia
         added = ir_masked_load(builder, bias, vec, mask)
         _transform_output(builder, vec, products, step, added, flags, read_residual, write)
 
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_output_edge", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(products, i64, pixels, i64, i64, bias, i64, i64, products), codegen
+    signature = types.void(products, i64, pixels, i64, i64, bias, i64, i64, products)
+    return signature, lowering("transform_output_edge", emit)

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numbanet.cpu.flow import ir_int
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.vector import ir_load, ir_masked_load, ir_masked_store, ir_tail_mask, vector_of
-from numbanet.cpu.winograd import SPAN, TILE, A, B, both_sides, outlined, store_points
+from numbanet.cpu.winograd import SPAN, TILE, A, B, at_an_edge, both_sides, inside, lowering
 
 TAPS = 3  # of a filter along each axis
 
@@ -55,18 +55,8 @@ def transform_gradient(typingctx, source, row_step, pixel_step, out, step):
     """
     vec, i64 = vector_of(out.dtype), types.int64
 
-    def emit(builder, source, row_step, pixel_step, out, step):
-        def read(i: int, j: int) -> ir.Value:
-            distance = builder.add(builder.mul(row_step, ir_int(i)), builder.mul(pixel_step, ir_int(j)))
-            return ir_load(builder, builder.gep(source, [distance]), vec)
-
-        both_sides(builder, vec, GRADIENT, _GRADIENT_PASSES, read, store_points(builder, vec, out, step))
-
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_gradient", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(source, i64, i64, out, i64), codegen
+    emit = inside(vec, GRADIENT, _GRADIENT_PASSES)
+    return types.void(source, i64, i64, out, i64), lowering("transform_gradient", emit)
 
 
 @intrinsic
@@ -85,20 +75,8 @@ def transform_gradient_edge(typingctx, pixels, channel, count, out, step):
     """
     vec, i64 = vector_of(out.dtype), types.int64
 
-    def emit(builder, pixels, channel, count, out, step):
-        mask = ir_tail_mask(builder, count, vec.lanes)
-
-        def read(i: int, j: int) -> ir.Value:
-            pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * TILE + j)])), out.type)
-            return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
-
-        both_sides(builder, vec, GRADIENT, _GRADIENT_PASSES, read, store_points(builder, vec, out, step))
-
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_gradient_edge", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(pixels, i64, i64, out, i64), codegen
+    emit = at_an_edge(vec, GRADIENT, _GRADIENT_PASSES)
+    return types.void(pixels, i64, i64, out, i64), lowering("transform_gradient_edge", emit)
 
 
 @intrinsic
@@ -136,8 +114,4 @@ def transform_sums(typingctx, sums, step, out, tap_step, count, accumulate):
 
         both_sides(builder, vec, OUTPUT, _OUTPUT_PASSES, read, write)
 
-    def codegen(context, builder, sig, args):
-        outlined(builder, "transform_sums", args, emit)
-        return context.get_dummy_value()
-
-    return types.void(sums, i64, out, i64, i64, i64), codegen
+    return types.void(sums, i64, out, i64, i64, i64), lowering("transform_sums", emit)
