@@ -16,7 +16,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
-from numbanet.watch import doubt, grade, take, write
+from numbanet.watch import doubt, grade, peek, take, write
 
 
 class Tensor(Methods):
@@ -259,6 +259,7 @@ class Tensor(Methods):
     @property
     def grad(self) -> Tensor | None:
         """The accumulated gradient."""
+        peek(self)
         return self._grad
 
     @grad.setter
@@ -285,10 +286,8 @@ class Tensor(Methods):
                 # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
                 gradient = memory.empty_like(data)
                 gradient[...] = gradients[position]
-            grade(self)
             self._grad = Tensor(gradient)
         else:
-            grade(self, add=True)
             self.grad.data = ops.add(self.grad.data, gradient)
             self.grad.bump_version()
 

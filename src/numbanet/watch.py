@@ -51,7 +51,8 @@ class Watch:
     changed : dict
         The tensors outside the arena whose memory was changed in place.
     graded : dict
-        The leaves outside the arena whose gradient was set, each with the gradient that it had before.
+        The leaves outside the arena whose gradient was read or set, each with what it had before, and whether it was
+        read first.
     again : list of Again
         In the order in which it was done.
     doubts : list of str
@@ -63,7 +64,7 @@ class Watch:
         self.formed: dict[int, Any] = {}
         self.writes = False
         self.changed: dict[int, Any] = {}
-        self.graded: dict[int, tuple[Any, Any]] = {}
+        self.graded: dict[int, tuple[Any, Any, bool]] = {}
         self.again: list[Again] = []
         self.doubts: list[str] = []
 
@@ -121,14 +122,20 @@ def write(tensor: Any) -> None:
             watch.changed[id(tensor)] = tensor
 
 
-def grade(leaf: Any, add: bool = False) -> None:
-    """Report that a leaf is about to get another gradient; `add`: the sum of that which it has and one more."""
+def peek(leaf: Any) -> None:
+    """Report that the gradient of a leaf is read."""
     watch = _watch.get()
     if watch is not None and _outside(leaf):
-        before = leaf._grad
-        if add and not before.planned():
-            watch.doubts.append("a gradient was added to one from before")
-        watch.graded.setdefault(id(leaf), (leaf, before))
+        watch.graded.setdefault(id(leaf), (leaf, leaf._grad, True))
+        if leaf._grad is not None and not leaf._grad.planned():
+            watch.doubts.append("a gradient from before the call was read, or added to")
+
+
+def grade(leaf: Any) -> None:
+    """Report that a leaf is about to get another gradient."""
+    watch = _watch.get()
+    if watch is not None and _outside(leaf):
+        watch.graded.setdefault(id(leaf), (leaf, leaf._grad, False))
 
 
 def again(action: Again) -> None:

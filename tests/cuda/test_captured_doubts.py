@@ -79,8 +79,8 @@ def no_backward(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tenso
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
-        (reading, "a value was read"), (adding, "a gradient was added to one from before"),
-        (zeroing, "a gradient was added to one from before"), (scheduled, "a schedule of learning rates went on"),
+        (reading, "a value was read"), (adding, "a gradient from before the call was read"),
+        (zeroing, "a gradient from before the call was read"), (scheduled, "a schedule of learning rates went on"),
         (decaying, "a replay gives other values"), (masking, "values were brought from the GPU"),
         (by_numpy, "random numbers of Python or NumPy were drawn"), (counting, "an attribute was changed"),
         (no_backward, "a result has a tape"),
@@ -99,7 +99,7 @@ def test_what_a_graph_would_miss_is_run(
 
 def test_another_tensor_in_a_step_is_followed(driver: FakeDriver) -> None:
     """An average of the weights: the function runs, and the average is right."""
-    averages = {place: nnet.tensor(np.zeros((3, 6), np.float32), device=place) for place in ("cpu", "cuda")}
+    averages = {place: nnet.tensor(np.zeros(6, np.float32), device=place) for place in ("cpu", "cuda")}
 
     def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
         loss = usual(model, optimizer, x, y)

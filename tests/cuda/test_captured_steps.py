@@ -206,6 +206,30 @@ def test_gradients_that_are_held_are_not_overwritten(driver: FakeDriver) -> None
     assert compared(driver, here, there, steps=9, change=change) == [0, 1, 1, 0, 1, 0, 1, 0, 1]
 
 
+def test_gradients_that_are_added_to_from_outside(driver: FakeDriver) -> None:
+    """A backward beside the graph adds to the gradients that it left; the graph begins with none, as the step does."""
+
+    def change(trainer: Trainer, number: int) -> None:
+        if number in (3, 4):
+            x, y = trainer.tensors(60)
+            F.cross_entropy(trainer.model(x), y).backward()
+        if number == 4:
+            trainer.optimizer.step()
+
+    assert compared(driver, *both(), change=change) == REPLAYED
+
+
+def test_gradients_that_a_step_adds_to(driver: FakeDriver) -> None:
+    """A step that begins without zero_grad is a graph where it meets no gradients, and runs where it meets some."""
+
+    def change(trainer: Trainer, number: int) -> None:
+        if number == 4:
+            x, y = trainer.tensors(60)
+            F.cross_entropy(trainer.model(x), y).backward()
+
+    assert compared(driver, *both(step=cleared), steps=6, change=change) == [0, 1, 1, 1, 0, 1]
+
+
 def test_results_are_tensors_of_their_own(driver: FakeDriver) -> None:
     trainer = Trainer("cuda")
     losses = [trainer.step(0) for _ in range(4)]

@@ -20,11 +20,23 @@ Change = Callable[["Trainer", int], None]
 def batch(seed: int, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Return samples and labels."""
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((count, 6)).astype(np.float32), rng.integers(0, 3, count)
+    return rng.standard_normal((count, 6)).astype(np.float32), rng.integers(0, 6, count)
+
+
+class Affine(nn.Module):
+    """y = x * weight + bias: few instructions to interpret."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(1)
+        self.weight, self.bias = (nn.Parameter(rng.standard_normal(6).astype(np.float32)) for _ in range(2))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.weight + self.bias
 
 
 def small() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 3, generator=np.random.default_rng(1), device="cpu"))
+    return nn.Sequential(Affine())
 
 
 def whole() -> nn.Module:
@@ -33,7 +45,7 @@ def whole() -> nn.Module:
     return nn.Sequential(
         nn.Unflatten(1, (6, 1, 1)), nn.Conv2d(6, 8, 1, generator=generator, device="cpu"),
         nn.BatchNorm2d(8, device="cpu"), nn.ReLU(), nn.Flatten(), nn.Dropout(0.4),
-        nn.Linear(8, 3, generator=generator, device="cpu"),
+        nn.Linear(8, 6, generator=generator, device="cpu"),
     )  # fmt: skip
 
 

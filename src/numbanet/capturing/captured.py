@@ -62,8 +62,9 @@ class Captured:
             settings.log("capture: what the function takes has changed: it is recorded anew")
             plan = None
         if plan is not None and plan.recorded:
-            if not plan.free():
-                settings.log("capture: a gradient of an earlier call is held, so the function is run")
+            obstacle = plan.obstacle()
+            if obstacle is not None:
+                settings.log(f"capture: the function is run, not replayed: {obstacle}")
                 return self._run(args, kwargs, [])
             if plan.begin():
                 return plan.replay(inputs)

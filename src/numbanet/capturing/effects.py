@@ -32,8 +32,10 @@ class Effects:
 
     def __init__(self, watch: Watch, tensors: list[Tensor]):
         self._again, self._changed = tuple(watch.again), [*watch.changed.values()]
-        self._leaves = [(leaf, _settled(leaf)) for leaf, before in watch.graded.values() if leaf._grad is not before]
+        self._empty = [leaf for leaf, _, read in watch.graded.values() if read]
+        self._leaves = [(leaf, _pinned(leaf)) for leaf, _, _ in watch.graded.values()]
         self._tensors, self._needs = tensors, [t.requires_grad for t in tensors]
+        self._set_gradients()
         self._alone: list[tuple[int, ...]] = []
 
     def remember(self) -> None:
@@ -41,20 +43,24 @@ class Effects:
         self._alone = self._references()
 
     def _references(self) -> list[tuple[int, ...]]:
-        """Return how many references there are to each gradient, to its array and to the memory of that."""
-        return [
-            (getrefcount(grad) - (leaf._grad is grad), getrefcount(array_of(grad)), getrefcount(array_of(grad).base))
-            for leaf, grad in self._leaves
-            if grad is not None
-        ]
+        """Return how many references others have to the arrays of gradients, to their memory, and to the tensors."""
+        found: list[tuple[int, ...]] = []
+        for leaf, array in self._leaves:
+            if array is not None:
+                grad = leaf._grad
+                ours = grad is not None and array_of(grad) is array
+                found.append((getrefcount(array) - ours, getrefcount(array.base), getrefcount(grad) if ours else _LONE))
+        return found
 
     def holds(self) -> bool:
         """Return whether gradients flow to the same tensors as before."""
         return [t.requires_grad for t in self._tensors] == self._needs
 
-    def overwritable(self) -> bool:
-        """Return whether nobody holds a gradient of an earlier call."""
-        return self._references() == self._alone
+    def obstacle(self) -> str | None:
+        """Return why the launches may not be repeated now, though nothing of what they do has changed."""
+        if any(leaf._grad is not None for leaf in self._empty):
+            return "there is a gradient to which the function adds"
+        return None if self._references() == self._alone else "a gradient of an earlier call is held"
 
     def go_on(self) -> bool:
         """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
@@ -69,18 +75,19 @@ class Effects:
 
     def finish(self) -> None:
         """Do what Python does after the launches."""
-        for leaf, grad in self._leaves:
-            leaf._grad = grad
-            if grad is not None:
-                grad.bump_version()
+        self._set_gradients()
         for tensor in self._changed:
             tensor.bump_version()
+
+    def _set_gradients(self) -> None:
+        for leaf, array in self._leaves:
+            leaf._grad = None if array is None else Tensor(array)
 
     # ------------------------------------------------------------------------------------------------ to try a replay
 
     def _arrays(self) -> list[Any]:
         arrays = [*map(array_of, self._tensors), *(a for action in self._again for a in action.arrays())]
-        arrays += [array_of(grad) for _, grad in self._leaves if grad is not None]
+        arrays += [array for _, array in self._leaves if array is not None]
         return list({id(array): array for array in arrays}.values())
 
     def save(self) -> Callable[[], None]:
@@ -107,11 +114,19 @@ class Effects:
         return [None if array is None else np.array(memory.on_host(array)) for array in found]
 
 
-def _settled(leaf: Tensor) -> Tensor | None:
-    """Let a leaf have its gradient on the memory of the recording for good, and return that gradient."""
-    if leaf._grad is not None:
-        leaf._grad = Tensor(memory.pinned(array_of(leaf._grad)))
-    return leaf._grad
+def _pinned(leaf: Tensor) -> np.ndarray | None:
+    """Return the array of a leaf's gradient on the memory of the recording, which keeps it."""
+    return None if leaf._grad is None else memory.pinned(array_of(leaf._grad))
+
+
+def _lone() -> int:
+    leaf = Tensor(np.zeros(1))
+    leaf._grad = Tensor(np.zeros(1))
+    grad = leaf._grad
+    return getrefcount(grad)
+
+
+_LONE = _lone()  # the count of a gradient that its leaf alone refers to, and a name
 
 
 def same(first: Iterable[Any], second: Iterable[Any]) -> bool:

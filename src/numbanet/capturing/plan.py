@@ -66,9 +66,9 @@ class Plan:
         """Return whether nothing has changed of what the function takes."""
         return self._state.holds() and (self._effects is None or self._effects.holds())
 
-    def free(self) -> bool:
-        """Return whether a replay writes to no memory that somebody holds."""
-        return self._effects is None or self._effects.overwritable()
+    def obstacle(self) -> str | None:
+        """Return why the call must be run now, though it could be replayed otherwise; None if nothing is in the way."""
+        return None if self._effects is None else self._effects.obstacle()
 
     def begin(self) -> bool:
         """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
@@ -212,8 +212,8 @@ class _Trace:
         doubts, gradients = self.watch.doubts, []
         if not plain(result) or differentiable(result):
             doubts.append("the result is not all tensors, without a tape, and constants")
-        for leaf, before in self.watch.graded.values():
-            if leaf._grad is not None and leaf._grad is not before:
+        for leaf, _, _ in self.watch.graded.values():
+            if leaf._grad is not None:
                 gradients.append(leaf._grad)
         leases = [memory.leased(array_of(t)) for t in (*results_in(result), *gradients)]
         if any(lease is None or lease.arena is not self.arena for lease in leases):

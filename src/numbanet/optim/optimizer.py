@@ -187,11 +187,13 @@ class Optimizer(ABC):
             Set ``grad`` to None: a parameter without a gradient is then left alone by `step`, while one with a zero
             gradient still decays and moves on.
         """
-        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in self.param_groups for p in group["params"]]
         if set_to_none:
-            for p in given:
+            for p in parameters:
                 p.grad = None
-        elif given:
+            return
+        given = [p for p in parameters if p.grad is not None]
+        if given:
             ops.fill_([p.grad.data for p in given], 0.0)
             for p in given:
                 p.grad.bump_version()
