@@ -297,19 +297,38 @@ def training_rows(until: float) -> Rows:
     yield from each(jobs, until)
 
 
+def _step(name: str, batch: int, backend: str) -> Run:
+    """Return a training step of a library, on the GPU."""
+    b, model = backends.get(backend), nets.model(name, backend)
+    operands = (b.tensor(array).to("cuda") for array in steps.images(name, batch))  # which keeps their order in memory
+    return partial(steps.training_step(b, model.to("cuda")), *operands)
+
+
+def our_steps(name: str, batch: int) -> tuple[Run, Run]:
+    """Return a training step of numbanet, and a captured one that is replayed; both are warm.
+
+    Raises
+    ------
+    RuntimeError
+        If it is run all the same.
+    """
+    eager, other = (_step(name, batch, "numbanet") for _ in range(2))
+    captured = nnet.capture(other.func)  # type: ignore[attr-defined]
+    replayed = partial(captured, *other.args)  # type: ignore[attr-defined]
+    for step in (eager, eager, replayed, replayed, replayed):
+        step()
+    if captured.replays != 1:
+        raise RuntimeError("the captured step is run, not replayed: NUMBANET_VERBOSE=1 says why")
+    return eager, replayed
+
+
 def _steps(name: str, batch: int, precision: str) -> Iterator[Timing]:
     _torch_precision(precision)
-    pictures, labels = steps.images(name, batch)
-    found = {}
-    for backend in ("numbanet", "torch:channels_last"):
-        b, model = backends.get(backend), nets.model(name, backend)
-        x, target = (b.tensor(array).to("cuda") for array in (pictures, labels))  # which keeps their order in memory
-        found[backend] = steps.training_step(b, model.to("cuda"), x, target)
-    ours, theirs = found.values()
+    theirs = _step(name, batch, "torch:channels_last")
+    for _ in range(3):
+        theirs()
     with nnet.precision(precision):
-        captured = nnet.capture(ours)
-        for step in (ours, ours, captured, captured, theirs, theirs, theirs):
-            step()
+        ours, captured = our_steps(name, batch)
         eager = measured(ours), measured(theirs)
         replayed = measured(captured), measured(_torch_graph_of([theirs]))
     label = f"{name} batch {batch}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,16 +27,18 @@ def training_call(name: str, batch: int, backend: str, captured: bool = False) -
     Where `captured`, that of numbanet runs through `numbanet.capture`.
     """
     b, model = backends.get(backend), nets.model(name, backend)
-    step = training_step(b, model, *map(b.tensor, images(name, batch)))
-    return _captured(step) if captured and backend == "numbanet" else step
+    step = training_step(b, model)
+    if captured and backend == "numbanet":
+        step = _captured(step)
+    return partial(step, *map(b.tensor, images(name, batch)))
 
 
-def training_step(b: Backend, model: Any, x: Any, labels: Any) -> Call:
+def training_step(b: Backend, model: Any) -> Callable[[Any, Any], Any]:
     """Return the function that makes one step of SGD with momentum on a batch; it returns the loss before the step."""
     model.train()
     optimizer = b.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
-    def step() -> Any:
+    def step(x: Any, labels: Any) -> Any:
         optimizer.zero_grad()
         loss = b.functional.cross_entropy(model(x), labels)
         loss.backward()

@@ -147,6 +147,37 @@ def test_calls_become_one_graph(real: FakeDriver) -> None:
         assert np.allclose(array.to_host(), 1 / (1 + np.exp(-value)))
 
 
+class Idle(HostDevice):
+    """A device that computes nothing: what Python does around the kernels is what it is on a GPU."""
+
+    def run(self, kernel: Any, grid: Any, arguments: Any, dtype: str) -> None:
+        self.launched.append(kernel.name)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        found = super().empty(shape, dtype)
+        found.memory.owner.fill(0xFB)  # the same in every array, whatever it was made for
+        return found
+
+
+@pytest.mark.parametrize("name", ["wide256", "resnet20"])
+def test_the_steps_that_are_timed_are_replayed(name: str) -> None:
+    device = Idle((9, 0, "a"))
+    with executor(device), nnet.precision("tf32"):
+        eager, captured = gpu_time.our_steps(name, 2)
+        counts = []
+        for step in (eager, captured):
+            device.launched.clear()
+            assert step().shape == ()
+            counts.append([name for name in device.launched if "step[" in name or "cross_entropy" in name])
+    assert counts[0] == counts[1] and len(counts[0]) == 3, "loss, its gradient, one update of all parameters"
+
+
+def test_a_step_that_is_not_replayed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nnet.capturing.plan.Plan, "record", lambda self, run, inputs: run(inputs))
+    with executor(Idle()), pytest.raises(RuntimeError, match="run, not replayed"):
+        gpu_time.our_steps("lenet5", 1)
+
+
 def test_a_job_that_fails_costs_its_own_rows() -> None:
     row = Timing("memory", "a", "forward", "float32", "", 1.0, 1.0)
 

@@ -25,10 +25,18 @@ _PLANS = 16  # signatures that are remembered; the first goes
 
 
 class Captured:
-    """A function whose layers run fused, and whose calls are replayed; made by `capture`."""
+    """A function whose layers run fused, and whose calls are replayed; made by `capture`.
+
+    Attributes
+    ----------
+    function : callable
+        As it was given.
+    replays : int
+        How many calls were replayed so far. If the third of a kind is not, ``NUMBANET_VERBOSE=1`` says why.
+    """
 
     def __init__(self, function: Callable[..., Any]):
-        self.function = function
+        self.function, self.replays = function, 0
         self._plans: dict[Any, Plan] = {}
         self._lock, self._busy = new_lock(), False
         _captured.add(self)
@@ -67,6 +75,7 @@ class Captured:
                 settings.log(f"capture: the function is run, not replayed: {obstacle}")
                 return self._run(args, kwargs, [])
             if plan.begin():
+                self.replays += 1
                 return plan.replay(inputs)
             settings.log("capture: an optimizer has changed: the function is recorded anew")
             plan = None
