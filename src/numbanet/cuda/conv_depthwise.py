@@ -14,8 +14,9 @@ from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx, split, tile
-from numbanet.cuda.compile import F32, Int, Kernel, device, kernel
+from numbanet.cuda.compile import F32, Int, Kernel, kernel
 from numbanet.cuda.conv_direct import supports, tolerance
+from numbanet.cuda.conv_lines import put_four, put_singles, source_line
 from numbanet.cuda.division import divide, divisor
 from numbanet.cuda.launch import aligned, empty, launch
 from numbanet.problem.conv import ConvProblem, Epilogue
@@ -47,33 +48,8 @@ def depthwise(vector: bool, taps: int, turned: bool, epilogue: Epilogue) -> Kern
     channels_block = _LANES * width
     shared = taps * channels_block
     threads, warps, run, lanes = _THREADS, _WARPS, _RUN, _LANES
-    finish = tile.finisher(epilogue)
-    fetch_bias, fetch_addend = (tile.fetcher(used, width) for used in (epilogue.bias, epilogue.residual))
-
-    @device
-    def put_vector(total, u, c, at, bias, residual, y):
-        b, addend = fetch_bias(bias, c), fetch_addend(residual, at)
-        ptx.store4(y, at, (
-            finish(total[u, 0], b[0], addend[0]), finish(total[u, 1], b[1], addend[1]),
-            finish(total[u, 2], b[2], addend[2]), finish(total[u, 3], b[3], addend[3]),
-        ))  # fmt: skip
-
-    @device
-    def put_single(total, u, c, at, bias, residual, y):
-        y[at] = finish(total[u, 0], fetch_bias(bias, c), fetch_addend(residual, at))
-
-    put = put_vector if vector else put_single
-
-    @device
-    def source_line(i, tap, stride, pad, dilation):
-        """Return the line of the source that a result's line meets through a tap; negative for none."""
-        if turned:
-            line = i32(i + pad - tap * dilation)
-            if stride == 1:
-                return line
-            quotient = i32(line // stride)
-            return quotient if quotient * stride == line else i32(-1)
-        return i32(i * stride - pad + tap * dilation)
+    put = put_four(epilogue) if vector else put_singles(epilogue, 1)
+    line_of = source_line(turned)
 
     words = [f"taps={taps}"] + [word for word, chosen in (("vector", vector), ("turned", turned)) if chosen]
 
@@ -105,7 +81,7 @@ def depthwise(vector: bool, taps: int, turned: bool, epilogue: Epilogue) -> Kern
             for e in range(width):
                 total[u, e] = f32(0)
         for tap_h in range(r):
-            h = source_line(i, tap_h, stride_h, top, dilation_h)
+            h = line_of(i, tap_h, stride_h, top, dilation_h)
             if 0 <= h and h < height:
                 row = i32((n * height + h) * width_in)
                 for tap_w in range(s):
@@ -115,7 +91,7 @@ def depthwise(vector: bool, taps: int, turned: bool, epilogue: Epilogue) -> Kern
                     else:
                         taken[0] = filters[at]
                     for u in range(run):
-                        w = source_line(i32(j + u), tap_w, stride_w, left, dilation_w)
+                        w = line_of(i32(j + u), tap_w, stride_w, left, dilation_w)
                         if 0 <= w and w < width_in:
                             place = i32((row + w) * channels + c)
                             if vector:

@@ -19,6 +19,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx, tile
 from numbanet.cuda.compile import F32, Int, Kernel, device, kernel
 from numbanet.cuda.conv_direct import supports, tolerance
+from numbanet.cuda.conv_lines import put_four, put_singles, source_line
 from numbanet.cuda.division import divide, divisor
 from numbanet.cuda.launch import aligned, empty, launch
 from numbanet.problem.conv import ConvProblem, Epilogue
@@ -84,35 +85,9 @@ def grouped(vector: bool, turned: bool, epilogue: Epilogue) -> Kernel:
     epilogue : Epilogue
     """
     threads, run = _THREADS, _RUN
-    finish, fetch = tile.finisher(epilogue), fetcher(vector)
-    fetch_bias, fetch_addend = (tile.fetcher(used, 4 if vector else 1) for used in (epilogue.bias, epilogue.residual))
-
-    @device
-    def put_vector(total, u, c, at, bias, residual, y):
-        b, addend = fetch_bias(bias, c), fetch_addend(residual, at)
-        ptx.store4(y, at, (
-            finish(total[u, 0], b[0], addend[0]), finish(total[u, 1], b[1], addend[1]),
-            finish(total[u, 2], b[2], addend[2]), finish(total[u, 3], b[3], addend[3]),
-        ))  # fmt: skip
-
-    @device
-    def put_single(total, u, c, at, bias, residual, y):
-        for e in range(4):
-            b, addend = fetch_bias(bias, i32(c + e)), fetch_addend(residual, i32(at + e))
-            y[i32(at + e)] = finish(total[u, e], b, addend)
-
-    put = put_vector if vector else put_single
-
-    @device
-    def source_line(i, tap, stride, pad, dilation):
-        """Return the line of the source that a result's line meets through a tap; negative for none."""
-        if turned:
-            line = i32(i + pad - tap * dilation)
-            if stride == 1:
-                return line
-            quotient = i32(line // stride)
-            return quotient if quotient * stride == line else i32(-1)
-        return i32(i * stride - pad + tap * dilation)
+    fetch = fetcher(vector)
+    put = put_four(epilogue) if vector else put_singles(epilogue, 4)
+    line_of = source_line(turned)
 
     words = [word for word, chosen in (("vector", vector), ("turned", turned)) if chosen]
 
@@ -139,12 +114,12 @@ def grouped(vector: bool, turned: bool, epilogue: Epilogue) -> Kernel:
             for e in range(4):
                 total[u, e] = f32(0)
         for tap_h in range(r):
-            h = source_line(i, tap_h, stride_h, top, dilation_h)
+            h = line_of(i, tap_h, stride_h, top, dilation_h)
             if 0 <= h and h < height:
                 row = i32((n * height + h) * width_in)
                 for tap_w in range(s):
                     for u in range(run):
-                        w = source_line(i32(j + u), tap_w, stride_w, left, dilation_w)
+                        w = line_of(i32(j + u), tap_w, stride_w, left, dilation_w)
                         inside = 0 <= w and w < width_in and j + u < out_w
                         places[u] = i32((row + w) * source_channels + start) if inside else i32(-1)
                     first = i32((tap_h * s + tap_w) * inputs)

@@ -26,16 +26,17 @@ from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.winograd import (
     EACH,
-    LANES,
     POINTS,
     THREADS,
     TILE,
-    WARPS,
+    channel_and_line,
     filter_line,
+    from_points,
     grid,
     input_line,
     output_line,
     place,
+    to_points,
 )
 from numbanet.problem.conv import ConvProblem, Epilogue
 from numbanet.problem.matmul import MatmulProblem
@@ -44,6 +45,8 @@ _CHUNK = 1 << 23  # numbers in the transforms of a chunk: 32 MB
 _LEAST = tile.SIZE  # tiles of a chunk
 
 i32, f32 = types.int32, types.float32
+_put_pixels, _put_taps = to_points(6, input_line), to_points(3, filter_line)
+_take_results = from_points(4, output_line)
 
 
 @kernel(threads=THREADS, blocks=2)
@@ -52,26 +55,19 @@ def transform_input(
     top: Int, left: Int, height: Int, width: Int, channels: Int, x: F32, out: F32,
 ):  # fmt: skip
     """Transform the tiles from `first` on; out: (36, tiles, channels)."""
-    t = i32(cuda.threadIdx.x)
-    c, local = i32(cuda.blockIdx.y * LANES + t % LANES), i32(cuda.blockIdx.x * WARPS + t // LANES)
+    c, local = channel_and_line()
     if c >= channels or local >= tiles:
         return
     n, i, j = place(i32(first + local), (row_by, row_shift), (image_by, image_shift), tiles_w, tiles_h)
     y0, x0 = i32(i * TILE - top), i32(j * TILE - left)
-    line, half, whole = cuda.local.array(6, f32), cuda.local.array((6, 6), f32), cuda.local.array((6, 6), f32)
+    line, half = cuda.local.array(6, f32), cuda.local.array((6, 6), f32)
     for column in range(6):
         for row in range(6):
             y, x_ = i32(y0 + row), i32(x0 + column)
             inside = 0 <= y and y < height and 0 <= x_ and x_ < width
             line[row] = x[i32(((n * height + y) * width + x_) * channels + c)] if inside else f32(0)
         input_line(line, half, column)
-    for row in range(6):
-        for column in range(6):
-            line[column] = half[column, row]
-        input_line(line, whole, row)
-    for row in range(6):
-        for column in range(6):
-            out[i32(((row * 6 + column) * tiles + local) * channels + c)] = whole[row, column]
+    _put_pixels(half, out, local, tiles, c, channels)
 
 
 @lru_cache(maxsize=2)
@@ -82,23 +78,16 @@ def transform_weight(turned: bool) -> Kernel:
 
     @kernel(threads=THREADS, config="turned" if turned else "")
     def transform_weight(filters: Int, channels: Int, weight: F32, out: F32):
-        t = i32(cuda.threadIdx.x)
-        c, k = i32(cuda.blockIdx.y * LANES + t % LANES), i32(cuda.blockIdx.x * WARPS + t // LANES)
+        c, k = channel_and_line()
         if c >= channels or k >= filters:
             return
-        line, half, whole = cuda.local.array(6, f32), cuda.local.array((3, 6), f32), cuda.local.array((6, 6), f32)
+        line, half = cuda.local.array(3, f32), cuda.local.array((3, 6), f32)
         for column in range(3):
             for row in range(3):
                 tap = i32((k * 3 + last + sign * row) * 3 + last + sign * column)
                 line[row] = weight[i32(tap * channels + c)]
             filter_line(line, half, column)
-        for row in range(6):
-            for column in range(3):
-                line[column] = half[column, row]
-            filter_line(line, whole, row)
-        for row in range(6):
-            for column in range(6):
-                out[i32(((row * 6 + column) * filters + k) * channels + c)] = whole[row, column]
+        _put_taps(half, out, k, filters, c, channels)
 
     return transform_weight
 
@@ -114,20 +103,12 @@ def transform_output(epilogue: Epilogue) -> Kernel:
         first: Int, tiles: Int, row_by: Int, row_shift: Int, image_by: Int, image_shift: Int, tiles_h: Int,
         tiles_w: Int, height: Int, width: Int, channels: Int, sums: F32, bias: F32, residual: F32, y: F32,
     ):  # fmt: skip
-        t = i32(cuda.threadIdx.x)
-        c, local = i32(cuda.blockIdx.y * LANES + t % LANES), i32(cuda.blockIdx.x * WARPS + t // LANES)
+        c, local = channel_and_line()
         if c >= channels or local >= tiles:
             return
         n, i, j = place(i32(first + local), (row_by, row_shift), (image_by, image_shift), tiles_w, tiles_h)
-        line, half, whole = cuda.local.array(6, f32), cuda.local.array((6, 4), f32), cuda.local.array((4, 4), f32)
-        for column in range(6):
-            for row in range(6):
-                line[row] = sums[i32(((row * 6 + column) * tiles + local) * channels + c)]
-            output_line(line, half, column)
-        for row in range(4):
-            for column in range(6):
-                line[column] = half[column, row]
-            output_line(line, whole, row)
+        whole = cuda.local.array((4, 4), f32)
+        _take_results(sums, local, tiles, c, channels, whole)
         added = fetch_bias(bias, c)
         for row in range(4):
             for column in range(4):

@@ -20,15 +20,16 @@ from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.winograd import (
     EACH,
-    LANES,
     POINTS,
     THREADS,
     TILE,
-    WARPS,
+    channel_and_line,
+    from_points,
     gradient_line,
     grid,
     place,
     taps_line,
+    to_points,
 )
 from numbanet.problem.conv import ConvProblem
 from numbanet.problem.matmul import MatmulProblem
@@ -37,6 +38,7 @@ _CHUNK = 1 << 25  # numbers in the transforms of a chunk: 128 MB, so that they a
 _LEAST = tile.SIZE  # tiles of a chunk
 
 i32, f32 = types.int32, types.float32
+_put_gradients, _take_taps = to_points(4, gradient_line), from_points(3, taps_line)
 
 
 @kernel(threads=THREADS, blocks=2)
@@ -45,43 +47,28 @@ def transform_gradient(
     height: Int, width: Int, channels: Int, grad: F32, out: F32,
 ):  # fmt: skip
     """Transform the tiles from `first` on; out: (36, tiles, channels)."""
-    t = i32(cuda.threadIdx.x)
-    c, local = i32(cuda.blockIdx.y * LANES + t % LANES), i32(cuda.blockIdx.x * WARPS + t // LANES)
+    c, local = channel_and_line()
     if c >= channels or local >= tiles:
         return
     n, i, j = place(i32(first + local), (row_by, row_shift), (image_by, image_shift), tiles_w, tiles_h)
-    line, half, whole = cuda.local.array(4, f32), cuda.local.array((4, 6), f32), cuda.local.array((6, 6), f32)
+    line, half = cuda.local.array(4, f32), cuda.local.array((4, 6), f32)
     for column in range(4):
         for row in range(4):
             p, q = i32(i * TILE + row), i32(j * TILE + column)
             inside = p < height and q < width
             line[row] = grad[i32(((n * height + p) * width + q) * channels + c)] if inside else f32(0)
         gradient_line(line, half, column)
-    for row in range(6):
-        for column in range(4):
-            line[column] = half[column, row]
-        gradient_line(line, whole, row)
-    for row in range(6):
-        for column in range(6):
-            out[i32(((row * 6 + column) * tiles + local) * channels + c)] = whole[row, column]
+    _put_gradients(half, out, local, tiles, c, channels)
 
 
 @kernel(threads=THREADS)
 def transform_sums(filters: Int, channels: Int, adds: Int, sums: F32, dw: F32):
     """Transform sums (36, filters, channels) back to dw (filters, 3, 3, channels), or add (`adds`) to what is there."""
-    t = i32(cuda.threadIdx.x)
-    c, k = i32(cuda.blockIdx.y * LANES + t % LANES), i32(cuda.blockIdx.x * WARPS + t // LANES)
+    c, k = channel_and_line()
     if c >= channels or k >= filters:
         return
-    line, half, whole = cuda.local.array(6, f32), cuda.local.array((6, 3), f32), cuda.local.array((3, 3), f32)
-    for column in range(6):
-        for row in range(6):
-            line[row] = sums[i32(((row * 6 + column) * filters + k) * channels + c)]
-        taps_line(line, half, column)
-    for row in range(3):
-        for column in range(6):
-            line[column] = half[column, row]
-        taps_line(line, whole, row)
+    whole = cuda.local.array((3, 3), f32)
+    _take_taps(sums, k, filters, c, channels, whole)
     for row in range(3):
         for column in range(3):
             at = i32((k * 9 + row * 3 + column) * channels + c)

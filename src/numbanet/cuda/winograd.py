@@ -1,4 +1,4 @@
-"""The transforms of Winograd's minimal filtering F(4x4, 3x3), and of its adjoint, along one axis, and what they share.
+"""The transforms of Winograd's minimal filtering F(4x4, 3x3), and of its adjoint, for the kernels that make them.
 
 The points of evaluation are 0, A, -A, B, -B and infinity, as on the CPU. A kernel gives a thread one tile of one
 channel; the lanes of a warp lie along the channels, so that every access is one line of memory.
@@ -6,7 +6,10 @@ channel; the lanes of a warp lie along the channels, so that every access is one
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import cuda
 from numba.cuda import types
 
 from numbanet.cuda.compile import device
@@ -85,6 +88,51 @@ def taps_line(m, out, i):
     out[i, 0] = _W0 * m[0] + even_a + even_b
     out[i, 1] = _A * odd_a + _B * odd_b
     out[i, 2] = _AA * even_a + _BB * even_b + m[5]
+
+
+@device
+def channel_and_line():
+    """Return the channel and the line (a tile or a filter) of a thread: see `grid`."""
+    t = i32(cuda.threadIdx.x)
+    return i32(cuda.blockIdx.y * LANES + t % LANES), i32(cuda.blockIdx.x * WARPS + t // LANES)
+
+
+def to_points(size: int, along: Any) -> Any:
+    """Make ``put(half, out, line, lines, c, channels)``, the second half of a transform of size x size numbers.
+
+    `half` holds the columns after ``along(column, half, i)``, and `out` is (36, lines, channels).
+    """
+
+    @device
+    def put(half, out, line, lines, c, channels):
+        taken, whole = cuda.local.array(size, f32), cuda.local.array((6, 6), f32)
+        for row in range(6):
+            for column in range(size):
+                taken[column] = half[column, row]
+            along(taken, whole, row)
+        for row in range(6):
+            for column in range(6):
+                out[i32(((row * 6 + column) * lines + line) * channels + c)] = whole[row, column]
+
+    return put
+
+
+def from_points(size: int, along: Any) -> Any:
+    """Make ``take(sums, line, lines, c, channels, whole)``: from sums (36, lines, channels) to size x size numbers."""
+
+    @device
+    def take(sums, line, lines, c, channels, whole):
+        taken, half = cuda.local.array(6, f32), cuda.local.array((6, size), f32)
+        for column in range(6):
+            for row in range(6):
+                taken[row] = sums[i32(((row * 6 + column) * lines + line) * channels + c)]
+            along(taken, half, column)
+        for row in range(size):
+            for column in range(6):
+                taken[column] = half[column, row]
+            along(taken, whole, row)
+
+    return take
 
 
 def grid(lines: int, channels: int) -> tuple[int, int]:
