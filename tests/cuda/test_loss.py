@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+import numbanet as nnet
+from numbanet import functional as F
+from numbanet.cuda.launch import executor
 from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
 from numbanet.problem.margin import MarginProblem
 from numbanet.problem.softmax import SoftmaxProblem
+from tests.cuda.ptx.executor import HostDevice
 from tests.cuda.twins import agree, compare, poison, reference, run
 
 
@@ -146,3 +152,43 @@ def test_margins_of_what_is_no_class_are_nan(power: int) -> None:
     grad = np.ones(1, np.float32)
     (dx,) = run(backward, (grad, x, target, weight, numbers), (np.zeros(x.shape, np.float32),))
     assert np.isnan(losses).tolist() == np.isnan(dx).all(1).tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss, F.multi_margin_loss])
+@pytest.mark.parametrize("label", [5, -1, 2**32])
+def test_a_label_that_is_no_class_is_told_when_python_waits(loss: Callable[..., nnet.Tensor], label: int) -> None:
+    scores, right = np.ones((3, 5), np.float32), np.array([1, 4, 0])
+    wrong = np.array([1, label, 0])
+    expected = loss(nnet.tensor(scores), nnet.tensor(right)).item()
+    with pytest.raises(IndexError) as told:
+        loss(nnet.tensor(scores), nnet.tensor(wrong))
+    with executor(HostDevice()):
+        there = nnet.tensor(scores, device="cuda", requires_grad=True)
+        found = loss(there, nnet.tensor(wrong, device="cuda"))
+        found.backward()
+        with pytest.raises(IndexError, match=str(told.value)):
+            found.item()
+        assert np.isnan(found.item())  # told once
+        good = loss(there, nnet.tensor(right, device="cuda"))
+        assert good.item() == pytest.approx(expected)
+        if loss is not F.multi_margin_loss:
+            assert np.isfinite(loss(there, nnet.tensor(wrong, device="cuda"), ignore_index=label).item())
+
+
+def test_a_replayed_loss_tells_of_its_labels() -> None:
+    scores = np.ones((3, 5), np.float32)
+    with executor(HostDevice()):
+
+        def step(x: nnet.Tensor, labels: nnet.Tensor) -> nnet.Tensor:
+            return F.cross_entropy(x, labels)
+
+        replayed = nnet.capture(step)
+        x = nnet.tensor(scores, device="cuda")
+        for labels in ([1, 2, 3], [0, 0, 0], [1, 2, 5]):
+            with nnet.no_grad():
+                found = replayed(x, nnet.tensor(np.array(labels), device="cuda"))
+            if 5 in labels:
+                with pytest.raises(IndexError, match="target holds 5, which is not one of the 5 classes"):
+                    found.item()
+            else:
+                assert found.item() == pytest.approx(np.log(5))

@@ -11,6 +11,7 @@ import pytest
 
 from numbanet import functional as F
 from numbanet import get_num_threads, io, optim, set_num_threads, train
+from numbanet.amp import GradScaler
 from numbanet.tape import is_grad_enabled
 from numbanet.tensor import tensor
 
@@ -194,6 +195,25 @@ def test_clip_norm_bounds_the_step(remake: Any) -> None:
     assert moved == pytest.approx(1e-3, rel=1e-2)
 
 
+def weights_after(tiny: Any, out: Path | None = None, **options: Any) -> list[np.ndarray]:
+    tiny.fit(out, **options)
+    return [p.data for p in tiny.model.parameters()]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e-2])
+def test_a_scale_of_the_loss_changes_no_bit_and_survives(remake: Any, tmp_path: Path, clip_norm: float | None) -> None:
+    plain = weights_after(remake(), clip_norm=clip_norm)
+    scaler = GradScaler(init_scale=2.0**10, growth_interval=2)
+    for p, q in zip(plain, weights_after(remake(), tmp_path, clip_norm=clip_norm, scaler=scaler), strict=True):
+        np.testing.assert_array_equal(p, q)
+    assert scaler.get_scale() > 2.0**10
+    resumed = GradScaler()
+    remake().fit(tmp_path, resume=True, scaler=resumed)
+    assert resumed.state_dict() == scaler.state_dict()
+    with pytest.raises(ValueError, match="scaler: the training to resume and this one must both have one"):
+        remake().fit(tmp_path, resume=True)
+
+
 def test_without_a_test_set_the_training_accuracy_decides(tiny: Any, tmp_path: Path) -> None:
     tiny.test = None
     history = tiny.fit(tmp_path)
@@ -209,6 +229,8 @@ def test_faulty_arguments(tiny: Any) -> None:
         tiny.fit(None, epochs=2.5)
     with pytest.raises(TypeError, match="optimizer must be a numbanet.optim.Optimizer, got NoneType"):
         train.fit(tiny.model, None, tiny.loader, epochs=1)
+    with pytest.raises(TypeError, match="scaler must be a numbanet.amp.GradScaler, got float"):
+        tiny.fit(None, scaler=2.0)
     with pytest.raises(ValueError, match="schedule_each must be 'epoch' or 'step', got 'day'"):
         tiny.fit(None, schedule_each="day")
     with pytest.raises(ValueError, match="progress must be 'auto'.*got 'loud'"):

@@ -16,6 +16,7 @@ from numba.cuda import types
 from numbanet.cuda import launch as launching
 from numbanet.cuda import whole
 from numbanet.cuda.compile import I32, I64, U8, Long, kernel
+from numbanet.cuda.fault import report_index
 from numbanet.cuda.index import add_up
 from numbanet.cuda.launch import empty, launch
 from numbanet.device_array import DeviceArray, broadcast_to
@@ -30,13 +31,13 @@ i32, i64 = types.int32, types.int64
 def locate(count: Long, size: Long, index: I64, before: I64, places: I64, fault: I64):
     """Go on from places in the axes before to those with the next axis, of `size`, in row-major order.
 
-    What is out of bounds lies nowhere, and is reported: fault = (1, index, size).
+    What is out of bounds lies nowhere, and is reported.
     """
     i = i64(cuda.blockIdx.x) * _THREADS + i64(cuda.threadIdx.x)
     if i < count:
         position, place = index[i], before[i]
         if position < -size or position >= size:
-            fault[0], fault[1], fault[2] = i64(1), position, size
+            report_index(fault, position, size)
             place = i64(_NOWHERE)
         if place >= 0:
             place = place * size + (position + size if position < 0 else position)

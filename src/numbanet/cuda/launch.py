@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, int, int]
 MOST_YZ = 65535  # blocks of a grid along y, and along z
+INDEX, LABEL = 1, 2  # kinds of what kernels report: see `numbanet.cuda.fault`
 Launch = tuple[Any, Grid, tuple[Any, ...], str]
 """Kernel, grid, arguments, dtype."""
 
@@ -61,7 +62,7 @@ class Executor(Protocol):
         """Return the number of the device on which an address lies."""
 
     def fault(self) -> Any:
-        """Return an array of three int64 to which kernels write (1, index, size) where an index is out of bounds."""
+        """Return an array of three int64 to which kernels write what is wrong: see `numbanet.cuda.fault`."""
 
     def staging(self) -> Any:
         """Return what brings host arrays here: ``start(values)`` returns what is on its way, for ``take()``."""
@@ -136,8 +137,13 @@ def elsewhere(array: DeviceArray) -> bool:
 def raise_fault(words: np.ndarray) -> None:
     """Raise what kernels have reported, once Python has waited for them; see `Executor.fault`."""
     if words[0]:
-        index, size = int(words[1]), int(words[2])
+        kind, index, size = map(int, words)
         words[0] = 0
+        if kind == LABEL:
+            raise IndexError(
+                f"target holds {index}, which is not one of the {size} classes of the input: in a loss on the GPU "
+                "since Python last waited for it"
+            )
         raise IndexError(
             f"index {index} is out of bounds for an axis of size {size}: in an indexing on the GPU since Python last "
             "waited for it"

@@ -1,8 +1,9 @@
 """Cross entropy and negative log-likelihood, a team of threads a row: one fused pass forward, one backward.
 
 A block writes the losses of its rows and, in float64, their sum and the sum of what a mean divides by; `finish` adds
-these up in the order of the blocks. An index that is no class makes the loss NaN. Cross entropy keeps of each row its
-largest score and the logarithm of the sum of exponentials, which is all that the backward pass needs.
+these up in the order of the blocks. An index that is no class makes the loss NaN, and is reported (`Executor.fault`):
+who reads the loss gets an IndexError. Cross entropy keeps of each row its largest score and the logarithm of the sum of
+exponentials, which is all that the backward pass needs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import F64, I64, Int, Kernel, Long, Number, T, kernel
-from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.fault import report_label
+from numbanet.cuda.launch import current, empty, launch
 from numbanet.cuda.softmax import row_statistics, team_size
 from numbanet.cuda.team import team
 from numbanet.cuda.total import finish
@@ -36,7 +38,7 @@ def _forward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
 
     def cross_entropy(
         rows: Int, classes: Int, rounds: Int, ignore: Long, keep: Number, share: Number, x: T, target: I64, weight: T,
-        losses: T, saved: T, partial: F64,
+        losses: T, saved: T, partial: F64, fault: I64,
     ):  # fmt: skip
         scratch = cuda.shared.array(cells, number)
         results, weights = cuda.shared.array(teams, f64), cuda.shared.array(teams, f64)
@@ -72,6 +74,7 @@ def _forward_kernel(dtype: str, threads: int, probabilities: bool) -> Kernel:
                     weight_sum += f64(w)
                 else:
                     loss = nan
+                    report_label(fault, label, classes)
                 losses[row] = loss
                 saved[i32(2 * row)], saved[i32(2 * row + 1)] = top, logarithm
                 loss_sum += f64(loss)
@@ -173,8 +176,9 @@ def _nll_kernel(dtype: str) -> Kernel:
 
     @kernel(threads=THREADS, config=dtype)
     def nll(
-        rows: Int, classes: Int, rounds: Int, ignore: Long, x: T, target: I64, weight: T, losses: T, partial: F64
-    ):
+        rows: Int, classes: Int, rounds: Int, ignore: Long, x: T, target: I64, weight: T, losses: T, partial: F64,
+        fault: I64,
+    ):  # fmt: skip
         scratch = cuda.shared.array(cells, f64)
         loss_sum, weight_sum = f64(0), f64(0)
         for turn in range(rounds):
@@ -187,6 +191,8 @@ def _nll_kernel(dtype: str) -> Kernel:
                     if label >= 0 and label < classes:
                         loss = -weight[i32(label)] * x[i32(row * classes + label)]
                         weight_sum += f64(weight[i32(label)])
+                    else:
+                        report_label(fault, label, classes)
                     loss_sum += f64(loss)
                 losses[row] = loss
         loss_sum, weight_sum = team_sum(loss_sum, scratch), team_sum(weight_sum, scratch)
@@ -241,7 +247,7 @@ def _cross_entropy(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any
     partial = empty((max(1, 2 * parts),), "float64")
     sizes = (problem.rows, problem.classes, rounds, problem.ignore_index, *_shares(problem))
     chosen = _forward_kernel(problem.dtype, threads, problem.probabilities)
-    launch(chosen, (parts,), (*sizes, *inputs, losses, saved, partial), problem.dtype)
+    launch(chosen, (parts,), (*sizes, *inputs, losses, saved, partial, current().fault()), problem.dtype)
     _finish(problem, parts, partial, total, divisor)
 
 
@@ -266,7 +272,8 @@ def _nll(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     parts, rounds = _parts(problem.rows, THREADS)
     partial = empty((max(1, 2 * parts),), "float64")
     sizes = (problem.rows, problem.classes, rounds, problem.ignore_index)
-    launch(_nll_kernel(problem.dtype), (parts,), (*sizes, *inputs, losses, partial), problem.dtype)
+    arguments = *sizes, *inputs, losses, partial, current().fault()
+    launch(_nll_kernel(problem.dtype), (parts,), arguments, problem.dtype)
     _finish(problem, parts, partial, total, divisor)
 
 

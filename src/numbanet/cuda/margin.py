@@ -1,4 +1,4 @@
-"""The multi-class hinge loss, a team of threads a row; an index that is no class makes the row NaN."""
+"""The multi-class hinge loss, a team of threads a row; an index that is no class makes the row NaN, and is reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from numba import cuda
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I64, Int, Kernel, Number, T, kernel
-from numbanet.cuda.launch import launch
+from numbanet.cuda.fault import report_label
+from numbanet.cuda.launch import current, launch
 from numbanet.cuda.softmax import team_size
 from numbanet.cuda.team import team
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
@@ -26,8 +27,9 @@ def _kernel(dtype: str, threads: int, squared: bool, backward: bool) -> Kernel:
 
     @kernel(threads=THREADS, config=words)
     def margin_rows(
-        rows: Int, classes: Int, step: Int, margin: Number, scale: Number, grad: T, x: T, target: I64, weight: T, out: T
-    ):
+        rows: Int, classes: Int, step: Int, margin: Number, scale: Number, grad: T, x: T, target: I64, weight: T,
+        out: T, fault: I64,
+    ):  # fmt: skip
         scratch = cuda.shared.array(cells, number)
         t = i32(i32(cuda.threadIdx.x) % threads)
         row = i32(i32(cuda.blockIdx.x) * teams + i32(cuda.threadIdx.x) // threads)
@@ -60,6 +62,8 @@ def _kernel(dtype: str, threads: int, squared: bool, backward: bool) -> Kernel:
                 out[i32(start + label)] = -total
             else:
                 out[row] = factor * total
+                if not known:
+                    report_label(fault, target[row], classes)
 
     return margin_rows
 
@@ -68,7 +72,8 @@ def _run(problem: Any, arrays: Arrays, numbers: Any, step: int, scale: float, ba
     threads = team_size(problem.classes)
     chosen = _kernel(problem.dtype, threads, problem.power == 2, backward)
     sizes = (problem.rows, problem.classes, step, float(numbers[0]), scale)
-    launch(chosen, (blocks(problem.rows, THREADS // threads),), (*sizes, *arrays), problem.dtype)
+    arguments = *sizes, *arrays, current().fault()
+    launch(chosen, (blocks(problem.rows, THREADS // threads),), arguments, problem.dtype)
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -99,7 +99,8 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     ValueError
         If its shape does not fit the input.
     IndexError
-        If an index other than `ignore_index` is no class; not found on a GPU, where the loss is NaN then.
+        If an index other than `ignore_index` is no class. On a GPU the loss is NaN then, and the error comes when
+        Python next waits for it, as where the loss is read.
     """
     array: Any = as_array(target)
     rows, classes = row_shape(input_shape)

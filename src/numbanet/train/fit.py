@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from numbanet import functional as F
 from numbanet import optim
+from numbanet.amp import GradScaler
 from numbanet.io.atomic import remove_parts
 from numbanet.problem.base import integer
 from numbanet.train.evaluate import Loss, Meter, as_tensors, count_correct, evaluate
@@ -36,6 +37,7 @@ def fit(
     schedule: Any = None,
     schedule_each: Literal["epoch", "step"] = "epoch",
     clip_norm: float | None = None,
+    scaler: GradScaler | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     callbacks: Iterable[Callable[[EpochRecord, Any], object]] = (),
@@ -69,6 +71,8 @@ def fit(
         When the schedule advances.
     clip_norm : float, optional
         Scale gradients down to this norm over all parameters.
+    scaler : numbanet.amp.GradScaler, optional
+        Multiplies losses, for training in ``precision("fp16")``; its state is part of the checkpoints.
     out : path, optional
         Folder for ``last.safetensors``, ``best.safetensors`` (of the epoch with the highest accuracy), ``log.csv`` and
         ``log.jsonl``. Without it nothing is written.
@@ -89,7 +93,8 @@ def fit(
     Raises
     ------
     TypeError
-        If `epochs` is no integer, `optimizer` no optimizer, or `train_loader` has no state to put into a checkpoint.
+        If `epochs` is no integer, `optimizer` no optimizer, `scaler` no scaler, or `train_loader` has no state to put
+        into a checkpoint.
     ValueError
         If an argument makes no sense, or the checkpoint to resume is damaged or does not fit.
     FileNotFoundError
@@ -105,6 +110,8 @@ def fit(
     epochs = integer("epochs", epochs, 0)
     if not all(hasattr(optimizer, name) for name in ("param_groups", "zero_grad", "step")):
         raise TypeError(f"optimizer must be a numbanet.optim.Optimizer, got {type(optimizer).__name__}")
+    if not isinstance(scaler, GradScaler | None):
+        raise TypeError(f"scaler must be a numbanet.amp.GradScaler, got {type(scaler).__name__}")
     if schedule_each not in ("epoch", "step"):
         raise ValueError(f"schedule_each must be 'epoch' or 'step', got {schedule_each!r}")
     if resume and out is None:
@@ -118,7 +125,8 @@ def fit(
             "checkpoints in out need: use a numbanet.data.DataLoader, or leave out away"
         )
     run = Run(
-        model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {}
+        model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {},
+        scaler or GradScaler(enabled=False),
     )  # fmt: skip
     if run.out is not None:
         remove_parts(run.out)
@@ -166,10 +174,12 @@ def _train_epoch(
                 buffer[...] = data
         _check_finite(value.item(), f"loss in epoch {run.epoch}, step {run.batch + 1}", run)
         run.optimizer.zero_grad()
-        value.backward()
+        run.scaler.scale(value).backward()
         if clip_norm is not None:
+            run.scaler.unscale_(run.optimizer)
             optim.clip_grad_norm_(run.model.parameters(), clip_norm)
-        run.optimizer.step()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
         if schedule is not None:
             schedule.step()
         now = time.perf_counter()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from numbanet import random
+from numbanet.amp import GradScaler
 from numbanet.io import load_state, save_state
 from numbanet.problem.base import integer
 from numbanet.train.evaluate import Meter
@@ -27,6 +28,8 @@ class Run:
         Folder of the checkpoints and logs.
     metadata : dict
         What the caller wants to find in the checkpoint.
+    scaler : GradScaler
+        Of the loss; it may be disabled.
     epochs : int
         Epochs in all.
     batch : int
@@ -46,6 +49,7 @@ class Run:
     epochs: int
     out: Path | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
     batch: int = 0
     step: int = 0
     meter: Meter = field(default_factory=Meter)
@@ -68,6 +72,7 @@ class Run:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "loader": self.loader.state_dict(),
             "random": random.get_state(),
             "epochs": self.epochs,
@@ -91,6 +96,9 @@ class Run:
             raise ValueError(f"epochs: the training to resume has {state['epochs']}, got {self.epochs}")
         if (state["schedule"] is None) != (self.schedule is None):
             raise ValueError("schedule: the training to resume and this one must both have one, or neither")
+        scaled = state.get("scaler", {})  # which older checkpoints have not
+        if bool(scaled) != self.scaler.is_enabled():
+            raise ValueError("scaler: the training to resume and this one must both have one, or neither")
         batch, step = integer("batch", state["batch"], 0), integer("step", state["step"], 0)
         if batch > len(self.loader):
             raise ValueError(f"batch must be at most {len(self.loader)}, got {batch}")
@@ -101,6 +109,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(scaled)
         self.loader.load_state_dict(state["loader"])
         random.set_state(state["random"])
         self.batch, self.step = batch, step
