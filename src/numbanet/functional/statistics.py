@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -210,19 +211,20 @@ def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.
         return _centred_again(centred, dim, keepdim)
     total = ops.sum(ops.mul(centred, centred), dim, keepdim)
     doubt("deviations were looked at")
-    if x.dtype == np.float32 and not np.isfinite(total).all():
+    if not total.size:
+        return centred, total
+    least, most, count = float(total.min()), float(total.max()), x.size // total.size
+    if x.dtype == np.float32 and not most < math.inf:
         wide = ops.to_dtype(x, np.float64)
         wide, total = _centred_again(ops.sub(wide, ops.mean(wide, dim, True)), dim, keepdim)
         return ops.to_dtype(wide, x.dtype), total
-    count = x.size // total.size if total.size else 0
-    rounding = mean.reshape(total.shape).astype(np.float64) * np.finfo(x.dtype).eps
-    if not (count * rounding**2 <= _NEGLIGIBLE * total).all():
+    rounding = float(np.abs(mean).max()) * float(np.finfo(x.dtype).eps)
+    if not count * rounding**2 <= _NEGLIGIBLE * least:
         centred, total = _centred_again(centred, dim, keepdim)
-    small = total < count * _LEAST
-    if x.dtype == np.float32 and small.any():
+    if x.dtype == np.float32 and least < count * _LEAST:
         larger = ops.mul(centred, _SCALE)
         squares = ops.sum(ops.mul(larger, larger), dim, keepdim)
-        total = np.where(small, squares / np.float64(_SCALE) ** 2, total)
+        total = np.where(total < count * _LEAST, squares / np.float64(_SCALE) ** 2, total)
     return centred, total
 
 
