@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from numbanet.cpu.conv_winograd import unsupported
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.prefetch import prefetch
-from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
+from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
 from numbanet.cpu.winograd import POINTS, SPAN, TILE, transform_input, transform_input_edge
@@ -38,6 +38,49 @@ _SHORT_CHUNK = 32  # and at least, where each task has chunks of its own
 _SHARES = 16
 _ROWS, _FEW_ROWS = 48, 16  # out-channels of a block: whole vectors (and register tiles), fewer where blocks are few
 _PARTIAL_BYTES = 4 << 20  # of a partial result at most
+
+
+class Cut(NamedTuple):
+    """What all launches read of a problem and of how it is cut: see `_plan`."""
+
+    h: int  # rows, columns and channels of x,
+    w: int
+    c: int
+    p: int  # and of g
+    q: int
+    k: int
+    top: int  # padding of x
+    left: int
+    tiles_h: int
+    tiles_w: int
+    chunk: int  # tiles of a chunk
+    block: int  # out-channels of a block,
+    blocks: int
+    step: int  # and numbers from the sums of a point to those of the next
+    units: int  # blocks of the result
+    pixel_size: int  # numbers in the transformed operands of a chunk
+    gradient_size: int
+
+
+_CUT = len(Cut._fields)
+
+
+class Shares(NamedTuple):
+    """How chunks are shared out, behind the integers of the cut."""
+
+    tiles: int
+    chunks: int
+    shares: int
+    buffers: int
+
+
+class Chunk(NamedTuple):
+    """A chunk whose tiles, or blocks, are shared out, behind the integers of the cut."""
+
+    first: int
+    count: int
+    shares: int
+    buffers: int
 
 
 @device
@@ -93,34 +136,36 @@ def _corner(tile, tiles_h, tiles_w, top, left):
 @device
 def _transform(ints, x, g, zero, first, count, spot, pixels, gradients):
     """Transform `count` tiles from the tile `first` on; they become the tiles from `spot` on of a chunk."""
-    h, w, c, p, q, k, top, left, tiles_h, tiles_w, chunk, block = integers(ints, 12)
+    cut = named(ints, Cut)
+    tiles_h, tiles_w = cut.tiles_h, cut.tiles_w
     for m in range(count):
         tile, following = first + m, first + min(m + 1, count - 1)
         _transform_tile(
             ints, transform_input, transform_input_edge, SPAN, x,
-            _corner(tile, tiles_h, tiles_w, top, left), _corner(following, tiles_h, tiles_w, top, left),
-            h, w, c, zero, MAX_VECTORS * lanes(x), pixels, chunk, spot + m,
+            _corner(tile, tiles_h, tiles_w, cut.top, cut.left), _corner(following, tiles_h, tiles_w, cut.top, cut.left),
+            cut.h, cut.w, cut.c, zero, MAX_VECTORS * lanes(x), pixels, cut.chunk, spot + m,
         )  # fmt: skip
         _transform_tile(
             ints, transform_gradient, transform_gradient_edge, TILE, g,
             _corner(tile, tiles_h, tiles_w, 0, 0), _corner(following, tiles_h, tiles_w, 0, 0),
-            p, q, k, zero, block, gradients, chunk, spot + m,
+            cut.p, cut.q, cut.k, zero, cut.block, gradients, cut.chunk, spot + m,
         )  # fmt: skip
 
 
 @device
 def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
     """Sum the products of the `count` tiles of a chunk for one block of the result, and transform them back."""
-    _, _, c, _, _, k, _, _, _, _, chunk, block, blocks, step = integers(ints, 14)
+    cut = named(ints, Cut)
+    c, k, chunk, block, step = cut.c, cut.k, cut.chunk, cut.block, cut.step
     vector = lanes(out)
     panel_width = MAX_VECTORS * vector
-    panel, rows_before = unit // blocks, unit % blocks * block
+    panel, rows_before = unit // cut.blocks, unit % cut.blocks * block
     column = panel * panel_width
     width = min(MAX_VECTORS, (c - column + vector - 1) // vector)
     rows, pitch = min(block, k - rows_before), width * vector
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
     pixels = offset(pixels, panel * POINTS * (chunk * panel_width + vector))
-    gradients = offset(gradients, unit % blocks * POINTS * (chunk * block + vector))
+    gradients = offset(gradients, unit % cut.blocks * POINTS * (chunk * block + vector))
     run, ahead = stack_buffer(ints, 3), stack_buffer(ints, 7)
     run[2], ahead[0], ahead[1], ahead[2] = count, 0, 0, 0
     for point in range(POINTS):
@@ -138,40 +183,38 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
 @kernel
 def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, slots: I64, work: T, out: T):
     """Do one share of the chunks, with a partial result of its own."""
-    (
-        _, _, c, _, _, k, _, _, _, _, _, _, _, step, units, pixel_size, gradient_size, tiles, chunks, shares, buffers,
-    ) = integers(ints, 21)  # fmt: skip
-    slot = take_slot(slots, buffers)
-    pixels = offset(work, slot * (pixel_size + gradient_size + POINTS * step))
-    gradients = offset(pixels, pixel_size)
-    sums = offset(gradients, gradient_size)
-    begin = task * chunks // shares
-    for chunk in range(begin, (task + 1) * chunks // shares):
-        first = chunk * tiles // chunks
-        count = (chunk + 1) * tiles // chunks - first
+    cut, all_ = named(ints, Cut), named(offset(ints, _CUT), Shares)
+    slot = take_slot(slots, all_.buffers)
+    pixels = offset(work, slot * (cut.pixel_size + cut.gradient_size + POINTS * cut.step))
+    gradients = offset(pixels, cut.pixel_size)
+    sums = offset(gradients, cut.gradient_size)
+    own = offset(out, task * cut.k * 9 * cut.c)
+    begin = task * all_.chunks // all_.shares
+    for chunk in range(begin, (task + 1) * all_.chunks // all_.shares):
+        first = chunk * all_.tiles // all_.chunks
+        count = (chunk + 1) * all_.tiles // all_.chunks - first
         _transform(ints, x, g, zero, first, count, 0, pixels, gradients)
-        for unit in range(units):
-            _multiply(ints, unit, pixels, gradients, count, sums, offset(out, task * k * 9 * c), chunk - begin)
+        for unit in range(cut.units):
+            _multiply(ints, unit, pixels, gradients, count, sums, own, chunk - begin)
     give_slot(slots, slot)
 
 
 @kernel
 def transform_tiles(task: Index, ints: I64, x: T, g: T, zero: T, pixels: T, gradients: T):
     """Transform one share of the tiles of a chunk."""
-    _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, first, count, shares = integers(ints, 20)
-    begin, end = task * count // shares, (task + 1) * count // shares
-    _transform(ints, x, g, zero, first + begin, end - begin, begin, pixels, gradients)
+    chunk = named(offset(ints, _CUT), Chunk)
+    begin, end = task * chunk.count // chunk.shares, (task + 1) * chunk.count // chunk.shares
+    _transform(ints, x, g, zero, chunk.first + begin, end - begin, begin, pixels, gradients)
 
 
 @kernel
 def weight_by_blocks(task: Index, ints: I64, pixels: T, gradients: T, slots: I64, work: T, out: T):
     """Compute what a chunk adds to one share of the blocks of the result; the chunk from tile 0 on sets them."""
-    (
-        _, _, _, _, _, _, _, _, _, _, _, _, _, step, units, _, _, first, count, shares, buffers,
-    ) = integers(ints, 21)  # fmt: skip
-    slot = take_slot(slots, buffers)
-    for unit in range(task * units // shares, (task + 1) * units // shares):
-        _multiply(ints, unit, pixels, gradients, count, offset(work, slot * POINTS * step), out, first)
+    cut, chunk = named(ints, Cut), named(offset(ints, _CUT), Chunk)
+    slot = take_slot(slots, chunk.buffers)
+    sums = offset(work, slot * POINTS * cut.step)
+    for unit in range(task * cut.units // chunk.shares, (task + 1) * cut.units // chunk.shares):
+        _multiply(ints, unit, pixels, gradients, chunk.count, sums, out, chunk.first)
     give_slot(slots, slot)
 
 
@@ -184,22 +227,18 @@ class _Plan:
     tiles, chunks : int
     shares : int
         Partial results; 0: the tasks share the blocks of each chunk.
-    units : int
-        Blocks of the result.
-    pixel_size, gradient_size, sum_size : int
-        Numbers in the transformed operands of a chunk, and in the sums of a block.
-    integers : tuple of int
-        Those that all launches begin with.
+    cut : Cut
     """
 
     tiles: int
     chunks: int
     shares: int
-    units: int
-    pixel_size: int
-    gradient_size: int
-    sum_size: int
-    integers: tuple[int, ...]
+    cut: Cut
+
+    @property
+    def sum_size(self) -> int:
+        """Numbers in the sums of a block."""
+        return POINTS * self.cut.step
 
 
 def _whole(count: int, dtype: str) -> int:
@@ -229,36 +268,36 @@ def _plan(p: ConvProblem) -> _Plan:
     pixel_size = POINTS * (chunk * _whole(p.c, p.dtype) + panels * size)
     gradient_size = POINTS * (chunk * _whole(p.k, p.dtype) + blocks * size)
     step = min(block, p.k) * min(MAX_VECTORS * size, _whole(p.c, p.dtype)) + size
-    integers_ = (
-        p.h, p.w, p.c, p.p, p.q, p.k, p.pads[0], p.pads[2], -(-p.p // TILE), -(-p.q // TILE),
-        chunk, block, blocks, step, panels * blocks, pixel_size, gradient_size,
-    )  # fmt: skip
-    return _Plan(tiles, chunks, shares, panels * blocks, pixel_size, gradient_size, POINTS * step, integers_)
+    return _Plan(tiles, chunks, shares, Cut(
+        h=p.h, w=p.w, c=p.c, p=p.p, q=p.q, k=p.k, top=p.pads[0], left=p.pads[2],
+        tiles_h=-(-p.p // TILE), tiles_w=-(-p.q // TILE), chunk=chunk, block=block, blocks=blocks, step=step,
+        units=panels * blocks, pixel_size=pixel_size, gradient_size=gradient_size,
+    ))  # fmt: skip
 
 
 def _run_tiles(p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray) -> None:
     slots = new_slots(plan.shares)
-    work = memory.empty((slots.size * (plan.pixel_size + plan.gradient_size + plan.sum_size),), p.dtype)
+    work_size = plan.cut.pixel_size + plan.cut.gradient_size + plan.sum_size
+    work = memory.empty((slots.size * work_size,), p.dtype)
     partials = memory.empty((plan.shares * out.size,), p.dtype)
-    integers_ = (*plan.integers, plan.tiles, plan.chunks, plan.shares, slots.size)
+    integers_ = *plan.cut, *Shares(plan.tiles, plan.chunks, plan.shares, slots.size)
     launch(weight_by_tiles, plan.shares, (x, g, zero, slots, work, partials), integers_, p.dtype)
     reduce_partials(partials, out, plan.shares, p.dtype)
 
 
 def _run_blocks(p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray) -> None:
-    pixels = memory.empty((plan.pixel_size,), p.dtype)
-    gradients = memory.empty((plan.gradient_size,), p.dtype)
-    tasks = min(2 * _SHARES, plan.units)
+    pixels = memory.empty((plan.cut.pixel_size,), p.dtype)
+    gradients = memory.empty((plan.cut.gradient_size,), p.dtype)
+    tasks = min(2 * _SHARES, plan.cut.units)
     slots = new_slots(tasks)
     sums = memory.empty((slots.size * plan.sum_size,), p.dtype)
     for chunk in range(plan.chunks):
         first = chunk * plan.tiles // plan.chunks
         count = (chunk + 1) * plan.tiles // plan.chunks - first
-        here = (*plan.integers, first, count)
         shares = min(_SHARES, count)
-        launch(transform_tiles, shares, (x, g, zero, pixels, gradients), (*here, shares), p.dtype)
-        buffers = (pixels, gradients, slots, sums, out)
-        launch(weight_by_blocks, tasks, buffers, (*here, tasks, slots.size), p.dtype)
+        by_tiles, by_blocks = Chunk(first, count, shares, buffers=0), Chunk(first, count, tasks, slots.size)
+        launch(transform_tiles, shares, (x, g, zero, pixels, gradients), (*plan.cut, *by_tiles), p.dtype)
+        launch(weight_by_blocks, tasks, (pixels, gradients, slots, sums, out), (*plan.cut, *by_blocks), p.dtype)
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
