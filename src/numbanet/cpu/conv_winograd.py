@@ -24,7 +24,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.prefetch import prefetch, prefetch_result
-from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
+from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
 from numbanet.cpu.transpose import transpose_block
@@ -38,13 +38,13 @@ from numbanet.cpu.winograd import (
     transform_output_edge,
     transform_weight,
 )
-from numbanet.cpu.winograd_plan import SHAPE, plan_of, shape_of, tiles_of
+from numbanet.cpu.winograd_plan import AFTER, CUT, Cut, Shape, plan_of, shape_of, tiles_of
 from numbanet.cpu.winograd_tile import CHANNEL_PITCH, multiply, row_plan
 from numbanet.problem.conv import ConvProblem
 
 
 @device
-def _cut(total, parts, i):
+def _begin(total, parts, i):
     """Return where part i of `total` things begins, the parts differing by one at most."""
     return i * total // parts
 
@@ -87,22 +87,23 @@ def _result_addresses(table, y, n, top, left, p, q, k):
 @device
 def _transform_inputs(ints, x, zero, first, last, channel_blocks, from_block, to_block, out, step):
     """Transform tiles first, ..., last - 1 for some blocks of channels: ``out[block][point][tile][channel]``."""
-    h, w, c, _, _, _, top, left, tiles_h, tiles_w = integers(ints, 10)
+    s = named(ints, Shape)
+    h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
     vector = lanes(x)
     vectors = (c + vector - 1) // vector
     table = stack_buffer(ints, 64)
     n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
     i, j = rest // tiles_w, rest % tiles_w
     for m in range(last - first):
-        row, column = i * TILE - top, j * TILE - left
+        row, column = i * TILE - s.top, j * TILE - s.left
         inside = row >= 0 and column >= 0 and row + SPAN <= h and column + SPAN <= w
         start = ((n * h + row) * w + column) * c
         whole = c // vector * vector if inside else 0
         if whole < c:
             _pixel_addresses(table, x, n, row, column, h, w, c, address(zero, 0))
         for block in range(from_block, to_block):
-            begin = _cut(vectors, channel_blocks, block) * vector
-            end = _cut(vectors, channel_blocks, block + 1) * vector
+            begin = _begin(vectors, channel_blocks, block) * vector
+            end = _begin(vectors, channel_blocks, block + 1) * vector
             at = block * POINTS * step + m * CHANNEL_PITCH - begin
             for channel in range(begin, min(end, whole), vector):
                 transform_input(offset(x, start + channel), w * c, c, offset(out, at + channel), step)
@@ -121,7 +122,8 @@ def _transform_weights(ints, weight, column, width, begin, end, out, step, scrat
 
     Forward, columns are the rows of the weight (K, 9, C); backward its last axis, and the taps are turned round.
     """
-    _, _, c, _, _, k, _, _, _, _, forward = integers(ints, 11)
+    s = named(ints, Shape)
+    c, k = s.c, s.k
     vector = lanes(weight)
     for channel in range(begin, end, vector):
         rows = min(vector, end - channel)
@@ -129,7 +131,7 @@ def _transform_weights(ints, weight, column, width, begin, end, out, step, scrat
             here = column + j
             into = offset(out, (channel - begin) * width * vector + j)
             # Few of these addresses follow each other in memory, so what comes next is fetched by hand.
-            if forward:
+            if s.forward:
                 for tap in range(9):
                     start = (here * 9 + tap) * c + channel
                     transpose_block(
@@ -155,7 +157,8 @@ def _transform_weights(ints, weight, column, width, begin, end, out, step, scrat
 @device
 def _transform_outputs(ints, products, step, first, last, column, width, bias, flags, residual, y):
     """Transform the products of tiles first, ..., last - 1 and `width` vectors of columns back."""
-    _, _, _, p, q, k, _, _, tiles_h, tiles_w = integers(ints, 10)
+    s = named(ints, Shape)
+    p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
     vector = lanes(y)
     pitch = MAX_VECTORS * vector
     table, nowhere = stack_buffer(ints, 16), stack_buffer(y, 16)
@@ -189,10 +192,11 @@ def _transform_outputs(ints, products, step, first, last, column, width, bias, f
 @device
 def _prefetch_inputs(ints, x, first, last):
     """Fetch the pixels that tiles first, ..., last - 1 read and those before them did not."""
-    h, w, c, _, _, _, top, left, tiles_h, tiles_w = integers(ints, 10)
+    s = named(ints, Shape)
+    h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
     for tile in range(first, last):
         n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
-        row, column = rest // tiles_w * TILE - top + SPAN - TILE, rest % tiles_w * TILE - left + SPAN - TILE
+        row, column = rest // tiles_w * TILE - s.top + SPAN - TILE, rest % tiles_w * TILE - s.left + SPAN - TILE
         for i in range(row, min(h, row + TILE)):
             start = ((n * h + i) * w + column) * c
             for at in range(start, start + TILE * c, lanes(x)):
@@ -202,7 +206,8 @@ def _prefetch_inputs(ints, x, first, last):
 @device
 def _prefetch_outputs(ints, y, first, last, column, width):
     """Fetch the memory of the results of tiles first, ..., last - 1 and `width` vectors of columns."""
-    _, _, _, p, q, k, _, _, tiles_h, tiles_w = integers(ints, 10)
+    s = named(ints, Shape)
+    p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
     for tile in range(first, last):
         n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
         i, j = rest // tiles_w * TILE, rest % tiles_w * TILE
@@ -216,26 +221,25 @@ def _prefetch_outputs(ints, y, first, last, column, width):
 @kernel
 def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
     """Transform one piece of the only block of tiles and one block of channels."""
-    _, _, channel_blocks, step, tiles = integers(offset(ints, SHAPE), 5)
-    piece, channels = task // channel_blocks, task % channel_blocks
-    pieces = ints[SHAPE + 13]
-    first, last = _cut(tiles, pieces, piece), _cut(tiles, pieces, piece + 1)
+    cut = named(offset(ints, CUT), Cut)
+    piece, channels = task // cut.channel_blocks, task % cut.channel_blocks
+    first, last = _begin(cut.tiles, cut.pieces, piece), _begin(cut.tiles, cut.pieces, piece + 1)
     into = offset(out, first * CHANNEL_PITCH)
-    _transform_inputs(ints, x, zero, first, last, channel_blocks, channels, channels + 1, into, step)
+    _transform_inputs(ints, x, zero, first, last, cut.channel_blocks, channels, channels + 1, into, cut.in_step)
 
 
 @kernel
 def transform_weights(task: Index, ints: I64, weight: T, out: T):
     """Transform the weights of one panel and one block of channels."""
-    _, _, c, _, _, k = integers(ints, 6)
-    _, _, channel_blocks, _, _, panels = integers(offset(ints, SHAPE), 6)
+    shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
+    c, k, channel_blocks, panels = shape.c, shape.k, cut.channel_blocks, cut.panels
     vector = lanes(weight)
     vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
     panel, block = task // channel_blocks, task % channel_blocks
-    column = _cut(columns, panels, panel)
-    width = _cut(columns, panels, panel + 1) - column
-    begin = _cut(vectors, channel_blocks, block) * vector
-    end = min(c, _cut(vectors, channel_blocks, block + 1) * vector)
+    column = _begin(columns, panels, panel)
+    width = _begin(columns, panels, panel + 1) - column
+    begin = _begin(vectors, channel_blocks, block) * vector
+    end = min(c, _begin(vectors, channel_blocks, block + 1) * vector)
     _transform_weights(
         ints, weight, column * vector, width, begin, end,
         offset(out, _weights_at(c, column, begin, width, task, vector)), ((end - begin) * width + 1) * vector,
@@ -248,52 +252,54 @@ def winograd(
     task: Index, ints: I64, x: T, weight: T, zero: T, bias: T, residual: T, slots: I64, work: T, y: T
 ):  # fmt: skip
     """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed already."""
-    _, _, c, _, _, k = integers(ints, 6)
-    (
-        units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, inputs_ahead,
-        weights_ahead, flags, work_size, _, slot_count,
-    ) = integers(offset(ints, SHAPE), 15)  # fmt: skip
-    slot = take_slot(slots, slot_count)
+    shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
+    c, k, channel_blocks, panels, tiles = shape.c, shape.k, cut.channel_blocks, cut.panels, cut.tiles
+    slot = take_slot(slots, ints[AFTER])
     vector = lanes(x)
     vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
-    tile_part, panel_part = task // panel_parts, task % panel_parts
-    products = offset(_aligned(work), slot * work_size)
-    own = offset(products, POINTS * out_step)
+    tile_part, panel_part = task // cut.panel_parts, task % cut.panel_parts
+    products = offset(_aligned(work), slot * cut.work_size)
+    own = offset(products, POINTS * cut.out_step)
     scratch = stack_buffer(x, 2304)
-    for block in range(_cut(blocks, tile_parts, tile_part), _cut(blocks, tile_parts, tile_part + 1)):
-        first, last = 2 * _cut(units, blocks, block), min(tiles, 2 * _cut(units, blocks, block + 1))
+    from_block = _begin(cut.blocks, cut.tile_parts, tile_part)
+    to_block = _begin(cut.blocks, cut.tile_parts, tile_part + 1)
+    from_panel, to_panel = _begin(panels, cut.panel_parts, panel_part), _begin(panels, cut.panel_parts, panel_part + 1)
+    for block in range(from_block, to_block):
+        first, last = 2 * _begin(cut.units, cut.blocks, block), min(tiles, 2 * _begin(cut.units, cut.blocks, block + 1))
         inputs = own
-        if inputs_ahead:
+        if cut.inputs_ahead:
             inputs = x
         else:
-            _transform_inputs(ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, in_step)
-        for panel in range(_cut(panels, panel_parts, panel_part), _cut(panels, panel_parts, panel_part + 1)):
-            column = _cut(columns, panels, panel)
-            width = _cut(columns, panels, panel + 1) - column
+            _transform_inputs(ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, cut.in_step)
+        for panel in range(from_panel, to_panel):
+            column = _begin(columns, panels, panel)
+            width = _begin(columns, panels, panel + 1) - column
             many_rows, all_rows = row_plan(last - first, width)
             for part in range(channel_blocks):
-                begin = _cut(vectors, channel_blocks, part) * vector
-                end = min(c, _cut(vectors, channel_blocks, part + 1) * vector)
+                begin = _begin(vectors, channel_blocks, part) * vector
+                end = min(c, _begin(vectors, channel_blocks, part + 1) * vector)
                 step = ((end - begin) * width + 1) * vector
                 weights = own
-                if weights_ahead:
+                if cut.weights_ahead:
                     before = panel * channel_blocks + part
                     weights = offset(weight, _weights_at(c, column, begin, width, before, vector))
                 else:
                     _transform_weights(ints, weight, column * vector, width, begin, end, own, step, scratch)
                 for point in range(POINTS):
                     # Meanwhile, memory brings what the next steps need.
-                    now, soon = _cut(last - first, POINTS, point), _cut(last - first, POINTS, point + 1)
+                    now, soon = _begin(last - first, POINTS, point), _begin(last - first, POINTS, point + 1)
                     if part == channel_blocks - 1:
                         _prefetch_outputs(ints, y, first + now, first + soon, column * vector, width)
-                    if part + panel == 0 and inputs_ahead == 0:
+                    if part + panel == 0 and cut.inputs_ahead == 0:
                         _prefetch_inputs(ints, x, last + now, min(tiles, last + soon))
                     multiply(
-                        width, many_rows, all_rows, offset(inputs, (part * POINTS + point) * in_step),
+                        width, many_rows, all_rows, offset(inputs, (part * POINTS + point) * cut.in_step),
                         offset(weights, point * step), offset(weights, (point + 1) * step),
-                        offset(products, point * out_step), end - begin, part, MAX_VECTORS * vector,
+                        offset(products, point * cut.out_step), end - begin, part, MAX_VECTORS * vector,
                     )  # fmt: skip
-            _transform_outputs(ints, products, out_step, first, last, column * vector, width, bias, flags, residual, y)
+            _transform_outputs(
+                ints, products, cut.out_step, first, last, column * vector, width, bias, cut.flags, residual, y
+            )  # fmt: skip
     give_slot(slots, slot)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from numbanet.cpu.winograd import POINTS, TILE
 from numbanet.cpu.winograd_tile import CHANNEL_PITCH, SPARE_ROWS
 from numbanet.problem.conv import ConvProblem
 
-SHAPE = 16  # integers of a plan that describe the problem; those of the cut follow
 _TASKS = 16  # as many tasks at least, where the blocks of tiles allow it,
 _FEW_TASKS = 4  # and so many by cutting panels too, each of which transforms the input again
 # Tiles of a block: the fewest and the most. Every block goes through the whole transformed weight, so one that no cache
@@ -21,6 +21,45 @@ _FEW_TASKS = 4  # and so many by cutting panels too, each of which transforms th
 _BLOCK_TILES = ((1 << 20, 24, 32), (1 << 22, 32, 48), (1 << 62, 48, 64))
 _LEAST_WIDTH = 2  # vectors of a panel; few tiles have narrow panels, to make more tasks
 _FEWEST = 64  # up to so many tiles are one block, whose input is transformed ahead
+
+
+class Shape(NamedTuple):
+    """What kernels read of a problem; the integers of a launch begin with it."""
+
+    h: int  # rows, columns and channels of the source,
+    w: int
+    c: int
+    p: int  # and of the result
+    q: int
+    k: int
+    top: int  # padding of the source
+    left: int
+    tiles_h: int
+    tiles_w: int
+    forward: int  # whether it is no gradient
+
+
+class Cut(NamedTuple):
+    """What kernels read of how it is cut; it follows the shape."""
+
+    units: int  # pairs of tiles,
+    blocks: int  # and blocks of these
+    channel_blocks: int
+    in_step: int  # numbers from a point of the transformed input to the next,
+    tiles: int
+    panels: int  # of columns
+    out_step: int  # and of the products
+    tile_parts: int  # tasks are so many parts of the blocks,
+    panel_parts: int  # times so many of the panels
+    inputs_ahead: int
+    weights_ahead: int
+    flags: int
+    work_size: int
+    pieces: int  # tasks for each block of channels that transform the input ahead
+
+
+CUT = len(Shape._fields)  # where the cut begins,
+AFTER = CUT + len(Cut._fields)  # and what a launch adds
 
 
 @dataclass(frozen=True)
@@ -102,10 +141,10 @@ def plan_of(p: ConvProblem) -> Plan:
     weight_size = POINTS * vector * (c * columns + panels * channel_blocks)
     own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector if inputs_ahead else block_size
     work_size = POINTS * out_step + own
-    shape = (*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
-    flags = epilogue_flags(p.epilogue)
+    shape = Shape(*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
+    cut = Cut(
+        units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, int(inputs_ahead),
+        int(weights_ahead), epilogue_flags(p.epilogue), work_size, pieces,
+    )  # fmt: skip
     launches = channel_blocks * pieces, block_size, panels * channel_blocks, weight_size
-    return Plan(inputs_ahead, weights_ahead, *launches, tile_parts * panel_parts, work_size, (
-        *shape, *(0,) * (SHAPE - len(shape)), units, blocks, channel_blocks, in_step, tiles, panels, out_step,
-        tile_parts, panel_parts, int(inputs_ahead), int(weights_ahead), flags, work_size, pieces,
-    ))  # fmt: skip
+    return Plan(inputs_ahead, weights_ahead, *launches, tile_parts * panel_parts, work_size, (*shape, *cut))
