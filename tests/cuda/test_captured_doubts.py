@@ -10,14 +10,14 @@ import pytest
 
 import numbanet as nnet
 from numbanet import functional as F
-from numbanet import nn
+from numbanet import nn, optim
 from numbanet.cuda import launch
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.gpu import Gpu
 from numbanet.optim import lr_scheduler
 from numbanet.tensor import Tensor
 from tests.cuda.fake import FakeDriver
-from tests.cuda.trainer import both, compared, usual
+from tests.cuda.trainer import both, compared, small, usual
 
 
 @pytest.fixture
@@ -67,6 +67,30 @@ def by_numpy(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
     return usual(model, optimizer, x * float(1 + 0 * np.random.rand()), y)  # noqa: NPY002
 
 
+class Seldom(optim.SGD):
+    """An optimizer that does something in every third step only."""
+
+    def step(self, closure: Any = None) -> Any:
+        if self.step_count % 3 == 2:
+            with nnet.no_grad():
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        p.mul_(0.5)
+        return super().step(closure)
+
+
+class Skipping(nn.Module):
+    """A layer that is left out at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = np.random.default_rng(3)
+        self.layer = small()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.layer(input) if self.dice.random() < 0.7 else input + 0.0 * self.layer(input)
+
+
 def counting(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
     model.calls = getattr(model, "calls", 0) + 1  # type: ignore[assignment, operator]
     return usual(model, optimizer, x * float(model.calls), y)  # type: ignore[arg-type]
@@ -74,6 +98,11 @@ def counting(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
 
 def no_backward(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model(x), y)
+
+
+def test_what_optimizers_and_layers_do_in_python_is_run(driver: FakeDriver) -> None:
+    assert compared(driver, *both(optimizer=lambda p: Seldom(p, lr=0.1)), steps=6) == [0] * 6
+    assert compared(driver, *both(Skipping), steps=8) == [0] * 8
 
 
 @pytest.mark.parametrize(

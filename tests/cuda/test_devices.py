@@ -15,6 +15,7 @@ from numbanet.cuda.compile import Kernel
 from numbanet.cuda.gpu import Gpu
 from numbanet.problem.conv import conv2d_problem
 from tests.cuda.fake import FakeDriver
+from tests.cuda.trainer import REPLAYED, Trainer, both, compared
 
 
 @pytest.fixture
@@ -129,3 +130,20 @@ def test_the_choice_of_a_kernel_is_that_of_the_gpu(driver: FakeDriver, monkeypat
             dispatch.choose(problem, "cuda")
     assert set(seen) == {(8, 0), (9, 0, "a")}
     dispatch._choose.cache_clear()
+
+
+def test_a_step_on_the_second_gpu_is_a_graph_there(driver: FakeDriver) -> None:
+    assert compared(driver, *both(), steps=4) == REPLAYED[:4]
+    driver.calls.clear()
+    there = Trainer("cuda:1")
+    assert compared(driver, Trainer("cpu"), there, steps=4) == REPLAYED[:4]
+    assert {p.device for p in there.model.parameters()} == {"cuda:1"}
+
+
+def test_what_runs_on_two_gpus_is_no_graph(driver: FakeDriver) -> None:
+    captured = nnet.capture(lambda x, y: (F.relu(x), F.relu(y)))
+    with nnet.no_grad():
+        for number in range(4):
+            pair = [nnet.tensor([-1.0, number], device=place) for place in ("cuda", "cuda:1")]
+            assert [t.tolist() for t in captured(*pair)] == [[0.0, number]] * 2
+    assert captured.replays == 0

@@ -69,6 +69,7 @@ class Captured:
         if plan is not None and not plan.holds():
             settings.log("capture: what the function takes has changed: it is recorded anew")
             plan = None
+            del self._plans[key]  # and its memory goes
         if plan is not None and plan.recorded:
             obstacle = plan.obstacle()
             if obstacle is not None:
@@ -79,6 +80,7 @@ class Captured:
                 return plan.replay(inputs)
             settings.log("capture: an optimizer has changed: the function is recorded anew")
             plan = None
+            del self._plans[key]
         return self._prepare(key, plan, args, kwargs, inputs)
 
     def _run(self, args: Any, kwargs: Any, modules: list[Module]) -> Any:

@@ -11,7 +11,6 @@ the result may remain of a call. A training step may change what it takes, and l
 
 from __future__ import annotations
 
-import random
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -134,7 +133,7 @@ class Plan:
 
     def _traced(self, run: Run, static: list[np.ndarray], inputs: list[Tensor], trace: _Trace) -> Any:
         """Run on operands of the recording, and see what the function takes, keeps and changes beside the result."""
-        given, watch, before = [Tensor(x) for x in static], trace.watch, _dice()
+        given, watch, draws = [Tensor(x) for x in static], trace.watch, self._state.draws()
         alive, versions = [weakref.ref(t) for t in given], [t._memory for t in given]
         stamps = [t.stamp() for t in given]
         with trace.of_a_run():
@@ -156,7 +155,7 @@ class Plan:
             watch.doubts.append("a weight was changed of which a prepared form is kept")
         elif not self._state.same_attributes():
             watch.doubts.append("an attribute was changed")
-        elif _dice() != before:
+        elif self._state.draws() != draws:
             watch.doubts.append("random numbers of Python or NumPy were drawn")
         self._state.tensors += parameters
         del given, ours, met
@@ -222,8 +221,8 @@ class _Trace:
             doubts.append("something remains of the call beside the result")
         if None in self._on_cpu:
             doubts.append("a launch names arrays that a recording would not keep")
-        if self._on_cpu and self._on_gpu:
-            doubts.append("kernels ran on the CPU and on the GPU")
+        if len(cuda.places(self._on_gpu)) + bool(self._on_cpu) > 1:
+            doubts.append("kernels ran on several devices")
 
     def recording(self) -> Recording | cuda.Recording:
         """Return the launches, to be repeated."""
@@ -237,13 +236,6 @@ def _still(watch: Watch) -> None:
     watch.doubts += [action.what for action in watch.again]
     if watch.writes:
         watch.doubts.append("memory was changed in place")
-
-
-def _dice() -> tuple[Any, ...]:
-    """Return the states of the random numbers that Python and NumPy draw for everybody."""
-    drawn: Any = np.random.get_state()  # noqa: NPY002
-    _, words, *rest = drawn
-    return random.getstate(), words.tobytes(), *rest
 
 
 def _static(x: np.ndarray) -> np.ndarray:

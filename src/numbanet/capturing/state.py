@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from ctypes import string_at
 from itertools import chain
 from operator import is_
@@ -51,6 +53,7 @@ class ModuleState:
     def __init__(self, roots: list[Any], training: bool = False):
         self.doubts: list[str] = []
         self._training, self.formed = training, set[int]()
+        self._dice: list[Any] = []
         # A module that trains draws random numbers, or changes its state, in Python.
         if not training and any(isinstance(root, Module) and root.training for root in roots):
             self.doubts.append("a module is in training mode")
@@ -78,6 +81,8 @@ class ModuleState:
                 todo += value
             elif isinstance(value, (tuple, set, frozenset)):
                 todo += value
+            elif isinstance(value, (random.Random, np.random.Generator, np.random.RandomState)):
+                self._dice.append(value)
             elif isinstance(value, np.ndarray):
                 self.doubts.append("an attribute is an array")
             elif isinstance(value, Module):
@@ -113,6 +118,13 @@ class ModuleState:
         if not self._training:
             return [t.stamp() for t in self.tensors]
         return [t.stamp() if id(t) in self.formed else id(array_of(t)) for t in self.tensors]
+
+    def draws(self) -> bytes:
+        """Return the states of random numbers: those of modules, and those that Python and NumPy draw for everybody."""
+        states: list[Any] = [random.getstate(), np.random.get_state()]  # noqa: NPY002
+        for dice in self._dice:
+            states.append(dice.bit_generator.state if isinstance(dice, np.random.Generator) else dice.__reduce__())
+        return pickle.dumps(states)
 
     def same_attributes(self) -> bool:
         """Return whether modules have the attributes, parameters and buffers that they had; the values may differ."""

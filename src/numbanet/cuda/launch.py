@@ -270,6 +270,11 @@ def recording(launches: list[Launch]) -> Iterator[None]:
         _recording.reset(token)
 
 
+def places(launches: Sequence[Launch]) -> set[int]:
+    """Return the numbers of the devices on which launches find their arrays."""
+    return {array.memory.device for array in _arrays([launch[2] for launch in launches])}
+
+
 class Recording:
     """Launches to be repeated in their order: on a GPU as one graph.
 

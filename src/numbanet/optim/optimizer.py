@@ -19,7 +19,7 @@ from numbanet.problem.pointwise import below_one as below_one
 from numbanet.problem.pointwise import number
 from numbanet.tape import enable_grad
 from numbanet.tensor import Tensor
-from numbanet.watch import again, live, watched
+from numbanet.watch import again, doubt, live, watched
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 State = dict[str, Any]
@@ -144,6 +144,8 @@ class Optimizer(ABC):
         updates = [update for group in self.param_groups for update in self._step_group(group)]
         self.step_count += 1
         if watched():
+            if type(self).step is not Optimizer.step or "step" in vars(self):
+                doubt("an optimizer has a step of its own")
             again(StepAgain(self, updates))
         return loss
 
