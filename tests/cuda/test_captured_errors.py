@@ -16,7 +16,7 @@ from numbanet.cuda.compile import Kernel
 from numbanet.cuda.gpu import Gpu
 from numbanet.tensor import Tensor
 from tests.cuda.fake import FakeDriver
-from tests.cuda.trainer import REPLAYED, Trainer, adam, both, compared, sgd, small, usual, whole
+from tests.cuda.trainer import REPLAYED, Trainer, adam, batch, both, compared, numbers, sgd, small, usual, whole
 
 
 @pytest.fixture
@@ -122,3 +122,20 @@ def test_several_threads_take_turns(driver: FakeDriver) -> None:
     assert trainer.optimizer.step_count == 11
     for name in wanted:
         np.testing.assert_allclose(state[name], wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_operands_come_on_a_stream_of_their_own(driver: FakeDriver) -> None:
+    """Nobody waits between the steps: batches, and the numbers of the optimizer, change before the GPU is at it."""
+    staging = launch.current().staging()
+    here, there = both(optimizer=adam)
+    losses, expected = [], []
+    for number in range(6):
+        for trainer in (here, there):
+            trainer.optimizer.param_groups[0]["lr"] = 0.05 / (1 + number)
+        coming = [staging.start(values) for values in batch(number)]
+        losses.append(there.run(*[Tensor(part.take()) for part in coming]))
+        del coming
+        expected.append(here.step(number))
+    assert there.run.replays == 4  # type: ignore[attr-defined]
+    np.testing.assert_allclose(numbers(losses), numbers(expected), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(there.state()["0.weight"], here.state()["0.weight"], rtol=1e-4, atol=1e-5)
