@@ -26,8 +26,8 @@ class Sources:
         self._folders = folders
         self._noted = self._look()
 
-    def _look(self) -> list[tuple[str, int, int, int]]:
-        """Return what an edit changes: for each file its size, its time, and its number on the disk; [] if unknown."""
+    def _look(self) -> list[tuple[str, int, int]]:
+        """Return what an edit changes: of each file the size and the time; [] if unknown."""
         found = []
         try:
             for folder in self._folders:
@@ -35,7 +35,7 @@ class Sources:
                     for entry in entries:
                         if entry.name.endswith(".py"):
                             state = entry.stat()
-                            found.append((entry.path, state.st_size, state.st_mtime_ns, state.st_ino))
+                            found.append((entry.path, state.st_size, state.st_mtime_ns))
         except OSError:  # in an archive; or just being removed, or exchanged
             return []
         return sorted(found)
