@@ -168,6 +168,8 @@ def _mutated_array(x: np.ndarray, draw: Draw) -> Any:
 
 def _plain(x: Any) -> Any:
     """Return an array or a NumPy number as float64 where it holds floats; row-major, native, of its own."""
+    if isinstance(x, np.integer):
+        return int(x)
     if isinstance(x, np.floating):
         return np.float64(x)
     if x.dtype.kind not in "biuf":
@@ -176,7 +178,7 @@ def _plain(x: Any) -> Any:
 
 
 def _plainly(tree: Any) -> Any:
-    return mapped(_plain, tree, (np.ndarray, np.floating))
+    return mapped(_plain, tree, (np.ndarray, np.floating, np.integer))
 
 
 def _flushed(dtype: np.dtype, x: Any) -> Any:

@@ -234,7 +234,7 @@ def test_integers_to_negative_powers():
     out = ops.pow(base, exponent)
     assert out.dtype == np.int64
     assert out.tolist() == [[0, -1, 0, 1, 0], [0, 1, 0, 1, 0], [-8, -1, 0, 1, 8]]
-    for number in (base, 2):
+    for number in (base, 2, [1, 2], np.int64(3)):
         with pytest.raises(ValueError, match="exponent must not be negative .* got -1"):
             ops.pow(number, -1)
 

@@ -70,7 +70,11 @@ def _derivatives(dtype: str) -> dict[str, Any]:
 
     @device
     def pow_backward_base(grad, a, b):
-        return zero if b == zero else grad * (b * math.pow(a, b - one))
+        less = b - one
+        slope, step = b * math.pow(a, less), b - less
+        if a < zero and (step < one or step > one):  # b is large and even, and so is what b - 1 is rounded to
+            slope = -slope
+        return zero if b == zero else grad * slope
 
     @device
     def pow_backward_exponent(grad, a, b):

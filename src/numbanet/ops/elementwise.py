@@ -130,6 +130,11 @@ def div(input: Any, other: Any) -> np.ndarray:
     return _arithmetic("div", input, other, floating=True)
 
 
+def _integers(operand: Any) -> bool:
+    """Return whether an operand that is no array, but a number or nested ones, holds no floats."""
+    return not isinstance(operand, (np.ndarray, DeviceArray, float)) and np.asarray(operand).dtype.kind in "biu"
+
+
 def pow(input: Any, exponent: Any) -> np.ndarray:
     """Return input to the power exponent; operands, result and errors as for `add`.
 
@@ -137,9 +142,8 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
     negative Python number as the exponent of integers is a ValueError, as in PyTorch.
     """
     whole = isinstance(input, (np.ndarray, DeviceArray)) and input.dtype.kind in "biu"
-    if (whole or isinstance(input, int)) and isinstance(exponent, int) and exponent < 0:
-        kind = input.dtype if whole else input
-        raise ValueError(f"exponent must not be negative for an input of integers, got {exponent} for {kind}")
+    if isinstance(exponent, int) and exponent < 0 and (whole or _integers(input)):
+        raise ValueError(f"exponent must not be negative for an input of integers, got {exponent}")
     if isinstance(exponent, (int, float)) and isinstance(input, (np.ndarray, DeviceArray)) and input.dtype.kind == "f":
         if exponent == 2:
             return mul(input, input)
