@@ -34,6 +34,8 @@ def test_new_tensors_copy_and_keep_the_memory_order() -> None:
 
 
 def test_new_tensors_refuse() -> None:
+    with pytest.raises(TypeError, match="dtype must be .* got 7"):
+        nnet.tensor(1, dtype=7)
     with pytest.raises(TypeError, match="array must hold real numbers"):
         nnet.tensor(["a"])
     with pytest.raises(TypeError, match="got dtype complex128"):

@@ -13,7 +13,7 @@ from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import device_of
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import integer
+from numbanet.problem.base import as_dtype, integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
 from numbanet.watch import doubt, grade, peek, take, write
@@ -477,11 +477,12 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
     Raises
     ------
     TypeError
-        If the values are not numbers.
+        If the values are not numbers, or there is no such dtype.
     RuntimeError
         If the device can't be used, or the dtype has no gradients.
     """
     place = settings.resolve_device(device)
+    dtype = None if dtype is None else as_dtype(dtype)
     doubt("a tensor was made of other values")
     source = array.data if isinstance(array, Tensor) else array
     if type(source) not in _OF_THE_HOST and hasattr(source, "__cuda_array_interface__"):

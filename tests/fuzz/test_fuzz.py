@@ -166,8 +166,8 @@ def test_hostile_memory_holds_the_same_values():
 
 
 def test_a_process_that_ends_or_hangs_is_a_finding(monkeypatch):
-    monkeypatch.setattr(runner, "HANG", 2.0)
-    monkeypatch.setattr(runner, "STUCK", 6.0)
+    monkeypatch.setattr(runner, "HANG", 0.5)
+    monkeypatch.setattr(runner, "STUCK", 12.0)
     monkeypatch.setenv("NUMBANET_FUZZ_PLANT", "1")
     child = runner.Child()
     try:
@@ -176,7 +176,7 @@ def test_a_process_that_ends_or_hangs_is_a_finding(monkeypatch):
         child.close()
     assert [outcome for outcome, _ in answers] == ["right", "finding", "finding", "finding", "right"]
     assert "status" in answers[1][1]
-    assert "no end in 2.0 s of computing" in answers[2][1] and answers[3][1].startswith("no end in 6.0 s")
+    assert "no end in 0.5 s of computing" in answers[2][1] and answers[3][1].startswith("no end in 12.0 s")
 
 
 def test_refusing_everything_is_a_finding():

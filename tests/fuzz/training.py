@@ -262,7 +262,7 @@ def _data() -> Iterator[Line]:
     )
     yield Line("data.channel_statistics", lambda images: [*sum(data.channel_statistics(images), ())],
                lambda d: ((np.concatenate([x := _pictures(d), np.ones_like(x[:1], shape=(1, *x.shape[1:]))]),), {}),
-               _statistics, **plain, tolerance=1)  # fmt: skip
+               _statistics, **plain, tolerance=1, absolute=1e-7)  # fmt: skip
     yield Line(
         "data.load_digits",
         _digits,

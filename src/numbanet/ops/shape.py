@@ -15,7 +15,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import FLOATS, array, float_array, same_dtype, sizes
+from numbanet.problem.base import FLOATS, array, as_dtype, float_array, same_dtype, sizes
 from numbanet.problem.pointwise import number
 from numbanet.problem.promotion import promote
 from numbanet.problem.shape import (
@@ -231,13 +231,7 @@ def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
     TypeError
         If `dtype` is not that of booleans, integers, float32 or float64.
     """
-    try:
-        if dtype is None:  # which NumPy takes for float64
-            raise TypeError
-        target = np.dtype(dtype).newbyteorder("=")
-    except TypeError:
-        raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {dtype!r}") from None
-    x = array("x", x)
+    target, x = as_dtype(dtype), array("x", x)
     if not _known(target):
         raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {target}")
     if not _known(x.dtype):

@@ -159,6 +159,16 @@ def dtype_name(dtype: np.dtype) -> str:
     return _NAMES.get(dtype) or dtype.name
 
 
+def as_dtype(dtype: Any) -> np.dtype:
+    """Return a dtype in the machine's byte order; TypeError if there is no such one (None is none)."""
+    try:
+        if dtype is None:  # which NumPy takes for float64
+            raise TypeError
+        return np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise TypeError(f"dtype must be bool, an integer, float32 or float64, got {dtype!r}") from None
+
+
 def as_array(value: Any) -> Any:
     """Return an array, of whatever device, as it is, and anything else as a NumPy array."""
     return value if type(value) is np.ndarray or type(value) is DeviceArray else np.asarray(value)
