@@ -180,7 +180,7 @@ def test_rows_under_no_grad_change_the_whole() -> None:
 def test_values_that_do_not_fit() -> None:
     x = nnet.tensor(np.zeros(3, np.uint8))
     assert x.fill_(-2).tolist() == [254] * 3  # as in C, and in PyTorch
-    for value in (300, -256, np.inf):
+    for value in (300, -256, 2**70, np.inf):
         with pytest.raises(ValueError, match=r"value of shape \(\) does not fit"):
             x.fill_(value)
     with pytest.raises(ValueError, match=r"src must broadcast to the shape \(3,\), got \(1, 3\)"):

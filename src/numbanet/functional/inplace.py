@@ -171,8 +171,12 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         raise RuntimeError("the tensor's memory is read-only, or several elements share it: clone() it first")
     shape = x.shape
     target = _get(x, steps[:-1])
-    if type(value) is int and value < 0 and x.dtype.kind == "u" and value >= -np.iinfo(x.dtype).max:
-        value &= np.iinfo(x.dtype).max  # as in C, and in PyTorch
+    if type(value) is int and x.dtype.kind in "iu":
+        low, high = np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
+        if x.dtype.kind == "u" and -high <= value < 0:
+            value &= high  # as in C, and in PyTorch
+        if not low <= value <= high:  # NumPy 1 would take a part of it
+            raise ValueError(f"value of shape () does not fit in tensor of shape {shape}: {x.dtype} can't hold {value}")
     try:
         target[steps[-1] if steps else ...] = value
     except IndexError as error:

@@ -224,7 +224,7 @@ def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.
     if x.dtype == np.float32 and least < count * _LEAST:
         larger = ops.mul(centred, _SCALE)
         squares = ops.sum(ops.mul(larger, larger), dim, keepdim)
-        total = np.where(total < count * _LEAST, squares / np.float64(_SCALE) ** 2, total)
+        total = np.where(total < count * _LEAST, squares.astype(np.float64) / _SCALE**2, total)
     return centred, total
 
 
