@@ -77,7 +77,7 @@ def test_an_error_on_other_values_is_no_error(driver: FakeDriver, monkeypatch: p
 
     said: list[str] = []
     monkeypatch.setattr(nnet.settings, "log", said.append)
-    assert compared(driver, *both(whole, sgd, step)) == [0, 0, 0, 0, 0]
+    assert compared(driver, *both(whole, sgd, step), steps=3) == [0, 0, 0]
     assert any("on other values the function raised FloatingPointError" in line for line in said)
 
 
