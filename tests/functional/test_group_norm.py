@@ -115,6 +115,7 @@ def test_running_statistics(rng):
      (lambda x: F.instance_norm(x[:, :, :1, :1]), "more than 1 spatial element"),
      (lambda x: F.instance_norm(x, use_input_stats=False), "running_mean and running_var must be given"),
      (lambda x: nn.GroupNorm(4, 6), "num_channels must be a multiple of num_groups=4"),
+     (lambda x: nn.GroupNorm(4, -8), "num_channels must be at least 0, got -8"),
      (lambda x: nn.InstanceNorm2d(5, affine=True, dtype=np.float64)(x), "input must have 5 channels"),
      (lambda x: nn.InstanceNorm1d(6)(x), "input must have 2 or 3 dimensions")],
 )  # fmt: skip

@@ -130,6 +130,16 @@ def bits(d: Draw) -> Call:
     return (d.integers(shape, 0, top, dtype), d.integers(elements.broadcast(d, shape), 0, top, dtype)), {}
 
 
+def _with_signs(function: Any) -> Any:
+    """The function of integers of which NumPy finds no common type: uint64 beside signed ones."""
+
+    def answer(*operands: Any) -> Any:
+        mixed = {np.asarray(x).dtype.kind for x in operands} == {"i", "u"}
+        return function(*(np.asarray(x).astype(np.int64) if mixed else x for x in operands))
+
+    return answer
+
+
 def _bits_of_one(d: Draw) -> Call:
     (x, _), _ = bits(d)
     return (x,), {}
@@ -341,7 +351,7 @@ def _elementwise() -> Iterator[Line]:
     yield _line("dropout2d", _dropout2d)
     yield _line("bitwise_not", _bits_of_one, np.invert)
     for name in ("and", "or", "xor"):
-        yield _line(f"bitwise_{name}", bits, getattr(np, f"bitwise_{name}"))
+        yield _line(f"bitwise_{name}", bits, _with_signs(getattr(np, f"bitwise_{name}")))
 
 
 def _reductions() -> Iterator[Line]:

@@ -20,6 +20,7 @@ from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     absolute,
+    bits,
     convert,
     integers,
     lanes,
@@ -129,9 +130,9 @@ def _pow_backward_base(grad, a, b):
     zero, one = splat_as(b, 0.0), splat_as(b, 1.0)
     less = b - one
     slope = b * vmath.power(a, less)
-    # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base would be lost.
+    # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base (or -0) would be lost.
     step = b - less
-    slope = select((a < zero) & ((step < one) | (step > one)), -slope, slope)
+    slope = select((bits(a) < bits(zero)) & ((step < one) | (step > one)), -slope, slope)
     return select(b == zero, zero, grad * slope)
 
 

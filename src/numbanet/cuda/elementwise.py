@@ -72,7 +72,8 @@ def _derivatives(dtype: str) -> dict[str, Any]:
     def pow_backward_base(grad, a, b):
         less = b - one
         slope, step = b * math.pow(a, less), b - less
-        if a < zero and (step < one or step > one):  # b is large and even, and so is what b - 1 is rounded to
+        # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base would be lost.
+        if math.copysign(one, a) < zero and (step < one or step > one):
             slope = -slope
         return zero if b == zero else grad * slope
 

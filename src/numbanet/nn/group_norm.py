@@ -117,7 +117,8 @@ class GroupNorm(Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.num_groups, self.num_channels = integer("num_groups", num_groups, 1), integer("num_channels", num_channels)
+        self.num_groups = integer("num_groups", num_groups, 1)
+        self.num_channels = integer("num_channels", num_channels, 0)
         if num_channels % num_groups:
             raise ValueError(f"num_channels must be a multiple of num_groups={num_groups}, got {num_channels}")
         self.eps, self.affine = eps, affine
