@@ -116,14 +116,14 @@ def test_slope_of_a_power_has_its_sign(dtype, exponent):
         assert (np.sign(x.grad.data) * np.sign(exponent)).tolist() == [1 if exponent % 2 else -1, 1]
 
 
-@pytest.mark.parametrize("exponent", [-3, -4, -(2.0**24), -(2.0**31), -1e30])
+@pytest.mark.parametrize("exponent", [-3, -4, -1.9436795, -(2.0**24), -(2.0**31), -1e30])
 def test_slope_of_a_power_at_zero_has_its_sign(exponent):
     x = nnet.tensor(np.array([-0.0, 0.0], np.float32), requires_grad=True)
     for chosen in (contextlib.nullcontext(), nnet.use("reference")):
         x.grad = None
         with chosen, np.errstate(divide="ignore"):
             F.pow(x, exponent).backward(np.ones(2, np.float32))
-        assert x.grad.tolist() == [-np.inf if exponent % 2 else np.inf, -np.inf]
+        assert x.grad.tolist() == [np.inf if exponent % 2 == 0 else -np.inf, -np.inf]
 
 
 def test_slope_of_an_exponent_overflows_no_sooner_than_it_must():

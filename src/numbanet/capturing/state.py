@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from ctypes import string_at
 from itertools import chain
@@ -119,12 +118,12 @@ class ModuleState:
             return [t.stamp() for t in self.tensors]
         return [t.stamp() if id(t) in self.formed else id(array_of(t)) for t in self.tensors]
 
-    def draws(self) -> bytes:
+    def draws(self) -> Any:
         """Return the states of random numbers: those of modules, and those that Python and NumPy draw for everybody."""
         states: list[Any] = [random.getstate(), np.random.get_state()]  # noqa: NPY002
         for dice in self._dice:
             states.append(dice.bit_generator.state if isinstance(dice, np.random.Generator) else dice.__reduce__())
-        return pickle.dumps(states)
+        return _comparable(states)
 
     def same_attributes(self) -> bool:
         """Return whether modules have the attributes, parameters and buffers that they had; the values may differ."""
@@ -144,6 +143,15 @@ class ModuleState:
                 return False
             self._mark = mark
         return True
+
+
+def _comparable(value: Any) -> Any:
+    """Return nested values with tuples for dictionaries and sequences, and bytes for arrays."""
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, dict):
+        return _comparable(list(value.items()))
+    return tuple(map(_comparable, value)) if isinstance(value, (tuple, list)) else value
 
 
 def _identities(values: tuple[Any, ...]) -> bytes:

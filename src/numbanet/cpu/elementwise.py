@@ -132,7 +132,7 @@ def _pow_backward_base(grad, a, b):
     slope = b * vmath.power(a, less)
     # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base (or -0) would be lost.
     step = b - less
-    slope = select((bits(a) < bits(zero)) & ((step < one) | (step > one)), -slope, slope)
+    slope = select((bits(a) < bits(zero)) & ((step < splat_as(b, 0.5)) | (step > splat_as(b, 1.5))), -slope, slope)
     return select(b == zero, zero, grad * slope)
 
 

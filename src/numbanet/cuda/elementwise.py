@@ -73,7 +73,7 @@ def _derivatives(dtype: str) -> dict[str, Any]:
         less = b - one
         slope, step = b * math.pow(a, less), b - less
         # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base would be lost.
-        if math.copysign(one, a) < zero and (step < one or step > one):
+        if math.copysign(one, a) < zero and (step < half or step > one + half):
             slope = -slope
         return zero if b == zero else grad * slope
 
