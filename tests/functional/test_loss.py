@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,10 @@ def test_nothing_to_average_is_nan():
     assert np.isnan(ops.cross_entropy(x, np.array([-100, -100])))
     assert np.isnan(ops.cross_entropy(x[:0], np.zeros(0, np.int64)))
     assert ops.cross_entropy(x[:0], np.zeros(0, np.int64), reduction="sum") == 0
+    for chosen in (contextlib.nullcontext(), nnet.use("reference")):  # neither rows nor classes
+        with chosen:
+            nothing = np.zeros((0, 0)), np.zeros(0, np.int64)
+            assert ops.cross_entropy(*nothing, reduction="sum", label_smoothing=0.1) == 0
     assert np.isnan(ops.mse_loss(x[:0], x[:0]))
 
 

@@ -19,11 +19,12 @@ def target_distribution(problem: Any, target: np.ndarray, weight: np.ndarray) ->
     Indices are smoothed as (1 - s) onehot + s / C; each class has its own weight in both parts.
     """
     s, classes = problem.label_smoothing, problem.classes
+    share = s / max(classes, 1)
     if problem.probabilities:
-        return weight * (target * (1 - s) + s / classes)
+        return weight * (target * (1 - s) + share)
     kept = target != problem.ignore_index
     onehot = np.arange(classes) == target[:, None]
-    return weight * ((1 - s) * onehot + s / classes) * kept[:, None]
+    return weight * ((1 - s) * onehot + share) * kept[:, None]
 
 
 def cross_entropy(problem: Any, x: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
