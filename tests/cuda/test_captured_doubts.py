@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,10 @@ import pytest
 import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
-from numbanet.cuda import launch
-from numbanet.cuda.compile import Kernel
-from numbanet.cuda.gpu import Gpu
 from numbanet.optim import lr_scheduler
 from numbanet.tensor import Tensor
 from tests.cuda.fake import FakeDriver
 from tests.cuda.trainer import both, compared, small, usual
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
-    found = FakeDriver()
-    with launch.executor(Gpu(0, found.core, found)):
-        yield found
 
 
 def reading(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> float:

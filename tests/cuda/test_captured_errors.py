@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,9 @@ import pytest
 import numbanet as nnet
 from numbanet import nn
 from numbanet.cuda import launch
-from numbanet.cuda.compile import Kernel
-from numbanet.cuda.gpu import Gpu
 from numbanet.tensor import Tensor
 from tests.cuda.fake import FakeDriver
 from tests.cuda.trainer import REPLAYED, Trainer, adam, batch, both, compared, numbers, sgd, small, usual, whole
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
-    found = FakeDriver()
-    with launch.executor(Gpu(0, found.core, found)):
-        yield found
 
 
 def test_an_error_in_a_step_leaves_the_next_ones_right(driver: FakeDriver) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,10 @@ import pytest
 import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
-from numbanet.cuda import launch
-from numbanet.cuda.compile import Kernel
-from numbanet.cuda.gpu import Gpu
 from numbanet.optim import lr_scheduler
 from numbanet.tensor import Tensor
 from tests.cuda.fake import FakeDriver
 from tests.cuda.trainer import REPLAYED, Trainer, adam, both, compared, numbers, sgd, usual, whole
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
-    found = FakeDriver()
-    with launch.executor(Gpu(0, found.core, found)):
-        yield found
 
 
 def test_a_replay_has_the_bits_of_the_step(driver: FakeDriver) -> None:

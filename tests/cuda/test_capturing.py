@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 import numbanet as nnet
 from numbanet import nn
-from numbanet.cuda import indexing, launch
-from numbanet.cuda.compile import Kernel
-from numbanet.cuda.gpu import Gpu
+from numbanet.cuda import indexing
 from numbanet.watch import Watch, watching
 from tests.cuda.fake import FakeDriver
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: self.ptx(dtype, capability).encode())
-    found = FakeDriver()
-    with launch.executor(Gpu(0, found.core, found)):
-        yield found
 
 
 def network() -> nn.Module:

@@ -123,7 +123,7 @@ def test_a_large_mean_costs_no_digits(channels, rng):
     longer = max(1, 16 / numpy_lanes("float32"))  # sums of a block, where vectors are narrower than 512 bits
     np.testing.assert_allclose(inverse, 1 / np.sqrt(exact.var(axis=axes) + 1e-5), rtol=2e-6 * longer)
     expected = (exact - exact.mean(axis=axes, keepdims=True)) / np.sqrt(exact.var(axis=axes, keepdims=True) + 1e-5)
-    assert np.abs(y - expected).max() <= 1e-6 * longer * np.abs(expected).max()
+    assert np.abs(y - expected).max() <= 2e-6 * longer * np.abs(expected).max()
 
 
 def test_constant_channels_have_no_variance():
