@@ -85,6 +85,13 @@ def test_to_takes_one_device_and_one_dtype() -> None:
         x.to(True)
     assert x.to("cpu", np.float64, True).dtype == x.to(np.float64, non_blocking=True).dtype == np.float64
     assert model.to(x.double(), non_blocking=True).weight.dtype == np.float64
+    for args in ((np.float32, False, True), ("cpu", np.float32, False, True)):
+        assert x.to(*args) is not x and x.to(*args[:-1]) is x
+        with pytest.raises(TypeError, match="takes no copy"):
+            model.to(*args)
+    for number in (np.float64(1), np.int64(0)):
+        with pytest.raises(TypeError, match="dtype"):
+            x.to(number)
 
 
 def test_bits() -> None:

@@ -20,6 +20,7 @@ from numbanet.problem.base import integer
 from numbanet.problem.pointwise import number
 from numbanet.settings import parse_device
 from numbanet.tensor import Tensor
+from numbanet.watch import doubt
 
 __all__ = ["GradScaler"]
 
@@ -114,6 +115,7 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             self._has_scaled = True
+            doubt("a loss was scaled by a number that changes")
             return outputs * self._scale
         if not isinstance(outputs, Iterable) or isinstance(outputs, (str, bytes, np.ndarray)):
             raise ValueError(f"outputs must be a Tensor or an iterable of Tensors, got {type(outputs).__name__}")

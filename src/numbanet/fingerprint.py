@@ -7,6 +7,7 @@ package's own globals are not: its files have a hash (see `numbanet.sources`).
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
@@ -54,7 +55,13 @@ class _Walk:
         # What a dispatcher compiles, and what an intrinsic of Numba is.
         value = getattr(value, "py_func", getattr(value, "_defn", value))
         if isinstance(value, (tuple, list)):
-            return type(value).__qualname__, [self.of(item) for item in value]
+            fields = getattr(type(value), "_fields", ())  # a namedtuple's, whose order decides what a name means
+            return type(value).__qualname__, fields, [self.of(item) for item in value]
+        if isinstance(value, enum.Enum):
+            return type(value).__qualname__, value.name, self.of(value.value)
+        if isinstance(value, type):
+            members = list(value) if issubclass(value, enum.Enum) else []
+            return value.__module__, value.__qualname__, getattr(value, "_fields", ()), [self.of(m) for m in members]
         if isinstance(value, (set, frozenset)):
             return type(value).__qualname__, sorted(map(repr, value))
         if isinstance(value, dict):

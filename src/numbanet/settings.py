@@ -67,35 +67,40 @@ def is_device(value: Any) -> bool:
     return type(value) is int or (isinstance(value, str) and value.partition(":")[0] in DEVICES)
 
 
-def destination(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, Any]:
-    """Return the device and the dtype among the arguments of ``to``; None where there is none.
+def destination(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, Any, bool]:
+    """Return the device, the dtype (None where there is none) and the ``copy`` among the arguments of ``to``.
 
     Parameters
     ----------
     args : tuple
-        Devices, dtypes, and what has both, such as a tensor; None counts for nothing, and neither do the booleans
-        that PyTorch takes after them (``non_blocking``).
+        Devices, dtypes, and tensors, which have both; None counts for nothing. After the first, up to two booleans may
+        end them, as in PyTorch: ``non_blocking``, and ``copy``.
     device, dtype
         Those that were given by name, or None.
 
     Raises
     ------
     TypeError
-        If there are two devices or two dtypes.
+        If there are two devices or two dtypes, or an array.
     """
     found: dict[str, Any] = {"device": device, "dtype": dtype}
-    for place, arg in enumerate(args):
-        if not isinstance(arg, type) and hasattr(arg, "device") and hasattr(arg, "dtype"):
+    targets = list(args)
+    while len(targets) > max(1, len(args) - 2) and type(targets[-1]) is bool:
+        targets.pop()
+    for arg in targets:
+        if hasattr(arg, "requires_grad"):
             given = {"device": arg.device, "dtype": arg.dtype}
-        elif arg is None or (place and type(arg) is bool):
+        elif arg is None:
             continue
+        elif hasattr(arg, "__array__") and not isinstance(arg, type):
+            raise TypeError(f"to() takes a device, a dtype or a Tensor, got {arg!r}")
         else:
             given = {"device" if is_device(arg) else "dtype": arg}
         for name, value in given.items():
             if found[name] is not None:
                 raise TypeError(f"to() takes one {name}, got {found[name]!r} and {value!r}")
             found[name] = value
-    return found["device"], found["dtype"]
+    return found["device"], found["dtype"], len(args) - len(targets) == 2 and args[-1]
 
 
 def gpu_word(device: int | str | None) -> int | str:

@@ -384,12 +384,12 @@ class Tensor(Methods):
         TypeError
             If there is no such dtype, or if there are two devices or dtypes.
         """
-        device, dtype = settings.destination(args, device, dtype)
+        device, dtype, copied = settings.destination(args, device, dtype)
         result = self if dtype is None else functional().to_dtype(self, dtype)
         target = None if device is None else settings.resolve_device(device)
         if target is not None and target != self.device:
             return functional().to_device(result, target)
-        return result.clone() if copy and result is self else result
+        return result.clone() if (copy or copied) and result is self else result
 
     def cpu(self) -> Tensor:
         """Return the tensor on the CPU, itself where it is."""

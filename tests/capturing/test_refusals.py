@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import amp, nn
 from numbanet import functional as F
-from numbanet import nn
 from numbanet.tensor import Tensor
 from tests.capturing.common import RNG, check, images, infer, plan_of
 
@@ -34,6 +34,28 @@ def test_what_a_replay_would_miss_is_not_replayed() -> None:
     with nnet.no_grad():
         drawn = [captured(x).numpy() for _ in range(5)]
     assert len({y.tobytes() for y in drawn}) == 5
+
+
+def test_numbers_that_objects_hold_are_not_replayed() -> None:
+    class Setting:
+        gain = 2.0
+
+    scaler, setting = amp.GradScaler("cpu", init_scale=8.0), Setting()
+    scaled, configured = (lambda x: scaler.scale(x + 1)), (lambda x, s: x * s.gain)
+    by_scale, by_setting = nnet.capture(scaled), nnet.capture(configured)
+    for i in range(4):
+        check(by_scale, scaled, images())
+        check(by_setting, configured, images(), setting)
+        scaler.update(2.0**i)
+        setting.gain = 3.0 + i
+
+
+def test_zero_and_minus_zero_are_two_numbers() -> None:
+    captured = nnet.capture(lambda x, number: x * number)
+    x = nnet.tensor(np.ones(3, np.float32))
+    with nnet.no_grad():
+        signs = [np.signbit(captured(x, number).numpy()).all() for number in (0.0, -0.0) * 3]
+    assert signs == [False, True] * 3
 
 
 def test_modules_in_training_mode_are_run() -> None:

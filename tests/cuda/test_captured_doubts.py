@@ -13,7 +13,7 @@ from numbanet import nn, optim
 from numbanet.optim import lr_scheduler
 from numbanet.tensor import Tensor
 from tests.cuda.fake import FakeDriver
-from tests.cuda.trainer import both, compared, small, usual
+from tests.cuda.trainer import Trainer, both, compared, small, usual
 
 
 def reading(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> float:
@@ -138,3 +138,15 @@ def test_kept_tensors_stay(driver: FakeDriver) -> None:
     compared(driver, *both(step=step), steps=4)
     for ours, theirs in zip(kept["cuda"], kept["cpu"], strict=True):
         np.testing.assert_allclose(ours.cpu().numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_that_is_replaced_later_is_called(driver: FakeDriver) -> None:
+    trainer, calls = Trainer("cuda"), []
+    for number in range(4):
+        trainer.step(number)
+    assert trainer.run.replays  # type: ignore[attr-defined]
+    own = trainer.optimizer.step
+    trainer.optimizer.step = lambda: (calls.append(1), own())[1]  # type: ignore[method-assign]
+    for number in range(3):
+        trainer.step(number)
+    assert calls == [1] * 3

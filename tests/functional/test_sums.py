@@ -136,6 +136,13 @@ def test_variance_beside_a_large_offset() -> None:
     np.testing.assert_allclose(inverse, exact**-0.5, 1e-6)
 
 
+def test_slope_of_a_variance_beside_a_large_offset() -> None:
+    x = nnet.tensor(1e9 + np.random.default_rng(0).standard_normal(1001), requires_grad=True)
+    F.var(x).backward()
+    exact = x.data - 1e9
+    np.testing.assert_allclose(x.grad.data, 2 / 1000 * (exact - exact.mean()), rtol=0, atol=1e-17)
+
+
 @pytest.mark.parametrize("size", [100, 5000, 100_000])
 @pytest.mark.parametrize("scale", [1e-18, 1e-25, 1e-33])
 @pytest.mark.parametrize("offset", [0, 1, 1e3])

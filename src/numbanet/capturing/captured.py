@@ -9,7 +9,7 @@ from functools import update_wrapper
 from typing import Any
 
 from numbanet import dispatch, settings
-from numbanet.capturing.nested import filled, form
+from numbanet.capturing.nested import filled, form, unwatched
 from numbanet.capturing.plan import Plan
 from numbanet.capturing.reading import data_watched
 from numbanet.cpu import parallel
@@ -19,7 +19,7 @@ from numbanet.nn.fuse import stand_in
 from numbanet.nn.module import STAND_IN, Module
 from numbanet.tape import is_grad_enabled
 from numbanet.tensor import Tensor
-from numbanet.watch import Watch, watching
+from numbanet.watch import Watch, doubt, watching
 
 _PLANS = 16  # signatures that are remembered; the first goes
 
@@ -105,6 +105,9 @@ class Captured:
             watch, training = Watch(), is_grad_enabled()
             with watching(watch), data_watched():
                 result = self._run(args, kwargs, modules)
+                kind = unwatched((args, kwargs))
+                if kind is not None:
+                    doubt(f"an operand of type {kind} may change unnoticed")
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
             roots = [self.function, getattr(self.function, "__self__", None), *modules]
@@ -148,7 +151,8 @@ def capture(function: Callable[..., Any]) -> Captured:
     Parameters
     ----------
     function : callable
-        Takes Tensors, tuples, lists and dictionaries of them, and hashable values. A model will do.
+        Takes Tensors, tuples, lists and dictionaries of them, and hashable values. A model will do. With operands that
+        are other objects known by their identity alone (a configuration, a generator) it is run each time.
 
     Returns
     -------

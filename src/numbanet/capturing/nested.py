@@ -11,6 +11,8 @@ import numpy as np
 from numbanet import memory
 from numbanet.capturing.state import CONSTANTS
 from numbanet.deferred import Deferred, settle
+from numbanet.nn.module import Module
+from numbanet.optim.optimizer import Optimizer
 from numbanet.tensor import Tensor
 
 
@@ -28,7 +30,17 @@ def form(value: Any, tensors: list[Tensor]) -> Any:
         hash(value)
     except TypeError:
         raise TypeError(f"captured functions take Tensors and hashable values, got {type(value).__name__}") from None
-    return type(value), value
+    return type(value), repr(value) if isinstance(value, (float, complex)) else value  # 0.0 is not -0.0
+
+
+def unwatched(value: Any) -> str | None:
+    """Return the type of an operand that is known by its identity alone, and may change unnoticed; else None."""
+    if isinstance(value, (tuple, list, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return next((found for item in items if (found := unwatched(item))), None)
+    if isinstance(value, (Tensor, Module, Optimizer)) or callable(value):
+        return None  # the first three are watched
+    return type(value).__name__ if type(value).__hash__ is object.__hash__ else None
 
 
 def filled(value: Any, tensors: Iterator[Tensor]) -> Any:

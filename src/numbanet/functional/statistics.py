@@ -21,7 +21,7 @@ from numbanet.tape import record
 from numbanet.tensor import Tensor, values
 from numbanet.watch import doubt
 
-_NEGLIGIBLE = 1e-12  # share of the variance that the rounding of the mean may have
+_NEGLIGIBLE = 8  # deviations' last digits that the rounding of the mean may change
 _LEAST, _SCALE = 1e-30, 2.0**60  # mean squares whose parts are no numbers of float32; what makes them such
 
 
@@ -218,8 +218,7 @@ def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.
         wide = ops.to_dtype(x, np.float64)
         wide, total = _centred_again(ops.sub(wide, ops.mean(wide, dim, True)), dim, keepdim)
         return ops.to_dtype(wide, x.dtype), total
-    rounding = float(np.abs(mean).max()) * float(np.finfo(x.dtype).eps)
-    if not count * rounding**2 <= _NEGLIGIBLE * least:
+    if not count * float(np.abs(mean).max()) ** 2 <= _NEGLIGIBLE**2 * least:
         centred, total = _centred_again(centred, dim, keepdim)
     if x.dtype == np.float32 and least < count * _LEAST:
         larger = ops.mul(centred, _SCALE)

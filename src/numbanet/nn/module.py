@@ -316,7 +316,9 @@ class Module:
         RuntimeError
             If the device can't be used.
         """
-        device, dtype = settings.destination(args, device, dtype)
+        device, dtype, copied = settings.destination(args, device, dtype)
+        if copied:
+            raise TypeError("to() of a module takes no copy: its parameters are moved in place")
         dtype = None if dtype is None else float_dtype(dtype)
         if device is not None:
             place = settings.resolve_device(device)

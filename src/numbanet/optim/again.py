@@ -39,7 +39,7 @@ class StepAgain:
     def go_on(self) -> bool:
         """Count; False where other arrays, or other kernels, are wanted than those of the recording."""
         optimizer, fresh, found = self._optimizer, dict[Tensor, dict[str, Any]](), list[tuple[float, ...]]()
-        if len(optimizer.param_groups) != len(self._members):
+        if len(optimizer.param_groups) != len(self._members) or optimizer.has_own_step():
             return False
         for group, (known, params) in zip(optimizer.param_groups, self._members):
             if group is not known or not _same(group["params"], params):

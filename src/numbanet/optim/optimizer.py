@@ -144,10 +144,14 @@ class Optimizer(ABC):
         updates = [update for group in self.param_groups for update in self._step_group(group)]
         self.step_count += 1
         if watched():
-            if type(self).step is not Optimizer.step or "step" in vars(self):
+            if self.has_own_step():
                 doubt("an optimizer has a step of its own")
             again(StepAgain(self, updates))
         return loss
+
+    def has_own_step(self) -> bool:
+        """Return whether `step` is another than that of all optimizers: a replay does not know what it does."""
+        return type(self).step is not Optimizer.step or "step" in vars(self)
 
     def _step_group(self, group: dict[str, Any]) -> list[Update]:
         members: dict[tuple[Hashable, int], tuple[list[Tensor], Values, Values, list[State]]] = {}
