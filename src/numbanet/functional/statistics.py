@@ -205,19 +205,17 @@ def _variance(
 
 def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the deviations from the mean, and the sums of their squares: in float64 where float32 can't hold them."""
+    if type(x) is DeviceArray:  # nobody waits to see how large they are
+        return _widely(x, dim, keepdim)
     mean = ops.mean(x, dim, True)
     centred = ops.sub(x, mean)
-    if type(x) is DeviceArray:  # nobody waits to see how large they are
-        return _centred_again(centred, dim, keepdim)
     total = ops.sum(ops.mul(centred, centred), dim, keepdim)
     doubt("deviations were looked at")
     if not total.size:
         return centred, total
     least, most, count = float(total.min()), float(total.max()), x.size // total.size
     if x.dtype == np.float32 and not most < math.inf:
-        wide = ops.to_dtype(x, np.float64)
-        wide, total = _centred_again(ops.sub(wide, ops.mean(wide, dim, True)), dim, keepdim)
-        return ops.to_dtype(wide, x.dtype), total
+        return _widely(x, dim, keepdim)
     if not count * float(np.abs(mean).max()) ** 2 <= _NEGLIGIBLE**2 * least:
         centred, total = _centred_again(centred, dim, keepdim)
     if x.dtype == np.float32 and least < count * _LEAST:
@@ -225,6 +223,13 @@ def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.
         squares = ops.sum(ops.mul(larger, larger), dim, keepdim)
         total = np.where(total < count * _LEAST, squares.astype(np.float64) / _SCALE**2, total)
     return centred, total
+
+
+def _widely(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the deviations in the dtype of x, and the sums of their squares in float64, computed in float64."""
+    wide = ops.to_dtype(x, np.float64)
+    wide, total = _centred_again(ops.sub(wide, ops.mean(wide, dim, True)), dim, keepdim)
+    return ops.to_dtype(wide, x.dtype), total
 
 
 def _centred_again(centred: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
