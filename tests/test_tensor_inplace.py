@@ -189,6 +189,8 @@ def test_values_that_do_not_fit() -> None:
         x.copy_(nnet.Tensor(np.zeros(3, complex)))
     with pytest.raises(IndexError, match="index does not fit a tensor of shape"):
         x[("a", "b"),] = 2
+    with pytest.raises(IndexError, match="index does not fit a tensor of shape"):
+        x[1, (1.5, 2)] = 2
     objects = nnet.Tensor(np.full((70, 70), None))
     assert objects.clone().data.tolist() == objects.data.tolist()
     with pytest.raises(IndexError, match="dim must be between -1 and 0, got 1"):

@@ -425,6 +425,8 @@ def _wrong(line: Line, draw: Draw, call: Call, outs: list[Any], inputs: list[np.
     except MemoryError:
         return None  # the definition needs more than the result does
     except Exception as error:
+        if "array is too big" in str(error):  # NumPy's word where no address would reach
+            return None
         return f"answered, and the definition raises {type(error).__name__}: {error}"
     if mutated and not line.exact and mapped(_extreme, call, (int, float)) != call:
         refs = outs  # what is normalised or summed with such numbers overflows or cancels on the way

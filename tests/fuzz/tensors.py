@@ -357,8 +357,8 @@ def _elementwise() -> Iterator[Line]:
 def _reductions() -> Iterator[Line]:
     yield _line("sum", elements.reduction, elements.summed)
     yield _line("mean", elements.float_reduction, elements.averaged)
-    yield _line("var", _statistic, _variance, tolerance=1e-4, exact=False)
-    yield _line("std", _deviating, _deviation, tolerance=5e-4, exact=False)
+    yield _line("var", _statistic, _variance, tolerance=1e-4, exact=False, absolute=1e-6)
+    yield _line("std", _deviating, _deviation, tolerance=5e-4, exact=False, absolute=1e-6)
     for name in ("argmax", "argmin"):
         yield _line(name, _arg)
     for name in ("max", "min"):

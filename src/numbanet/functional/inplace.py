@@ -170,7 +170,6 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
     if not x.flags.writeable:
         raise RuntimeError("the tensor's memory is read-only, or several elements share it: clone() it first")
     shape = x.shape
-    target = _get(x, steps[:-1])
     if type(value) is int and x.dtype.kind in "iu":
         low, high = np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
         if x.dtype.kind == "u" and -high <= value < 0:
@@ -178,7 +177,7 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         if not low <= value <= high:  # NumPy 1 would take a part of it
             raise ValueError(f"value of shape () does not fit in tensor of shape {shape}: {x.dtype} can't hold {value}")
     try:
-        target[steps[-1] if steps else ...] = value
+        _get(x, steps[:-1])[steps[-1] if steps else ...] = value
     except IndexError as error:
         raise IndexError(f"index does not fit a tensor of shape {shape}: {error}") from None
     except (ValueError, OverflowError) as error:
