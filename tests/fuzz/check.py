@@ -6,6 +6,7 @@ import inspect
 import math
 import random
 import re
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -387,6 +388,7 @@ def _judged(
         with nnet.precision("strict" if strict else "float32"):
             outs = [x.copy() if isinstance(x, np.ndarray) and x.size < 1 << 24 else x for x in _run(line, given, False)]
     except (*REFUSALS, *line.also) as error:
+        traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
         damage = guards.damage()
         if damage:
             return Verdict("finding", f"{damage}, then {type(error).__name__}: {error}")
@@ -409,7 +411,10 @@ def _judged(
     for x, old in zip(inputs, before):
         if old is not None and x.tobytes() != old:
             return Verdict("finding", f"an input of {x.dtype} {x.shape} was changed")
-    fault = _wrong(line, draw, call, outs, inputs, mutated)
+    try:
+        fault = _wrong(line, draw, call, outs, inputs, mutated)
+    except MemoryError:  # the definition, or the comparison, needs more than the result does
+        fault = None
     return Verdict("finding", fault) if fault else Verdict("right")
 
 
@@ -423,7 +428,7 @@ def _wrong(line: Line, draw: Draw, call: Call, outs: list[Any], inputs: list[np.
     try:
         refs = expected(line, call)
     except MemoryError:
-        return None  # the definition needs more than the result does
+        raise
     except Exception as error:
         if "array is too big" in str(error):  # NumPy's word where no address would reach
             return None

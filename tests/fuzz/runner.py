@@ -127,8 +127,9 @@ class Child:
         process.stdout.close()
         at = int(Path(self._progress).read_text() or first)
         self._log.seek(0)
-        frames = [s for s in self._log.read().decode(errors="replace").splitlines() if "numbanet" in s][:4]
-        what = what or f"the process ended with status {status}: {' '.join(frames)}"
+        text = self._log.read().decode(errors="replace").splitlines()
+        frames = [s for s in text if "numbanet" in s][:4]
+        what = what or f"the process ended with status {status}: {' '.join([*frames, *text[-1:]])}"
         done = self.run(name, seed, first, at - first) if at > first else []
         rest = self.run(name, seed, at + 1, first + count - at - 1) if at + 1 < first + count else []
         return [*done, ("finding", what), *rest]

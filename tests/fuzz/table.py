@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from numbanet import Tensor, data, functional, nn, ops, optim
+from numbanet import Tensor, amp, data, functional, nn, ops, optim
 from tests.fuzz import layers, methods, operations, tensors, training
 from tests.fuzz.check import Line
 
@@ -34,8 +34,8 @@ def lines() -> list[Line]:
 
 
 def _public(name: str, module: ModuleType) -> Iterator[str]:
-    for attribute, value in vars(module).items():
-        if not attribute.startswith("_") and callable(value):
+    for attribute in getattr(module, "__all__", vars(module)):
+        if not attribute.startswith("_") and callable(getattr(module, attribute)):
             yield f"{name}.{attribute}"
 
 
@@ -43,7 +43,7 @@ def public() -> set[str]:
     """Return the names of all public functions, layers, optimizers, schedules and methods."""
     modules: dict[str, Any] = {
         "ops": ops, "functional": functional, "nn": nn, "optim": optim, "optim.lr_scheduler": optim.lr_scheduler,
-        "data": data,
+        "data": data, "amp": amp,
     }  # fmt: skip
     found = {name for prefix, module in modules.items() for name in _public(prefix, module)}
     for owner in Tensor.__mro__[:-1]:

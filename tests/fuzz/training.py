@@ -1,4 +1,4 @@
-"""The table of numbanet.optim and numbanet.data."""
+"""The table of numbanet.optim, numbanet.amp and numbanet.data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import data, nn, optim
+from numbanet import Tensor, amp, data, nn, optim
 from numbanet.optim import lr_scheduler
 from tests.fuzz.arrays import Draw
 from tests.fuzz.check import Call, Line
@@ -71,12 +71,47 @@ def _gradients(d: Draw) -> Call:
 def clipped_norm(grads: Any, bound: Any) -> Any:
     """Scale gradients down to a norm."""
     norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
-    return [g * min(1.0, bound / (norm + 1e-6)) for g in grads]
+    return [g * np.minimum(1.0, bound / (norm + 1e-6)) for g in grads]  # NaN stays NaN
 
 
 def clipped_value(grads: Any, bound: Any) -> Any:
     """Limit each element."""
     return [np.clip(g, -bound, bound) for g in grads]
+
+
+def scaled_steps(grads: Any, scale: Any, growth: Any, backoff: Any, interval: Any) -> Any:
+    """Take four steps of scaled gradients from zeros, and return the values and the scale."""
+    values, clean = [np.zeros_like(g) for g in grads], 0
+    for _ in range(4):
+        if all(np.isfinite(g * scale).all() for g in grads):
+            values, clean = [v - g for v, g in zip(values, grads)], clean + 1
+            scale, clean = (scale * growth, 0) if clean == interval else (scale, clean)
+        else:
+            scale, clean = scale * backoff, 0
+    return [*values, np.float32(scale)]
+
+
+def _scaling(grads: Any, init_scale: Any, growth_factor: Any, backoff_factor: Any, growth_interval: Any) -> Any:
+    if type(grads) is not list or not all(isinstance(g, np.ndarray) for g in grads):
+        raise TypeError("grads must be arrays")
+    scaler = amp.GradScaler("cpu", init_scale, growth_factor, backoff_factor, growth_interval)
+    parameters = [nn.Parameter(np.zeros(g.shape, g.dtype)) for g in grads]
+    optimizer = optim.SGD(parameters, lr=1.0)
+    for _ in range(4):
+        optimizer.zero_grad()
+        for parameter, grad in zip(parameters, grads):
+            scaler.scale((parameter * Tensor(np.array(grad))).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return [*(p.data for p in parameters), np.float32(scaler.get_scale())]
+
+
+_scaling.about = amp.GradScaler  # type: ignore[attr-defined]
+
+
+def _scaling_draw(d: Draw) -> Call:  # powers of 2: a scale and its inverse are of float32, as in PyTorch
+    grads = [d.floats(d.shape(1, 3), -1, 1) for _ in range(d.integer(1, 3))]
+    return (grads, d.pick(1.0, 2.0**10), d.pick(2.0, 4.0), d.pick(0.5, 0.25), d.integer(1, 3)), {}
 
 
 def _rates(make: Callable[..., Any]) -> Callable[..., list[float]]:
@@ -278,7 +313,7 @@ def _crop_draw(d: Draw) -> Call:
 
 
 def lines() -> list[Line]:
-    """Return the lines of numbanet.optim and numbanet.data."""
+    """Return the lines of numbanet.optim, numbanet.amp and numbanet.data."""
     words = ("params", "grads", "grad", "parameters", "parameter", "beta", "lr", "eps", "array")
     optimizers = [
         Line(
@@ -296,4 +331,5 @@ def lines() -> list[Line]:
         Line("optim.clip_grad_norm_", _clipped(optim.clip_grad_norm_), _gradients, clipped_norm, **options),
         Line("optim.clip_grad_value_", _clipped(optim.clip_grad_value_), _gradients, clipped_value, **options),
     ]
-    return [*optimizers, *clips, *_schedules(), *_data()]
+    scaler = Line("amp.GradScaler", _scaling, _scaling_draw, scaled_steps, exact=False, **options)
+    return [*optimizers, *clips, scaler, *_schedules(), *_data()]
