@@ -128,6 +128,9 @@ def test_nothing_to_average_is_nan():
         with chosen:
             nothing = np.zeros((0, 0)), np.zeros(0, np.int64)
             assert ops.cross_entropy(*nothing, reduction="sum", label_smoothing=0.1) == 0
+            ignored = np.zeros((2, 0)), np.zeros(2, np.int64)
+            loss, state = ops.cross_entropy_with_state(*ignored, reduction="sum", ignore_index=0, label_smoothing=0.1)
+            assert loss == 0 and ops.cross_entropy_backward(np.ones(()), state).shape == (2, 0)
     assert np.isnan(ops.mse_loss(x[:0], x[:0]))
 
 

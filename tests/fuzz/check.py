@@ -184,7 +184,7 @@ def _plainly(tree: Any) -> Any:
 
 def _flushed(dtype: np.dtype, x: Any) -> Any:
     """Return an array whose denormals are zero; a number, which becomes one of a dtype."""
-    if isinstance(x, float):
+    if isinstance(x, (float, np.floating)):
         return math.copysign(0, x) if abs(x) < np.finfo(dtype).tiny else x
     if x.dtype.kind != "f" or x.dtype.itemsize not in (4, 8):
         return x
@@ -436,10 +436,11 @@ def _wrong(line: Line, draw: Draw, call: Call, outs: list[Any], inputs: list[np.
     if mutated and not line.exact and mapped(_extreme, call, (int, float)) != call:
         refs = outs  # what is normalised or summed with such numbers overflows or cancels on the way
     fault = compare(line, draw, outs, refs, inputs, mutated)
-    if fault and draw.kind in ("denormal", "tiny"):
+    numbers = (float, np.floating)
+    dtype = min([draw.dtype, *(x.dtype for x in inputs if x.dtype.kind == "f")], key=lambda dtype: dtype.itemsize)
+    if fault and (draw.kind in ("denormal", "tiny") or mapped(partial(_flushed, dtype), call, numbers) != call):
         nnet.manual_seed(1)
-        dtype = min([draw.dtype, *(x.dtype for x in inputs if x.dtype.kind == "f")], key=lambda dtype: dtype.itemsize)
-        args, kwargs = mapped(partial(_flushed, dtype), call, (np.ndarray, float))
+        args, kwargs = mapped(partial(_flushed, dtype), call, (np.ndarray, *numbers))
         others = expected(line, (args, kwargs))
         if len(others) == len(refs):  # each element may be either
             others = [_nearer(*each) for each in zip(outs, refs, others)]

@@ -43,7 +43,7 @@ def cross_entropy_backward(
 ) -> np.ndarray:
     """grad (softmax(x) sum(w t) - w t); zero for ignored rows, even where the mean has nothing to divide by."""
     factors = target_distribution(problem, target, weight)
-    p = np.exp(log_softmax(x[:, :, None])[:, :, 0])
+    p = np.exp(log_softmax(x[:, :, None])[:, :, 0]) if problem.classes else x
     if not problem.probabilities:
         grad = np.where(target == problem.ignore_index, 0, grad)
     return grad[:, None] * (p * factors.sum(axis=1, keepdims=True) - factors)

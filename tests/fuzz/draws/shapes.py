@@ -33,8 +33,9 @@ def to_dtype(d: Draw) -> Call:
     return (x, d.pick("float32", "float64", "int64", "int32", "uint8", np.float32, np.dtype("float64"))), {}
 
 
-def converted(x: Any, dtype: Any = None) -> Any:
+def converted(x: Any, *given: Any, dtype: Any = None) -> Any:
     """astype; what was float32 has been made float64 here, and of a float dtype is only the kind compared."""
+    dtype = given[0] if given and dtype is None else dtype
     return np.asarray(x).astype(np.asarray(x).dtype if dtype is None else dtype)
 
 
