@@ -6,7 +6,8 @@ the result and some (group, tap, panel of in-channels) units of it, and walks ov
 short that a panel of x stays in the first-level cache while the rows pass by, and the block in the second. Where the
 weight is small, the pixels are split over tasks too, each with a partial result of its own, and the partials are added
 in a fixed order. Where pixels lie far apart, their lines fall into few sets of the cache: what the tiles read of a
-chunk is copied first, g in strips of a few rows, and x in panels.
+chunk is copied first, g in strips of a few rows, and x in panels. Where several tasks read the same rows of g, a launch
+before theirs packs the strips of all.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ _FEW = 512  # pixels in all,
 _LONG = 208  # whose chunks are longer: the result is large beside them, and shall pass by once or twice
 _STRIP = 16  # rows of a strip of g at most
 _STRIPS = 49152  # numbers in the strips of a chunk
+_TOGETHER = 8  # strips that are packed at a time: more streams of stores are too many
 _RUNS = 3 * _LONG  # numbers of the runs of a chunk
-_HEAD = 7  # numbers before the runs of what is fetched ahead
+_HEAD = 8  # numbers before the runs of what is fetched ahead
 _AHEAD = _HEAD + _RUNS
 _WIDTH = MAX_VECTORS * numpy_lanes("float32")  # numbers of a row of a panel, or more
 _PANEL = _LONG * _WIDTH  # numbers in a copied panel
@@ -42,6 +44,7 @@ _SHARE = 128  # pixels of a partial result at least
 _FAR = 512  # bytes from a pixel to the next
 _BLOCK_BYTES = 1 << 19  # of the result that a task may own without passing through memory
 _TASKS = 16
+_PACKED_READ = 0.25  # what a task's reading of packed strips takes, if copying them itself takes 1
 _REDUCE_CHUNK = 4096
 
 
@@ -68,6 +71,8 @@ class Cut(NamedTuple):
     units: int  # (group, tap, panel) of a block,
     unit_tasks: int  # and the tasks that they are shared out to
     strip: int  # rows of g that are copied together; 0: g is read where it lies
+    strips: int  # in each group, where they are packed before; 0: each task copies what it reads
+    chunks: int  # of a share of the pixels
     copied: int  # whether x is copied in panels
     gathered: int  # whether each task has sums of its own
 
@@ -105,7 +110,8 @@ def outer_tiles(
 
     The rows of g come in strips, `strip_size` numbers apart, of `strip` rows: whole tiles, or all rows. Each tile
     fetches a cache line of each pixel of the following chunk. What `ahead` holds says which: how many tiles did so,
-    how many lines a pixel has in g and in x, the steps from a pixel to the next, the first numbers, and the runs.
+    how many lines a pixel has in g and in x, the steps from a pixel to the next, the first number in g, the step from a
+    line to the next, the first number in x, and the runs.
     """
     step = tile_rows(width)
     table = stack_buffer(runs, MAX_ROWS)
@@ -114,10 +120,10 @@ def outer_tiles(
         if rows - k < step:
             for i in range(step):
                 table[i] = min(i, rows - k - 1)  # rows beyond the last one read it again: nothing else is touched
-        line, g_lines, x_lines, g_ahead, x_ahead, g_start, x_start = integers(ahead, 7)
+        line, g_lines, x_lines, g_ahead, x_ahead, g_start, g_line, x_start = integers(ahead, 8)
         coming, start, distance = runs, 0, 0
         if line < g_lines:
-            coming, start, distance = offset(ahead, _HEAD), g_start + line * lanes(out), g_ahead
+            coming, start, distance = offset(ahead, _HEAD), g_start + line * g_line, g_ahead
         elif line < g_lines + x_lines:
             coming, start, distance = offset(ahead, _HEAD + 1), x_start + (line - g_lines) * lanes(out), x_ahead
         ahead[0] = line + 1
@@ -180,8 +186,33 @@ def _column(panel, vectors, panels):
     return panel * (vectors // panels) + min(panel, vectors % panels)
 
 
+@device
+def _strip_size(cut, vector):
+    """Return how many numbers lie between two strips."""
+    return cut.chunk * cut.length * cut.strip + vector
+
+
 @kernel
-def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
+def pack_strips(task: Index, ints: I64, g: T, packed: T):
+    """Copy a few strips of one chunk, in one share of the pixels."""
+    cut = named(ints, Cut)
+    kg, size = cut.k // cut.groups, _strip_size(cut, lanes(g))
+    parts = (cut.strips + _TOGETHER - 1) // _TOGETHER
+    part, group, number = task % parts, task // parts % cut.groups, task // parts // cut.groups
+    split, strip = number // cut.chunks, part * _TOGETHER
+    row = split * cut.all_pieces // cut.splits + number % cut.chunks * cut.chunk
+    end = (split + 1) * cut.all_pieces // cut.splits
+    if row < end:
+        origin, past = _pixel(cut, row), _pixel(cut, min(row + cut.chunk, end))
+        first = group * kg + strip * cut.strip
+        _copy_strips(
+            g, origin * cut.k + first, cut.k, past - origin, min(_TOGETHER, cut.strips - strip) * cut.strip,
+            cut.k - first, cut.strip, offset(packed, ((number * cut.groups + group) * cut.strips + strip) * size), size,
+        )  # fmt: skip
+
+
+@kernel
+def weight_gradient(task: Index, ints: I64, x: T, g: T, packed: T, taps: I64, sums: T):
     """Sum the outer products of some units, in one block of rows of the result, over one share of the pixels."""
     cut = named(ints, Cut)
     k, c, chunk, strip = cut.k, cut.c, cut.chunk, cut.strip
@@ -195,10 +226,12 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
     runs, moved = stack_buffer(taps, _RUNS), stack_buffer(taps, _RUNS)
     ahead = stack_buffer(taps, _AHEAD)
     strips, panel = stack_buffer(x, _STRIPS), stack_buffer(x, _PANEL)
-    strip_size = chunk * cut.length * strip + vector
+    strip_size = _strip_size(cut, vector)
     first_unit, end_unit = part * cut.units // cut.unit_tasks, (part + 1) * cut.units // cut.unit_tasks
     first_group, last_group = first_unit // (cut.taps * panels), (end_unit - 1) // (cut.taps * panels)
     g_low, g_high = first_group * kg + first_k, last_group * kg + first_k + count_k
+    first_strip = first_k // max(1, strip)  # of the group,
+    end_strip = last_group * cut.strips + (first_k + count_k + strip - 1) // max(1, strip)  # of all
     low, high = first_group * cg, (last_group + 1) * cg
     if cut.taps == 1:
         low = first_group * cg + _column(first_unit % panels, vectors, panels) * vector
@@ -206,17 +239,24 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
     for row in range(first_row, end_row, chunk):
         count = min(chunk, end_row - row)
         origin, past = _pixel(cut, row), _pixel(cut, row + count)
+        region = (split * cut.chunks + (row - first_row) // chunk) * cut.groups * cut.strips * strip_size
         former_group, former_tap, found = -1, -1, 0
         ahead[0], ahead[1], ahead[2] = 0, 0, 0
         if row + count < end_row:
             tap = 2 * (cut.taps - 1)  # of rows that overlap those of this chunk, what is new
+            following = min(chunk, end_row - row - count)
+            coming, start, pitch, first, line, size = g, 0, k, g_low, vector, g_high - g_low
+            if cut.strips:  # one piece of memory: a line has a vector for each pixel
+                coming, start, pitch = offset(packed, region + cut.groups * cut.strips * strip_size), past, vector
+                line = (_pixel(cut, row + count + following) - past) * vector
+                first = (first_group * cut.strips + first_strip) * strip_size
+                size = ((end_strip * strip_size - first) * vector + line - 1) // line
             more = write_runs(
-                offset(ahead, _HEAD), ints, x, g, 0, k, row + count, min(chunk, end_row - row - count),
-                taps[tap], taps[tap + 1],
+                offset(ahead, _HEAD), ints, x, coming, start, pitch, row + count, following, taps[tap], taps[tap + 1]
             )  # fmt: skip
             if more:
-                ahead[1], ahead[2] = (g_high - g_low + vector - 1) // vector, (high - low + vector - 1) // vector
-                ahead[3], ahead[4], ahead[5], ahead[6] = k, cut.stride_w * c, g_low, low
+                ahead[1], ahead[2] = (size + vector - 1) // vector, (high - low + vector - 1) // vector
+                ahead[3], ahead[4], ahead[5], ahead[6], ahead[7] = pitch, cut.stride_w * c, first, line, low
                 for i in range(3 * more, 3 * chunk):
                     ahead[_HEAD + i] = ahead[_HEAD + i - 3]
         for unit in range(first_unit, end_unit):
@@ -225,7 +265,10 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, taps: I64, sums: T):
             width = _column(which + 1, vectors, panels) - column // vector
             columns = min(cg - column, width * vector)
             g_first, g_step, g_origin, source = group * kg + first_k, k, 0, g
-            if strip:
+            if cut.strips:
+                g_first = region + (group * cut.strips + first_strip) * strip_size
+                g_step, g_origin, source = strip, origin, packed
+            elif strip:
                 if group != former_group:
                     _copy_strips(
                         g, origin * k + g_first, k, past - origin, count_k, k - g_first, strip, strips, strip_size
@@ -339,8 +382,8 @@ def _strips_of_a_block(p: ConvProblem, strip: int, pixels: int) -> int:
     return _STRIPS // (pixels * strip + numpy_lanes(p.dtype))
 
 
-def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -> tuple[int, int, int]:
-    """Return into how many shares of the pixels, blocks of rows and groups of units the work is cut.
+def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -> tuple[int, int, int, bool]:
+    """Return how many shares of the pixels, blocks of rows and groups of units the work is cut into; if g is packed.
 
     At least `_TASKS` tasks where there is so much to share out, and of these cuts the one that moves the least memory.
     """
@@ -349,8 +392,8 @@ def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -
     x, g = pixels * p.c * p.r * p.s * itemsize, pixels * p.k * itemsize
     strips = _rounded(p.kg, strip) // strip if strip else 1
     fewest = -(-strips // _strips_of_a_block(p, strip, chunk)) if strip else 1
-    best, least = (1, fewest, units), math.inf
-    for blocks in range(fewest, min(strips, fewest + _TASKS) + 1):
+    best, least = (1, fewest, units, False), math.inf
+    for blocks in range(1, min(strips, fewest + _TASKS) + 1):
         for groups in range(1, min(units, 4 * _TASKS) + 1):
             splits = min(most_splits, -(-_TASKS // (blocks * groups)))
             if splits * blocks * groups < _TASKS and (blocks < strips or groups < units):
@@ -358,15 +401,19 @@ def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -
             # A block of the result that the second-level cache can't keep passes by with each chunk.
             block = weight // (blocks * groups)
             passes = 0 if block <= _BLOCK_BYTES else pixels // chunk * 2 * weight
-            moved = x * blocks + g * groups + passes + (3 * splits if splits > 1 else 2) * weight
-            if moved < least:
-                best, least = (splits, blocks, groups), moved
+            moved = x * blocks + passes + (3 * splits if splits > 1 else 2) * weight
+            ways = [(g * groups, False)] if blocks >= fewest else []  # a task has room for so many strips
+            if strip:
+                ways.append((g * (2 + _PACKED_READ * groups), True))
+            for more, packed in ways:
+                if moved + more < least:
+                    best, least = (splits, blocks, groups, packed), moved + more
     return best
 
 
 @lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
-    """Return the taps, and the number of tasks and the integers of both launches."""
+    """Return the taps, and the number of tasks and the integers of the launches."""
     n, rows, q, h, w = _as_rows(p)
     itemsize = np.dtype(p.dtype).itemsize
     units = p.groups * p.r * p.s * -(-p.cg // (MAX_VECTORS * numpy_lanes(p.dtype)))
@@ -378,7 +425,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
     strip = _strip(p)
     if strip and not _strips_of_a_block(p, strip, pixels):
         strip = 0
-    splits, blocks, unit_tasks = _cut(p, units, strip, most_splits, pixels)
+    splits, blocks, unit_tasks, packed = _cut(p, units, strip, most_splits, pixels)
     block = p.kg if blocks == 1 else _rounded(-(-p.kg // blocks), strip or _whole_tiles(p))
     blocks = -(-p.kg // block)
     if n * rows == 1:
@@ -386,18 +433,20 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
     length = -(-q // pieces)
     pieces = -(-q // length)
     chunk = max(1, pixels // length)
+    share = -(-n * rows * pieces // splits)  # pieces, or one less
     copied = p.stride[1] * p.c * itemsize >= _FAR
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     cut = Cut(
         p=rows, q=q, k=p.k, h=h, w=w, c=p.c, stride_h=p.stride[0], stride_w=p.stride[1], pieces=pieces, length=length,
         all_pieces=n * rows * pieces, groups=p.groups, taps=p.r * p.s, chunk=chunk, splits=splits, blocks=blocks,
-        block=block, units=units, unit_tasks=unit_tasks, strip=strip, copied=int(copied), gathered=int(not few),
+        block=block, units=units, unit_tasks=unit_tasks, strip=strip, strips=-(-p.kg // strip) if packed else 0,
+        chunks=-(-share // chunk), copied=int(copied), gathered=int(not few),
     )  # fmt: skip
     gather = (splits, blocks, block, units, p.kg, p.cg, p.r * p.s)
     tasks = splits * blocks * unit_tasks
     # What the kernel's buffers hold.
     assert chunk * length <= pixels and 3 * chunk <= _RUNS
-    assert not strip or -(-min(block, p.kg) // strip) <= _strips_of_a_block(p, strip, chunk * length)
+    assert not strip or packed or -(-min(block, p.kg) // strip) <= _strips_of_a_block(p, strip, chunk * length)
     return np.array(taps, np.int64), tasks, cut, 0 if few else blocks * units, gather
 
 
@@ -408,7 +457,13 @@ def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) 
         return
     taps, tasks, cut, blocks, gather = _plan(problem)
     sums = memory.empty((gather[0] * blocks * gather[2] * _WIDTH,), problem.dtype) if blocks else out
-    launch(weight_gradient, tasks, (x, grad, taps, sums), cut, problem.dtype)
+    packed = grad
+    if cut.strips:
+        size = cut.chunk * cut.length * cut.strip + numpy_lanes(problem.dtype)
+        packed = memory.empty((cut.splits * cut.chunks * cut.groups * cut.strips * size,), problem.dtype)
+        parts = -(-cut.strips // _TOGETHER)
+        launch(pack_strips, cut.splits * cut.chunks * cut.groups * parts, (grad, packed), cut, problem.dtype)
+    launch(weight_gradient, tasks, (x, grad, packed, taps, sums), cut, problem.dtype)
     if blocks:
         launch(gather_blocks, blocks, (sums, out), gather, problem.dtype)
 

@@ -166,7 +166,7 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
     pixels = offset(pixels, panel * POINTS * (chunk * panel_width + vector))
     gradients = offset(gradients, unit % cut.blocks * POINTS * (chunk * block + vector))
-    run, ahead = stack_buffer(ints, 3), stack_buffer(ints, 7)
+    run, ahead = stack_buffer(ints, 3), stack_buffer(ints, 8)
     run[2], ahead[0], ahead[1], ahead[2] = count, 0, 0, 0
     for point in range(POINTS):
         run[0] = address(gradients, point * (chunk * row_pitch + vector))
