@@ -189,3 +189,8 @@ def test_forced_reference_runs() -> None:
         np.testing.assert_array_equal(nnet.ops.relu(x), [0, np.nan, 2])
         assert dispatch.choose(ActivationProblem("forward", "float64", "relu", 3)).name == "reference"
     assert dispatch.choose(ActivationProblem("forward", "float64", "relu", 3)).name == "cpu.vector"
+
+
+def test_names_of_kernels_are_words() -> None:
+    with pytest.raises(TypeError, match="names must be those of kernels, got"), nnet.use(5, []):  # type: ignore[arg-type]
+        pass

@@ -75,3 +75,21 @@ def test_faulty_questions() -> None:
         nnet.explain("elementwise", "add")
     with pytest.raises(RuntimeError, match="device 'cuda' can't be used"):
         nnet.explain("conv2d", (1, 2, 3, 4), (2, 2, 1, 1), device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (("mse_loss", 5), {}, TypeError, "x_shape must be a sequence of sizes, got 5"),
+        (("conv2d", (1, 2, 3, 3), (2, 2, "x", 1)), {}, TypeError, "weight_shape must be an integer, got 'x'"),
+        (("elementwise", "add", (2, 3), 3), {}, TypeError, "others must be a sequence of sizes, got 3"),
+        (("activation", "x", (2, 3)), {}, ValueError, "function must be one of 'relu', .*, got 'x'"),
+        (("elementwise", [], (2, 3)), {}, ValueError, "function must be one of 'add', .*, got "),
+        (("softmax", (2, 3)), {"log": {}}, TypeError, "log must be True or False, got {}"),
+    ],
+)
+def test_errors_name_the_argument(
+    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        nnet.explain(*arguments, **options)

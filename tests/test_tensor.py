@@ -154,3 +154,23 @@ def test_copies_of_a_result_keep_no_surprise() -> None:
     y = x.clone()
     y.data[...] = 9.0
     assert x.tolist() == [1.0, 2.0] and y.requires_grad and not y.is_leaf
+
+
+def test_new_tensors_have_the_byte_order_of_the_machine() -> None:
+    made = nnet.tensor(np.arange(3, dtype=np.dtype("f4").newbyteorder("S")), requires_grad=True)
+    assert made.dtype.isnative and made.dtype == np.float32 and made.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "error"),
+    [({}, np.float32, TypeError), ("x", np.float32, ValueError), ([[1], [2, 3]], None, ValueError),
+     ([2**70], np.int32, ValueError)],
+)  # fmt: skip
+def test_what_is_no_array_of_a_dtype_is_refused_by_name(array: Any, dtype: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="array must hold real numbers"):
+        nnet.tensor(array, dtype=dtype)
+
+
+def test_a_flag_of_a_new_tensor_is_true_or_false() -> None:
+    with pytest.raises(TypeError, match="requires_grad must be True or False, got 'x'"):
+        nnet.tensor(1.0, requires_grad="x")  # type: ignore[arg-type]

@@ -173,7 +173,7 @@ def test_results_while_measuring_are_right(file: Path) -> None:
 
 
 def test_errors(file: Path) -> None:
-    with pytest.raises(ValueError, match="seconds must be positive, got 0"):
+    with pytest.raises(ValueError, match="seconds must be positive and finite, got 0"):
         nnet.tune(model(), (3, 16, 16), seconds=0)
     with pytest.raises(TypeError, match="input_shape must be an integer, got 1.5"):
         nnet.tune(model(), (3, 16, 1.5))  # type: ignore[arg-type]
@@ -185,3 +185,17 @@ def test_errors(file: Path) -> None:
 def test_a_forced_kernel_is_not_measured_alone() -> None:
     with nnet.use("cpu.direct"), pytest.raises(RuntimeError, match=r"outside of it"):
         nnet.tune(nn.Conv2d(4, 4, 3), (1, 4, 8, 8))
+
+
+def test_other_errors_name_the_argument() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3))
+    with pytest.raises(TypeError, match="model must be a Module, got int"):
+        nnet.tune(5, (1, 2, 4, 4))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="input_shape must be a sequence of sizes, got 5"):
+        nnet.tune(model, 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="seconds must be a number, got 'x'"):
+        nnet.tune(model, (1, 2, 4, 4), seconds="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seconds must be positive and finite, got inf"):
+        nnet.tune(model, (1, 2, 4, 4), seconds=float("inf"))
+    with pytest.raises(MemoryError):
+        nnet.tune(model, (1, 2, 2**62, 5))

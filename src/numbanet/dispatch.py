@@ -120,6 +120,8 @@ def operations() -> tuple[str, ...]:
 
 def check_names(names: tuple[str, ...]) -> None:
     """Raise ValueError for a candidate name that no list has."""
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names must be those of kernels, got {names}")
     missing = set(names)
     known: set[str] = set()
     for device in ("cpu", "cuda"):

@@ -11,9 +11,12 @@ from typing import Any
 from numbanet import dispatch, settings
 from numbanet.cuda import launch
 from numbanet.problem import Problem
-from numbanet.problem.base import FLOATS, choice
+from numbanet.problem.base import FLOATS, choice, flag, sizes
 
 Shape = Sequence[int]
+_FLAGS = {
+    "bias", "residual", "ceil_mode", "return_indices", "count_include_pad", "training", "log", "probabilities", "mean",
+}  # fmt: skip
 
 
 def explain(
@@ -70,6 +73,13 @@ def explain(
     except TypeError as error:
         names = ", ".join(list(inspect.signature(ask).parameters)[2:])
         raise TypeError(f"explain({operation!r}): {error}; it takes {names}") from None
+    for name, value in bound.arguments.items():
+        if name.endswith("_shape"):
+            bound.arguments[name] = sizes(name, value)
+        elif name in _FLAGS:
+            flag(name, value)
+        elif name == "others":
+            bound.arguments[name] = tuple(sizes(name, shape) for shape in value)
     problems = ask(*bound.args, **bound.kwargs)
     place, _, number = settings.resolve_device(device).partition(":")
     steps = problems if isinstance(problems, tuple) else (problems,)
@@ -148,7 +158,9 @@ def _batch_norm(which: str, dtype: str, x_shape: Shape, training: bool = True) -
 
 def _activation(which: str, dtype: str, function: str, x_shape: Shape, parameter: float = 0.0) -> Any:
     from numbanet.problem.activation import ActivationProblem
+    from numbanet.reference.activation import FORWARD
 
+    choice("function", function, tuple(FORWARD))
     return ActivationProblem(which, dtype, function, prod(x_shape), parameter)
 
 
@@ -192,7 +204,9 @@ def _dropout(which: str, dtype: str, x_shape: Shape, p: float = 0.5) -> Any:
 
 def _elementwise(which: str, dtype: str, function: str, x_shape: Shape, *others: Shape) -> Any:
     from numbanet.problem.elementwise import elementwise_plan
+    from numbanet.reference.elementwise import FUNCTIONS
 
+    choice("function", function, tuple(FUNCTIONS))
     size = 4 if dtype == "float32" else 8
     layouts = [(tuple(shape), _strides(shape, size), size) for shape in (x_shape, *others)]
     return elementwise_plan(function, dtype, *layouts).problem

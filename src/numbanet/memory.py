@@ -246,10 +246,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         arena.used += 1
         return np.ndarray(shape, dtype, lease, -lease.__array_interface__["data"][0] % _ALIGNMENT)
     if size < _SMALL or dtype.hasobject:
-        try:
-            return np.empty(shape, dtype)
-        except ValueError:  # no elements, but other dimensions that no address reaches
-            raise MemoryError(f"an array of shape {shape} has no place in memory") from None
+        return blank(shape, dtype)
     try:
         block = _block(_rounded(size) + _ALIGNMENT)
     except MemoryError:
@@ -257,6 +254,17 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         block = _block(_rounded(size) + _ALIGNMENT)
     start = -block.__array_interface__["data"][0] % _ALIGNMENT
     return np.ndarray(shape, dtype, block.view(_Lease), start)
+
+
+def blank(shape: int | tuple[int, ...], dtype: Any, value: float | None = None) -> np.ndarray:
+    """Return a new array of NumPy's own memory, of one value or uninitialised; MemoryError where no address reaches."""
+    try:
+        out = np.empty(shape, dtype)
+    except ValueError:  # of no elements, it may be, but of dimensions beyond 64 bits
+        raise MemoryError(f"an array of shape {shape} has no place in memory") from None
+    if value is not None:
+        out.fill(value)
+    return out
 
 
 def _on_device(shape: tuple[int, ...], dtype: np.dtype, like: DeviceArray) -> Any:

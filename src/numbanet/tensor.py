@@ -13,7 +13,7 @@ from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import device_of
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import as_dtype, integer
+from numbanet.problem.base import as_dtype, flag, integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
 from numbanet.watch import doubt, grade, peek, take, write
@@ -465,8 +465,8 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
     Parameters
     ----------
     array : array_like
-        NumPy arrays keep their dtype; Python floats become float32, integers int64, as in PyTorch. What has
-        ``__cuda_array_interface__`` is copied on the GPU.
+        NumPy arrays keep their dtype, in the machine's byte order; Python floats become float32, integers int64, as in
+        PyTorch. What has ``__cuda_array_interface__`` is copied on the GPU.
     requires_grad : bool
         Whether gradients shall flow to it.
     device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
@@ -476,12 +476,12 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
 
     Raises
     ------
-    TypeError
-        If the values are not numbers, or there is no such dtype.
+    TypeError, ValueError
+        If the values are not numbers, sequences in it differ in length, or there is no such dtype.
     RuntimeError
         If the device can't be used, or the dtype has no gradients.
     """
-    place = settings.resolve_device(device)
+    place, requires_grad = settings.resolve_device(device), flag("requires_grad", requires_grad)
     dtype = None if dtype is None else as_dtype(dtype)
     doubt("a tensor was made of other values")
     source = array.data if isinstance(array, Tensor) else array
@@ -494,7 +494,13 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
         found = Tensor(copied if device is None else ops.to_device(copied, place))
         return found.requires_grad_(requires_grad) if requires_grad else found
     known = isinstance(source, (np.ndarray, np.generic))
-    values = np.array(source, dtype, order="K")
+    try:
+        values = np.array(source, dtype, order="K")
+    except (ValueError, TypeError, OverflowError) as error:  # of no numbers, of another dtype's, or of uneven lengths
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"array must hold real numbers that fit its dtype: {error}") from None
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind not in "biuf":
         raise TypeError(f"array must hold real numbers, got dtype {values.dtype}")
     if not known and dtype is None and values.dtype == np.float64:

@@ -16,7 +16,8 @@ from numbanet.candidate import Arrays, Candidate
 from numbanet.io.atomic import write_atomically
 from numbanet.nn import Module
 from numbanet.nn.mode import evaluating
-from numbanet.problem.base import integer
+from numbanet.problem.base import sizes
+from numbanet.problem.pointwise import number
 from numbanet.tape import enable_grad, no_grad
 from numbanet.tensor import Tensor
 
@@ -121,13 +122,17 @@ def tune(model: Module, input_shape: tuple[int, ...], *, training: bool = True, 
     """
     if dispatch.conditions()[1]:
         raise RuntimeError("tune measures every kernel, and numbanet.use(...) leaves some out: tune outside of it")
-    shape = tuple(integer("input_shape", size, 0) for size in input_shape)
+    if not isinstance(model, Module):
+        raise TypeError(f"model must be a Module, got {type(model).__name__}")
+    shape = sizes("input_shape", input_shape)
     shape = (1, *shape) if len(shape) == 3 else shape
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds}")
+    if not 0 < number("seconds", seconds) < float("inf"):
+        raise ValueError(f"seconds must be positive and finite, got {seconds}")
     dtype = next((p.dtype for p in model.parameters()), np.dtype(np.float32))
     # No zeros: numbers of the usual size, of a generator of our own.
-    images = Tensor(np.random.default_rng(0).standard_normal(shape).astype(dtype))
+    values = memory.blank(shape, dtype)
+    values[...] = np.random.default_rng(0).standard_normal(shape)
+    images = Tensor(values)
     found: dict[str, Choice] = {}
     with _unchanged(model), dispatch.wrapped(_Measurer(found, training, seconds)):
         if training:

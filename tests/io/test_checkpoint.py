@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,3 +141,27 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(former)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x"])
+def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
+    with pytest.raises(TypeError, match="path must be a path, got"):
+        io.save(path, {})
+    with pytest.raises(TypeError, match="path must be a path, got"):
+        io.load(path)
+
+
+@pytest.mark.parametrize("value", [1, [1.0], "x"])
+def test_what_is_no_mapping_is_refused_by_name(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(TypeError, match="tensors must be a mapping of names to arrays, got"):
+        io.save(tmp_path / "a", value)
+    with pytest.raises(TypeError, match="metadata must be a mapping of strings, got"):
+        io.save(tmp_path / "a", {}, value)
+    with pytest.raises(TypeError, match="content must be bytes, got"):
+        io.write_atomically(tmp_path / "a", value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    io.save(tmp_path / "a", {name: np.zeros(2, np.float32) for name in "hgfedcba"})
+    assert all(list(io.load(tmp_path / "a")) == list("abcdefgh") for _ in range(9))

@@ -42,3 +42,11 @@ def test_model_of_a_training_checkpoint(tmp_path: Path) -> None:
     io.load_model(model, tmp_path / "c")
     assert list(model.state) == ["0.weight"]
     np.testing.assert_array_equal(model.state["0.weight"], np.full(3, 7.0))
+
+
+def test_what_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="model must be a Module, got int"):
+        io.save_model(5, tmp_path / "a")
+    io.save(tmp_path / "a", {})
+    with pytest.raises(TypeError, match="model must be a Module, got int"):
+        io.load_model(5, tmp_path / "a")

@@ -54,3 +54,21 @@ def test_a_plain_file_is_not_a_state(tmp_path: Path) -> None:
     io.save(tmp_path / "s", {"a": np.zeros(3)})
     with pytest.raises(ValueError, match="s: holds tensors only"):
         io.load_state(tmp_path / "s")
+
+
+def test_keys_may_be_tuples_of_numbers_and_words(tmp_path: Path) -> None:
+    state = {(1, "a"): {(None, (2.5,)): 3}, "b": {True: (1, 2)}}
+    io.save_state(tmp_path / "state", state)
+    assert same(io.load_state(tmp_path / "state"), state)
+
+
+@pytest.mark.parametrize("key", [b"x", frozenset(), object, (1, b"x")])
+def test_other_keys_are_refused_when_they_are_saved(tmp_path: Path, key: Any) -> None:
+    with pytest.raises(TypeError, match="state: inner has a key of type .*, which can't be saved"):
+        io.save_state(tmp_path / "state", {"inner": {key: 1}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_is_a_dictionary(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="state must be a dict, got list"):
+        io.save_state(tmp_path / "state", [1])  # type: ignore[arg-type]

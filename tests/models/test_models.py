@@ -127,8 +127,8 @@ def test_convnet_options_reach_the_layers() -> None:
         ({"image_size": 7}, ValueError, "image_size must be at least 8 for 3 poolings, got 7"),
         ({"convs": -1}, ValueError, "convs must be at least 0, got -1"),
         ({"in_channels": 0}, ValueError, "in_channels must be at least 1, got 0"),
-        ({"num_classes": 2.5}, TypeError, "out_features must be an integer, got 2.5"),
-        ({"channels": (4, 0, 4)}, ValueError, "out_channels must be at least 1, got 0"),
+        ({"num_classes": 2.5}, TypeError, "num_classes must be an integer, got 2.5"),
+        ({"channels": (4, 0, 4)}, ValueError, "channels must be at least 1, got 0"),
     ],
 )
 def test_convnet_errors(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -182,3 +182,52 @@ def test_resnet_initial_values() -> None:
 def test_resnet_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.ResNetCifar(**options)
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if name != "convnet"])
+def test_builders_name_the_number_of_classes(name: str) -> None:
+    with pytest.raises(TypeError, match="num_classes must be an integer, got 'x'"):
+        models.get(name, num_classes="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_classes must be at least [01], got -1"):
+        models.get(name, num_classes=-1)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "zfnet", "vgg11", "googlenet", "mobilenet_v2", "squeezenet1_0", "convnet"])
+def test_builders_name_the_dropout(name: str) -> None:
+    with pytest.raises(ValueError, match="dropout must be between 0 and 1, got 1.5"):
+        models.get(name, dropout=1.5)
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "error", "message"),
+    [
+        (models.ResNet, {"block": 5, "layers": (1, 1, 1, 1)}, TypeError, "block must be BasicBlock or"),
+        (models.ResNet, {"block": models.resnet.BasicBlock, "layers": 5}, TypeError, "layers must be a sequence"),
+        (models.ResNet, {"block": models.resnet.BasicBlock, "layers": (1, 0, 1, 1)}, ValueError, "layers must hold"),
+        (models.resnet50, {"width_per_group": 2**62}, ValueError, "groups . width_per_group must fit in 64 bits"),
+        (models.DenseNet, {"growth_rate": None}, TypeError, "growth_rate must be an integer, got None"),
+        (models.DenseNet, {"block_config": True}, TypeError, "block_config must be a sequence of sizes, got True"),
+        (models.DenseNet, {"bn_size": 1.0}, TypeError, "bn_size must be an integer, got 1.0"),
+        (models.DenseNet, {"drop_rate": 2}, ValueError, "drop_rate must be between 0 and 1, got 2"),
+        (models.FCNHead, {"in_channels": 3, "channels": 1}, ValueError, "in_channels must be at least 4, got 3"),
+        (models.FCNHead, {"in_channels": 8, "channels": 0}, ValueError, "channels must be at least 1, got 0"),
+        (models.MobileNetV2, {"width_mult": float("inf")}, ValueError, "width_mult must be a factor of channels"),
+        (models.UNet, {"width": 2**62}, ValueError, "width must fit in 64 bits"),
+        (models.Autoencoder, {"sizes": 5}, TypeError, "sizes must be a sequence of integers, got 5"),
+        (models.convnet, {"hidden": 5}, TypeError, "hidden must be a sequence of sizes, got 5"),
+        (models.convnet, {"image_size": 2**40}, ValueError, "channels . image_size must fit in 64 bits"),
+    ],
+)
+def test_other_options_are_named(build: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.Conv2d(2**62, 64, 7), lambda: nn.Linear(2**62, 3), lambda: nn.BatchNorm2d(2**62),
+     lambda: nn.LayerNorm(2**62), lambda: nn.GroupNorm(1, 2**62), lambda: nn.PReLU(2**62)],
+)  # fmt: skip
+def test_layers_of_more_than_all_addresses_have_no_memory(make: Any) -> None:
+    with pytest.raises(MemoryError):
+        make()

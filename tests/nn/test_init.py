@@ -179,3 +179,36 @@ def test_dirac_refuses():
         init.dirac_(nnet.Tensor(np.ones((4, 2, 3))), 3)
     with init.skipped():
         assert init.dirac_(nnet.Tensor(np.ones((4, 2, 3)))).data.all()
+
+
+@pytest.mark.parametrize(
+    "fill", [init.zeros_, init.uniform_, init.kaiming_normal_, init.dirac_, init.trunc_normal_, init.fans]
+)
+def test_what_is_no_tensor_is_refused_by_name(fill: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match="tensor must be a Tensor, got list"):
+        fill([[1.0]])
+
+
+@pytest.mark.parametrize("fill", [init.uniform_, init.normal_, init.trunc_normal_, init.xavier_normal_])
+def test_random_numbers_fill_no_integers(fill: Callable[[Any], Any]) -> None:
+    """As in PyTorch: only their whole parts would be left. Constants are answered."""
+    with pytest.raises(TypeError, match="tensor must have a floating-point dtype, got int64"):
+        fill(nnet.tensor([[1, 2]]))
+    assert init.constant_(nnet.tensor([1, 2]), 3).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("fill", [init.xavier_uniform_, init.xavier_normal_])
+@pytest.mark.parametrize(("gain", "error"), [(-1.0, ValueError), (math.inf, ValueError), ((1, 2), TypeError)])
+def test_gains_are_numbers(fill: Callable[..., Any], gain: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="gain must be"):
+        fill(blank(2, 3), gain)
+
+
+def test_slopes_and_moments_are_finite_numbers() -> None:
+    with pytest.raises(TypeError, match="a must be a number, got {}"):
+        init.kaiming_uniform_(blank(2, 3), {})  # type: ignore[arg-type]
+    assert init.calculate_gain("leaky_relu", 1e200) == 0
+    with pytest.raises(ValueError, match="mean=nan"):
+        init.trunc_normal_(blank(3), math.nan)
+    with pytest.raises(ValueError, match="std=inf"):
+        init.trunc_normal_(blank(3), 0.0, math.inf)

@@ -265,3 +265,50 @@ def test_any_number_of_threads_gives_the_same_bits(remake: Any) -> None:
 def test_no_epochs(tiny: Any, tmp_path: Path) -> None:
     assert len(tiny.fit(tmp_path / "new", epochs=0)) == 0
     assert not (tmp_path / "new" / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("x", 0.5, 1), TypeError, "images must be an integer, got 'x'"),
+        ((-1, 0.5, 1), ValueError, "images must be at least 0, got -1"),
+        ((2, ..., 1), TypeError, "loss must be a number, got Ellipsis"),
+        ((2, 0.5, 1.5), TypeError, "correct must be an integer, got 1.5"),
+        ((2, 0.5, 1, "x"), TypeError, "seconds must be a number, got 'x'"),
+    ],
+)
+def test_a_meter_refuses_what_are_no_numbers(arguments: Any, error: type[Exception], message: str) -> None:
+    meter = train.Meter()
+    with pytest.raises(error, match=message):
+        meter.add(*arguments)
+    assert meter == train.Meter()
+
+
+@pytest.mark.parametrize(
+    ("loader", "error", "message"),
+    [
+        (5, TypeError, "loader must be an iterable of batches, got int"),
+        ([5], TypeError, "loader must yield pairs of images and labels, got int"),
+        ([(np.zeros((2, 3)),)], TypeError, "loader must yield pairs of images and labels, got tuple"),
+        ([(np.zeros((2, 3), np.float32), 1)], ValueError, r"labels must have shape \(N,\), got \(\)"),
+    ],
+)
+def test_loaders_that_yield_no_batches_are_refused(
+    tiny: Any, loader: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train.evaluate(tiny.model, loader)
+    optimizer = optim.SGD(tiny.model.parameters(), lr=0.1)
+    with pytest.raises(error, match=message):
+        train.fit(tiny.model, optimizer, loader, epochs=1, progress="off")
+
+
+def test_a_folder_must_be_a_path(tiny: Any) -> None:
+    with pytest.raises(TypeError, match="out must be a path, got 7"):
+        tiny.fit(7, epochs=1)
+
+
+@pytest.mark.parametrize(("bound", "error"), [((1, 2), TypeError), (-1.0, ValueError)])
+def test_the_norm_to_clip_to_is_named(tiny: Any, bound: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="clip_norm must be"):
+        tiny.fit(None, epochs=1, clip_norm=bound)

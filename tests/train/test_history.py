@@ -38,3 +38,14 @@ def test_faulty_logs_are_named(tmp_path: Path) -> None:
         path.write_text(whole + fault)
         with pytest.raises(ValueError, match=r"log\.jsonl: line 2 is not a record of an epoch"):
             History.read(tmp_path)
+
+
+def test_errors_name_the_argument() -> None:
+    with pytest.raises(TypeError, match="rows must be dictionaries, got 7"):
+        History.from_list(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a row must be a dictionary, got 7"):
+        History.from_list([7])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="folder must be a path, got 7"):
+        History().write(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="folder must be a path, got None"):
+        History.read(None)  # type: ignore[arg-type]

@@ -49,3 +49,17 @@ def test_faulty_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "numbanet\[viz\]"'):
         viz.plot_history(history())
+
+
+def test_paths_are_named_in_errors() -> None:
+    with pytest.raises(TypeError, match="path must be a path, got 5"):
+        viz.plot_history(history(), 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="history must be a path, got 5"):
+        viz.plot_history(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="title must be a string, got 5"):
+        viz.plot_history(history(), title=5)  # type: ignore[arg-type]
+
+
+def test_an_unknown_ending_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="path '.*curves.mean' can't be drawn to: Format 'mean' is not supported"):
+        viz.plot_history(history(), tmp_path / "curves.mean")

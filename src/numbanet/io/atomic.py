@@ -9,6 +9,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from numbanet.io.paths import as_path
+
 _PART = ".part"
 _NAME = re.compile(r"\..+-\d+-[0-9a-f]{8}\.part")  # of a temporary file: that of its target, the process, chance
 # What systems say that can't make a folder's entries reach the disk on demand, and of a folder that can't be read.
@@ -26,7 +28,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     OSError
         If the file can't be written; the message names it. What was there before is still there, and nothing else.
     """
-    target = Path(path)
+    target = as_path("path", path)
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise TypeError(f"content must be bytes, got {type(content).__name__}")
     # Not a Path: those intern their names, which some versions of Python keep for ever.
     part = os.path.join(target.parent, f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}{_PART}")
     try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from numbanet import memory
 from numbanet.io.atomic import write_atomically
+from numbanet.io.paths import as_path
 from numbanet.io.text import parse_json
 from numbanet.tensor import Tensor
 
@@ -45,6 +46,10 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
     """
     import safetensors.numpy
 
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"tensors must be a mapping of names to arrays, got {type(tensors).__name__}")
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata must be a mapping of strings, got {type(metadata).__name__}")
     texts = dict(metadata or {})
     for key, value in texts.items():
         if not isinstance(key, str) or not isinstance(value, str):
@@ -64,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray]:
     Returns
     -------
     dict of str to ndarray
-        Writable, C-contiguous.
+        Writable, C-contiguous; in the order of the file's header.
 
     Raises
     ------
@@ -80,13 +85,15 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray]
     """Read the named arrays of a safetensors file and its metadata; errors as those of `load`."""
     import safetensors
 
-    path = Path(path)
+    path = as_path("path", path)
     content = read_file(path, "a safetensors file")
     try:
         entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: {_fault(content, str(error))}") from None
     header = parse_json(path, content[8 : 8 + int.from_bytes(content[:8], "little")], "its header")
+    place = {name: number for number, name in enumerate(header)}  # entries come in any order, each time another one
+    entries.sort(key=lambda pair: place.get(pair[0], -1))
     tensors = {name: _array(path, name, entry) for name, entry in entries}
     return tensors, header.get("__metadata__") or {}
 

@@ -12,7 +12,7 @@ from numbanet.io.state import is_state, unpack_state
 
 def save_model(model: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
     """Write `model.state_dict()` as a safetensors file, atomically; PyTorch's safetensors reader takes it too."""
-    save(path, model.state_dict(), metadata)
+    save(path, _checked(model).state_dict(), metadata)
 
 
 def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) -> None:
@@ -33,6 +33,7 @@ def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) ->
     RuntimeError
         If keys or shapes do not fit the model; see `Module.load_state_dict`.
     """
+    _checked(model)
     tensors, metadata = load_with_metadata(path)
     state: Any = tensors
     if is_state(metadata):
@@ -43,3 +44,9 @@ def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) ->
         model.load_state_dict(state, strict=strict)
     except (ValueError, RuntimeError) as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+
+def _checked(model: Any) -> Any:
+    if not hasattr(model, "state_dict") or not hasattr(model, "load_state_dict"):
+        raise TypeError(f"model must be a Module, got {type(model).__name__}")
+    return model

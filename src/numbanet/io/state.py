@@ -37,6 +37,8 @@ def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     TypeError
         If it holds anything else.
     """
+    if not isinstance(state, dict):
+        raise TypeError(f"state must be a dict, got {type(state).__name__}")
     tensors: dict[str, NDArray] = {}
     text = json.dumps(_pack(state, "", tensors))
     save(path, tensors, {_KEY: text})
@@ -85,7 +87,7 @@ def _pack(value: Any, name: str, tensors: dict[str, NDArray]) -> Any:
     if isinstance(value, dict):
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
             return {key: _pack(item, _join(name, key), tensors) for key, item in value.items()}
-        return {"$items": [[key, _pack(item, _join(name, key), tensors)] for key, item in value.items()]}
+        return {"$items": [[_key(name, key), _pack(item, _join(name, key), tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         items = [_pack(item, _join(name, index), tensors) for index, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
@@ -107,7 +109,7 @@ def _unpack(value: Any, tensors: dict[str, NDArray]) -> Any:
     if "$tuple" in value:
         return tuple(_unpack(item, tensors) for item in _listed(value["$tuple"]))
     if "$items" in value:
-        return {key: _unpack(item, tensors) for key, item in map(_listed, _listed(value["$items"]))}
+        return {_unpack(key, {}): _unpack(item, tensors) for key, item in map(_listed, _listed(value["$items"]))}
     return {key: _unpack(item, tensors) for key, item in value.items()}
 
 
@@ -115,6 +117,15 @@ def _listed(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"{type(value).__name__} where a list is expected")
     return value
+
+
+def _key(name: str, key: Any) -> Any:
+    """Return a key that is no word as JSON has it: a number, None, or a tuple of such."""
+    if isinstance(key, tuple):
+        return {"$tuple": [_key(name, item) for item in key]}
+    if not isinstance(key, (bool, int, float, str, type(None))):
+        raise TypeError(f"state: {name or 'it'} has a key of type {type(key).__name__}, which can't be saved")
+    return key
 
 
 def _join(name: str, key: Any) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 
 from numbanet import nn
 from numbanet.nn import init
+from numbanet.problem.base import integer
+from numbanet.problem.dropout import probability
 from numbanet.tensor import Tensor
 
 
@@ -37,6 +39,8 @@ class AlexNet(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 0)
+        dropout = probability(dropout, "dropout")
         with init.drawn_from(generator):
             self.features = nn.Sequential(
                 nn.Conv2d(in_channels, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),

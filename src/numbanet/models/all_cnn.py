@@ -6,6 +6,7 @@ import numpy as np
 
 from numbanet import nn
 from numbanet.nn import init
+from numbanet.problem.base import integer
 
 # Model All-CNN-C of the paper's tables 1 and 2: filters, their size, stride (2 stands for a pooling), padding.
 _LAYERS = (
@@ -40,7 +41,7 @@ def all_cnn(
         If a number is out of range.
     """
     layers: list[nn.Module] = [nn.Dropout(0.2)] if dropout else []
-    c = in_channels
+    c, num_classes = in_channels, integer("num_classes", num_classes, 1)
     with init.drawn_from(generator):
         for filters, size, stride, padding in _LAYERS:
             layers += [nn.Conv2d(c, filters, size, stride, padding), nn.ReLU()]

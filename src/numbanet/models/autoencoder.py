@@ -39,9 +39,11 @@ class Autoencoder(nn.Module):
         self, sizes: Sequence[int] = (784, 1000, 500, 250, 30), *, generator: np.random.Generator | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(sizes, Sequence) or isinstance(sizes, (str, bytes)):
+            raise TypeError(f"sizes must be a sequence of integers, got {sizes!r}")
+        self.sizes = tuple(integer("sizes", size, 1) for size in sizes)
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold the pixels of an image and one layer at least, got {sizes}")
-        self.sizes = tuple(integer("sizes", size, 1) for size in sizes)
         with init.drawn_from(generator):
             self.encoder = nn.Sequential(*_layers(self.sizes)[:-1])
             self.decoder = nn.Sequential(*_layers(self.sizes[::-1]))

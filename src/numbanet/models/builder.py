@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from numbanet import nn
-from numbanet.problem.base import integer, pair
+from numbanet.problem.base import integer, pair, sizes
+from numbanet.problem.dropout import probability
 
 
 def convnet(
@@ -69,19 +70,22 @@ def convnet(
     height, width = pair("image_size", image_size, 1)
     if integer("kernel_size", kernel_size, 1) % 2 == 0:
         raise ValueError(f"kernel_size must be odd, so that convolutions keep the image's size, got {kernel_size}")
-    stages = len(channels) if pool else 0
+    num_classes = integer("num_classes", num_classes, 0)
+    widths = tuple(integer("channels", k, 1) for k in sizes("channels", channels))
+    inner, dropout = sizes("hidden", hidden), probability(dropout, "dropout")
+    stages = len(widths) if pool else 0
     if min(height, width) >> stages == 0:
         raise ValueError(f"image_size must be at least {1 << stages} for {stages} poolings, got {image_size}")
     layers: list[nn.Module] = []
     count = integer("in_channels", in_channels, 1)
-    for filters in channels:
+    for filters in widths:
         for _ in range(integer("convs", convs, 0)):
             layers += _convolution(count, filters, kernel_size, batch_norm, generator)
             count = filters
         layers += [nn.MaxPool2d(2)] if pool else []
     layers.append(nn.Flatten())
-    count *= (height >> stages) * (width >> stages)
-    for size in (*hidden, num_classes):
+    count = integer("channels * image_size", count * (height >> stages) * (width >> stages))
+    for size in (*inner, num_classes):
         layers += [nn.Dropout(dropout)] if dropout else []
         layers += [nn.Linear(count, size, generator=generator), nn.ReLU()]
         count = size

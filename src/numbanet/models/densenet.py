@@ -10,6 +10,8 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import nn
 from numbanet.nn import init
+from numbanet.problem.base import integer, sizes
+from numbanet.problem.dropout import probability
 from numbanet.tensor import Tensor
 
 
@@ -80,7 +82,12 @@ class DenseNet(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
-        channels = num_init_features
+        num_classes = integer("num_classes", num_classes, 0)
+        channels = integer("num_init_features", num_init_features, 1)
+        growth_rate, bn_size = integer("growth_rate", growth_rate, 1), integer("bn_size", bn_size, 1)
+        integer("bn_size * growth_rate", bn_size * growth_rate)
+        drop_rate = probability(drop_rate, "drop_rate")
+        counts = sizes("block_config", block_config)
         with init.drawn_from(generator):
             layers: dict[str, nn.Module] = {
                 "conv0": nn.Conv2d(in_channels, channels, 7, 2, padding=3, bias=False),
@@ -88,7 +95,7 @@ class DenseNet(nn.Module):
                 "relu0": nn.ReLU(),
                 "pool0": nn.MaxPool2d(3, 2, padding=1),
             }
-            for number, count in enumerate(block_config, 1):
+            for number, count in enumerate(counts, 1):
                 if number > 1:
                     layers[f"transition{number - 1}"] = _transition(channels, channels // 2)
                     channels //= 2

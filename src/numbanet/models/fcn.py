@@ -8,6 +8,7 @@ from numbanet import functional as F
 from numbanet import nn
 from numbanet.models.resnet import resnet50
 from numbanet.nn import init
+from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
 
@@ -21,7 +22,8 @@ class FCNHead(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        inner = in_channels // 4
+        inner = integer("in_channels", in_channels, 4) // 4
+        channels = integer("channels", channels, 1)
         super().__init__(
             nn.Conv2d(in_channels, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
             nn.Dropout(0.1), nn.Conv2d(inner, channels, 1),
@@ -56,6 +58,7 @@ class FCN(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 1)
         with init.drawn_from(generator):
             network = resnet50(in_channels=in_channels, replace_stride_with_dilation=(False, True, True))
             # Everything but the classifier.

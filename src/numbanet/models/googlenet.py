@@ -10,6 +10,8 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import nn
 from numbanet.nn import init
+from numbanet.problem.base import integer
+from numbanet.problem.dropout import probability
 from numbanet.tensor import Tensor
 
 # Columns of the paper's table 1: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5 (3x3 filters, as torchvision's checkpoint has
@@ -135,6 +137,9 @@ class GoogLeNet(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 0)
+        dropout = probability(dropout, "dropout")
+        dropout_aux = probability(dropout_aux, "dropout_aux")
         self.aux_logits, self.transform_input = aux_logits, transform_input
         pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
         with init.drawn_from(generator):

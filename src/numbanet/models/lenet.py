@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet import nn
-from numbanet.problem.base import pair
+from numbanet.problem.base import integer, pair
 
 
 def lenet5(
@@ -35,6 +35,7 @@ def lenet5(
     TypeError, ValueError
         If a number is out of range.
     """
+    num_classes = integer("num_classes", num_classes, 0)
     height, width = pair("image_size", image_size, 12)
     rows, columns = ((size // 2 - 4) // 2 for size in (height, width))
     return nn.Sequential(

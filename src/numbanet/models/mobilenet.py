@@ -9,6 +9,9 @@ import numpy as np
 from numbanet import nn
 from numbanet.models.weights import he_fan_out, initialise, narrow
 from numbanet.nn import init
+from numbanet.problem.base import integer
+from numbanet.problem.dropout import probability
+from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
 
 # The paper's table 2: expansion, channels, blocks, stride of the first block.
@@ -81,6 +84,11 @@ class MobileNetV2(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 0)
+        width_mult = number("width_mult", width_mult, 0, above=True)
+        if not width_mult < 1 << 32:
+            raise ValueError(f"width_mult must be a factor of channels, such as 0.5, got {width_mult}")
+        dropout = probability(dropout, "dropout")
         with init.drawn_from(generator):
             c = _width(32 * width_mult)
             layers: list[nn.Module] = [_conv(in_channels, c, 3, stride=2)]

@@ -14,6 +14,7 @@ import numpy as np
 from numbanet import nn
 from numbanet.models.weights import he_fan_out, initialise
 from numbanet.nn import init
+from numbanet.problem.base import integer, sizes
 from numbanet.tensor import Tensor
 
 
@@ -158,9 +159,15 @@ class ResNet(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
-        if len(layers) != 4:
+        num_classes = integer("num_classes", num_classes, 0)
+        if not (isinstance(block, type) and issubclass(block, (BasicBlock, Bottleneck))):
+            raise TypeError(f"block must be BasicBlock or Bottleneck, got {block!r}")
+        counts = sizes("layers", layers)
+        if len(counts) != 4 or 0 in counts:
             raise ValueError(f"layers must hold the numbers of blocks of four stages, got {layers}")
-        if len(replace_stride_with_dilation) != 3:
+        groups, width_per_group = integer("groups", groups, 1), integer("width_per_group", width_per_group, 1)
+        integer("groups * width_per_group", 8 * groups * width_per_group)  # of the last stage
+        if not isinstance(replace_stride_with_dilation, (tuple, list)) or len(replace_stride_with_dilation) != 3:
             raise ValueError(f"replace_stride_with_dilation must hold three bools, got {replace_stride_with_dilation}")
         channels, dilation = 64, 1
 
@@ -180,10 +187,10 @@ class ResNet(nn.Module):
             self.bn1 = nn.BatchNorm2d(64)
             self.relu = nn.ReLU()
             self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-            self.layer1 = stage(64, layers[0], 1, False)
-            self.layer2 = stage(128, layers[1], 2, replace_stride_with_dilation[0])
-            self.layer3 = stage(256, layers[2], 2, replace_stride_with_dilation[1])
-            self.layer4 = stage(512, layers[3], 2, replace_stride_with_dilation[2])
+            self.layer1 = stage(64, counts[0], 1, False)
+            self.layer2 = stage(128, counts[1], 2, replace_stride_with_dilation[0])
+            self.layer3 = stage(256, counts[2], 2, replace_stride_with_dilation[1])
+            self.layer4 = stage(512, counts[3], 2, replace_stride_with_dilation[2])
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(channels, num_classes)
             initialise(self, nn.Conv2d, he_fan_out)

@@ -68,6 +68,7 @@ class ResNetCifar(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 0)
         blocks, rest = divmod(integer("depth", depth, 8) - 2, 6)
         if rest:
             raise ValueError(f"depth must be 6n + 2, such as 20, 32, 44, 56 or 110, got {depth}")

@@ -9,6 +9,7 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import nn
 from numbanet.nn import init
+from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
 _STAGES = ((116, 4), (232, 8), (464, 4))  # channels and units of stages 2, 3 and 4 at width 1.0: the paper's table 5
@@ -73,6 +74,7 @@ class ShuffleNetV2(nn.Module):
         self, num_classes: int = 1000, in_channels: int = 3, *, generator: np.random.Generator | None = None
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 0)
         with init.drawn_from(generator):
             first = nn.Conv2d(in_channels, 24, 3, 2, padding=1, bias=False)
             self.conv1 = nn.Sequential(first, nn.BatchNorm2d(24), nn.ReLU())

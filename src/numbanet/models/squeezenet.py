@@ -10,7 +10,8 @@ from numbanet import functional as F
 from numbanet import nn
 from numbanet.models.weights import initialise, narrow
 from numbanet.nn import init
-from numbanet.problem.base import choice
+from numbanet.problem.base import choice, integer
+from numbanet.problem.dropout import probability
 from numbanet.tensor import Tensor
 
 # Of each fire module: filters of the squeeze convolution, and of each of the two expand convolutions; "M" is a pooling.
@@ -74,6 +75,8 @@ class SqueezeNet(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 1)
+        dropout = probability(dropout, "dropout")
         channels, size = _FIRST[choice("version", version, tuple(_FIRST))]
         with init.drawn_from(generator):
             layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, size, stride=2), nn.ReLU()]

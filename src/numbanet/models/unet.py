@@ -45,7 +45,10 @@ class UNet(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
-        widths = [integer("width", width, 1) << step for step in range(_DEPTH + 1)]
+        num_classes = integer("num_classes", num_classes, 1)
+        width = integer("width", width, 1)
+        integer("width", width << _DEPTH)  # of the last step down
+        widths = [width << step for step in range(_DEPTH + 1)]
         up = widths[::-1]
         with init.drawn_from(generator):
             self.down = nn.ModuleList(_double(c, k, padding) for c, k in zip([in_channels, *widths], widths))

@@ -13,6 +13,7 @@ from numbanet import nn
 from numbanet.models.weights import he_fan_out, initialise, narrow
 from numbanet.nn import init
 from numbanet.problem.base import integer
+from numbanet.problem.dropout import probability
 from numbanet.tensor import Tensor
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -58,6 +59,8 @@ class VGG(nn.Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 0)
+        dropout = probability(dropout, "dropout")
         if integer("depth", depth) not in _CONVS:
             raise ValueError(f"depth must be one of {', '.join(map(str, _CONVS))}, got {depth}")
         with init.drawn_from(generator):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import functional as F
+from numbanet import memory
 from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.named import Activation, activated, check_activation
@@ -95,8 +96,9 @@ class Conv2d(Module):
             self.padding = (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
         (r, s), cg = self.kernel_size, self.in_channels // self.groups
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(placed(np.empty((self.out_channels, r, s, cg), dtype).transpose(0, 3, 1, 2), device))
-        self.bias = Parameter(placed(np.empty(self.out_channels, dtype), device)) if bias else None
+        weight = memory.blank((self.out_channels, r, s, cg), dtype).transpose(0, 3, 1, 2)
+        self.weight = Parameter(placed(weight, device))
+        self.bias = Parameter(placed(memory.blank(self.out_channels, dtype), device)) if bias else None
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: np.random.Generator | None = None) -> None:

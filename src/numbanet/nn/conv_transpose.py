@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import functional as F
+from numbanet import memory
 from numbanet.functional.conv_transpose import single
 from numbanet.nn import init
 from numbanet.nn.module import Module
@@ -66,9 +67,9 @@ class Conv1d(Module):
         self.padding = padding if isinstance(padding, str) else (integer("padding", single("padding", padding)),)
         self.pads(1)  # checks the words
         dtype, cg = float_dtype(dtype, device), self.in_channels // self.groups
-        weight = np.empty((self.out_channels, self.kernel_size[0], cg), dtype)
+        weight = memory.blank((self.out_channels, self.kernel_size[0], cg), dtype)
         self.weight = Parameter(placed(weight.transpose(0, 2, 1), device))
-        self.bias = Parameter(placed(np.empty(self.out_channels, dtype), device)) if bias else None
+        self.bias = Parameter(placed(memory.blank(self.out_channels, dtype), device)) if bias else None
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: np.random.Generator | None = None) -> None:
@@ -156,8 +157,8 @@ class ConvTranspose2d(Module):
         self.output_padding, self.dilation = pair("output_padding", output_padding, 0), pair("dilation", dilation, 1)
         self.padding_mode = choice("padding_mode", padding_mode, ("zeros",))
         dtype, (r, s), cg = float_dtype(dtype, device), self.kernel_size, self.out_channels // self.groups
-        self.weight = Parameter(placed(np.empty((self.in_channels, r, s, cg), dtype).transpose(0, 3, 1, 2), device))
-        self.bias = Parameter(placed(np.empty(self.out_channels, dtype), device)) if bias else None
+        self.weight = Parameter(placed(memory.blank((self.in_channels, r, s, cg), dtype).transpose(0, 3, 1, 2), device))
+        self.bias = Parameter(placed(memory.blank(self.out_channels, dtype), device)) if bias else None
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: np.random.Generator | None = None) -> None:

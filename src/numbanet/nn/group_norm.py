@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from numbanet import functional as F
+from numbanet import memory
 from numbanet.nn.module import Module
 from numbanet.nn.norm import _BatchNorm
 from numbanet.nn.parameter import Parameter, float_dtype, placed
@@ -59,8 +58,8 @@ class LayerNorm(Module):
         self.normalized_shape, self.eps, self.elementwise_affine = normalized(normalized_shape), eps, elementwise_affine
         dtype = float_dtype(dtype, device)
         shape, shifts = self.normalized_shape, elementwise_affine and bias
-        self.weight = Parameter(placed(np.ones(shape, dtype), device)) if elementwise_affine else None
-        self.bias = Parameter(placed(np.zeros(shape, dtype), device)) if shifts else None
+        self.weight = Parameter(placed(memory.blank(shape, dtype, 1), device)) if elementwise_affine else None
+        self.bias = Parameter(placed(memory.blank(shape, dtype, 0), device)) if shifts else None
 
     def reset_parameters(self) -> None:
         """Set scale and shift to 1 and 0."""
@@ -123,8 +122,8 @@ class GroupNorm(Module):
             raise ValueError(f"num_channels must be a multiple of num_groups={num_groups}, got {num_channels}")
         self.eps, self.affine = eps, affine
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(placed(np.ones(num_channels, dtype), device)) if affine else None
-        self.bias = Parameter(placed(np.zeros(num_channels, dtype), device)) if affine and bias else None
+        self.weight = Parameter(placed(memory.blank(num_channels, dtype, 1), device)) if affine else None
+        self.bias = Parameter(placed(memory.blank(num_channels, dtype, 0), device)) if affine and bias else None
 
     def reset_parameters(self) -> None:
         """Set scale and shift to 1 and 0."""

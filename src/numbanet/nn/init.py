@@ -87,7 +87,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     slope = 0.01 if param is None else param
     if isinstance(slope, bool) or not isinstance(slope, (int, float)):
         raise ValueError(f"param must be the slope of the leaky ReLU, got {param!r}")
-    return math.sqrt(2 / (1 + slope**2))
+    return math.sqrt(2 / (1 + slope * slope))
+
+
+def _checked(tensor: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"tensor must be a Tensor, got {type(tensor).__name__}")
+    return tensor
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
@@ -103,7 +109,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     ValueError
         If it has fewer than two dimensions.
     """
-    if tensor.ndim < 2:
+    if _checked(tensor).ndim < 2:
         raise ValueError(f"tensor must have at least 2 dimensions, got shape {tensor.shape}")
     window = math.prod(tensor.shape[2:])
     return tensor.shape[1] * window, tensor.shape[0] * window
@@ -111,9 +117,9 @@ def fans(tensor: Tensor) -> tuple[int, int]:
 
 def _fill(tensor: Tensor, draw: Callable[[tuple[int, ...]], Any]) -> Tensor:
     """Fill with ``draw(shape)``, some rows at a time; generators give the same numbers however they are asked."""
+    data = _checked(tensor).data
     if _skipped.get():
         return tensor
-    data = tensor.data
     rows = max(1, _CHUNK // max(1, math.prod(data.shape[1:])))
     if data.ndim == 0 or len(data) <= rows:
         memory.assign(data, draw(data.shape))
@@ -131,7 +137,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.rando
     a, b = number("a", a), number("b", b)
     if not 0 <= b - a < math.inf:
         raise ValueError(f"a must not be above b, and their distance finite, got a={a}, b={b}")
-    return _fill(tensor, lambda shape: chosen.uniform(a, b, shape))
+    return _fill(_floating(tensor), lambda shape: chosen.uniform(a, b, shape))
 
 
 def normal_(
@@ -140,7 +146,7 @@ def normal_(
     """Fill with numbers of the normal distribution, and return the tensor."""
     chosen = _chosen(generator)
     mean, std = number("mean", mean), number("std", std, 0)
-    return _fill(tensor, lambda shape: chosen.normal(mean, std, shape))
+    return _fill(_floating(tensor), lambda shape: chosen.normal(mean, std, shape))
 
 
 def trunc_normal_(
@@ -156,12 +162,15 @@ def trunc_normal_(
     Raises
     ------
     ValueError
-        If `a` is above `b`, or `std` is not positive.
+        If `a` is above `b`, `std` is not positive, or `std` or `mean` is not finite.
     """
     for name, value in (("mean", mean), ("std", std), ("a", a), ("b", b)):
         number(name, value)
-    if not a <= b or not std > 0:
-        raise ValueError(f"a must not be above b and std must be positive, got a={a}, b={b}, std={std}")
+    if not a <= b or not 0 < std < math.inf or not math.isfinite(mean):
+        raise ValueError(
+            f"a must not be above b, std must be positive and finite, and mean finite, got a={a}, b={b}, std={std}, "
+            f"mean={mean}"
+        )
     normal, chosen = NormalDist(mean, std), _chosen(generator)
     low, high = normal.cdf(a), normal.cdf(b)
 
@@ -177,7 +186,7 @@ def trunc_normal_(
         values = np.asarray(np.frompyfunc(normal.inv_cdf, 1, 1)(inside), np.float64)
         return np.clip(values, a, b)
 
-    return _fill(tensor, again if high - low > _REJECT else inverse)
+    return _fill(_floating(tensor), again if high - low > _REJECT else inverse)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -212,7 +221,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     ValueError
         If the tensor has another number of dimensions, or its filters can't be divided into the groups.
     """
-    if tensor.ndim not in (3, 4, 5):
+    if _checked(tensor).ndim not in (3, 4, 5):
         raise ValueError(f"tensor must have 3, 4 or 5 dimensions, got shape {tensor.shape}")
     if tensor.shape[0] % integer("groups", groups, 1):
         raise ValueError(f"groups must divide the {tensor.shape[0]} filters of tensor, got {groups}")
@@ -287,6 +296,13 @@ def default_(weight: Tensor, bias: Tensor | None, generator: np.random.Generator
         uniform_(bias, -bound, bound, generator)
 
 
+def _floating(tensor: Any) -> Tensor:
+    """Return a tensor that random numbers can fill: integers would hold their whole part alone, and PyTorch refuses."""
+    if _checked(tensor).dtype.kind != "f":
+        raise TypeError(f"tensor must have a floating-point dtype, got {tensor.dtype}")
+    return tensor
+
+
 def _chosen(generator: np.random.Generator | None) -> np.random.Generator:
     if isinstance(generator, np.random.Generator):
         return generator
@@ -296,9 +312,12 @@ def _chosen(generator: np.random.Generator | None) -> np.random.Generator:
 
 
 def _xavier_std(tensor: Tensor, gain: float) -> float:
+    gain = number("gain", gain)
+    if not 0 <= gain < math.inf:
+        raise ValueError(f"gain must be finite and not negative, got {gain}")
     return gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1))
 
 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
     fan = fans(tensor)[("fan_in", "fan_out").index(choice("mode", mode, ("fan_in", "fan_out")))]
-    return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))
+    return calculate_gain(nonlinearity, number("a", a)) / math.sqrt(max(fan, 1))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import functional as F
+from numbanet import memory
 from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.named import Activation, activated, check_activation
@@ -62,8 +63,8 @@ class Linear(Module):
         self.in_features = integer("in_features", in_features, 0)
         self.out_features = integer("out_features", out_features, 0)
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(placed(np.empty((self.out_features, self.in_features), dtype), device))
-        self.bias = Parameter(placed(np.empty(self.out_features, dtype), device)) if bias else None
+        self.weight = Parameter(placed(memory.blank((self.out_features, self.in_features), dtype), device))
+        self.bias = Parameter(placed(memory.blank(self.out_features, dtype), device)) if bias else None
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: np.random.Generator | None = None) -> None:

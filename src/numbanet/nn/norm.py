@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from numbanet import functional as F
-from numbanet import ops
+from numbanet import memory, ops
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
@@ -72,12 +72,13 @@ class _BatchNorm(Module):
         self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         dtype = float_dtype(dtype, device)
-        self.weight = Parameter(placed(np.ones(num_features, dtype), device)) if affine else None
-        self.bias = Parameter(placed(np.zeros(num_features, dtype), device)) if affine and bias else None
-        tracked = track_running_stats
-        self.register_buffer("running_mean", Tensor(placed(np.zeros(num_features, dtype), device)) if tracked else None)
-        self.register_buffer("running_var", Tensor(placed(np.ones(num_features, dtype), device)) if tracked else None)
-        self.register_buffer("num_batches_tracked", Tensor(placed(np.zeros((), np.int64), device)) if tracked else None)
+        self.weight = Parameter(placed(memory.blank(num_features, dtype, 1), device)) if affine else None
+        self.bias = Parameter(placed(memory.blank(num_features, dtype, 0), device)) if affine and bias else None
+        for name, value in (("running_mean", 0), ("running_var", 1)):
+            values = Tensor(placed(memory.blank(num_features, dtype, value), device)) if track_running_stats else None
+            self.register_buffer(name, values)
+        count = Tensor(placed(np.zeros((), np.int64), device)) if track_running_stats else None
+        self.register_buffer("num_batches_tracked", count)
 
     def reset_running_stats(self) -> None:
         """Set the running averages to mean 0, variance 1 and no batches."""

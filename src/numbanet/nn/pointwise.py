@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
-
-from numbanet import functional
+from numbanet import functional, memory
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
@@ -134,7 +132,7 @@ class PReLU(Module):
         super().__init__()
         self.num_parameters = integer("num_parameters", num_parameters, 1)
         self.init = number("init", int(init) if isinstance(init, bool) else init)
-        self.weight = Parameter(placed(np.full(num_parameters, self.init, float_dtype(dtype, device)), device))
+        self.weight = Parameter(placed(memory.blank(num_parameters, float_dtype(dtype, device), self.init), device))
 
     def reset_parameters(self) -> None:
         """Set the slopes to their first value."""

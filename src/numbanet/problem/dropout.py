@@ -49,8 +49,8 @@ class DropoutProblem(Problem):
         return 0.0 if self.p == 1 else 1 / (1 - self.p)
 
 
-def probability(p: Any) -> float:
-    """Return p as a float.
+def probability(p: Any, name: str = "p") -> float:
+    """Return p as a float; errors call it `name`.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def probability(p: Any) -> float:
         If it is not a number from 0 to 1.
     """
     if isinstance(p, bool) or not isinstance(p, (int, float, np.floating)):
-        raise TypeError(f"p must be a number, got {p!r}")
+        raise TypeError(f"{name} must be a number, got {p!r}")
     if math.isnan(p) or not 0 <= p <= 1:
-        raise ValueError(f"p must be between 0 and 1, got {p}")
+        raise ValueError(f"{name} must be between 0 and 1, got {p}")
     return float(p)

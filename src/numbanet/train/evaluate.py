@@ -13,6 +13,8 @@ from numbanet import functional as F
 from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
 from numbanet.nn.mode import evaluating
+from numbanet.problem.base import integer
+from numbanet.problem.pointwise import number
 from numbanet.tape import no_grad
 from numbanet.tensor import Tensor, tensor
 
@@ -29,7 +31,9 @@ class Meter:
     seconds: float = 0.0
 
     def add(self, images: int, loss: float, correct: int, seconds: float = 0.0) -> None:
-        """Count a batch with its mean loss."""
+        """Count a batch with its mean loss; TypeError or ValueError where one is no such number."""
+        images, correct = integer("images", images, 0), integer("correct", correct, 0)
+        loss, seconds = number("loss", loss), number("seconds", seconds)
         self.images += images
         self.loss_sum += loss * images
         self.correct += correct
@@ -63,8 +67,18 @@ def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int:
 
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     """Return the images and the labels of a batch, arrays or tensors, as tensors."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f"loader must yield pairs of images and labels, got {type(batch).__name__}")
     images, labels = (part if isinstance(part, Tensor) else tensor(part) for part in batch)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have shape (N,), got {labels.shape}")
     return images, labels
+
+
+def check_loader(name: str, loader: Any) -> None:
+    """Raise TypeError, with the name of the argument, for what nobody can iterate over."""
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}")
 
 
 def evaluate(
@@ -92,7 +106,13 @@ def evaluate(
     -------
     Meter
         Its `loss` and `accuracy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the loader yields anything but such pairs.
     """
+    check_loader("loader", loader)
     loss = loss or F.cross_entropy
     meter = Meter()
     with evaluating(model), no_grad():

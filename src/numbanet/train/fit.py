@@ -7,15 +7,16 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Literal
 
 from numbanet import functional as F
 from numbanet import optim
 from numbanet.amp import GradScaler
 from numbanet.io.atomic import remove_parts
+from numbanet.io.paths import as_path
 from numbanet.problem.base import integer
-from numbanet.train.evaluate import Loss, Meter, as_tensors, count_correct, evaluate
+from numbanet.problem.pointwise import number
+from numbanet.train.evaluate import Loss, Meter, as_tensors, check_loader, count_correct, evaluate
 from numbanet.train.history import EpochRecord, History
 from numbanet.train.interrupt import Interrupted, StopRequest
 from numbanet.train.progress import Silent, Style, make_progress
@@ -93,8 +94,8 @@ def fit(
     Raises
     ------
     TypeError
-        If `epochs` is no integer, `optimizer` no optimizer, `scaler` no scaler, or `train_loader` has no state to put
-        into a checkpoint.
+        If `epochs` is no integer, `clip_norm` no number, `optimizer` no optimizer, `scaler` no scaler, a loader yields
+        no pairs, or `train_loader` has no state to put into a checkpoint.
     ValueError
         If an argument makes no sense, or the checkpoint to resume is damaged or does not fit.
     FileNotFoundError
@@ -108,6 +109,7 @@ def fit(
         On Ctrl-C, a kind of KeyboardInterrupt; the message tells where the checkpoint is.
     """
     epochs = integer("epochs", epochs, 0)
+    clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0)
     if not all(hasattr(optimizer, name) for name in ("param_groups", "zero_grad", "step")):
         raise TypeError(f"optimizer must be a numbanet.optim.Optimizer, got {type(optimizer).__name__}")
     if not isinstance(scaler, GradScaler | None):
@@ -117,6 +119,8 @@ def fit(
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the training to resume")
     for name, loader in (("train_loader", train_loader), ("test_loader", test_loader)):
+        if loader is not None or name == "train_loader":
+            check_loader(name, loader)
         if loader is not None and _length(loader) == 0:
             raise ValueError(f"{name} has no batch")
     if out is not None and not (hasattr(train_loader, "state_dict") and hasattr(train_loader, "load_state_dict")):
@@ -125,7 +129,7 @@ def fit(
             "checkpoints in out need: use a numbanet.data.DataLoader, or leave out away"
         )
     run = Run(
-        model, optimizer, schedule, train_loader, epochs, None if out is None else Path(out), metadata or {},
+        model, optimizer, schedule, train_loader, epochs, None if out is None else as_path("out", out), metadata or {},
         scaler or GradScaler(enabled=False),
     )  # fmt: skip
     if run.out is not None:

@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from numbanet.io.atomic import write_atomically
+from numbanet.io.paths import as_path
 
 CSV_NAME, JSONL_NAME = "log.csv", "log.jsonl"
 
@@ -85,17 +85,19 @@ class History:
         TypeError
             If a row is not a record: names or types differ.
         """
+        if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
+            raise TypeError(f"rows must be dictionaries, got {rows!r}")
         return cls([_record(row) for row in rows])
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``log.csv`` and ``log.jsonl`` into a folder, whole, so that no epoch appears twice."""
-        text = io.StringIO()
+        folder, text = as_path("folder", folder), io.StringIO()
         writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.to_list())
-        write_atomically(Path(folder) / CSV_NAME, text.getvalue().encode())
+        write_atomically(folder / CSV_NAME, text.getvalue().encode())
         lines = "".join(json.dumps(row) + "\n" for row in self.to_list())
-        write_atomically(Path(folder) / JSONL_NAME, lines.encode())
+        write_atomically(folder / JSONL_NAME, lines.encode())
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> History:
@@ -108,7 +110,7 @@ class History:
         ValueError
             If a line of it is not a record; the message names the file and the line.
         """
-        path = Path(folder) / JSONL_NAME
+        path = as_path("folder", folder) / JSONL_NAME
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file: {os.fspath(folder)} is not the folder of a training")
         records = []
@@ -126,7 +128,7 @@ _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "fl
 def _record(row: Any) -> EpochRecord:
     """Return the record that a dictionary describes; TypeError if names or types are others."""
     if not isinstance(row, dict):
-        raise TypeError(f"{type(row).__name__} where a dictionary is expected")
+        raise TypeError(f"a row must be a dictionary, got {row!r}")
     record = EpochRecord(**row)
     for entry in fields(record):
         value = getattr(record, entry.name)

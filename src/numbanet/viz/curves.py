@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
+from numbanet.io.paths import as_path
 from numbanet.train.history import History
 
 _TRAIN, _TEST = "#8a97a6", "#d1495b"
@@ -34,6 +34,8 @@ def plot_history(
     ------
     ImportError
         Without matplotlib; the message says how to install it.
+    TypeError
+        If a path is none, or the title is no string.
     FileNotFoundError
         If the folder holds no log.
     ValueError
@@ -43,7 +45,10 @@ def plot_history(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('plots need matplotlib: pip install "numbanet[viz]"') from error
-    records = history if isinstance(history, History) else History.read(history)
+    if not isinstance(title, str | None):
+        raise TypeError(f"title must be a string, got {title!r}")
+    target = None if path is None else as_path("path", path)
+    records = history if isinstance(history, History) else History.read(as_path("history", history))
     if not records:
         raise ValueError("history has no epoch to draw")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -58,8 +63,11 @@ def plot_history(
         accuracies.set_title(f"test accuracy after epoch {records[-1].epoch}: {last:.2%}", fontsize="medium")
     if title:
         figure.suptitle(title)
-    if path is not None:
-        figure.savefig(Path(path), dpi=150)
+    if target is not None:
+        try:
+            figure.savefig(target, dpi=150)
+        except ValueError as error:  # of an ending that no writer has
+            raise ValueError(f"path {str(target)!r} can't be drawn to: {error}") from None
     return figure
 
 
