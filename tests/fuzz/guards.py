@@ -79,7 +79,7 @@ class Guards:
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         if memory.in_arena() or size > 1 << 26 or dtype.hasobject:
-            return _empty(shape, dtype, like)
+            return unguarded_empty(shape, dtype, like)
         try:
             return np.ndarray(shape, dtype, self.buffer(size, 64 if size >= 1 << 18 else 16))
         except ValueError:  # no elements, but other dimensions that no address reaches
@@ -104,7 +104,7 @@ class Guards:
 
 
 _SLOTS: list[_Slot] = []
-_empty = memory.empty
+unguarded_empty = memory.empty
 
 
 @contextmanager
@@ -133,5 +133,5 @@ def guarded(at_end: bool = True, pages: bool = True) -> Iterator[Guards]:
     try:
         yield guards
     finally:
-        memory.empty = _empty
+        memory.empty = unguarded_empty
         guards.release()

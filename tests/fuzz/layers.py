@@ -301,45 +301,6 @@ def _containers() -> Iterator[Line]:
     })  # fmt: skip
 
 
-def _initials() -> Iterator[Line]:
-    """Functions of nn.init: what they draw lies within bounds, and is the same for the same seed."""
-    known: dict[str, tuple[Any, ...]] = {
-        "zeros_": (), "ones_": (), "constant_": (0.5,), "uniform_": (-1.0, 2.0), "normal_": (0.0, 1.0),
-        "trunc_normal_": (), "kaiming_normal_": (), "kaiming_uniform_": (), "xavier_normal_": (), "xavier_uniform_": (),
-    }  # fmt: skip
-    for name, arguments in known.items():
-        yield Line(
-            f"nn.init.{name}", _initial(name), lambda d, a=arguments: ((d.floats((d.size(), d.size())), *a), {}),
-            lambda x, *a: True, words=("tensor", "generator", "array"),
-        )  # fmt: skip
-    yield Line(
-        "nn.init.dirac_", _initial("dirac_"), lambda d: ((d.floats((d.size(), d.size(), 3, 3)),), {}),
-        lambda x, *a: True,
-        words=("tensor", "array"),
-    )  # fmt: skip
-    yield Line(
-        "nn.init.calculate_gain", nn.init.calculate_gain, lambda d: ((d.pick("relu", "tanh", "linear"),), {}),
-        lambda name: {"relu": 2**0.5, "tanh": 5 / 3, "linear": 1.0}[name],
-    )  # fmt: skip
-
-
-def _initial(name: str) -> Callable[..., bool]:
-    function = getattr(nn.init, name)
-
-    def call(x: Any, *args: Any, **kwargs: Any) -> bool:
-        if not isinstance(x, np.ndarray):
-            raise TypeError(f"tensor must be a Tensor, got {type(x).__name__}")
-        results = []
-        for _ in range(2):
-            tensor = nnet.tensor(x)
-            nnet.manual_seed(3)
-            results.append(function(tensor, *args, **kwargs).data)
-        return bool(np.array_equal(*results, equal_nan=True) and results[0].shape == x.shape)
-
-    call.about = function  # type: ignore[attr-defined]
-    return call
-
-
 def lines() -> list[Line]:
     """Return the lines of numbanet.nn."""
     words = ("inputs", "weight", "channels", "values", "target", "sizes")
@@ -350,4 +311,4 @@ def lines() -> list[Line]:
         )  # fmt: skip
         for name, (draw, options) in LAYERS.items()
     ]  # fmt: skip
-    return [*layers, *_containers(), *_initials()]
+    return [*layers, *_containers()]

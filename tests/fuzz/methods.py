@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-import numbanet as nnet
 from numbanet import Tensor
 from tests.fuzz import tensors
 from tests.fuzz.arrays import Draw
@@ -191,9 +190,6 @@ def _methods() -> Iterator[Line]:
     recorded: dict[str, Any] = {"also": (RuntimeError,)}
     yield _other("retain_grad", lambda x: (_made(x) * 1).retain_grad(), elements.one, lambda x: None, **recorded)
     yield _other("backward", _backward, elements.one, lambda x: np.full(np.shape(x), 2.0), **recorded)
-    yield Line(
-        "tensor", nnet.tensor, lambda d: ((elements.some(d, d.shape(0, 5), 0.4),), {}), np.array, words=("array",)
-    )  # fmt: skip
 
 
 def _other(name: str, call: Callable[..., Any], draw: Drawing, answer: Any = None, **options: Any) -> Line:

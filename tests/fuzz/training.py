@@ -328,8 +328,9 @@ def lines() -> list[Line]:
     ]
     options: dict[str, Any] = {"words": words, "also": (RuntimeError,)}
     clips = [
-        Line("optim.clip_grad_norm_", _clipped(optim.clip_grad_norm_), _gradients, clipped_norm, **options),
-        Line("optim.clip_grad_value_", _clipped(optim.clip_grad_value_), _gradients, clipped_value, **options),
+        Line(f"{home}.{name}", _clipped(getattr(module, name)), _gradients, answer, **options)
+        for home, module in (("optim", optim), ("nn.utils", nn.utils))
+        for name, answer in (("clip_grad_norm_", clipped_norm), ("clip_grad_value_", clipped_value))
     ]
     scaler = Line("amp.GradScaler", _scaling, _scaling_draw, scaled_steps, exact=False, **options)
     return [*optimizers, *clips, scaler, *_schedules(), *_data()]
