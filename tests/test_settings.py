@@ -109,3 +109,12 @@ def test_cache_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_environment_at_start() -> None:
     code = "import numbanet; print(numbanet.get_device())"
     assert run_python(code, NUMBANET_DEVICE="cpu") == "cpu"
+
+
+def test_a_choice_of_device_can_be_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "_device", None)
+    monkeypatch.setenv("NUMBANET_DEVICE", "cpu")
+    settings.set_device("auto")
+    assert settings.get_device() == "auto"
+    settings.set_device(None)
+    assert settings.get_device() == "cpu"

@@ -25,13 +25,14 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def set_device(device: str) -> None:
+def set_device(device: str | None) -> None:
     """Choose where new tensors and parameters live, in all threads.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "cuda:1", ...}
-        ``"auto"`` takes a GPU when one works, else the CPU. ``"cuda"`` is the first GPU, ``"cuda:1"`` the next.
+        ``"auto"`` takes a GPU when one works, else the CPU. ``"cuda"`` is the first GPU, ``"cuda:1"`` the next. None
+        takes a choice back, as in PyTorch.
 
     Raises
     ------

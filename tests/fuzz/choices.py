@@ -41,6 +41,7 @@ def _convolution(d: Draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _convolved(x: Any, weight: Any) -> np.ndarray:
+    x, weight = np.asarray(x), np.asarray(weight)
     windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], (2, 3))
     return np.einsum("nchwrs,kcrs->nkhw", windows, weight)
 

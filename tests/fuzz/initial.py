@@ -140,7 +140,7 @@ def _glorot(x: Any, gain: Any = 1.0) -> float:
 
 def _identity(x: Any, groups: int = 1) -> np.ndarray:
     values = np.zeros(x.shape)
-    for number in range(len(x)):
+    for number in range(len(x) if x.size else 0):
         channel = number % (len(x) // groups)
         if channel < x.shape[1]:
             values[(number, channel, *(size // 2 for size in x.shape[2:]))] = 1

@@ -5,6 +5,7 @@ A case that sets something for the whole process puts it back, so that no other 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import Context
@@ -68,7 +69,8 @@ def _apart(function: Callable[..., Any], about: Any) -> Callable[..., Any]:
     """Return the function as it is outside of all ``with`` blocks, with the process's settings put back afterwards."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with mock.patch.multiple(settings, _device=None, _precision="float32"):
+        with mock.patch.multiple(settings, _device=None, _precision="float32"), mock.patch.dict(os.environ):
+            os.environ.pop("NUMBANET_DEVICE", None)
             return Context().run(function, *args, **kwargs)
 
     call.about = about  # type: ignore[attr-defined]
@@ -160,7 +162,7 @@ def lines() -> Iterator[Line]:
     for name in ("set_device", "get_device"):
         yield Line(
             f"numbanet.{name}", _apart(_set_device, getattr(nnet, name)), devices,
-            lambda words: ["auto", *(found for word in words for found in (word, "cpu"))], **options,
+            lambda words: ["auto", *(found for word in words for found in (word or "auto", "cpu"))], **options,
         )  # fmt: skip
     for name in ("set_precision", "get_precision"):
         yield Line(
