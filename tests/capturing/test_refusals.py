@@ -192,8 +192,3 @@ def test_tables_of_arrays_are_not_replayed() -> None:
     for _ in range(4):
         check(captured, halve, images())
     assert not plan_of(captured).recorded
-
-
-def test_what_can_not_be_called_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="function must be callable, got 5"):
-        nnet.capture(5)  # type: ignore[arg-type]

@@ -83,7 +83,8 @@ def _fitted(images: Any, labels: Any, weight: Any, bias: Any, lr: Any, tested: A
     with tempfile.TemporaryDirectory() as folder:
         out = folder if saved is True else None if saved is False else saved
         history = train.fit(
-            network, optimizer, _Loader(batches) if out is not None else batches, batches if tested else None, out=out,
+            network, optimizer, _Loader(batches) if saved is True and isinstance(batches, list) else batches,
+            batches if tested else None, out=out,
             callbacks=[lambda record, model: epochs.append(record.epoch)], progress=options.pop("progress"), **options,
         )  # fmt: skip
         if saved is True:

@@ -116,10 +116,11 @@ def _of_name(name: str) -> Callable[[Draw], Call]:
 def _published(name: str) -> Callable[..., int]:
     """Return the function of the number of parameters."""
     count, of_class, of_channel, classes = SIZES[name]
+    defaults = {"num_classes": classes, "in_channels": 3}
 
     def size(**o: Any) -> int:
-        number = o.get("num_classes", classes)
-        more = (number - classes) * of_class + (o.get("in_channels", 3) - 3) * of_channel
+        number, channels = (default if o.get(key) is None else o[key] for key, default in defaults.items())
+        more = (number - classes) * of_class + (channels - 3) * of_channel
         if name == "googlenet" and not o.get("aux_logits", True):
             more -= 6_379_984 + 2050 * (number - 1000)
         if name == "fcn_resnet50" and o.get("aux_loss"):

@@ -231,3 +231,9 @@ def test_other_options_are_named(build: Any, options: Any, error: type[Exception
 def test_layers_of_more_than_all_addresses_have_no_memory(make: Any) -> None:
     with pytest.raises(MemoryError):
         make()
+
+
+def test_unet_takes_an_image_without_a_batch() -> None:
+    network, image = models.unet(3, 2, width=2, padding=1).eval(), nnet.tensor(np.ones((2, 16, 32), np.float32))
+    with nnet.no_grad():
+        np.testing.assert_allclose(network(image).numpy(), network(image[None]).numpy()[0], rtol=1e-5, atol=1e-6)

@@ -36,8 +36,6 @@ class Captured:
     """
 
     def __init__(self, function: Callable[..., Any]):
-        if not callable(function):
-            raise TypeError(f"function must be callable, got {function!r}")
         self.function, self.replays = function, 0
         self._plans: dict[Any, Plan] = {}
         self._lock, self._busy = new_lock(), False

@@ -69,7 +69,7 @@ class UNet(nn.Module):
             x = step(self.pool(x))
         for up, merge in zip(self.up, self.merge):
             x = up(x)
-            x = merge(F.cat((_middle(passed.pop(), x.shape[-2:]), x), 1))
+            x = merge(F.cat((_middle(passed.pop(), x.shape[-2:]), x), -3))
         return self.head(x)
 
 
@@ -83,7 +83,7 @@ def _double(in_channels: int, out_channels: int, padding: int) -> nn.Sequential:
 def _middle(image: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return the middle of an image, of a height and width."""
     top, left = ((have - want) // 2 for have, want in zip(image.shape[-2:], size))
-    return image[:, :, top : top + size[0], left : left + size[1]]
+    return image[..., top : top + size[0], left : left + size[1]]
 
 
 def unet(
