@@ -42,8 +42,8 @@ def _convolution(d: Draw) -> tuple[np.ndarray, np.ndarray]:
 
 def _convolved(x: Any, weight: Any) -> np.ndarray:
     x, weight = np.asarray(x), np.asarray(weight)
-    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], (2, 3))
-    return np.einsum("nchwrs,kcrs->nkhw", windows, weight)
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], (-2, -1))
+    return np.einsum("...chwrs,kcrs->...khw", windows, weight)
 
 
 def _explained(operation: Any, *args: Any, **kwargs: Any) -> Any:
