@@ -79,6 +79,8 @@ def _fitted(images: Any, labels: Any, weight: Any, bias: Any, lr: Any, tested: A
     """Train with SGD; return the record of each epoch without its times, and the weights."""
     network, batches = _network(weight, bias), _batches(images, labels)
     optimizer = optim.SGD(network.parameters(), lr=lr)
+    if isinstance(options.get("epochs"), int) and options["epochs"] > 50:
+        raise MemoryError("nobody can wait for so many epochs")
     epochs: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         out = folder if saved is True else None if saved is False else saved

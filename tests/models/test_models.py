@@ -213,6 +213,7 @@ def test_builders_name_the_dropout(name: str) -> None:
         (models.FCNHead, {"in_channels": 8, "channels": 0}, ValueError, "channels must be at least 1, got 0"),
         (models.MobileNetV2, {"width_mult": float("inf")}, ValueError, "width_mult must be a factor of channels"),
         (models.UNet, {"width": 2**62}, ValueError, "width must fit in 64 bits"),
+        (models.lenet5, {"image_size": 2**62}, ValueError, "16 . image_size must fit in 64 bits"),
         (models.Autoencoder, {"sizes": 5}, TypeError, "sizes must be a sequence of integers, got 5"),
         (models.convnet, {"hidden": 5}, TypeError, "hidden must be a sequence of sizes, got 5"),
         (models.convnet, {"image_size": 2**40}, ValueError, "channels . image_size must fit in 64 bits"),

@@ -38,6 +38,7 @@ def lenet5(
     num_classes = integer("num_classes", num_classes, 0)
     height, width = pair("image_size", image_size, 12)
     rows, columns = ((size // 2 - 4) // 2 for size in (height, width))
+    count = integer("16 * image_size", 16 * rows * columns)
     return nn.Sequential(
         nn.Conv2d(in_channels, 6, 5, padding=2, generator=generator),
         nn.ReLU(),
@@ -46,7 +47,7 @@ def lenet5(
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(16 * rows * columns, 120, generator=generator),
+        nn.Linear(count, 120, generator=generator),
         nn.ReLU(),
         nn.Linear(120, 84, generator=generator),
         nn.ReLU(),
