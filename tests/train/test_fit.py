@@ -233,7 +233,7 @@ def test_faulty_arguments(tiny: Any) -> None:
         tiny.fit(None, scaler=2.0)
     with pytest.raises(ValueError, match="schedule_each must be 'epoch' or 'step', got 'day'"):
         tiny.fit(None, schedule_each="day")
-    with pytest.raises(ValueError, match="progress must be 'auto'.*got 'loud'"):
+    with pytest.raises(ValueError, match="progress must be one of 'auto'.*got 'loud'"):
         tiny.fit(None, progress="loud")
     tiny.loader.drop_last, tiny.loader.batch_size = True, 31
     with pytest.raises(ValueError, match="train_loader has no batch"):
@@ -312,3 +312,9 @@ def test_a_folder_must_be_a_path(tiny: Any) -> None:
 def test_the_norm_to_clip_to_is_named(tiny: Any, bound: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="clip_norm must be"):
         tiny.fit(None, epochs=1, clip_norm=bound)
+
+
+@pytest.mark.parametrize("style", [[], {}, None])
+def test_a_style_of_progress_is_a_word(tiny: Any, style: Any) -> None:
+    with pytest.raises(ValueError, match=r"progress must be one of 'auto', 'bar', 'lines', 'off', got "):
+        tiny.fit(None, epochs=1, progress=style)

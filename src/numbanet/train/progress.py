@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import Any, Literal
 
+from numbanet.problem.base import choice
 from numbanet.train.evaluate import Meter
 from numbanet.train.history import EpochRecord
 
@@ -96,9 +97,7 @@ def make_progress(style: Style, epochs: int, images: int | None, done: int) -> S
     kinds = {"bar": Bar, "lines": Lines, "off": Silent}
     if style == "auto":
         style = "bar" if sys.stderr.isatty() else "lines"
-    if style not in kinds:
-        raise ValueError(f"progress must be 'auto', 'bar', 'lines' or 'off', got {style!r}")
-    return kinds[style](epochs, images, done)
+    return kinds[choice("progress", style, ("auto", *kinds))](epochs, images, done)
 
 
 def clock(seconds: float) -> str:
