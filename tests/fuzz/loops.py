@@ -210,6 +210,8 @@ def _best(rows: Any) -> Any:
 
 def _plotted(rows: Any, ending: Any, title: Any) -> Any:
     """Draw a history; return the data of the curves, and whether the file is what its ending says."""
+    if ending == "":
+        raise ValueError("ending must be a word: the file would lie in the folder of the process")
     history = _made(rows) if isinstance(rows, (list, tuple)) else rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"curves.{ending}") if isinstance(ending, str) and ending else ending
@@ -254,5 +256,5 @@ def lines() -> Iterator[Line]:
     yield Line(
         "viz.plot_history", _plotted,
         lambda d: ((_rows(d), d.pick(None, "png", "svg", "pdf"), d.pick(None, "a title")), {}), _curves,
-        words=(*words, "epoch", "folder"), also=(OSError,),
+        words=(*words, "epoch", "folder", "ending"), also=(OSError,),
     )  # fmt: skip
