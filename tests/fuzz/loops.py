@@ -69,7 +69,7 @@ def _figures(images: Any, labels: Any, weight: Any, bias: Any) -> tuple[int, flo
 
 
 def _by_hand(images: Any, labels: Any, weight: Any, bias: Any) -> Any:
-    if not len(images):
+    if not len(images) or not len(labels):
         return [0, np.nan, np.nan, [], True]
     sums = np.sum([_figures(x, y, weight, bias) for x, y in zip(images, labels)], 0)
     return [int(sums[0]), sums[1] / sums[0], sums[2] / sums[0], np.cumsum([len(y) for y in labels]).tolist(), True]
@@ -136,7 +136,7 @@ def _descended(
         test = np.sum([_figures(x, y, weight, bias) for x, y in zip(images, labels)], 0) if tested else None
         tests = [None, None] if test is None else [test[1] / test[0], test[2] / test[0]]
         found += [epoch + 1, (epoch + 1) * len(images), float(lr), sums[1] / sums[0], sums[2] / sums[0], *tests]
-    return [*found, weight, bias]
+    return [*found, np.asarray(weight, np.float64), np.asarray(bias, np.float64)]
 
 
 # ------------------------------------------------------------------------------------------------ figures
