@@ -30,7 +30,9 @@ def _network(weight: Any, bias: Any) -> nn.Module:
 
 
 def _batches(images: Any, labels: Any) -> Any:
-    """Return batches, or what stands in their place."""
+    """Return batches, or what stands in their place; nested lists are of float32, which the definition is not."""
+    if isinstance(images, (list, tuple)):
+        images = [np.array(x) if isinstance(x, list) and x else x for x in images]
     if isinstance(images, (list, tuple)) and isinstance(labels, (list, tuple)):
         return list(zip(images, labels))
     return images
@@ -55,8 +57,7 @@ _evaluated.about = train.evaluate  # type: ignore[attr-defined]
 
 
 def _scores(images: Any, weight: Any, bias: Any) -> Any:
-    images = np.asarray(images)
-    logits = images.reshape(len(images), -1) @ weight.T + bias
+    logits = np.reshape(images, (len(images), -1)) @ weight.T + bias
     shifted = logits - logits.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
