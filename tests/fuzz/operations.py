@@ -73,12 +73,13 @@ def _elementwise() -> Iterator[Line]:
     for name in ("relu", "sigmoid", "tanh", "silu"):
         yield Line(f"ops.{name}", getattr(ops, name), elements.one, each=True)
         yield Line(
-            f"ops.{name}_backward", getattr(ops, f"{name}_backward"), _like("grad", "y"), tolerance=1e-4, exact=False
+            f"ops.{name}_backward", getattr(ops, f"{name}_backward"), _like("grad", "y"), tolerance=1e-4, absolute=1e-6,
+            exact=False,
         )  # fmt: skip
     yield Line("ops.gelu", ops.gelu, elements.gelu, each=True, tolerance=1e-4)
     yield Line("ops.leaky_relu", ops.leaky_relu, elements.slope, each=True)
     gelu_backward = elements.with_shape_of(elements.gelu)
-    yield Line("ops.gelu_backward", ops.gelu_backward, gelu_backward, tolerance=1e-4, exact=False)
+    yield Line("ops.gelu_backward", ops.gelu_backward, gelu_backward, tolerance=1e-4, absolute=1e-6, exact=False)
     yield Line("ops.leaky_relu_backward", ops.leaky_relu_backward, elements.with_shape_of(elements.slope), each=True)
     words = ("function", "operands", "operand", "parameters")
     yield Line("ops.pointwise", ops.pointwise, elements.pointwise, words=words)
@@ -155,24 +156,27 @@ def _pools() -> Iterator[Line]:
 
 
 def _normalisations() -> Iterator[Line]:
-    batch: dict[str, Any] = {"writes": (1, 2), "tolerance": 2e-4, "exact": False}
+    batch: dict[str, Any] = {"writes": (1, 2), "tolerance": 2e-4, "exact": False, "absolute": 1e-5}
     for name in ("batch_norm", "batch_norm_forward"):
         yield Line(f"ops.{name}", getattr(ops, name), norms.batch_norm, **batch)
     yield Line("ops.batch_norm_statistics", ops.batch_norm_statistics, norms.batch_norm, **batch)
-    yield Line("ops.batch_norm_apply", ops.batch_norm_apply, norms.batch_norm_apply, tolerance=1e-4)
+    yield Line("ops.batch_norm_apply", ops.batch_norm_apply, norms.batch_norm_apply, tolerance=1e-4, absolute=1e-5)
     yield Line(
-        "ops.batch_norm_backward", ops.batch_norm_backward, norms.batch_norm_backward, tolerance=2e-3, exact=False
-    )
+        "ops.batch_norm_backward", ops.batch_norm_backward, norms.batch_norm_backward,
+        tolerance=2e-3, exact=False, absolute=1e-5,
+    )  # fmt: skip
     for name in ("group_norm", "group_norm_forward"):
-        yield Line(f"ops.{name}", getattr(ops, name), norms.group_norm, tolerance=2e-4, exact=False)
+        yield Line(f"ops.{name}", getattr(ops, name), norms.group_norm, tolerance=2e-4, exact=False, absolute=1e-5)
     for name in ("layer_norm", "layer_norm_forward"):
-        yield Line(f"ops.{name}", getattr(ops, name), norms.layer_norm, tolerance=2e-4, exact=False)
+        yield Line(f"ops.{name}", getattr(ops, name), norms.layer_norm, tolerance=2e-4, exact=False, absolute=1e-5)
     yield Line(
-        "ops.group_norm_backward", ops.group_norm_backward, norms.group_norm_backward, tolerance=2e-3, exact=False
-    )
+        "ops.group_norm_backward", ops.group_norm_backward, norms.group_norm_backward,
+        tolerance=2e-3, exact=False, absolute=1e-5,
+    )  # fmt: skip
     yield Line(
-        "ops.layer_norm_backward", ops.layer_norm_backward, norms.layer_norm_backward, tolerance=2e-3, exact=False
-    )
+        "ops.layer_norm_backward", ops.layer_norm_backward, norms.layer_norm_backward,
+        tolerance=2e-3, exact=False, absolute=1e-5,
+    )  # fmt: skip
     yield Line("ops.local_response_norm", ops.local_response_norm, norms.response, tolerance=1e-4, exact=False)
     yield Line(
         "ops.local_response_norm_backward", ops.local_response_norm_backward, elements.with_shape_of(norms.response),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -130,6 +131,16 @@ def _entries(name: str) -> int:
     return len(os.listdir(f"/proc/self/{name}"))
 
 
+def settle_names() -> None:
+    """Let Python's table of interned strings take the size that it keeps.
+
+    Names of files that come and go fill its slots; when all are used it is made anew, larger, once or twice in a
+    process. That is a MiB or two in the middle of any long run, and not the run's.
+    """
+    for number in range(400_000):
+        sys.intern(f"a name that nobody keeps {number}")
+
+
 def training(steps: int, samples: int = 400, epochs: int = 50) -> Phase:
     """Train anew and anew, `epochs` at a time, with checkpoints, until there were `steps` steps."""
     sampler = Sampler("training steps", max(_EPOCH, steps // samples // _EPOCH * _EPOCH))
@@ -185,6 +196,7 @@ def main() -> None:
     parser.add_argument("--predictions", type=int, default=200_000)
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args()
+    settle_names()
     phases = [training(args.steps), predictions(args.predictions), predictions(args.predictions, captured=True)]
     for phase in phases:
         print(phase)
