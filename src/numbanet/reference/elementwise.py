@@ -29,7 +29,8 @@ def power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def pow_backward_base(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """d(a^b)/da = b a^(b-1); 0 where b is 0, even at a = 0."""
-    slope, step = b * np.power(a, b - 1), b - (b - 1)
+    less = b - b.dtype.type(1)  # in b's dtype: with NumPy 1, a single float32 less 1 is a float64
+    slope, step = b * np.power(a, less), b - less
     # Large exponents are even, and so is what b - 1 is rounded to: the sign of a negative base (or -0) would be lost.
     slope = np.where(np.signbit(a) & ((step < 0.5) | (step > 1.5)), -slope, slope)
     return np.where(b == 0, 0, grad * slope)
