@@ -83,19 +83,25 @@ def run(folder: Path, times: int, ending: signal.Signals, seed: int = 0) -> Repo
 
 def _start(folder: Path) -> int:
     """Fork a process that trains, or goes on with the training, and return its number."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child is within its `try`
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's BLAS has threads, and Python warns of forks then
         child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return child
-    status = 1
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - a process that is killed closes nothing
-        make(_EPOCHS).fit(folder, epochs=_EPOCHS, resume=(folder / "last.safetensors").exists())
-        status = 0
-    except KeyboardInterrupt:
-        status = 130
+    status = 130
+    try:  # Ctrl-C may come anywhere, twice: the second one finds the first in the inner `finally` at worst
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - a process that is killed closes nothing
+            make(_EPOCHS).fit(folder, epochs=_EPOCHS, resume=(folder / "last.safetensors").exists())
+            status = 0
+        except Exception:
+            status = 1
+        finally:
+            os._exit(status)
     finally:
         os._exit(status)
 
