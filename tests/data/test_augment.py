@@ -116,5 +116,6 @@ def test_refusals(make, message):
 def test_nothing_and_too_much():
     images, rng = np.ones((2, 1, 0, 4), np.uint8), np.random.default_rng(0)
     assert Cutout(3)(images, rng).shape == images.shape
-    with pytest.raises(MemoryError, match="pixels on each side have no place in memory"):
-        RandomShift(2**62)(np.ones((2, 1, 3, 4), np.uint8), rng)
+    for pixels, count in ((2**62, 2), (2**62, 0), (2**40, 0), (2**40, 2)):
+        with pytest.raises(MemoryError, match="pixels on each side have no place in memory"):
+            RandomShift(pixels)(np.ones((count, 1, 3, 4), np.uint8), rng)

@@ -85,7 +85,8 @@ def scaled_steps(grads: Any, scale: Any, growth: Any, backoff: Any, interval: An
     for _ in range(4):
         if all(np.isfinite(g * scale).all() for g in grads):
             values, clean = [v - g for v, g in zip(values, grads)], clean + 1
-            scale, clean = (scale * growth, 0) if clean == interval else (scale, clean)
+            grown = scale * growth if clean == interval and np.isfinite(scale * growth) else scale
+            scale, clean = grown, 0 if clean == interval else clean
         else:
             scale, clean = scale * backoff, 0
     return [*values, np.float32(scale)]

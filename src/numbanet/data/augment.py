@@ -50,7 +50,8 @@ def _random_crop(images: NDArray, size: tuple[int, int], padding: int, fill: Fil
         top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
         return augment.windows(images, size, top, left, np.zeros(count), padding, fill)  # type: ignore[return-value]
     margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    if images.nbytes and math.prod(n + 2 * padding for n in images.shape[2:]) > sys.maxsize // images.nbytes:
+    pixel = images.itemsize * math.prod(max(1, n) for n in images.shape[:2])  # NumPy refuses such sizes of nothing, too
+    if math.prod(max(1, n + 2 * padding) for n in images.shape[2:]) > sys.maxsize // pixel:
         raise MemoryError(f"images with {padding} pixels on each side have no place in memory")
     padded = np.pad(_to_nhwc(images), margins, mode="constant" if fill == "zero" else "reflect")
     windows = sliding_window_view(padded, size, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
