@@ -85,6 +85,8 @@ def _fitted(images: Any, labels: Any, weight: Any, bias: Any, lr: Any, tested: A
     epochs: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         out = folder if saved is True else None if saved is False else saved
+        if isinstance(out, str):  # never beside the process: another case would read it there
+            out = str(Path(folder, out))
         history = train.fit(
             network, optimizer, _Loader(batches) if saved is True and isinstance(batches, list) else batches,
             batches if tested else None, out=out,
