@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from numbanet import dispatch, settings
 from numbanet.cuda import launch
 from numbanet.problem import Problem
@@ -77,7 +79,7 @@ def explain(
         if name.endswith("_shape"):
             bound.arguments[name] = sizes(name, value)
         elif name in _FLAGS:
-            flag(name, value)
+            bound.arguments[name] = flag(name, value.item() if isinstance(value, np.bool_) else value)
         elif name == "others":
             bound.arguments[name] = tuple(sizes(name, shape) for shape in value)
     problems = ask(*bound.args, **bound.kwargs)

@@ -261,6 +261,9 @@ def blank(shape: int | tuple[int, ...], dtype: Any, value: float | None = None) 
     try:
         out = np.empty(shape, dtype)
     except ValueError:  # of no elements, it may be, but of dimensions beyond 64 bits
+        lengths = (shape,) if isinstance(shape, int) else shape
+        if min(lengths) < 0 or math.prod(max(1, n) for n in lengths) <= sys.maxsize // np.dtype(dtype).itemsize:
+            raise
         raise MemoryError(f"an array of shape {shape} has no place in memory") from None
     if value is not None:
         out.fill(value)

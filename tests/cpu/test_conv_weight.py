@@ -71,3 +71,18 @@ def test_packed_strips(case: tuple[int, ...], dtype: str, rng: np.random.Generat
     assert np.array_equal(*results)
     tolerance = 2e-6 if dtype == "float32" else 1e-14
     np.testing.assert_allclose(results[0], want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+def test_strips_are_packed_where_tasks_share_rows() -> None:
+    def packed(c: int, k: int, size: int, groups: int) -> bool:
+        weight = (k, c // groups, 3, 3)
+        return (
+            conv_weight._plan(
+                conv2d_problem("backward_weight", (16, c, size, size), weight, "float32", 1, 1, 1, groups)
+            )[2].strips
+            > 0
+        )
+
+    assert not packed(256, 256, 14, 8)  # a task reads the rows of few groups
+    assert not packed(1024, 128, 14, 32)  # strips would be three times as long as the rows
+    assert packed(256, 256, 14, 1) or host_isa().name != "avx512"

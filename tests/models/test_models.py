@@ -201,9 +201,9 @@ def test_builders_name_the_dropout(name: str) -> None:
 @pytest.mark.parametrize(
     ("build", "options", "error", "message"),
     [
-        (models.ResNet, {"block": 5, "layers": (1, 1, 1, 1)}, TypeError, "block must be BasicBlock or"),
+        (models.ResNet, {"block": 5, "layers": (1, 1, 1, 1)}, TypeError, "block must be BasicBlock, Bottleneck or"),
         (models.ResNet, {"block": models.resnet.BasicBlock, "layers": 5}, TypeError, "layers must be a sequence"),
-        (models.ResNet, {"block": models.resnet.BasicBlock, "layers": (1, 0, 1, 1)}, ValueError, "layers must hold"),
+        (models.ResNet, {"block": models.resnet.BasicBlock, "layers": (1, 1, 1)}, ValueError, "layers must hold"),
         (models.resnet50, {"width_per_group": 2**62}, ValueError, "groups . width_per_group must fit in 64 bits"),
         (models.DenseNet, {"growth_rate": None}, TypeError, "growth_rate must be an integer, got None"),
         (models.DenseNet, {"block_config": True}, TypeError, "block_config must be a sequence of sizes, got True"),

@@ -15,6 +15,7 @@ multiply-adds. ZFNet and U-Net give sizes of images (figures 3 and 1), and no co
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,3 +244,15 @@ def test_errors() -> None:
         models.resnet18(groups=2)
     with pytest.raises(TypeError, match="depht"):
         models.get("resnet50", depht=3)
+
+
+def test_torchvisions_resnets_of_other_blocks() -> None:
+    class Squeezed(models.resnet.BasicBlock):
+        expansion = 1
+
+    def block(*arguments: Any) -> Any:
+        return Squeezed(*arguments)
+
+    block.expansion = 1  # type: ignore[attr-defined]
+    nets = [models.ResNet(kind, [1, 0, 1, 1], 10, replace_stride_with_dilation=None) for kind in (Squeezed, block)]
+    assert [len(net.layer2) for net in nets] == [1, 1]

@@ -212,3 +212,10 @@ def test_slopes_and_moments_are_finite_numbers() -> None:
         init.trunc_normal_(blank(3), math.nan)
     with pytest.raises(ValueError, match="std=inf"):
         init.trunc_normal_(blank(3), 0.0, math.inf)
+
+
+def test_slope_of_kaiming_that_nobody_reads() -> None:
+    weight = nn.Parameter(np.zeros((4, 3, 3, 3), np.float32))
+    for nonlinearity in ("leaky_relu", "relu"):
+        init.kaiming_uniform_(weight, a=None, nonlinearity=nonlinearity)
+        assert abs(weight.data).max() <= init.calculate_gain(nonlinearity) * np.sqrt(3 / 27)

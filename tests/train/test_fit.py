@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import numbanet as nnet
 from numbanet import functional as F
-from numbanet import get_num_threads, io, optim, set_num_threads, train
+from numbanet import get_num_threads, io, nn, optim, set_num_threads, train
 from numbanet.amp import GradScaler
 from numbanet.tape import is_grad_enabled
 from numbanet.tensor import tensor
@@ -273,7 +274,7 @@ def test_no_epochs(tiny: Any, tmp_path: Path) -> None:
         (("x", 0.5, 1), TypeError, "images must be an integer, got 'x'"),
         ((-1, 0.5, 1), ValueError, "images must be at least 0, got -1"),
         ((2, ..., 1), TypeError, "loss must be a number, got Ellipsis"),
-        ((2, 0.5, 1.5), TypeError, "correct must be an integer, got 1.5"),
+        ((2, 0.5, 2.5), TypeError, "correct must be an integer, got 2.5"),
         ((2, 0.5, 1, "x"), TypeError, "seconds must be a number, got 'x'"),
     ],
 )
@@ -290,7 +291,7 @@ def test_a_meter_refuses_what_are_no_numbers(arguments: Any, error: type[Excepti
         (5, TypeError, "loader must be an iterable of batches, got int"),
         ([5], TypeError, "loader must yield pairs of images and labels, got int"),
         ([(np.zeros((2, 3)),)], TypeError, "loader must yield pairs of images and labels, got tuple"),
-        ([(np.zeros((2, 3), np.float32), 1)], ValueError, r"labels must have shape \(N,\), got \(\)"),
+        ([(np.zeros((2, 3), np.float32), 1)], ValueError, r"labels must have shape \(N,\), .*, got \(\)"),
     ],
 )
 def test_loaders_that_yield_no_batches_are_refused(
@@ -318,3 +319,16 @@ def test_the_norm_to_clip_to_is_named(tiny: Any, bound: Any, error: type[Excepti
 def test_a_style_of_progress_is_a_word(tiny: Any, style: Any) -> None:
     with pytest.raises(ValueError, match=r"progress must be one of 'auto', 'bar', 'lines', 'off', got "):
         tiny.fit(None, epochs=1, progress=style)
+
+
+def test_labels_of_pixels() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((4, 2, 5, 5)).astype(np.float32), rng.integers(3, size=(4, 5, 5))
+    model = nn.Conv2d(2, 3, 1)
+    loader = [(images[:2], labels[:2]), (images[2:], labels[2:])]
+    history = train.fit(model, optim.SGD(model.parameters(), 0.0), loader, loader, epochs=1, progress="off")
+    with nnet.no_grad():
+        right = model(nnet.tensor(images)).numpy().argmax(1) == labels
+    assert history.records[-1].test_accuracy == pytest.approx(right.mean())
+    with pytest.raises(ValueError, match=r"labels must have shape \(2, 5, 5\), got \(2, 5, 4\)"):
+        train.evaluate(model, [(images[:2], labels[:2, :, :4])], loss=lambda scores, target: scores.sum())

@@ -44,6 +44,7 @@ _SHARE = 128  # pixels of a partial result at least
 _FAR = 512  # bytes from a pixel to the next
 _BLOCK_BYTES = 1 << 19  # of the result that a task may own without passing through memory
 _TASKS = 16
+_PADDED = 1.25  # how much longer the rows of a group may become in strips that are packed
 _PACKED_READ = 0.25  # what a task's reading of packed strips takes, if copying them itself takes 1
 _REDUCE_CHUNK = 4096
 
@@ -72,7 +73,7 @@ class Cut(NamedTuple):
     unit_tasks: int  # and the tasks that they are shared out to
     strip: int  # rows of g that are copied together; 0: g is read where it lies
     strips: int  # in each group, where they are packed before; 0: each task copies what it reads
-    chunks: int  # of a share of the pixels
+    chunks: int  # of a share of the pixels, at most
     copied: int  # whether x is copied in panels
     gathered: int  # whether each task has sums of its own
 
@@ -246,7 +247,7 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, packed: T, taps: I64, su
             tap = 2 * (cut.taps - 1)  # of rows that overlap those of this chunk, what is new
             following = min(chunk, end_row - row - count)
             coming, start, pitch, first, line, size = g, 0, k, g_low, vector, g_high - g_low
-            if cut.strips:  # one piece of memory: a line has a vector for each pixel
+            if cut.strips:  # one piece of memory: a line has a vector for each pixel that the last tap sees
                 coming, start, pitch = offset(packed, region + cut.groups * cut.strips * strip_size), past, vector
                 line = (_pixel(cut, row + count + following) - past) * vector
                 first = (first_group * cut.strips + first_strip) * strip_size
@@ -402,9 +403,10 @@ def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -
             block = weight // (blocks * groups)
             passes = 0 if block <= _BLOCK_BYTES else pixels // chunk * 2 * weight
             moved = x * blocks + passes + (3 * splits if splits > 1 else 2) * weight
-            ways = [(g * groups, False)] if blocks >= fewest else []  # a task has room for so many strips
-            if strip:
-                ways.append((g * (2 + _PACKED_READ * groups), True))
+            reads = max(1, groups / p.groups)  # of each row of g: a task reads those of its own groups
+            ways = [(g * reads, False)] if blocks >= fewest else []  # a task has room for so many strips
+            if strip and strips * strip <= _PADDED * p.kg:
+                ways.append((g * (2 + _PACKED_READ * reads), True))
             for more, packed in ways:
                 if moved + more < least:
                     best, least = (splits, blocks, groups, packed), moved + more
@@ -446,6 +448,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
     tasks = splits * blocks * unit_tasks
     # What the kernel's buffers hold.
     assert chunk * length <= pixels and 3 * chunk <= _RUNS
+    assert not packed or (share <= cut.chunks * chunk and (blocks == 1 or block % strip == 0))
     assert not strip or packed or -(-min(block, p.kg) // strip) <= _strips_of_a_block(p, strip, chunk * length)
     return np.array(taps, np.int64), tasks, cut, 0 if few else blocks * units, gather
 

@@ -39,7 +39,7 @@ class Autoencoder(nn.Module):
         self, sizes: Sequence[int] = (784, 1000, 500, 250, 30), *, generator: np.random.Generator | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(sizes, Sequence) or isinstance(sizes, (str, bytes)):
+        if not isinstance(sizes, (Sequence, np.ndarray)) or isinstance(sizes, (str, bytes)):
             raise TypeError(f"sizes must be a sequence of integers, got {sizes!r}")
         self.sizes = tuple(integer("sizes", size, 1) for size in sizes)
         if len(sizes) < 2:

@@ -155,19 +155,20 @@ class ResNet(nn.Module):
         groups: int = 1,
         width_per_group: int = 64,
         zero_init_residual: bool = False,
-        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        replace_stride_with_dilation: Sequence[bool] | None = (False, False, False),
         generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
         num_classes = integer("num_classes", num_classes, 0)
-        if not (isinstance(block, type) and issubclass(block, (BasicBlock, Bottleneck))):
-            raise TypeError(f"block must be BasicBlock or Bottleneck, got {block!r}")
+        if not callable(block) or not isinstance(getattr(block, "expansion", None), int):
+            raise TypeError(f"block must be BasicBlock, Bottleneck or a class with their `expansion`, got {block!r}")
         counts = sizes("layers", layers)
-        if len(counts) != 4 or 0 in counts:
+        if len(counts) != 4:
             raise ValueError(f"layers must hold the numbers of blocks of four stages, got {layers}")
         groups, width_per_group = integer("groups", groups, 1), integer("width_per_group", width_per_group, 1)
         integer("groups * width_per_group", 8 * groups * width_per_group)  # of the last stage
-        if not isinstance(replace_stride_with_dilation, (tuple, list)) or len(replace_stride_with_dilation) != 3:
+        dilated = (False,) * 3 if replace_stride_with_dilation is None else replace_stride_with_dilation
+        if not isinstance(dilated, (tuple, list, np.ndarray)) or len(dilated) != 3:
             raise ValueError(f"replace_stride_with_dilation must hold three bools, got {replace_stride_with_dilation}")
         channels, dilation = 64, 1
 
@@ -188,9 +189,9 @@ class ResNet(nn.Module):
             self.relu = nn.ReLU()
             self.maxpool = nn.MaxPool2d(3, 2, padding=1)
             self.layer1 = stage(64, counts[0], 1, False)
-            self.layer2 = stage(128, counts[1], 2, replace_stride_with_dilation[0])
-            self.layer3 = stage(256, counts[2], 2, replace_stride_with_dilation[1])
-            self.layer4 = stage(512, counts[3], 2, replace_stride_with_dilation[2])
+            self.layer2 = stage(128, counts[1], 2, dilated[0])
+            self.layer3 = stage(256, counts[2], 2, dilated[1])
+            self.layer4 = stage(512, counts[3], 2, dilated[2])
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(channels, num_classes)
             initialise(self, nn.Conv2d, he_fan_out)

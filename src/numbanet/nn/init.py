@@ -318,6 +318,7 @@ def _xavier_std(tensor: Tensor, gain: float) -> float:
     return gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1))
 
 
-def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+def _kaiming_std(tensor: Tensor, a: float | None, mode: str, nonlinearity: str) -> float:
     fan = fans(tensor)[("fan_in", "fan_out").index(choice("mode", mode, ("fan_in", "fan_out")))]
-    return calculate_gain(nonlinearity, number("a", a)) / math.sqrt(max(fan, 1))
+    slope = number("a", a) if nonlinearity == "leaky_relu" and a is not None else None  # nobody else reads it
+    return calculate_gain(nonlinearity, slope) / math.sqrt(max(fan, 1))

@@ -27,12 +27,14 @@ class Meter:
 
     images: int = 0
     loss_sum: float = 0.0
-    correct: int = 0
+    correct: int | float = 0
     seconds: float = 0.0
 
-    def add(self, images: int, loss: float, correct: int, seconds: float = 0.0) -> None:
+    def add(self, images: int, loss: float, correct: int | float, seconds: float = 0.0) -> None:
         """Count a batch with its mean loss; TypeError or ValueError where one is no such number."""
-        images, correct = integer("images", images, 0), integer("correct", correct, 0)
+        images = integer("images", images, 0)
+        if not (isinstance(correct, float) and 0 <= correct <= images):  # of shares of pixels
+            correct = integer("correct", correct, 0)
         loss, seconds = number("loss", loss), number("seconds", seconds)
         self.images += images
         self.loss_sum += loss * images
@@ -59,10 +61,17 @@ class Meter:
         return asdict(self)
 
 
-def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int:
-    """Return how many rows of `logits` (N, classes) have their largest value at the label."""
+def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int | float:
+    """Return how many rows of `logits` (N, classes) have their largest value at the label.
+
+    An image with a label a pixel, logits (N, classes, H, W), counts for the share of its pixels that are right.
+    """
     best = ops.extremum(logits.data, 1)[1] if type(logits.data) is DeviceArray else logits.data.argmax(axis=1)
-    return int(np.count_nonzero(memory.on_host(best) == memory.on_host(labels)))
+    best, labels = memory.on_host(best), memory.on_host(labels)
+    if best.shape != labels.shape:
+        raise ValueError(f"labels must have shape {best.shape}, got {labels.shape}")
+    found = int(np.count_nonzero(best == labels))
+    return found if labels.ndim == 1 else found * len(labels) / max(1, labels.size)
 
 
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
@@ -70,8 +79,8 @@ def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"loader must yield pairs of images and labels, got {type(batch).__name__}")
     images, labels = (part if isinstance(part, Tensor) else tensor(part) for part in batch)
-    if labels.ndim != 1:
-        raise ValueError(f"labels must have shape (N,), got {labels.shape}")
+    if labels.ndim == 0:
+        raise ValueError(f"labels must have shape (N,), or (N, H, W) of pixels, got {labels.shape}")
     return images, labels
 
 
@@ -96,7 +105,8 @@ def evaluate(
     model : numbanet.nn.Module
         Maps images (N, C, H, W) to logits (N, classes).
     loader : iterable
-        Yields pairs of arrays or tensors, images and integer labels (N,), as a `numbanet.data.DataLoader` does.
+        Yields pairs of arrays or tensors, images and integer labels (N,), as a `numbanet.data.DataLoader`
+        does, or (N, H, W), one a pixel.
     loss : callable, optional
         ``loss(logits, labels)``, a mean over the batch; `numbanet.functional.cross_entropy` if None.
     on_batch : callable, optional
