@@ -46,7 +46,7 @@ PACKED = [
     (2, 130, 333, 11, 3, 2, 1),
     (3, 390, 141, 9, 3, 1, 3),  # strips of every group
     (4, 512, 256, 28, 1, 1, 1),  # several shares of the pixels
-    (1, 384, 1040, 12, 1, 1, 1),  # several blocks of rows
+    (1, 448, 700, 12, 1, 1, 1),  # several blocks of rows
 ]
 
 

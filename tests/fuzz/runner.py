@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HANG = 900.0  # seconds of processor time in one case: 10^8 parts of a tensor took 400 on a busy machine
+HANG = 900.0  # seconds of processor time in one case: the parts of a huge view took over 300 on a busy machine
 STUCK = 1800.0  # seconds without a new case, computing or not: a machine may be busy, or paused
 STARTUP = 1800.0  # seconds until a new process runs its first case
 _CHUNK = 50  # cases between two answers of the child

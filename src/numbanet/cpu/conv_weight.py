@@ -45,7 +45,8 @@ _FAR = 512  # bytes from a pixel to the next
 _BLOCK_BYTES = 1 << 19  # of the result that a task may own without passing through memory
 _TASKS = 16
 _PADDED = 1.25  # how much longer the rows of a group may become in strips that are packed
-_PACKED_READ = 0.25  # what a task's reading of packed strips takes, if copying them itself takes 1
+_PACKING = 2.5  # what packing takes, if a task's copying of the same rows takes 1,
+_PACKED_READ = 0.25  # and its reading of packed strips
 _REDUCE_CHUNK = 4096
 
 
@@ -406,7 +407,7 @@ def _cut(p: ConvProblem, units: int, strip: int, most_splits: int, chunk: int) -
             reads = max(1, groups / p.groups)  # of each row of g: a task reads those of its own groups
             ways = [(g * reads, False)] if blocks >= fewest else []  # a task has room for so many strips
             if strip and strips * strip <= _PADDED * p.kg:
-                ways.append((g * (2 + _PACKED_READ * reads), True))
+                ways.append((g * (_PACKING + _PACKED_READ * reads), True))
             for more, packed in ways:
                 if moved + more < least:
                     best, least = (splits, blocks, groups, packed), moved + more
@@ -462,7 +463,7 @@ def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) 
     sums = memory.empty((gather[0] * blocks * gather[2] * _WIDTH,), problem.dtype) if blocks else out
     packed = grad
     if cut.strips:
-        size = cut.chunk * cut.length * cut.strip + numpy_lanes(problem.dtype)
+        size = _strip_size.py_func(cut, numpy_lanes(problem.dtype))
         packed = memory.empty((cut.splits * cut.chunks * cut.groups * cut.strips * size,), problem.dtype)
         parts = -(-cut.strips // _TOGETHER)
         launch(pack_strips, cut.splits * cut.chunks * cut.groups * parts, (grad, packed), cut, problem.dtype)
