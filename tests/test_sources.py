@@ -80,7 +80,7 @@ LAYERS = [
     ("reference", "cpu", "cuda"),
     ("dispatch", "measured"),
     ("ops", "random"),
-    ("tensor", "tensor_methods", "tape", "deferred"),
+    ("tensor", "tensor_methods", "tape", "deferred", "creation"),
     ("functional",),
     ("nn", "optim", "amp"),
 ]

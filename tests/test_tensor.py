@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -163,12 +164,21 @@ def test_new_tensors_have_the_byte_order_of_the_machine() -> None:
 
 @pytest.mark.parametrize(
     ("array", "dtype", "error"),
-    [({}, np.float32, TypeError), ("x", np.float32, ValueError), ([[1], [2, 3]], None, ValueError),
-     ([2**70], np.int32, ValueError)],
+    [({}, np.float32, TypeError), ("x", np.float32, TypeError), ([[1], [2, 3]], None, ValueError),
+     ([2**70], np.int32, ValueError), ([2**70], None, ValueError), ("5", np.float32, TypeError),
+     ([1, "6"], np.int64, TypeError), (b"5", np.float32, TypeError), (None, np.float32, TypeError),
+     (np.array([1, None], object), np.float32, TypeError), (np.datetime64("2020-01-01"), np.float32, TypeError),
+     (np.array([1j]), np.float32, TypeError), ([np.complex64(1), 2**70], np.float32, TypeError)],
 )  # fmt: skip
 def test_what_is_no_array_of_a_dtype_is_refused_by_name(array: Any, dtype: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="array must hold real numbers"):
         nnet.tensor(array, dtype=dtype)
+
+
+def test_numbers_of_any_type_become_those_of_a_dtype() -> None:
+    assert nnet.tensor([Fraction(1, 2), 2**70], dtype=np.float32).tolist() == [0.5, 2.0**70]
+    assert nnet.tensor([2**63, 1], dtype=np.uint64).tolist() == [2**63, 1]
+    assert nnet.tensor([2**53 + 1, True], dtype=np.int64).tolist() == [2**53 + 1, 1]
 
 
 def test_a_flag_of_a_new_tensor_is_true_or_false() -> None:

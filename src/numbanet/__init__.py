@@ -15,6 +15,7 @@ from numbanet import sources as sources  # isort: skip
 from numbanet import functional as functional
 from numbanet import ops as ops
 from numbanet import random as random
+from numbanet.creation import tensor as tensor
 from numbanet.dispatch import use as use
 from numbanet.explain import explain as explain
 from numbanet.info import info as info
@@ -28,7 +29,6 @@ from numbanet.tape import enable_grad as enable_grad
 from numbanet.tape import is_grad_enabled as is_grad_enabled
 from numbanet.tape import no_grad as no_grad
 from numbanet.tensor import Tensor as Tensor
-from numbanet.tensor import tensor as tensor
 
 __version__ = "0.1.0"
 

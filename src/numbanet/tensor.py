@@ -13,7 +13,7 @@ from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import device_of
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import as_dtype, flag, integer
+from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
 from numbanet.watch import doubt, grade, peek, take, write
@@ -454,57 +454,3 @@ def constant(name: str, operand: Any) -> np.ndarray:
     if needs_grad(operand):
         raise RuntimeError(f"{name} must not require a gradient, it would get none: hand over {name}.detach()")
     return array
-
-
-_OF_THE_HOST = (np.ndarray, list, tuple, int, float)
-
-
-def tensor(array: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> Tensor:
-    """Make a Tensor from an array, a number or nested sequences; the values are copied.
-
-    Parameters
-    ----------
-    array : array_like
-        NumPy arrays keep their dtype, in the machine's byte order; Python floats become float32, integers int64, as in
-        PyTorch. What has ``__cuda_array_interface__`` is copied on the GPU.
-    requires_grad : bool
-        Whether gradients shall flow to it.
-    device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
-        Where it lives; the chosen device (`numbanet.set_device`) if None.
-    dtype : dtype, optional
-        Convert to this dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the values are not numbers, sequences in it differ in length, or there is no such dtype.
-    RuntimeError
-        If the device can't be used, or the dtype has no gradients.
-    """
-    place, requires_grad = settings.resolve_device(device), flag("requires_grad", requires_grad)
-    dtype = None if dtype is None else as_dtype(dtype)
-    doubt("a tensor was made of other values")
-    source = array.data if isinstance(array, Tensor) else array
-    if type(source) not in _OF_THE_HOST and hasattr(source, "__cuda_array_interface__"):
-        from numbanet import interchange
-
-        source = source if type(source) is DeviceArray else interchange.on_gpu(source)
-    if type(source) is DeviceArray:
-        copied: Any = source.copy() if dtype is None else source.astype(dtype)
-        found = Tensor(copied if device is None else ops.to_device(copied, place))
-        return found.requires_grad_(requires_grad) if requires_grad else found
-    known = isinstance(source, (np.ndarray, np.generic))
-    try:
-        values = np.array(source, dtype, order="K")
-    except (ValueError, TypeError, OverflowError) as error:  # of no numbers, of another dtype's, or of uneven lengths
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"array must hold real numbers that fit its dtype: {error}") from None
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"array must hold real numbers, got dtype {values.dtype}")
-    if not known and dtype is None and values.dtype == np.float64:
-        values = values.astype(np.float32)
-    if place != "cpu":
-        values = ops.to_device(values, place)
-    return Tensor(values).requires_grad_(requires_grad) if requires_grad else Tensor(values)

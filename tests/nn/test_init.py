@@ -202,6 +202,7 @@ def test_random_numbers_fill_no_integers(fill: Callable[[Any], Any]) -> None:
 def test_gains_are_numbers(fill: Callable[..., Any], gain: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="gain must be"):
         fill(blank(2, 3), gain)
+    fill(blank(2, 3), True)  # as PyTorch
 
 
 def test_slopes_and_moments_are_finite_numbers() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cifar10_torch import TorchTraining, fast
+from numbanet.creation import tensor
 from numbanet.data import Dataset
-from numbanet.tensor import tensor
 
 
 def dataset(count: int) -> Dataset:

@@ -13,8 +13,8 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import get_num_threads, io, nn, optim, set_num_threads, train
 from numbanet.amp import GradScaler
+from numbanet.creation import tensor
 from numbanet.tape import is_grad_enabled
-from numbanet.tensor import tensor
 
 
 def test_it_learns_and_reports_the_last_epoch(tiny: Any) -> None:
@@ -283,6 +283,12 @@ def test_a_meter_refuses_what_are_no_numbers(arguments: Any, error: type[Excepti
     with pytest.raises(error, match=message):
         meter.add(*arguments)
     assert meter == train.Meter()
+
+
+def test_a_meter_reads_the_loss_of_a_batch() -> None:
+    meter = train.Meter()
+    meter.add(4, F.cross_entropy(nnet.tensor(np.zeros((4, 8), np.float32)), nnet.tensor([1, 2, 3, 4])), 1)
+    assert meter.loss == pytest.approx(np.log(8), rel=1e-6)
 
 
 @pytest.mark.parametrize(

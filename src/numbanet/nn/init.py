@@ -312,7 +312,7 @@ def _chosen(generator: np.random.Generator | None) -> np.random.Generator:
 
 
 def _xavier_std(tensor: Tensor, gain: float) -> float:
-    gain = number("gain", gain)
+    gain = number("gain", float(gain) if isinstance(gain, bool) else gain)  # PyTorch takes True for 1
     if not 0 <= gain < math.inf:
         raise ValueError(f"gain must be finite and not negative, got {gain}")
     return gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1))

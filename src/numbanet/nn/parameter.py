@@ -12,10 +12,11 @@ import numpy as np
 
 from numbanet import memory, ops, settings
 from numbanet.changes import changed
+from numbanet.creation import tensor
 from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
-from numbanet.tensor import Tensor, array_of, tensor
+from numbanet.tensor import Tensor, array_of
 from numbanet.watch import form, take
 
 _left: ContextVar[list[int] | None] = ContextVar("numbanet_parameters_left", default=None)

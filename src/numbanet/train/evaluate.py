@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from numbanet import functional as F
 from numbanet import memory, ops
+from numbanet.creation import tensor
 from numbanet.device_array import DeviceArray
 from numbanet.nn.mode import evaluating
 from numbanet.problem.base import integer
 from numbanet.problem.pointwise import number
 from numbanet.tape import no_grad
-from numbanet.tensor import Tensor, tensor
+from numbanet.tensor import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,12 +31,13 @@ class Meter:
     correct: int | float = 0
     seconds: float = 0.0
 
-    def add(self, images: int, loss: float, correct: int | float, seconds: float = 0.0) -> None:
+    def add(self, images: int, loss: float | Tensor, correct: int | float, seconds: float = 0.0) -> None:
         """Count a batch with its mean loss; TypeError or ValueError where one is no such number."""
         images = integer("images", images, 0)
         if not (isinstance(correct, float) and 0 <= correct <= images):  # of shares of pixels
             correct = integer("correct", correct, 0)
-        loss, seconds = number("loss", loss), number("seconds", seconds)
+        loss = loss.item() if isinstance(loss, Tensor) else number("loss", loss)
+        seconds = number("seconds", seconds)
         self.images += images
         self.loss_sum += loss * images
         self.correct += correct
