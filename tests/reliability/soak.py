@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.reliability.soak --steps 20000 --predictions 200000 --plot docs/soak.png
+    python -m tests.reliability.soak --steps 40000 --predictions 200000 --plot docs/soak.png
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numbanet as nnet
 from tests.tiny import EPOCHS, images, make
 
 _EPOCH = 4  # steps
-_WARM = 0.1  # of a phase, before its slopes count: pools fill, and the allocator learns what is asked of it
+_WARM = 0.5  # of a phase, before its slopes count: pools fill, and the allocator meets the most garbage at once
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Phase:
         mib = self.rss / 1024
         return (
             f"{self.name}: {self.done[-1]:,.0f} in {self.seconds[-1]:.0f} s; resident memory from {mib[0]:.1f} MiB to "
-            f"{mib[-1]:.1f}, slope {slope.value:+.3f} +- {slope.error:.3f} bytes each; "
+            f"{mib[-1]:.1f}, slope of the last half {slope.value:+.3f} +- {slope.error:.3f} bytes each; "
             f"threads {self.threads[0]:.0f} to {self.threads[-1]:.0f} (most {self.threads.max():.0f}), "
             f"files {self.files[0]:.0f} to {self.files[-1]:.0f} (most {self.files.max():.0f}); "
             f"{first:.0f} a second in the first tenth, {last:.0f} in the last"
@@ -105,22 +105,27 @@ class Sampler:
     name : str
     every : int
         Steps between samples.
+    capacity : int
+        At least as many as there will be.
     """
 
-    def __init__(self, name: str, every: int):
+    def __init__(self, name: str, every: int, capacity: int):
         self.name, self.every = name, every
-        self._done, self._rows = 0, list[tuple[float, ...]]()
+        self._done, self._count = 0, 0
+        self._rows = np.full((capacity, 5), np.nan)  # whole at once: a list of rows would be growth itself
 
     def step(self, count: int = 1) -> None:
         """Count steps."""
         self._done += count
         if self._done % self.every < count:
             gc.collect()  # what Python would give back sooner or later is no growth
-            self._rows.append((self._done, time.perf_counter(), _resident(), _entries("task"), _entries("fd")))
+            row = (self._done, time.perf_counter(), _resident(), _entries("task"), _entries("fd"))
+            self._rows[self._count] = row
+            self._count += 1
 
     def phase(self) -> Phase:
         """Return what was seen."""
-        done, seconds, rss, threads, files = np.array(self._rows, np.float64).T
+        done, seconds, rss, threads, files = self._rows[: self._count].T
         return Phase(self.name, done, seconds - seconds[0], rss, threads, files)
 
 
@@ -145,8 +150,9 @@ def settle_names() -> None:
 
 def training(steps: int, samples: int = 400, epochs: int = 50) -> Phase:
     """Train anew and anew, `epochs` at a time, with checkpoints, until there were `steps` steps."""
-    sampler = Sampler("training steps", max(_EPOCH, steps // samples // _EPOCH * _EPOCH))
     rounds = -(-steps // (_EPOCH * epochs))
+    every = max(_EPOCH, steps // samples // _EPOCH * _EPOCH)
+    sampler = Sampler("training steps", every, rounds * epochs * _EPOCH // every)
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             make(epochs).fit(Path(folder), epochs=epochs, callbacks=[lambda record, model: sampler.step(_EPOCH)])
@@ -160,7 +166,8 @@ def predictions(count: int, samples: int = 400, captured: bool = False) -> Phase
     model = trained.model.eval()
     predict: Callable[..., Any] = nnet.capture(model) if captured else model
     pictures = images(64, 7).images / np.float32(255)
-    sampler = Sampler("captured predictions" if captured else "predictions", max(1, count // samples))
+    every = max(1, count // samples)
+    sampler = Sampler("captured predictions" if captured else "predictions", every, count // every)
     with nnet.no_grad():
         for number in range(count):
             predict(nnet.tensor(pictures[number % 64][None])).numpy().argmax()
@@ -194,7 +201,7 @@ def plot(phases: list[Phase], path: str) -> None:
 def main() -> None:
     """Print a line for each phase, and draw them."""
     parser = argparse.ArgumentParser(description="A long run: is memory flat, and speed steady?")
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--predictions", type=int, default=200_000)
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args()
