@@ -61,7 +61,8 @@ class Store:
             return False
         unchanged = self._sources.unchanged()
         if not unchanged:
-            settings.log("kernel cache: not used, as kernels were edited since numbanet was imported")
+            edited = "kernels were edited since numbanet was imported"
+            settings.log(f"kernel cache: not used, as {edited if self._sources.seen else 'no file holds the kernels'}")
         return unchanged
 
     def folder(self) -> Path:

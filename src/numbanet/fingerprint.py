@@ -22,15 +22,21 @@ _KNOWN = {*sys.stdlib_module_names, "numbanet", "numba", "llvmlite", "numpy", "c
 
 
 def hash_of(function: Callable, text: str = "") -> str:
-    """Return the hash of a function: of its code, of what it refers to, and of `text_hash` where it has one."""
-    return hashlib.sha256(repr((_Walk().of(function), text)).encode()).hexdigest()
+    """Return the hash of a function: of its code, of what it refers to, and of `text_hash` where it has one.
+
+    Numba's overloads decide what a name means in a kernel, and nothing refers to them: those of other packages are part
+    of the hash, unless the function is one of this package.
+    """
+    walk = _Walk()
+    overloads = [] if _is_known(function.__module__) else sorted(repr(walk.of(found)) for found in _overloads())
+    return hashlib.sha256(repr((walk.of(function), overloads, text)).encode()).hexdigest()
 
 
 def text_hash(function: Callable) -> str:
     """Return the hash of a function's file; "" for those of this package, and for what was typed at a prompt.
 
-    There may be what nothing refers to, such as Numba's overloads. It is read as soon as the function is there, since
-    the file may be edited before the function is compiled.
+    There may be what nothing refers to, such as Numba's rules of lowering. It is read as soon as the function is there,
+    since the file may be edited before the function is compiled.
     """
     if _is_known(function.__module__):
         return ""
@@ -38,6 +44,18 @@ def text_hash(function: Callable) -> str:
         return hashlib.sha256(Path(function.__code__.co_filename).read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+def _overloads() -> Iterator[tuple[Any, Callable]]:
+    """Yield what other packages registered as overloads: a function or type, and what says what it means."""
+    for name in ("numba.core.typing.templates", "numba.cuda.typing.templates"):
+        if name in sys.modules:
+            registry = sys.modules[name].builtin_registry
+            named = [template for _, kind in registry.globals for template in getattr(kind, "templates", ())]
+            for template in (*registry.functions, *registry.attributes, *named):
+                function = getattr(template, "_overload_func", None)
+                if function is not None and function.__module__ and not _is_known(function.__module__):
+                    yield template.key, function
 
 
 def _is_known(module: str | None) -> bool:

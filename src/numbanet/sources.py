@@ -40,9 +40,14 @@ class Sources:
             return []
         return sorted(found)
 
+    @property
+    def seen(self) -> bool:
+        """Whether there were files: in an archive there are none."""
+        return bool(self._noted)
+
     def unchanged(self) -> bool:
         """Return whether every file is the one that was there when this was made: then what was imported is theirs."""
-        return bool(self._noted) and self._look() == self._noted
+        return self.seen and self._look() == self._noted
 
     @cached_property
     def hash(self) -> str:

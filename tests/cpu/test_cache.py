@@ -367,7 +367,7 @@ def test_keys_hold_no_addresses() -> None:
 def test_a_kernel_of_another_file_follows_that_file(tmp_path: Path) -> None:
     """Kernels outside the package may have beside them what nothing refers to; the file is read when they are made."""
     path = tmp_path / "mine.py"
-    keys = []
+    hashes = []
     for number, edited_meanwhile in [(0, False), (1, False), (0, True)]:
         path.write_text(
             "from numbanet.cpu.compile import I64, Index, T, kernel\n"
@@ -378,9 +378,27 @@ def test_a_kernel_of_another_file_follows_that_file(tmp_path: Path) -> None:
         exec(compile(path.read_text(), str(path), "exec"), space)
         if edited_meanwhile:
             path.write_text(path.read_text().replace("0 * x", "1 * x"))
-        found = space["f"]
-        keys.append(KernelCache(found.function, found._text)._code)
-    assert keys[0] != keys[1] and keys[2] == keys[0]
+        hashes.append(space["f"]._text)
+    assert hashes[0] != hashes[1] and hashes[2] == hashes[0]
+    kernel = space["f"].function
+    assert KernelCache(kernel, hashes[0])._code != KernelCache(kernel, hashes[1])._code
+
+
+def test_keys_follow_overloads_wherever_they_are() -> None:
+    def twice(x: float) -> float:
+        return 2 * x
+
+    def overload(factor: int) -> None:
+        space: dict[str, Any] = {"__name__": "others", "numba": numba, "twice": twice, "factor": factor}
+        text = "@numba.extending.overload(twice)\ndef of_numbers(x):\n    return lambda x: factor * x\n"
+        exec(compile(text, "<others>", "exec"), space)
+
+    kernel = at_a_prompt("def f(x):\n    return x\n")
+    keys = [key(kernel)]
+    for factor in (2, 3):
+        overload(factor)
+        keys.append(key(kernel))
+    assert len(set(keys)) == 3 and key(kernel) == keys[-1]
 
 
 NAMELESS = """

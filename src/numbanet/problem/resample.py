@@ -190,7 +190,7 @@ def resizing(
     else:
         factors = _pair("scale_factor", scale_factor, axes, (int, float, np.integer, np.floating))
         if not all(0 < f < _LARGEST for f in factors):
-            raise ValueError(f"scale_factor must be positive and finite, got {scale_factor!r}")
+            raise ValueError(f"scale_factor must be above 0 and below 2^40, got {scale_factor!r}")
         sizes = tuple(math.floor(n * float(f)) for n, f in zip(shape[2:], factors))
         if not recompute_scale_factor and mode != "area":
             scales = tuple(1 / float(f) if f > 0 else None for f in factors)
