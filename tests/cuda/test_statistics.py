@@ -30,6 +30,19 @@ def test_deviations(values: np.ndarray, dtype: str, driver: FakeDriver) -> None:
     np.testing.assert_allclose(x.grad.cpu().data, centred / std / 39, rtol=rtol, atol=rtol)
 
 
+def test_gradients_beside_infinity(driver: FakeDriver) -> None:
+    """Those of the CPU, which are PyTorch's: see `tests.functional.test_statistics`."""
+    for function in (F.std, F.var):
+        for values, dim in (([[1.0, np.inf, 3.0], [2.0, 2.0, 5.0]], 1), ([np.inf], None), ([-np.inf, np.inf], 0)):
+            found = []
+            for place in ("cpu", "cuda"):
+                x = nnet.tensor(values, requires_grad=True, device=place)
+                function(x, dim).sum().backward()
+                found.append(x.grad.cpu().data)  # type: ignore[union-attr]
+            np.testing.assert_allclose(found[1], found[0], 1e-6)
+            assert np.isnan(found[0]).any()
+
+
 def test_variance(driver: FakeDriver) -> None:
     values = 3 + RNG.standard_normal((2, 5, 4)).astype(np.float32)
     x = nnet.tensor(values, device="cuda")

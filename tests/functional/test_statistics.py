@@ -80,6 +80,29 @@ def test_edges():
             function(nnet.Tensor(np.zeros(3, "V4")))
 
 
+# What PyTorch 2.13 gives: values, correction, std, and the gradients of std and of var over all.
+NOT_FINITE = [
+    ([1, np.inf, 3], 1, np.nan, [np.nan] * 3, [-np.inf, np.nan, -np.inf]),
+    ([1, -np.inf, 3], 0, np.nan, [np.nan] * 3, [np.inf, np.nan, np.inf]),
+    ([np.inf, -np.inf, 1], 1, np.nan, [np.nan] * 3, [np.nan] * 3),
+    ([np.inf, np.inf], 1, np.nan, [np.nan] * 2, [np.nan] * 2),
+    ([1, np.nan], 1, np.nan, [np.nan] * 2, [np.nan] * 2),
+    ([np.inf], 1, np.nan, [np.nan], [np.nan]), ([-np.inf], 0, np.nan, [np.nan], [np.nan]),
+    ([np.nan], 1, np.nan, [np.nan], [np.inf]), ([np.inf, 1], 2, np.nan, [np.nan] * 2, [np.nan, np.inf]),
+    ([2, 2], 1, 0, [0, 0], [0, 0]), ([3], 1, np.nan, [np.nan], [np.nan]), ([1, 4], 2, np.inf, [np.nan] * 2, [np.inf] * 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "correction", "std", "of_std", "of_var"), NOT_FINITE)
+def test_gradients_beside_what_is_not_finite(values, correction, std, of_std, of_var):
+    for function, wanted in ((F.std, of_std), (F.var, of_var)):
+        x = nnet.tensor(values, dtype=np.float32, requires_grad=True)
+        y = function(x, correction=correction)
+        y.backward()
+        assert np.allclose(y.item(), std**2 if function is F.var else std, equal_nan=True)
+        assert np.allclose(x.grad.data, wanted, equal_nan=True), (function.__name__, x.grad)
+
+
 @pytest.mark.parametrize("function", [F.max, F.min])
 def test_the_gradient_of_nan_goes_to_the_nans(function):
     x = nnet.tensor(np.array([[1.0, np.nan, np.nan], [-np.inf, 2, np.inf]]), requires_grad=True)

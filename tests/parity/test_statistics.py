@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import numbanet as nnet
 from numbanet import functional as F
 from tests.parity.agreement import agree
 
@@ -28,6 +29,23 @@ def test_extremes(name, rng):
                 agree(getattr(F, name), getattr(torch, name), [x], dim)
     for name in ("max", "min"):
         agree(getattr(F, name), getattr(torch, name), [np.arange(4.0), np.array([3.0, 1, 2, 9])])
+
+
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("correction", [0, 0.5, 1, 2])
+def test_gradients_of_what_is_not_finite(name, correction):
+    inf, nan = np.inf, np.nan
+    rows = [[1, inf, 3], [1, -inf, 3], [inf, inf, 1], [inf, -inf, 1], [1, nan, 2], [inf], [-inf], [nan], [inf, inf], [3],
+            [[1, inf, 2], [3, 4, 5.5], [nan, 1, 2]], [[inf], [3], [nan]]]  # fmt: skip
+    for row in rows:
+        for dim in (None, 0, -1):
+            ours = nnet.tensor(row, dtype=np.float32, requires_grad=True)
+            theirs = torch.tensor(row, dtype=torch.float32, requires_grad=True)
+            found, wanted = (getattr(t, name)(dim, correction=correction) for t in (ours, theirs))
+            found.sum().backward()
+            wanted.sum().backward()
+            np.testing.assert_allclose(found.detach().numpy(), wanted.detach().numpy(), 1e-5)
+            np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), 1e-5, err_msg=f"{row} {dim}")
 
 
 @pytest.mark.parametrize("name", ["var", "std"])

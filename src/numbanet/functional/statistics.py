@@ -196,8 +196,8 @@ def _variance(
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         wide = grad.reshape(kept_shape(x.shape, reduced_dims(dim, x.ndim), True))
-        if free <= 0 and (dim is None or not x.ndim):  # infinite, as PyTorch has it
-            return (ops.mul(wide, ops.where(ops.eq(centred, 0), np.nan, np.inf)),)
+        if free <= 0 and (dim is None or not x.ndim):  # infinite, as PyTorch has it; also beside an infinite mean
+            return (ops.mul(wide, ops.where(ops.eq(x, ops.mean(x, None, True)), np.nan, np.inf)),)
         return (ops.mul(ops.mul(ops.div(wide, free), 2.0), centred),)
 
     return ops.div(total, free if free > 0 else 0.0), backward
