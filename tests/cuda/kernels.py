@@ -95,7 +95,8 @@ def others(dtype: str) -> list[Kernel]:
         extremum._kernel(dtype, True, True), extremum._kernel(dtype, False, False),
         pool_adaptive._forward_kernel(dtype), pool_adaptive._backward_kernel(dtype), pad._backward_kernel(dtype),
         response._forward_kernel(dtype), response._shares_kernel(dtype), response._backward_kernel(dtype),
-        unfold._kernel(dtype), index._gather_kernel(dtype), pool_max.byte_positions, pool_max.word_positions,
+        unfold._kernel(dtype), index._gather_kernel(dtype), pool_max.positions_kernel("uint8"),
+        pool_max.positions_kernel("int32"),
         index.count_rows, index.add_up, index.list_rows, index.put_in_order, index.merge_runs, indexing.locate,
         indexing.spread, indexing.list_true,
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from numbanet.cuda.compile import I32, I64, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, launch
 from numbanet.cuda.pool_average import adaptive_axis
 from numbanet.cuda.pool_max import supports
-from numbanet.cuda.vector import THREADS, blocks, i32, real
+from numbanet.cuda.vector import THREADS, blocks, i32, pixel_of, real
 
 
 @lru_cache(maxsize=4)
@@ -25,12 +25,8 @@ def _forward_kernel(dtype: str) -> Kernel:
     ):
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < size:
-            pixel = i32(item // channels)
-            c = i32(item - pixel * channels)
-            line = i32(pixel // q)
-            column = i32(3 * (pixel - line * q))
-            n = i32(line // p)
-            row = i32(3 * (line - n * p))
+            n, at_p, at_q, c = pixel_of(item, channels, q, p)
+            row, column = i32(3 * at_p), i32(3 * at_q)
             best, found = low, i32(rows[row] * w + columns[column])
             for i in range(rows[row], rows[i32(row + 1)]):
                 for j in range(columns[column], columns[i32(column + 1)]):
@@ -53,12 +49,7 @@ def _backward_kernel(dtype: str) -> Kernel:
     ):  # fmt: skip
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < size:
-            pixel = i32(item // channels)
-            c = i32(item - pixel * channels)
-            line = i32(pixel // w)
-            column = i32(pixel - line * w)
-            n = i32(line // h)
-            row = i32(line - n * h)
+            n, row, column, c = pixel_of(item, channels, w, h)
             here, total = i32(row * w + column), zero
             for i in range(rows[i32(2 * row)], rows[i32(2 * row + 1)]):
                 for j in range(columns[i32(2 * column)], columns[i32(2 * column + 1)]):

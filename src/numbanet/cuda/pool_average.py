@@ -17,7 +17,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, launch
 from numbanet.cuda.pool_max import supports
-from numbanet.cuda.vector import THREADS, accesses, blocks, i32, real, width
+from numbanet.cuda.vector import THREADS, accesses, blocks, i32, pixel_of, real, width
 from numbanet.problem.pool import AvgPoolProblem, PoolProblem
 
 
@@ -34,13 +34,8 @@ def _forward_kernel(dtype: str, wide: int) -> Kernel:
         total, values = cuda.local.array(wide, number), cuda.local.array(wide, number)
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < work:
-            vectors = i32(channels // wide)
-            pixel = i32(item // vectors)
-            c = i32((item - pixel * vectors) * wide)
-            line = i32(pixel // q)
-            column = i32(3 * (pixel - line * q))
-            n = i32(line // p)
-            row = i32(3 * (line - n * p))
+            n, at_p, at_q, vector = pixel_of(item, i32(channels // wide), q, p)
+            row, column, c = i32(3 * at_p), i32(3 * at_q), i32(vector * wide)
             for lane in range(wide):
                 total[lane] = zero
             for i in range(rows[row], rows[i32(row + 1)]):
@@ -70,13 +65,8 @@ def _backward_kernel(dtype: str, wide: int) -> Kernel:
         total, values = cuda.local.array(wide, number), cuda.local.array(wide, number)
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < work:
-            vectors = i32(channels // wide)
-            pixel = i32(item // vectors)
-            c = i32((item - pixel * vectors) * wide)
-            line = i32(pixel // w)
-            column = i32(2 * (pixel - line * w))
-            n = i32(line // h)
-            row = i32(2 * (line - n * h))
+            n, at_h, at_w, vector = pixel_of(item, i32(channels // wide), w, h)
+            row, column, c = i32(2 * at_h), i32(2 * at_w), i32(vector * wide)
             for lane in range(wide):
                 total[lane] = zero
             for i in range(rows_back[row], rows_back[i32(row + 1)]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +11,8 @@ from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, I64, U8, Int, Kernel, T, kernel
-from numbanet.cuda.launch import aligned, launch
-from numbanet.cuda.vector import THREADS, accesses, blocks, i32, real, too_large, width
+from numbanet.cuda.launch import launch
+from numbanet.cuda.vector import THREADS, accesses, blocks, i32, pixel_of, real, too_large, width
 
 OFFSETS = {"uint8": (U8, types.uint8), "int32": (I32, types.int32), "": (U8, types.uint8)}
 
@@ -33,13 +34,8 @@ def _forward_kernel(dtype: str, wide: int, offsets: str) -> Kernel:
         found = cuda.local.array(wide, kind)
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < work:
-            vectors = i32(channels // wide)
-            pixel = i32(item // vectors)
-            c = i32((item - pixel * vectors) * wide)
-            line = i32(pixel // q)
-            column = i32((pixel - line * q) * stride_w - pad_w)
-            n = i32(line // p)
-            row = i32((line - n * p) * stride_h - pad_h)
+            n, at_p, at_q, vector = pixel_of(item, i32(channels // wide), q, p)
+            row, column, c = i32(at_p * stride_h - pad_h), i32(at_q * stride_w - pad_w), i32(vector * wide)
             met = False
             for lane in range(wide):
                 best[lane], found[lane] = low, kind(0)
@@ -66,50 +62,44 @@ def _forward_kernel(dtype: str, wide: int, offsets: str) -> Kernel:
     return kernel(threads=THREADS, blocks=4, config=f"{dtype},{wide},{offsets}")(maxima)
 
 
-@kernel(threads=THREADS)
-def byte_positions(
-    size: Int, channels: Int, w: Int, p: Int, q: Int, s: Int, stride_h: Int, stride_w: Int, pad_h: Int, pad_w: Int,
-    gap_h: Int, gap_w: Int, codes: U8, positions: I64,
-):  # fmt: skip
-    """Turn offsets of one byte in windows into row * W + column."""
-    i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
-    if i < size:
-        code, pixel = i32(codes[i]), i32(i // channels)
-        row, column = i32(pixel // q % p * stride_h - pad_h), i32(pixel % q * stride_w - pad_w)
-        row, column = i32(row + code // s * gap_h), i32(column + code % s * gap_w)
-        positions[i] = i32(row * w + column)
+@lru_cache(maxsize=2)
+def positions_kernel(offsets: str) -> Kernel:
+    """Return the kernel that turns offsets in windows into row * W + column."""
+
+    def positions(
+        size: Int, channels: Int, w: Int, p: Int, q: Int, s: Int, stride_h: Int, stride_w: Int, pad_h: Int, pad_w: Int,
+        gap_h: Int, gap_w: Int, codes: U8, found: I64,
+    ):  # fmt: skip
+        i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
+        if i < size:
+            code, pixel = i32(codes[i]), i32(i // channels)
+            row, column = i32(pixel // q % p * stride_h - pad_h), i32(pixel % q * stride_w - pad_w)
+            row, column = i32(row + code // s * gap_h), i32(column + code % s * gap_w)
+            found[i] = i32(row * w + column)
+
+    positions.__annotations__["codes"] = OFFSETS[offsets][0]
+    return kernel(threads=THREADS, config=offsets)(positions)
 
 
-@kernel(threads=THREADS)
-def word_positions(
-    size: Int, channels: Int, w: Int, p: Int, q: Int, s: Int, stride_h: Int, stride_w: Int, pad_h: Int, pad_w: Int,
-    gap_h: Int, gap_w: Int, codes: I32, positions: I64,
-):  # fmt: skip
-    """The same for offsets of four bytes."""
-    i = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
-    if i < size:
-        code, pixel = codes[i], i32(i // channels)
-        row, column = i32(pixel // q % p * stride_h - pad_h), i32(pixel % q * stride_w - pad_w)
-        row, column = i32(row + code // s * gap_h), i32(column + code % s * gap_w)
-        positions[i] = i32(row * w + column)
+def over_windows(make: Callable[[str, int, str], Kernel], problem: Any, pixels: int, arrays: Arrays) -> None:
+    """Launch a kernel of a problem's windows: a thread a vector of channels of each of so many pixels an image."""
+    wide = width(problem.dtype, problem.c, *arrays)
+    work = problem.n * pixels * (problem.c // wide)
+    window = (*problem.kernel, *problem.stride, *problem.padding, *problem.dilation)
+    sizes = (work, problem.c, problem.h, problem.w, problem.p, problem.q, *window)
+    launch(make(problem.dtype, wide, problem.offsets), (blocks(work),), (*sizes, *arrays), problem.dtype)
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (x,), y, codes = inputs, outputs[0], outputs[1] if problem.offsets else None
-    wide = width(problem.dtype, problem.c, x, y)
-    wide = wide if codes is None or aligned(codes) else 1
-    work = problem.n * problem.p * problem.q * (problem.c // wide)
-    window = (*problem.kernel, *problem.stride, *problem.padding, *problem.dilation)
-    sizes = (work, problem.c, problem.h, problem.w, problem.p, problem.q, *window)
-    launch(_forward_kernel(problem.dtype, wide, problem.offsets), (blocks(work),), (*sizes, x, y, codes), problem.dtype)
+    codes = outputs[1] if problem.offsets else None
+    over_windows(_forward_kernel, problem, problem.p * problem.q, (*inputs, outputs[0], codes))
 
 
 def _indices(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     size = problem.n * problem.p * problem.q * problem.c
     window = (problem.kernel[1], *problem.stride, *problem.padding, *problem.dilation)
     sizes = (size, problem.c, problem.w, problem.p, problem.q, *window)
-    chosen = byte_positions if problem.offsets == "uint8" else word_positions
-    launch(chosen, (blocks(size),), (*sizes, *inputs, *outputs), problem.dtype)
+    launch(positions_kernel(problem.offsets), (blocks(size),), (*sizes, *inputs, *outputs), problem.dtype)
 
 
 def supports(problem: Any) -> str | None:

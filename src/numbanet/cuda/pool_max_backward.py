@@ -12,9 +12,8 @@ from numba import cuda
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import U8, Int, Kernel, T, kernel
-from numbanet.cuda.launch import aligned, launch
-from numbanet.cuda.pool_max import OFFSETS, supports
-from numbanet.cuda.vector import THREADS, accesses, blocks, i32, real, width
+from numbanet.cuda.pool_max import OFFSETS, over_windows, supports
+from numbanet.cuda.vector import THREADS, accesses, i32, pixel_of, real
 
 
 @lru_cache(maxsize=16)
@@ -32,13 +31,8 @@ def _kernel(dtype: str, wide: int, offsets: str) -> Kernel:
         found = cuda.local.array(wide, kind)
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < work:
-            vectors = i32(channels // wide)
-            pixel = i32(item // vectors)
-            c = i32((item - pixel * vectors) * wide)
-            line = i32(pixel // w)
-            column = i32(pixel - line * w + pad_w)
-            n = i32(line // h)
-            row = i32(line - n * h + pad_h)
+            n, at_h, at_w, vector = pixel_of(item, i32(channels // wide), w, h)
+            row, column, c = i32(at_h + pad_h), i32(at_w + pad_w), i32(vector * wide)
             for lane in range(wide):
                 total[lane] = zero
             for i in range(r):
@@ -62,13 +56,7 @@ def _kernel(dtype: str, wide: int, offsets: str) -> Kernel:
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (grad, codes), (dx,) = inputs, outputs
-    wide = width(problem.dtype, problem.c, grad, dx)
-    wide = wide if aligned(codes) else 1
-    work = problem.n * problem.h * problem.w * (problem.c // wide)
-    window = (*problem.kernel, *problem.stride, *problem.padding, *problem.dilation)
-    sizes = (work, problem.c, problem.h, problem.w, problem.p, problem.q, *window)
-    launch(_kernel(problem.dtype, wide, problem.offsets), (blocks(work),), (*sizes, grad, codes, dx), problem.dtype)
+    over_windows(_kernel, problem, problem.h * problem.w, (*inputs, *outputs))
 
 
 CANDIDATES: CandidateLists = {("max_pool2d", "backward_input"): [Candidate("cuda.gather", _backward, supports)]}

@@ -11,7 +11,7 @@ from numba import cuda
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, launch
-from numbanet.cuda.vector import THREADS, accesses, blocks, i32, real, too_large, width
+from numbanet.cuda.vector import THREADS, accesses, blocks, i32, pixel_of, real, too_large, width
 
 
 @lru_cache(maxsize=8)
@@ -29,13 +29,8 @@ def _kernel(dtype: str, wide: int) -> Kernel:
         values = cuda.local.array(wide, number)
         item = i32(i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x))
         if item < work:
-            vectors = i32(channels // wide)
-            pixel = i32(item // vectors)
-            c = i32((item - pixel * vectors) * wide)
-            line = i32(pixel // q)
-            column = i32(pixel - line * q)
-            n = i32(line // p)
-            row = i32(line - n * p)
+            n, row, column, vector = pixel_of(item, i32(channels // wide), q, p)
+            c = i32(vector * wide)
             for lane in range(wide):
                 total[lane] = zero
             for i in range(row_starts[row], row_starts[i32(row + 1)]):

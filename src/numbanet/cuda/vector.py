@@ -47,6 +47,15 @@ def shape_too_large(*shapes: tuple[int, ...]) -> str | None:
     return too_large(*map(math.prod, shapes))
 
 
+@device
+def pixel_of(item, vectors, width, height):
+    """Return the image, the row, the column and the vector of channels that a thread of channels-last images takes."""
+    pixel = i32(item // vectors)
+    line = i32(pixel // width)
+    n = i32(line // height)
+    return n, i32(line - n * height), i32(pixel - line * width), i32(item - pixel * vectors)
+
+
 @lru_cache(maxsize=8)
 def accesses(width: int) -> tuple[Any, Any]:
     """Return ``get(x, i, out)`` and ``put(y, i, values)``, which move `width` (1, 2 or 4) neighbouring numbers."""
