@@ -2,7 +2,8 @@
 
 What `numbanet.cuda.gpu` hands to the driver (addresses, packed arguments, attributes, streams) is taken apart as the
 driver would, so a wrong slot or a wrong size gives wrong numbers. Nothing happens before somebody waits for it: a
-stream is a list of what is to be done, and what no event puts in order has not been done.
+stream is a list of what is to be done, and what no event puts in order has not been done; memory of the host is read
+then, too, and not when a copy is asked for. Of a graph, what no dependency puts in order is done the last first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import ctypes
 import itertools
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +30,6 @@ from tests.cuda.ptx.tensor import refusal
 
 OUT_OF_MEMORY = 2
 NOT_READY = 600
-LOCKED = 1  # CU_MEMORYTYPE_HOST
 INVALID = (1,)
 _MAP = 0x7E4508AA9  # the first of a map's 16 words here; the second is its number
 _ELEMENTS = {
@@ -70,9 +72,13 @@ class Stream:
         self._driver.calls.append("sync")
         self.reach(self.started)
 
-    def create_graph_builder(self) -> Any:
-        """Return what records launches."""
-        return _Builder(self._driver, self)
+
+@dataclass
+class _Node:
+    """A launch in a graph: what it comes after, and what the driver read of its parameters."""
+
+    after: tuple[int, ...]
+    launch: tuple[Any, ...]
 
 
 class FakeDriver:
@@ -92,18 +98,16 @@ class FakeDriver:
         self.events: dict[int, tuple[Stream, int] | None] = {}
         self.current: int | None = None  # the GPU that this thread works with
         self.meanwhile: Callable[[], None] = lambda: None  # what another thread does while a graph is built
-        self.building: _Builder | None = None
+        self.graphs: dict[int, dict[int, _Node]] = {}  # and the executable ones
+        self.codes: dict[int, tuple[str, str]] = {}  # of loaded kernels: entry point, and PTX
         self.maps: list[tuple[int, Box | Pixels]] = []
         for name in (
             "cuuint32_t", "cuuint64_t", "CUtensorMapDataType", "CUtensorMapInterleave", "CUtensorMapSwizzle",
-            "CUtensorMapL2promotion", "CUtensorMapFloatOOBfill",
+            "CUtensorMapL2promotion", "CUtensorMapFloatOOBfill", "CUDA_KERNEL_NODE_PARAMS",
         ):  # fmt: skip
             setattr(self, name, getattr(real, name))
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
-        self.CUpointer_attribute = SimpleNamespace(
-            CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal", CU_POINTER_ATTRIBUTE_MEMORY_TYPE="type"
-        )
-        self.CUmemorytype = SimpleNamespace(CU_MEMORYTYPE_HOST=LOCKED)
+        self.CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal")
         self.core = SimpleNamespace(
             Device=self._device, DeviceMemoryResource=lambda ordinal: SimpleNamespace(
                 allocate=lambda size, stream: self._allocate(ordinal, size, stream), handle="pool"
@@ -137,7 +141,11 @@ class FakeDriver:
         return sum(block.nbytes for start, block in self.blocks.items() if self.places[start] == ordinal)
 
     def _load(self, code: bytes) -> Any:
-        return SimpleNamespace(get_kernel=lambda entry: SimpleNamespace(handle=(entry, code.decode())))
+        def found(entry: str) -> Any:
+            self.codes[handle := next(self.handles)] = entry, code.decode()
+            return SimpleNamespace(handle=real.CUkernel(handle))
+
+        return SimpleNamespace(get_kernel=found)
 
     # cuda.bindings.driver ---------------------------------------------------------------------------------------------
 
@@ -178,14 +186,12 @@ class FakeDriver:
         return (0,) if reached is None or reached[0].done >= reached[1] else (NOT_READY,)
 
     def cuPointerGetAttribute(self, attribute: str, address: int) -> tuple[int, int | None]:
-        if attribute == "type":
-            return (0, LOCKED) if self._is_locked(address) else (1, None)
         assert attribute == "ordinal"
         start = self._block(address)
         return (1, None) if start is None else (0, self.places[start])
 
     def cuKernelSetAttribute(self, attribute: str, value: int, handle: Any, ordinal: int) -> tuple[int]:
-        self.attributes[handle[0]] = value
+        self.attributes[self.codes[int(handle)][0]] = value
         return (0,)
 
     def cuMemPoolTrimTo(self, pool: str, keep: int) -> tuple[int]:
@@ -207,13 +213,10 @@ class FakeDriver:
         self.freed[-1][:] = 0xFB  # a copy that has not been done finds it
         return (0,)
 
-    def _is_locked(self, address: int) -> bool:
-        return any(start <= address < start + block.nbytes for start, block in self.locked.items())
-
     def cuMemcpyHtoDAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
         host = np.frombuffer((ctypes.c_uint8 * size).from_address(source), np.uint8)
-        values = host if self._is_locked(source) else host.copy()  # the driver copies what it can't read later
-        self._on(stream).add(lambda: self._write(target, values))
+        self.calls.append(f"upload {size}")
+        self._on(stream).add(lambda: self._write(target, host))
         return (0,)
 
     def cuMemcpyDtoHAsync(self, target: int, source: int, size: int, stream: int) -> tuple[int]:
@@ -264,24 +267,69 @@ class FakeDriver:
         extra: int,
     ) -> tuple[int]:  # fmt: skip
         assert (by, bz, extra) == (1, 1, 0)
-        if shared > 48 << 10 and self.attributes.get(handle[0], 0) < shared:
-            return INVALID
-        entry, text = handle
+        launch = self._read(handle, (x, y, z), bx, shared, places)
+        return INVALID if launch is None else self._start(stream, [launch])
+
+    def _read(self, handle: Any, grid: Any, threads: int, shared: int, places: int) -> tuple[Any, ...] | None:
+        """Return a launch, its arguments as they are now; None if it asks for more shared memory than it may."""
+        entry, text = self.codes[int(handle)]
+        if shared > 48 << 10 and self.attributes.get(entry, 0) < shared:
+            return None
         kinds = [kind for kind, _ in program(text).parameters]
         values = [ctypes.c_uint64.from_address(a).value for a in (ctypes.c_void_p * len(kinds)).from_address(places)]
-        found, building = self._on(stream), self.building
-        if building is not None and found is not building.stream:
+        return entry, text, grid, threads, kinds, values, shared
+
+    def _start(self, stream: int, launches: list[tuple[Any, ...]]) -> tuple[int]:
+        found = self._on(stream)
+        for entry, *rest in launches:
             self.calls.append(entry)
-        elif building is not None:
-            meanwhile, self.meanwhile = self.meanwhile, lambda: None
-            meanwhile()
-            building.launches.append(lambda: self._run(text, (x, y, z), bx, kinds, values, shared, found.ordinal))
-            building.names.append(entry)
-            return (0,)
-        else:
-            self.calls.append(entry)
-        found.add(lambda: self._run(text, (x, y, z), bx, kinds, values, shared, found.ordinal))
+            found.add(partial(self._run, *rest, found.ordinal))
         return (0,)
+
+    def cuGraphCreate(self, flags: int) -> tuple[int, int]:
+        self.graphs[graph := next(self.handles)] = {}
+        return 0, graph
+
+    def cuGraphAddKernelNode(self, graph: int, after: list[int], count: int, parameters: Any) -> tuple[int, int | None]:
+        assert count == len(after) and set(after) <= self.graphs[graph].keys()
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        launch = self._read_node(parameters)
+        if launch is None:
+            return 1, None
+        self.graphs[graph][node := next(self.handles)] = _Node(tuple(after), launch)
+        return 0, node
+
+    def _read_node(self, p: Any) -> tuple[Any, ...] | None:
+        assert (p.blockDimY, p.blockDimZ, int(p.func), int(p.ctx), p.extra) == (1, 1, 0, 0, 0)
+        grid = p.gridDimX, p.gridDimY, p.gridDimZ
+        return self._read(p.kern, grid, p.blockDimX, p.sharedMemBytes, p.kernelParams)
+
+    def cuGraphInstantiate(self, graph: int, flags: int) -> tuple[int, int]:
+        nodes = self.graphs[graph].items()
+        self.graphs[executable := next(self.handles)] = {number: replace(node) for number, node in nodes}
+        return 0, executable
+
+    def cuGraphExecKernelNodeSetParams(self, executable: int, node: int, parameters: Any) -> tuple[int]:
+        launch = self._read_node(parameters)
+        if launch is None:
+            return INVALID
+        self.graphs[executable][node].launch = launch
+        return (0,)
+
+    def cuGraphLaunch(self, executable: int, stream: int) -> tuple[int]:
+        left, launches = dict(self.graphs[executable]), list[Any]()
+        while left:
+            free = next(number for number in reversed(left) if left.keys().isdisjoint(left[number].after))
+            launches.append(left.pop(free).launch)
+        self.calls.append("graph")
+        return self._start(stream, launches)
+
+    def cuGraphExecDestroy(self, executable: int) -> tuple[int]:
+        del self.graphs[executable]
+        return (0,)
+
+    cuGraphDestroy = cuGraphExecDestroy
 
     def _run(
         self, text: str, grid: Any, threads: int, kinds: list[str], values: list[int], shared: int, ordinal: int
@@ -352,31 +400,3 @@ class _Buffer:
 
         self._stream.add(free)
         driver.calls.append("free")
-
-
-class _Builder:
-    """A graph: what was launched while it was built is launched again."""
-
-    def __init__(self, driver: FakeDriver, stream: Stream):
-        self._driver, self.stream = driver, stream
-        self.launches: list[Callable[[], None]] = []
-        self.names: list[str] = []
-
-    def begin_building(self) -> _Builder:
-        self._driver.building = self
-        return self
-
-    def end_building(self) -> _Builder:
-        self._driver.building = None
-        return self
-
-    def complete(self) -> _Builder:
-        return self
-
-    def close(self) -> None:
-        pass
-
-    def launch(self, stream: Stream) -> None:
-        self._driver.calls += ["graph", *self.names]
-        for launch in self.launches:
-            stream.add(launch)

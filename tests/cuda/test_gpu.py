@@ -52,6 +52,16 @@ def test_arguments_of_every_kind(gpu: Gpu) -> None:
     assert np.array_equal(y.to_host(), x * np.float32(0.5) + np.float32(3.25))
 
 
+def test_numbers_beyond_float32_are_infinite(gpu: Gpu) -> None:
+    """As a slope, a limit or a learning rate may be."""
+    x, y = launch.upload(np.float32([1, -2, 0])), launch.empty((32,), "float32")
+    for half, sign in ((1e300, 1), (np.array(-1e300), -1), (3.4028235e38, 0)):
+        launch.launch(mixed, (1,), (3, 0, half, 0.25, x, None, y))
+        found = y.to_host()[:3].tolist()
+        assert np.isnan(found[2]) == bool(sign) and (not sign or found[:2] == [sign * np.inf, -sign * np.inf])
+    assert found[0] == pytest.approx(3.4028235e38, rel=1e-6)
+
+
 def test_numbers_of_the_host_are_copied_once(gpu: Gpu, driver: FakeDriver) -> None:
     y = launch.empty((32,), "float32")
     for _ in range(3):

@@ -86,6 +86,9 @@ class Compiler:
         """Return zeros."""
         return np.zeros(array.shape, array.dtype)
 
+    def sync(self) -> None:
+        """Do nothing: nothing was started."""
+
     def constant(self, table: np.ndarray) -> DeviceArray:
         """Return an array without memory, the same for as long as the host array lives."""
         return self._constants.get(table, self.upload)

@@ -38,7 +38,7 @@ __all__ = [
     "Long", "Number", "Real", "T", "device", "kernel",
 ]  # fmt: skip
 
-# Annotations of kernel parameters: they stand for the keys of _SCALARS and _POINTEES.
+# Annotations of kernel parameters: they stand for the keys of SCALARS and _POINTEES.
 if TYPE_CHECKING:
     Int = Long = Real = Double = Number = T = U8 = I32 = I64 = F32 = F64 = BF16 = I8 = I16 = U16 = U32 = U64 = Any
 else:
@@ -47,7 +47,7 @@ else:
         "U32", "U64",
     )  # fmt: skip
 # Sizes and offsets are 32 bits wide where they may (the GPU's integer units are), 64 where a tensor may be huge.
-_SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32, "Double": types.float64}
+SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32, "Double": types.float64}
 _POINTEES = {
     "I8": types.int8, "I16": types.int16, "I32": types.int32, "I64": types.int64,
     "U8": types.uint8, "U16": types.uint16, "U32": types.uint32, "U64": types.uint64,
@@ -120,7 +120,7 @@ class Kernel:
         stem = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.name = f"{stem}[{config}]" if config else stem
         self.parameters = tuple(str(p.annotation) for p in inspect.signature(function).parameters.values())
-        unknown = [a for a in self.parameters if a not in ("T", "Number") and a not in _SCALARS and a not in _POINTEES]
+        unknown = [a for a in self.parameters if a not in ("T", "Number") and a not in SCALARS and a not in _POINTEES]
         if unknown:
             raise TypeError(f"kernel {self.name}: unknown parameter annotation {unknown}")
         self.threads, self.blocks, self.shared_bytes = threads, blocks, shared_bytes
@@ -137,8 +137,8 @@ class Kernel:
         """Return the Numba signature for one floating dtype."""
         found = []
         for annotation in self.parameters:
-            if annotation in _SCALARS:
-                found.append(_SCALARS[annotation])
+            if annotation in SCALARS:
+                found.append(SCALARS[annotation])
             elif annotation == "Number":
                 found.append(FLOATS[dtype])
             else:

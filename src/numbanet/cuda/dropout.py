@@ -9,13 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from numba import cuda
 from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cuda.compile import I64, Int, Kernel, Long, Number, T, kernel
-from numbanet.cuda.launch import aligned, launch
+from numbanet.cuda.compile import Int, Kernel, Long, Number, T, kernel
+from numbanet.cuda.launch import aligned, each, launch
 from numbanet.cuda.philox import philox
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real, too_large
 from numbanet.problem.dropout import BLOCK, COUNTERS
@@ -31,14 +30,13 @@ def _kernel(dtype: str, wide: int) -> Kernel:
     get, put = partial_accesses(wide)
 
     @kernel(threads=THREADS, blocks=4, config=f"{dtype},{wide}")
-    def dropout(size: Int, threshold: Long, scale: Number, key: I64, x: T, y: T):
+    def dropout(size: Int, threshold: Long, scale: Number, seed: Long, draw: Long, x: T, y: T):
         words = cuda.local.array((_WORDS, wide), u32)
         values = cuda.local.array(wide, number)
         counter = i32((i32(cuda.blockIdx.x) * THREADS + i32(cuda.threadIdx.x)) * wide)
         block = i32(counter // COUNTERS)
         at = i32(block * BLOCK + (counter - block * COUNTERS))
         if at < size:
-            seed, draw = key[0], key[1]
             k0, k1 = u32(seed), u32(seed >> 32)
             c2, c3 = u32(draw), u32(draw >> 32)
             for lane in range(wide):
@@ -62,7 +60,7 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     x, key = inputs
     wide = lanes(problem.dtype) if aligned(x, *outputs) else 1
     counters = -(-problem.size // BLOCK) * COUNTERS
-    numbers = (problem.size, problem.threshold, problem.scale, key.view(np.int64))
+    numbers = (problem.size, problem.threshold, problem.scale, *each(key.view("int64")))
     launch(_kernel(problem.dtype, wide), (blocks(counters // wide),), (*numbers, x, *outputs), problem.dtype)
 
 

@@ -27,6 +27,7 @@ from numbanet.cuda.memory import Kept, Pool
 from numbanet.cuda.staging import Event, Locked, Staging
 from numbanet.cuda.tensor_map import Box, Pixels, TensorMap, encode
 from numbanet.device_array import DeviceArray, Memory, contiguous_in
+from numbanet.watch import Live
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that a kernel has without being asked for
 _MAPS = 4096  # of tensors that are kept: a training step has a few for each layer
@@ -36,19 +37,23 @@ _FORMATS = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d", "uin
 
 _thread = threading.local()  # which GPU each thread used last
 
+Buffer = tuple[Any, Any, int]
+"""Memory of arguments, what keeps the list of their addresses, and the address of that list."""
 
-class _Loaded:
+
+class Loaded:
     """A kernel on a GPU, and how its arguments are packed."""
 
     def __init__(self, handle: Any, code: Any, kinds: Sequence[str]):
         self.handle, self._code = handle, code  # the code must live as long as the handle
         self.pointers = tuple(kind.endswith("*") for kind in kinds)
         formats = ["Q" if pointer else _FORMATS[kind] for kind, pointer in zip(kinds, self.pointers)]
-        self.pack = struct.Struct("=" + "".join(formats)).pack_into
-        self._count, self.free = len(kinds), list[tuple[Any, Any, int]]()
+        self._pack = struct.Struct("=" + "".join(formats)).pack_into
+        self._single = [kind == "float32" for kind in kinds]
+        self._count, self.free = len(kinds), list[Buffer]()
 
-    def take(self) -> tuple[Any, Any, int]:
-        """Return a buffer of arguments, what keeps the list of their addresses, and the address of that list.
+    def take(self) -> Buffer:
+        """Return a buffer for arguments.
 
         It is given back by appending it to `free`. Whoever launches has one of his own: so another thread, or a signal
         handler that computes in the middle of a launch, does not write over his arguments.
@@ -60,6 +65,18 @@ class _Loaded:
             start = ctypes.addressof(values)
             places = (ctypes.c_void_p * self._count)(*[start + _SLOT * i for i in range(self._count)])
             return values, places, ctypes.addressof(places)
+
+    def write(self, gpu: Gpu, buffer: Buffer, arguments: Sequence[Any]) -> None:
+        """Write the arguments of a launch to a buffer."""
+        given = [
+            (_address(gpu, argument) if pointer else argument) for argument, pointer in zip(arguments, self.pointers)
+        ]
+        try:
+            self._pack(buffer[0], 0, *given)
+        except OverflowError:  # in float32 the number is infinite
+            with np.errstate(over="ignore"):
+                given = [np.float32(v) if single else v for v, single in zip(given, self._single)]
+            self._pack(buffer[0], 0, *given)
 
 
 class Gpu:
@@ -94,7 +111,7 @@ class Gpu:
         self._handle = self.stream.handle
         self._source = core.DeviceMemoryResource(ordinal)
         self.pool = Pool(self, ordinal)
-        self._kernels: dict[tuple[Any, str], _Loaded] = {}
+        self._kernels: dict[tuple[Any, str], Loaded] = {}
         self._constants = Kept()
         self._fault: tuple[Locked, DeviceArray] | None = None  # once something was indexed
         self._map = lru_cache(maxsize=_MAPS)(self._encode)
@@ -142,33 +159,30 @@ class Gpu:
 
     # ------------------------------------------------------------------------------------------------ kernels
 
-    def _load(self, kernel: Any, dtype: str) -> _Loaded:
+    def _load(self, kernel: Any, dtype: str) -> Loaded:
         code = self._core.ObjectCode.from_cubin(kernel.cubin(dtype, self.capability))
         found = code.get_kernel(kernel.entry)
         if kernel.shared_bytes > _STATIC_SHARED:
             attribute = self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self.check(self.driver.cuKernelSetAttribute(attribute, kernel.shared_bytes, found.handle, self.ordinal))
         kinds = [kind.name for kind in kernel.signature(dtype).args]
-        loaded = self._kernels[kernel, dtype] = _Loaded(found.handle, (code, found), kinds)
+        loaded = self._kernels[kernel, dtype] = Loaded(found.handle, (code, found), kinds)
         settings.log(f"GPU {self.ordinal}: loaded {kernel.name} for {dtype}")
         return loaded
 
+    def loaded(self, kernel: Any, dtype: str) -> Loaded:
+        """Return a kernel as it is on this GPU, which must be that of the thread."""
+        return self._kernels.get((kernel, dtype)) or self._load(kernel, dtype)
+
     def run(self, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
         """Launch a kernel on the stream; Python does not wait for it."""
-        self.launch_on(self._handle, kernel, grid, arguments, dtype)
-
-    def launch_on(self, stream: Any, kernel: Any, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
-        """Launch a kernel on any stream of this GPU, by its handle."""
         self.entered()
-        loaded = self._kernels.get((kernel, dtype)) or self._load(kernel, dtype)
-        given = [
-            (_address(self, argument) if pointer else argument) for argument, pointer in zip(arguments, loaded.pointers)
-        ]
+        loaded = self.loaded(kernel, dtype)
         buffer = loaded.take()
-        loaded.pack(buffer[0], 0, *given)
+        loaded.write(self, buffer, arguments)
         x, y, z = grid
         (status,) = self.driver.cuLaunchKernel(
-            loaded.handle, x, y, z, kernel.threads, 1, 1, kernel.shared_bytes, stream, buffer[2], 0
+            loaded.handle, x, y, z, kernel.threads, 1, 1, kernel.shared_bytes, self._handle, buffer[2], 0
         )
         loaded.free.append(buffer)
         if status != 0:
@@ -182,7 +196,9 @@ class Gpu:
         return graph
 
     def held(self, argument: Any) -> Any:
-        """Return what a kernel gets for an argument, as something to keep: an array of the host is copied."""
+        """Return what a kernel gets for a pointer, as something to keep: an array of the host is copied."""
+        if isinstance(argument, Live):
+            raise TypeError("numbers that a replay renews must be arguments themselves: see numbanet.cuda.launch.each")
         if isinstance(argument, np.ndarray):
             return self._small(argument)
         return self.encoded(argument) if type(argument) is TensorMap else argument
@@ -227,21 +243,17 @@ class Gpu:
 
     def upload(self, values: np.ndarray) -> DeviceArray:
         """Return a copy of a host array; when this returns, the host array may change."""
+        return self._copied(values, self.pool.take)
+
+    def _copied(self, values: np.ndarray, take: Callable[[int], Memory]) -> DeviceArray:
         order = sorted(range(values.ndim), key=lambda axis: -abs(values.strides[axis]))
         dense = np.ascontiguousarray(values.transpose(order)).reshape([values.shape[a] for a in order])
-        made = self.empty(dense.shape, dense.dtype.name)
+        self.tidy()
+        made = contiguous_in(take(dense.nbytes), dense.shape, dense.dtype)
         if dense.nbytes:
             self.check(self.driver.cuMemcpyHtoDAsync(made.pointer, dense.ctypes.data, dense.nbytes, self._handle))
-            # The driver has read the array when it returns, unless it is page-locked: then the GPU reads it later.
-            if self._page_locked(dense.ctypes.data):
-                self.stream.sync()
+            self.stream.sync()  # the driver may read the array at once, or later: that it does so at once is no promise
         return made.transpose([order.index(axis) for axis in range(values.ndim)])
-
-    def _page_locked(self, address: int) -> bool:
-        status, kind = self.driver.cuPointerGetAttribute(
-            self.driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address
-        )
-        return status == 0 and kind == self.driver.CUmemorytype.CU_MEMORYTYPE_HOST
 
     def staging(self) -> Staging:
         """Return what brings host arrays to this GPU while it computes."""
@@ -264,7 +276,7 @@ class Gpu:
         """Return a read-only copy of a host array, made once for as long as the host array lives."""
 
         def make(values: np.ndarray) -> DeviceArray:
-            made = self.upload(values)
+            made = self._copied(values, self.pool.fresh)
             made.flags.writeable = False
             return made
 

@@ -1,82 +1,83 @@
 """Launches as a CUDA graph.
 
-A graph keeps the arguments that it was built with. Numbers that change from one replay to the next (`numbanet.watch`'s
-`Live` arrays: learning rates, the numbers of random draws) are therefore read from memory of the GPU, side by side in
-one block, to which the host's are copied before each replay.
+A graph keeps the arguments that it was built with, but those of a node may be exchanged: launches of the graph from
+then on have the new ones, and those that the GPU has yet to come to the ones of their time. So numbers that change from
+one replay to the next (learning rates, the numbers of random draws: see `numbanet.cuda.launch.each`) are arguments like
+all others, and nothing has to be brought to memory of the GPU before a replay, or to wait for the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numbanet.cuda.launch import Launch
-from numbanet.device_array import DeviceArray, contiguous_in
 from numbanet.watch import Live
 
 if TYPE_CHECKING:
-    from numbanet.cuda.gpu import Gpu
+    from numbanet.cuda.gpu import Buffer, Gpu, Loaded
 
-_STEP = 16  # bytes: where the numbers of an array may begin
+
+class _Node(NamedTuple):
+    """A launch in a graph."""
+
+    handle: Any
+    loaded: Loaded
+    buffer: Buffer
+    arguments: tuple[Any, ...]
+    parameters: Any  # what the driver is told; they name the buffer
 
 
 class Graph:
-    """A graph of launches, to be repeated on a GPU's stream.
+    """A graph of launches, one after the other, to be repeated on a GPU's stream.
 
     Parameters
     ----------
     gpu : Gpu
+        The GPU of the thread.
     launches : sequence of Launch
     """
 
     def __init__(self, gpu: Gpu, launches: Sequence[Launch]):
-        self._gpu, self._places = gpu, dict[tuple[int, int], tuple[int, np.ndarray]]()
-        size = 0
-        for array in (argument for launch in launches for argument in launch[2] if isinstance(argument, Live)):
-            if _key(array) not in self._places:
-                self._places[_key(array)] = size, array
-                size += -(-array.nbytes // _STEP) * _STEP
-        self._numbers = np.zeros(size, np.uint8)
-        self._there = gpu.empty((size,), "uint8") if size else None
-        # Numbers of the host are copied before, not while the stream is captured.
-        self._held = [(*launch[:2], tuple(map(self._on_gpu, launch[2])), launch[3]) for launch in launches]
-        # On a stream of its own: what other threads launch meanwhile shall run, and not become part of the graph.
-        stream = gpu.device.create_stream()
-        builder = stream.create_graph_builder().begin_building()
-        try:
-            for kernel, grid, arguments, dtype in self._held:
-                gpu.launch_on(stream.handle, kernel, grid, arguments, dtype)
-        finally:
-            builder.end_building()
-        self._graph = builder.complete()
+        self._gpu, driver = gpu, gpu.driver
+        # Built node by node, not captured from a stream: what other threads launch meanwhile is no part of it.
+        self._graph = gpu.check(driver.cuGraphCreate(0))
+        self._executable: Any = None
+        self._nodes: list[_Node] = []
+        for launch in launches:
+            self._add(*launch)
+        self._executable = gpu.check(driver.cuGraphInstantiate(self._graph, 0))
+        self._changing = [node for node in self._nodes if any(isinstance(a, Live) for a in node.arguments)]
 
-    def _on_gpu(self, argument: Any) -> Any:
-        """Return what stands for an argument of the host."""
-        if not isinstance(argument, Live) or self._there is None:
-            return self._gpu.held(argument)
-        return self._place(argument, self._there)
-
-    def _place(self, array: np.ndarray, there: DeviceArray) -> DeviceArray:
-        first, _ = self._places[_key(array)]
-        found = contiguous_in(there.memory, array.shape, array.dtype)
-        found.pointer += first
-        return found
+    def _add(self, kernel: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...], dtype: str) -> None:
+        gpu, driver = self._gpu, self._gpu.driver
+        loaded = gpu.loaded(kernel, dtype)
+        held = tuple([gpu.held(a) if pointer else a for a, pointer in zip(arguments, loaded.pointers)])
+        buffer, parameters = loaded.take(), driver.CUDA_KERNEL_NODE_PARAMS()
+        loaded.write(gpu, buffer, held)
+        parameters.kern, parameters.kernelParams = loaded.handle, buffer[2]
+        parameters.gridDimX, parameters.gridDimY, parameters.gridDimZ = grid
+        parameters.blockDimX, parameters.blockDimY, parameters.blockDimZ = kernel.threads, 1, 1
+        parameters.sharedMemBytes = kernel.shared_bytes
+        before = [node.handle for node in self._nodes[-1:]]
+        handle = gpu.check(driver.cuGraphAddKernelNode(self._graph, before, len(before), parameters))
+        self._nodes.append(_Node(handle, loaded, buffer, held, parameters))
 
     def launch(self) -> None:
         """Repeat the launches, with the numbers of now."""
-        if self._there is not None:
-            for first, array in self._places.values():
-                self._numbers[first : first + array.nbytes] = array.reshape(-1).view(np.uint8)
-            # The driver has read them when the call returns, for they are not page-locked.
-            driver, stream = self._gpu.driver, self._gpu.stream_handle()
-            self._gpu.check(
-                driver.cuMemcpyHtoDAsync(self._there.pointer, self._numbers.ctypes.data, self._numbers.nbytes, stream)
-            )
-        self._graph.launch(self._gpu.stream)
+        gpu, driver = self._gpu, self._gpu.driver
+        for node in self._changing:
+            node.loaded.write(gpu, node.buffer, node.arguments)
+            gpu.check(driver.cuGraphExecKernelNodeSetParams(self._executable, node.handle, node.parameters))
+        gpu.check(driver.cuGraphLaunch(self._executable, gpu.stream_handle()))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_graph"):
+            self._gpu.leave(partial(_destroy, self._gpu, self._graph, self._executable))
 
 
-def _key(array: np.ndarray) -> tuple[int, int]:
-    """Return what views of the same numbers have in common."""
-    return array.__array_interface__["data"][0], array.nbytes
+def _destroy(gpu: Gpu, graph: Any, executable: Any) -> None:
+    if executable is not None:
+        gpu.check(gpu.driver.cuGraphExecDestroy(executable))  # one that runs is done first
+    gpu.check(gpu.driver.cuGraphDestroy(graph))

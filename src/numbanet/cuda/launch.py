@@ -52,6 +52,9 @@ class Executor(Protocol):
     def download(self, array: Any) -> np.ndarray:
         """Return a copy of a device array on the host, its axes in the same order in memory."""
 
+    def sync(self) -> None:
+        """Wait for all that was started, and raise what kernels have reported: see `raise_fault`."""
+
     def stream_handle(self) -> int:
         """Return the handle of the stream on which kernels run, as `__cuda_array_interface__` wants it."""
 
@@ -227,9 +230,9 @@ def launch(kernel: Kernel, grid: Sequence[int], arguments: Sequence[Any], dtype:
     grid : sequence of int
         Blocks along x, y and z (missing ones are 1). An empty grid runs nothing.
     arguments : sequence
-        One for each parameter of the kernel, in its order: a number for a scalar; for a pointer a device array (its
-        first element), a small NumPy array (read-only parameters, such as coefficients), a `TensorMap`, or None (a null
-        pointer).
+        One for each parameter of the kernel, in its order: a number for a scalar (or one of `each`); for a pointer a
+        device array (its first element), a small NumPy array (read-only parameters, such as tables of shapes, that are
+        the same in many launches), a `TensorMap`, or None (a null pointer).
     dtype : {"float32", "float64", "bfloat16", "float16"}
         What the kernel's ``T`` stands for.
     """
@@ -253,6 +256,11 @@ def _kept(argument: Any) -> Any:
     return TensorMap(memory.pinned(argument.array), argument.form) if type(argument) is TensorMap else argument
 
 
+def each(values: np.ndarray) -> list[np.ndarray]:
+    """Return the numbers of a host array as scalar arguments; of a `Live` array each replay reads them anew."""
+    return [values[i, ...] for i in range(len(values))]  # arrays of no dimension, which view the numbers
+
+
 def empty(shape: tuple[int, ...], dtype: str) -> Any:
     """Return a C-contiguous device array with arbitrary content; within `numbanet.memory.arena` from its blocks."""
     device = current()
@@ -273,6 +281,12 @@ def recording(launches: list[Launch]) -> Iterator[None]:
 def places(launches: Sequence[Launch]) -> set[int]:
     """Return the numbers of the devices on which launches find their arrays."""
     return {array.memory.device for array in _arrays([launch[2] for launch in launches])}
+
+
+def wait(launches: Sequence[Launch]) -> None:
+    """Wait for the devices of launches, and raise what kernels have reported there."""
+    for ordinal in places(launches):
+        numbered(ordinal).sync()
 
 
 class Recording:

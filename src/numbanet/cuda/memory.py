@@ -2,10 +2,15 @@
 
 An allocation is ordered on the GPU's one stream, as all kernels are. So a block may be handed on as soon as Python has
 let go of it: who used it before comes first in the stream.
+
+Of the idle blocks of a size the one at the lowest address is taken, and constants take none of them: so a loop that
+takes and gives back as in the round before finds its arrays where they were, and with them all that was made for their
+addresses (tables, tensor maps).
 """
 
 from __future__ import annotations
 
+import heapq
 import threading
 import weakref
 from collections import deque
@@ -84,12 +89,18 @@ class Pool:
         MemoryError
             If the GPU has none left, after the idle blocks were given back; the message tells who has it.
         """
-        wanted = rounded(size)
+        return self._taken(rounded(size), self._idle)
+
+    def fresh(self, size: int) -> Memory:
+        """Return a block that nobody had before, for a constant; the errors are those of `take`."""
+        return self._taken(rounded(size), {})
+
+    def _taken(self, wanted: int, idle: dict[int, list[tuple[int, Any]]]) -> Memory:
         with self._lock:
             self._collect()
-            blocks = self._idle.get(wanted)
+            blocks = idle.get(wanted)
             if blocks:
-                pointer, owner = blocks.pop()
+                pointer, owner = heapq.heappop(blocks)
                 self.idle -= wanted
             else:
                 pointer, owner = self._allocate(wanted)
@@ -116,7 +127,7 @@ class Pool:
             pointer, size, owner = self._returned.popleft()
             self.in_use -= size
             self.idle += size
-            self._idle.setdefault(size, []).append((pointer, owner))
+            heapq.heappush(self._idle.setdefault(size, []), (pointer, owner))
 
     def release(self) -> None:
         """Give the idle blocks back to the system."""

@@ -1,7 +1,7 @@
 """Optimizer steps fused into one pass over parameter, gradient and state; partial norms; scaling, clamping, filling.
 
-Each is one launch for many arrays (see `numbanet.cuda.many`). A step reads its coefficients from memory, so that a
-graph of launches finds those of the moment there.
+Each is one launch for many arrays (see `numbanet.cuda.many`). The coefficients of a step are arguments, which nothing
+has to bring to the GPU; a graph of launches gets those of the moment (see `numbanet.cuda.launch.each`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba.cuda import types
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.block import block_sum
 from numbanet.cuda.compile import F64, I32, I64, Double, Int, Kernel, Number, T, device, kernel
-from numbanet.cuda.launch import constant, empty, launch
+from numbanet.cuda.launch import constant, each, empty, launch
 from numbanet.cuda.many import array_of, many_too_large, piece_of, pieces, runs, table, width_of
 from numbanet.cuda.optim_rules import RULE_MAKERS
 from numbanet.cuda.scalar import scalars
@@ -25,6 +25,7 @@ from numbanet.problem.optim import COEFFICIENTS, RULES
 
 _STATES = 3
 _COLUMNS = 2 + _STATES
+_NUMBERS = max(COEFFICIENTS.values())
 _WARPS = THREADS // 32
 f64 = types.float64
 _block_sum = block_sum(THREADS)
@@ -37,20 +38,20 @@ def step_kernel(rule: str, dtype: str, used: tuple[bool, ...], options: tuple[st
     update = RULE_MAKERS[rule](dtype, used, options)
     get, put = partial_accesses(wide)
     first, second, third = (*used, False, False)[:_STATES]
-    numbers = COEFFICIENTS[rule]
     words = [rule, dtype, str(wide), *(n for n, chosen in zip(RULES[rule], used) if chosen), *options]
 
     @kernel(threads=THREADS, blocks=2, config=",".join(words))
-    def step(coefficients: F64, like: T, arrays: I64, plan: I32):
+    def step(
+        h0: Number, h1: Number, h2: Number, h3: Number, h4: Number, h5: Number, h6: Number, h7: Number, h8: Number,
+        like: T, arrays: I64, plan: I32,
+    ):  # fmt: skip
         row, start, count = piece_of(plan, i32(cuda.blockIdx.x))
         param, grad = array_of(like, arrays, row, _COLUMNS, 0), array_of(like, arrays, row, _COLUMNS, 1)
         s0, s1 = array_of(like, arrays, row, _COLUMNS, 2), array_of(like, arrays, row, _COLUMNS, 3)
         s2 = array_of(like, arrays, row, _COLUMNS, 4)
         p, g = cuda.local.array(wide, number), cuda.local.array(wide, number)
         v0, v1, v2 = cuda.local.array(wide, number), cuda.local.array(wide, number), cuda.local.array(wide, number)
-        h = cuda.local.array(numbers, number)
-        for k in range(numbers):
-            h[k] = number(coefficients[k])
+        h = h0, h1, h2, h3, h4, h5, h6, h7, h8
         for lane in range(wide):
             v0[lane], v1[lane], v2[lane] = number(0), number(0), number(0)
         for k in range(i32(i32(cuda.threadIdx.x) * wide), count, THREADS * wide):
@@ -87,7 +88,8 @@ def _step(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None
     columns += [parameters] * (_COLUMNS - len(columns))
     used = tuple(name in problem.state for name in RULES[problem.rule])
     chosen = step_kernel(problem.rule, dtype, used, problem.options, width_of(dtype, columns))
-    launch(chosen, (len(plan),), (coefficients, None, table(columns), constant(plan)), dtype)
+    numbers = *each(coefficients), *[0.0] * (_NUMBERS - len(coefficients))
+    launch(chosen, (len(plan),), (*numbers, None, table(columns), constant(plan)), dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.cuda.compile import Capability, Kernel
+from numbanet.cuda.compile import SCALARS, Capability, Kernel
 from numbanet.cuda.launch import Grid, Launch, raise_fault
 from numbanet.cuda.memory import Kept
 from numbanet.cuda.tensor_map import TensorMap
@@ -126,7 +126,9 @@ class Interpreter:
     def run(self, kernel: Kernel, grid: Grid, arguments: Sequence[Any], dtype: str) -> None:
         """Interpret a kernel over a grid of blocks."""
         self.launched.append(kernel.name)
-        interpret(kernel.ptx(dtype, self.capability), grid, kernel.threads, arguments, kernel.shared_bytes)
+        given = [argument[()] if kind in (*SCALARS, "Number") and isinstance(argument, np.ndarray) else argument
+                 for argument, kind in zip(arguments, kernel.parameters)]  # fmt: skip
+        interpret(kernel.ptx(dtype, self.capability), grid, kernel.threads, given, kernel.shared_bytes)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return an array of NaN (or of 0xFB bytes): nothing may rely on its content."""
@@ -202,13 +204,17 @@ class HostDevice(Interpreter):
     def download(self, array: Any) -> np.ndarray:
         """Return a copy on the host."""
         self.downloads += 1
-        if self._fault is not None:
-            raise_fault(self._fault.memory.owner.view(np.int64))
+        self.sync()
         if not array.size:
             return np.empty(array.shape, array.dtype)
         start = array.pointer - array.memory.pointer
         first = _bytes(array.memory)[start : start + array.itemsize].view(array.dtype)
         return np.lib.stride_tricks.as_strided(first, array.shape, array.strides).copy("K")
+
+    def sync(self) -> None:
+        """Raise what kernels have reported: all is done."""
+        if self._fault is not None:
+            raise_fault(self._fault.memory.owner.view(np.int64))
 
     def constant(self, table: np.ndarray) -> Any:
         """Return a read-only copy on the device."""
