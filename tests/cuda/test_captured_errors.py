@@ -70,6 +70,37 @@ def test_an_error_on_other_values_is_no_error(driver: FakeDriver, monkeypatch: p
     assert any("on other values the function raised FloatingPointError" in line for line in said)
 
 
+def test_a_label_that_is_no_class_is_told_by_the_call_that_records(driver: FakeDriver) -> None:
+    """The GPU tells of it when Python waits: that may be when the step is tried on other values."""
+    trainer = Trainer("cuda")
+    trainer.step(0)
+    x, y = trainer.tensors(1)
+    with pytest.raises(IndexError, match="target holds 99, which is not one of the 6 classes"):
+        trainer.run(x, y * 0 + 99)
+    graphs = []
+    for number in range(3):
+        driver.calls.clear()
+        trainer.step(number).item()
+        graphs.append(driver.calls.count("graph"))
+    assert graphs == [1, 1, 1], "recorded (and tried), replayed"
+
+
+def test_what_the_gpu_finds_wrong_with_other_values_is_no_error(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions that are worked out of numbers may be beyond the table when the numbers are others."""
+    said: list[str] = []
+    monkeypatch.setattr(nnet.settings, "log", said.append)
+    table = nnet.tensor(np.arange(4, dtype=np.float32), device="cuda")
+    look_up = nnet.capture(lambda table, x: table[(15.0 / x).to(np.int64)])
+    with nnet.no_grad():
+        for shift in range(3):
+            x = nnet.tensor(np.float32([5, 15, 8]) + np.float32(shift) / 4, device="cuda")
+            assert look_up(table, x).tolist() == [[3, 1, 1], [2, 0, 1], [2, 0, 1]][shift]
+    assert any("on other values the function raised IndexError" in line for line in said)
+    assert (table + 1.0).tolist() == [1, 2, 3, 4], "nothing is told later"
+
+
 def test_what_another_thread_runs_meanwhile_is_no_part_of_the_graph(driver: FakeDriver) -> None:
     gpu, ran = launch.current(), []
 

@@ -111,6 +111,7 @@ class Plan:
         """Run once, keeping the launches; keep the plan if a replay with other values does what the function does."""
         trace, static = _Trace(), [_static(array_of(t)) for t in inputs]
         result = self._traced(run, static, inputs, trace)
+        trace.wait()  # what kernels find wrong with these operands is the caller's to know, and no doubt about others
         trace.look_at(result)
         self._judge(trace.watch)
         if self.refused:
@@ -168,26 +169,38 @@ class Plan:
     def _tried(self, run: Run, inputs: list[Tensor]) -> Watch:
         """Return doubts that remain when a replay, on other values, was compared with the function."""
         others = [Tensor(ops.to_device(other_values(memory.on_host(array_of(t))), t.device)) for t in inputs]
-        watch, effects, values = Watch(), self._effects, list[Any]()
+        watch, effects = Watch(), self._effects
         restore = (lambda: None) if effects is None else effects.save()
-        try:
+
+        def called() -> Any:
             with watching(watch), data_watched():
-                expected = run(others)
-            values = [] if effects is None else effects.values()
+                return run(others)
+
+        def outcome(call: Callable[[], Any]) -> tuple[Any, list[Any]]:
+            """Return what a call returns, and what it changes, which is undone."""
+            try:
+                try:
+                    result = call()
+                finally:
+                    self._wait()  # what kernels find wrong with the other values shall not be raised later
+                return result, [] if effects is None else effects.values()
+            finally:
+                restore()
+
+        try:
+            expected, values = outcome(called)
+            if not self._training:
+                _still(watch)
+            replayed, changes = outcome(lambda: self.begin() and (self.replay(others),))
+            if not replayed or not equal(replayed[0], expected) or not same(changes, values):
+                watch.doubts.append("a replay gives other values")
         except Exception as error:
             watch.doubts.append(f"on other values the function raised {type(error).__name__}")
-            return watch
-        finally:
-            restore()
-        if not self._training:
-            _still(watch)
-        try:
-            fine = self.begin() and equal(self.replay(others), expected)
-            if not fine or (effects is not None and not same(effects.values(), values)):
-                watch.doubts.append("a replay gives other values")
-        finally:
-            restore()
         return watch
+
+    def _wait(self) -> None:
+        if isinstance(self._recording, cuda.Recording):
+            cuda.wait(self._recording.launches)
 
 
 class _Trace:
@@ -223,6 +236,10 @@ class _Trace:
             doubts.append("a launch names arrays that a recording would not keep")
         if len(cuda.places(self._on_gpu)) + bool(self._on_cpu) > 1:
             doubts.append("kernels ran on several devices")
+
+    def wait(self) -> None:
+        """Wait for a GPU, and raise what its kernels have reported."""
+        cuda.wait(self._on_gpu)
 
     def recording(self) -> Recording | cuda.Recording:
         """Return the launches, to be repeated."""
