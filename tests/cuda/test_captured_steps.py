@@ -195,6 +195,29 @@ def test_gradients_that_are_held_are_not_overwritten(driver: FakeDriver) -> None
     assert compared(driver, here, there, steps=9, change=change) == [0, 1, 1, 0, 1, 0, 1, 0, 1]
 
 
+def test_gradients_that_other_libraries_hold(driver: FakeDriver) -> None:
+    """An array of theirs keeps the step from being replayed; an address alone is that of the next gradient, too."""
+    trainer = Trainer("cuda")
+    for number in range(3):
+        trainer.step(number)
+    weight = trainer.model[0].weight  # type: ignore[index]
+    held, before = nnet.from_dlpack(weight.grad), weight.grad.tolist()  # type: ignore[arg-type, union-attr]
+    driver.calls.clear()
+    trainer.step(3)
+    assert "graph" not in driver.calls and held.tolist() == before != weight.grad.tolist()  # type: ignore[union-attr]
+    del held
+    trainer.step(4)
+    assert "graph" in driver.calls
+    address, before = address_of(weight.grad), weight.grad.tolist()  # type: ignore[union-attr]
+    trainer.step(5)
+    assert address_of(weight.grad) == address and weight.grad.tolist() != before  # type: ignore[union-attr]
+    assert driver.calls.count("graph") == 2
+
+
+def address_of(tensor: Any) -> int:
+    return tensor.__cuda_array_interface__["data"][0]
+
+
 def test_gradients_that_are_added_to_from_outside(driver: FakeDriver) -> None:
     """A backward beside the graph adds to the gradients that it left; the graph begins with none, as the step does."""
 

@@ -89,7 +89,8 @@ NOT_FINITE = [
     ([1, np.nan], 1, np.nan, [np.nan] * 2, [np.nan] * 2),
     ([np.inf], 1, np.nan, [np.nan], [np.nan]), ([-np.inf], 0, np.nan, [np.nan], [np.nan]),
     ([np.nan], 1, np.nan, [np.nan], [np.inf]), ([np.inf, 1], 2, np.nan, [np.nan] * 2, [np.nan, np.inf]),
-    ([2, 2], 1, 0, [0, 0], [0, 0]), ([3], 1, np.nan, [np.nan], [np.nan]), ([1, 4], 2, np.inf, [np.nan] * 2, [np.inf] * 2),
+    ([2, 2], 1, 0, [0, 0], [0, 0]), ([3], 1, np.nan, [np.nan], [np.nan]),
+    ([1, 4], 2, np.inf, [np.nan] * 2, [np.inf] * 2),
 ]  # fmt: skip
 
 

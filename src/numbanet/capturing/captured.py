@@ -173,7 +173,9 @@ def capture(function: Callable[..., Any]) -> Captured:
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
     training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step
     counts, options of the moment) is done at each replay, and so are the draws. Its result must have no tape: what
-    needs a gradient is differentiated within the function.
+    needs a gradient is differentiated within the function. The gradients that it leaves in ``grad`` lie in memory of
+    the recording: while somebody holds one, a view of it, or another library's array on it, the step is run instead;
+    who has read no more than the address (``__cuda_array_interface__``) finds the next replay's gradients there.
 
     Within the function, results of layers are computed when they are first read, and those that a following layer has
     taken part of have no gradient of their own (`Tensor.retain_grad`).

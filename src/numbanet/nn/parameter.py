@@ -92,6 +92,10 @@ class Parameter(Tensor):
         No one can where this parameter alone refers to the array: a change then goes through `data`, which drops the
         forms, or through `bump_version`. Arrays and tensors that view the memory hold references to it, so the counts
         of references show them.
+
+        The graph of a captured training step holds the array, too: beside one there are no forms. Each replay does say
+        that it changed the values, but from its references those of others can't be told, who would not; and a count
+        of its own that is ever too high, as while a graph is being dropped, would hide such a one.
         """
         take(self)
         form(self)
