@@ -38,6 +38,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
             "conv_weight",
             "conv_band",
             "conv_band_input",
+            "conv_band_weight",
             "conv_depthwise",
             "conv_pointwise",
             "conv_grouped",

@@ -2,9 +2,6 @@
 
 For few in-channels (the first layer), where a filter position alone is too short a run: in the padded copy, a whole
 filter row (s, c) is one run of memory. The copy is a small part of the work, and lives on the stack.
-
-The gradient of the weight has the filter elements as the rows of its register tiles and the out-channels as the
-columns, the other way round than `numbanet.cpu.conv_weight`, so that vectors are full.
 """
 
 from __future__ import annotations
@@ -14,23 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
-from numbanet.cpu.conv_weight import reduce_partials, split_count
-from numbanet.cpu.copy import transpose
-from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, splat, store, store_tail
-from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, epilogue_flags, outer_tile, stack_buffer, tile_rows
+from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
-_BUFFER = 16384  # numbers in a task's band
+BUFFER = 16384  # numbers in a task's band
 _POSITIONS = 256  # output positions of a band, about
 _ELEMENTS = 1024  # filter elements (r, s, c) at most
-_SHARES = 16  # tasks of a gradient of the weight
 
 
 @device
@@ -77,7 +69,7 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, 
     rows = min(band_rows, p - first)
     count = rows * q
     padded = count + MAX_ROWS
-    band = stack_buffer(x, _BUFFER)
+    band = stack_buffer(x, BUFFER)
     sources, outs = stack_buffer(ints, TABLE), stack_buffer(ints, TABLE)
     copy_band(x, ints, n, first, rows, band)
     # In the band a filter row is one run if it is not dilated.
@@ -106,52 +98,27 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, 
         )  # fmt: skip
 
 
-@kernel
-def band_weight_gradient(task: Index, ints: I64, x: T, g: T, element_offsets: I64, out: T):
-    """Sum the outer products of filter elements and gradients over one share of the bands."""
-    (
-        _, _, c, p, q, _, _, stride_h, stride_w, _, _, _, _, _, span_w,
-        k, elements, band_rows, bands, all_bands, shares,
-    ) = integers(ints, 21)  # fmt: skip
-    start, end = task * all_bands // shares, (task + 1) * all_bands // shares
-    band = stack_buffer(x, _BUFFER)
-    runs = stack_buffer(ints, TABLE)
-    vector = lanes(x)
-    for at in range(start, end):
-        n, first = at // bands, at % bands * band_rows
-        rows = min(band_rows, p - first)
-        copy_band(x, ints, n, first, rows, band)
-        for i in range(rows):
-            runs[3 * i] = address(band, i * stride_h * span_w * c)
-            runs[3 * i + 1] = address(g, (n * p + first + i) * q * k)
-            runs[3 * i + 2] = q
-        for column in range(0, k, MAX_VECTORS * vector):
-            width = min(MAX_VECTORS, (k - column + vector - 1) // vector)
-            step = tile_rows(width)
-            for element in range(0, elements, step):
-                outer_tile(
-                    width, runs, rows, stride_w * c, k, 0, column, offset(element_offsets, element), 0,
-                    offset(out, (task * elements + element) * k + column), k, at - start, elements - element,
-                    min(k - column - (width - 1) * vector, vector), runs, 0, 0,
-                )  # fmt: skip
-
-
-def _spans(p: ConvProblem) -> tuple[int, int]:
+def spans(p: ConvProblem) -> tuple[int, int]:
     """Return the input rows that one output row sees, and the columns that all output columns see."""
     return (p.r - 1) * p.dilation[0] + 1, (p.q - 1) * p.stride[1] + (p.s - 1) * p.dilation[1] + 1
 
 
+def row_runs(p: ConvProblem) -> tuple[int, int]:
+    """Return how many runs of a band an output position sees, and how long they are: filter rows, or pixels."""
+    return (p.r, p.s * p.c) if p.dilation[1] == 1 else (p.r * p.s, p.c)
+
+
 def _band_rows(p: ConvProblem) -> int:
     """Return how many output rows a band has; 0 where not even one fits."""
-    span_h, span_w = _spans(p)
-    in_rows = _BUFFER // (span_w * p.c)
-    taps = p.r if p.dilation[1] == 1 else p.r * p.s
+    span_h, span_w = spans(p)
+    in_rows = BUFFER // (span_w * p.c)
+    taps, _ = row_runs(p)
     fitting = min((in_rows - span_h) // p.stride[0] + 1, (TABLE // taps - MAX_ROWS) // p.q, TABLE // 3)
     return max(0, min(fitting, max(1, _POSITIONS // p.q), p.p))
 
 
-def _geometry(p: ConvProblem) -> tuple[int, ...]:
-    return (p.h, p.w, p.c, p.p, p.q, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation, *_spans(p))
+def geometry(p: ConvProblem) -> tuple[int, ...]:
+    return (p.h, p.w, p.c, p.p, p.q, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation, *spans(p))
 
 
 @lru_cache(maxsize=64)
@@ -160,22 +127,14 @@ def _row_taps(count: int) -> np.ndarray:
     return np.array([(0, 0, index) for index in range(count)], np.int64)
 
 
-def _element_offsets(p: ConvProblem) -> np.ndarray:
-    """Return where each filter element (r, s, c) lies in a band, relative to its output position."""
-    r, s, c = np.meshgrid(np.arange(p.r), np.arange(p.s), np.arange(p.c), indexing="ij")
-    _, span_w = _spans(p)
-    offsets = ((r * p.dilation[0] * span_w + s * p.dilation[1]) * p.c + c).reshape(-1)
-    return np.concatenate([offsets, np.repeat(offsets[-1:], MAX_ROWS)]).astype(np.int64)
-
-
 @lru_cache(maxsize=1024)
 def _forward_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     """Return the taps, the number of tasks and the integers of the launch."""
     band_rows = _band_rows(p)
     bands = -(-p.p // band_rows)
-    taps = _row_taps(p.r if p.dilation[1] == 1 else p.r * p.s)
+    taps = _row_taps(row_runs(p)[0])
     flags = epilogue_flags(p.epilogue)
-    return taps, p.n * bands, (*_geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
+    return taps, p.n * bands, (*geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
 
 
 def _prepare(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
@@ -191,28 +150,7 @@ def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) ->
     launch(band_forward, tasks, buffers, integers_, p.dtype)
 
 
-@lru_cache(maxsize=1024)
-def _weight_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
-    """Return the offsets of the filter elements, the number of tasks and the integers of the launch."""
-    band_rows, elements = _band_rows(p), p.r * p.s * p.c
-    bands = -(-p.p // band_rows)
-    weight_bytes = p.k * elements * np.dtype(p.dtype).itemsize
-    shares = min(_SHARES, p.n * bands, split_count(weight_bytes, p.n * p.p * p.q))
-    return _element_offsets(p), shares, (*_geometry(p), p.k, elements, band_rows, bands, p.n * bands, shares)
-
-
-def _backward_weight(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (x, grad), (out,) = inputs, outputs
-    offsets, shares, integers_ = _weight_plan(p)
-    elements = p.r * p.s * p.c
-    partials = memory.empty((shares * out.size,), p.dtype)
-    launch(band_weight_gradient, shares, (x, grad, offsets, partials), integers_, p.dtype)
-    total = memory.empty((elements, p.k), p.dtype)
-    reduce_partials(partials, total, shares, p.dtype)
-    transpose(total, out.reshape(p.k, elements))
-
-
-def _supports(p: ConvProblem) -> str | None:
+def supports(p: ConvProblem) -> str | None:
     if p.groups > 1:
         return "more than one group"
     if p.n == 0 or p.c == 0:
@@ -220,7 +158,7 @@ def _supports(p: ConvProblem) -> str | None:
     if p.r * p.s * p.c > _ELEMENTS:
         return f"a filter of {p.r * p.s * p.c} elements, more than {_ELEMENTS}"
     if _band_rows(p) == 0:
-        return f"an output row sees more than the {_BUFFER} numbers of a band"
+        return f"an output row sees more than the {BUFFER} numbers of a band"
     return None
 
 
@@ -228,33 +166,23 @@ def _rounded(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-def _copy_cost(p: ConvProblem) -> float:
+def copy_cost(p: ConvProblem, band_rows: int) -> float:
     """Return the cost of the copies, in operations at peak: about four a number."""
-    span_h, span_w = _spans(p)
-    band_rows = _band_rows(p)
+    span_h, span_w = spans(p)
     return 8.0 * p.n * -(-p.p // band_rows) * ((band_rows - 1) * p.stride[0] + span_h) * span_w * p.c
 
 
 def _forward_cost(p: ConvProblem) -> float:
-    run = p.s * p.c if p.dilation[1] == 1 else p.c
+    _, run = row_runs(p)
     products = 2.0 * p.n * p.p * p.q * p.r * p.s * p.c * _rounded(p.k, numpy_lanes(p.dtype))
-    return 1.1 * products * (1 + 4 / run) + _copy_cost(p)
-
-
-def _weight_cost(p: ConvProblem) -> float:
-    rows = host_isa().tile_rows[min(MAX_VECTORS, -(-p.k // numpy_lanes(p.dtype))) - 1]
-    elements = _rounded(p.r * p.s * p.c, rows)
-    return 2.0 * p.n * p.p * p.q * elements * _rounded(p.k, numpy_lanes(p.dtype)) * 1.2 + _copy_cost(p)
+    return 1.1 * products * (1 + 4 / run) + copy_cost(p, _band_rows(p))
 
 
 CANDIDATES: CandidateLists = {
     ("conv2d", "forward"): [
         Candidate(
-            "cpu.band", _forward, _supports, _forward_cost, tolerance=tolerance,
+            "cpu.band", _forward, supports, _forward_cost, tolerance=tolerance,
             prepare=_prepare, form=lambda p: p.dilation[1] == 1,
         )  # fmt: skip
-    ],
-    ("conv2d", "backward_weight"): [
-        Candidate("cpu.band", _backward_weight, _supports, _weight_cost, tolerance=tolerance)
     ],
 }

@@ -21,11 +21,11 @@ from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import zeros
-from numbanet.cpu.conv_weight import outer_tiles, reduce_partials
+from numbanet.cpu.conv_weight import reduce_partials
 from numbanet.cpu.conv_winograd import unsupported
-from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.prefetch import prefetch
+from numbanet.cpu.run_tile import MOST_RUN_ROWS, Piece, cover, run_tile
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
@@ -34,7 +34,8 @@ from numbanet.cpu.winograd_weight import transform_gradient, transform_gradient_
 from numbanet.problem.conv import ConvProblem
 
 _CHUNK = 112  # tiles of a chunk at most: their pixels at one point and 64 channels stay in the first-level cache
-_SHORT_CHUNK = 32  # and at least, where each task has chunks of its own
+_OWN_CHUNK = 64  # and at most where each task has chunks of its own,
+_SHORT_CHUNK = 32  # and at least
 _SHARES = 16
 _ROWS, _FEW_ROWS = 48, 16  # out-channels of a block: whole vectors (and register tiles), fewer where blocks are few
 _PARTIAL_BYTES = 4 << 20  # of a partial result at most
@@ -60,8 +61,11 @@ class Cut(NamedTuple):
     units: int  # blocks of the result
     pixel_size: int  # numbers in the transformed operands of a chunk
     gradient_size: int
+    sum_size: int  # and in the sums of a block
 
 
+_KINDS = 4  # of blocks: whether the last of the in-channels, and of the out-channels
+_PIECE = len(Piece._fields)
 _CUT = len(Cut._fields)
 
 
@@ -153,7 +157,7 @@ def _transform(ints, x, g, zero, first, count, spot, pixels, gradients):
 
 
 @device
-def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
+def _multiply(ints, unit, pixels, gradients, count, tiles, sums, out, accumulate):
     """Sum the products of the `count` tiles of a chunk for one block of the result, and transform them back."""
     cut = named(ints, Cut)
     c, k, chunk, block, step = cut.c, cut.k, cut.chunk, cut.block, cut.step
@@ -166,14 +170,17 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
     pixels = offset(pixels, panel * POINTS * (chunk * panel_width + vector))
     gradients = offset(gradients, unit % cut.blocks * POINTS * (chunk * block + vector))
-    run, ahead = stack_buffer(ints, 3), stack_buffer(ints, 8)
-    run[2], ahead[0], ahead[1], ahead[2] = count, 0, 0, 0
+    kind = 2 * (panel + 1 == cut.units // cut.blocks) + (unit % cut.blocks + 1 == cut.blocks)
     for point in range(POINTS):
-        run[0] = address(gradients, point * (chunk * row_pitch + vector))
-        run[1] = address(pixels, point * (chunk * pitch + vector))
-        outer_tiles(
-            width, vector, run, 1, row_pitch, pitch, 0, rows, 0, offset(sums, point * step), pitch, 0, rows, 0, ahead
-        )  # fmt: skip
+        here = offset(gradients, point * (chunk * row_pitch + vector))
+        there = offset(pixels, point * (chunk * pitch + vector))
+        for number in range(tiles[kind], tiles[kind + 1]):
+            piece = named(offset(tiles, _KINDS + 1 + number * _PIECE), Piece)
+            first = piece.vector * vector
+            run_tile(
+                piece.which, offset(here, piece.row), offset(there, first), 1, count, 0, 0, row_pitch, pitch, vector,
+                there, 0, offset(sums, point * step + piece.row * pitch + first), pitch, 0,
+            )  # fmt: skip
     for i in range(rows):
         for j in range(0, pitch, vector):
             into = offset(out, (rows_before + i) * 9 * c + column + j)
@@ -181,11 +188,11 @@ def _multiply(ints, unit, pixels, gradients, count, sums, out, accumulate):
 
 
 @kernel
-def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, slots: I64, work: T, out: T):
+def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, tiles: I64, slots: I64, work: T, out: T):
     """Do one share of the chunks, with a partial result of its own."""
     cut, all_ = named(ints, Cut), named(offset(ints, _CUT), Shares)
     slot = take_slot(slots, all_.buffers)
-    pixels = offset(work, slot * (cut.pixel_size + cut.gradient_size + POINTS * cut.step))
+    pixels = offset(work, slot * (cut.pixel_size + cut.gradient_size + cut.sum_size))
     gradients = offset(pixels, cut.pixel_size)
     sums = offset(gradients, cut.gradient_size)
     own = offset(out, task * cut.k * 9 * cut.c)
@@ -195,7 +202,7 @@ def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, slots: I64, wor
         count = (chunk + 1) * all_.tiles // all_.chunks - first
         _transform(ints, x, g, zero, first, count, 0, pixels, gradients)
         for unit in range(cut.units):
-            _multiply(ints, unit, pixels, gradients, count, sums, own, chunk - begin)
+            _multiply(ints, unit, pixels, gradients, count, tiles, sums, own, chunk - begin)
     give_slot(slots, slot)
 
 
@@ -208,13 +215,13 @@ def transform_tiles(task: Index, ints: I64, x: T, g: T, zero: T, pixels: T, grad
 
 
 @kernel
-def weight_by_blocks(task: Index, ints: I64, pixels: T, gradients: T, slots: I64, work: T, out: T):
+def weight_by_blocks(task: Index, ints: I64, pixels: T, gradients: T, tiles: I64, slots: I64, work: T, out: T):
     """Compute what a chunk adds to one share of the blocks of the result; the chunk from tile 0 on sets them."""
     cut, chunk = named(ints, Cut), named(offset(ints, _CUT), Chunk)
     slot = take_slot(slots, chunk.buffers)
-    sums = offset(work, slot * POINTS * cut.step)
+    sums = offset(work, slot * cut.sum_size)
     for unit in range(task * cut.units // chunk.shares, (task + 1) * cut.units // chunk.shares):
-        _multiply(ints, unit, pixels, gradients, chunk.count, sums, out, chunk.first)
+        _multiply(ints, unit, pixels, gradients, chunk.count, tiles, sums, out, chunk.first)
     give_slot(slots, slot)
 
 
@@ -224,21 +231,20 @@ class _Plan:
 
     Attributes
     ----------
-    tiles, chunks : int
+    count, chunks : int
+        Of tiles of the image, and of chunks of these.
     shares : int
         Partial results; 0: the tasks share the blocks of each chunk.
     cut : Cut
+    tiles : array of int64
+        Register tiles: those of each kind of blocks begin where the first numbers say, and of `Piece` each.
     """
 
-    tiles: int
+    count: int
     chunks: int
     shares: int
     cut: Cut
-
-    @property
-    def sum_size(self) -> int:
-        """Numbers in the sums of a block."""
-        return POINTS * self.cut.step
+    tiles: np.ndarray
 
 
 def _whole(count: int, dtype: str) -> int:
@@ -254,7 +260,17 @@ def _cut(p: ConvProblem) -> tuple[int, int, int]:
     shares = next((s for s in (_SHARES, _SHARES // 2) if s * _SHORT_CHUNK <= tiles), 0)
     if not shares or partial_bytes > _PARTIAL_BYTES:
         return tiles, -(-tiles // _CHUNK), 0
-    return tiles, shares * -(-tiles // (shares * _CHUNK)), shares
+    return tiles, shares * -(-tiles // (shares * _OWN_CHUNK)), shares
+
+
+def _pieces(p: ConvProblem, panels: int, block: int, blocks: int) -> np.ndarray:
+    """Return the register tiles of each kind of blocks."""
+    vectors = _whole(p.c, p.dtype) // numpy_lanes(p.dtype)
+    widths = min(MAX_VECTORS, vectors), vectors - (panels - 1) * MAX_VECTORS
+    heights = min(block, p.k), p.k - (blocks - 1) * block
+    kinds = [cover(rows, width)[1] for width in widths for rows in heights]
+    starts = np.cumsum([0, *map(len, kinds)])
+    return np.concatenate([starts, *(np.reshape(pieces, -1) for pieces in kinds)]).astype(np.int64)
 
 
 @lru_cache(maxsize=1024)
@@ -266,22 +282,24 @@ def _plan(p: ConvProblem) -> _Plan:
     block = _ROWS if shares or panels * -(-p.k // _ROWS) >= _SHARES else _FEW_ROWS
     blocks = -(-p.k // block)
     pixel_size = POINTS * (chunk * _whole(p.c, p.dtype) + panels * size)
-    gradient_size = POINTS * (chunk * _whole(p.k, p.dtype) + blocks * size)
+    # Register tiles may have more rows than a block: they read and write beyond its last one.
+    gradient_size = POINTS * (chunk * _whole(p.k, p.dtype) + blocks * size) + MOST_RUN_ROWS
     step = min(block, p.k) * min(MAX_VECTORS * size, _whole(p.c, p.dtype)) + size
     return _Plan(tiles, chunks, shares, Cut(
         h=p.h, w=p.w, c=p.c, p=p.p, q=p.q, k=p.k, top=p.pads[0], left=p.pads[2],
         tiles_h=-(-p.p // TILE), tiles_w=-(-p.q // TILE), chunk=chunk, block=block, blocks=blocks, step=step,
         units=panels * blocks, pixel_size=pixel_size, gradient_size=gradient_size,
-    ))  # fmt: skip
+        sum_size=POINTS * step + MOST_RUN_ROWS * MAX_VECTORS * size,
+    ), _pieces(p, panels, block, blocks))  # fmt: skip
 
 
 def _run_tiles(p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray) -> None:
     slots = new_slots(plan.shares)
-    work_size = plan.cut.pixel_size + plan.cut.gradient_size + plan.sum_size
+    work_size = plan.cut.pixel_size + plan.cut.gradient_size + plan.cut.sum_size
     work = memory.empty((slots.size * work_size,), p.dtype)
     partials = memory.empty((plan.shares * out.size,), p.dtype)
-    integers_ = *plan.cut, *Shares(plan.tiles, plan.chunks, plan.shares, slots.size)
-    launch(weight_by_tiles, plan.shares, (x, g, zero, slots, work, partials), integers_, p.dtype)
+    integers_ = *plan.cut, *Shares(plan.count, plan.chunks, plan.shares, slots.size)
+    launch(weight_by_tiles, plan.shares, (x, g, zero, plan.tiles, slots, work, partials), integers_, p.dtype)
     reduce_partials(partials, out, plan.shares, p.dtype)
 
 
@@ -290,14 +308,15 @@ def _run_blocks(p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero:
     gradients = memory.empty((plan.cut.gradient_size,), p.dtype)
     tasks = min(2 * _SHARES, plan.cut.units)
     slots = new_slots(tasks)
-    sums = memory.empty((slots.size * plan.sum_size,), p.dtype)
+    sums = memory.empty((slots.size * plan.cut.sum_size,), p.dtype)
     for chunk in range(plan.chunks):
-        first = chunk * plan.tiles // plan.chunks
-        count = (chunk + 1) * plan.tiles // plan.chunks - first
+        first = chunk * plan.count // plan.chunks
+        count = (chunk + 1) * plan.count // plan.chunks - first
         shares = min(_SHARES, count)
         by_tiles, by_blocks = Chunk(first, count, shares, buffers=0), Chunk(first, count, tasks, slots.size)
         launch(transform_tiles, shares, (x, g, zero, pixels, gradients), (*plan.cut, *by_tiles), p.dtype)
-        launch(weight_by_blocks, tasks, (pixels, gradients, slots, sums, out), (*plan.cut, *by_blocks), p.dtype)
+        operands = pixels, gradients, plan.tiles, slots, sums, out
+        launch(weight_by_blocks, tasks, operands, (*plan.cut, *by_blocks), p.dtype)
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -307,9 +326,10 @@ def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> Non
 
 def _cost(p: ConvProblem) -> float:
     tiles, chunks, _ = _cut(p)
-    columns = _whole(p.c, p.dtype)
-    step = host_isa().tile_rows[min(MAX_VECTORS, columns // numpy_lanes(p.dtype)) - 1]
-    products = 2.0 * POINTS * tiles * columns * -(-p.k // step) * step
+    columns, size = _whole(p.c, p.dtype), numpy_lanes(p.dtype)
+    rows, width = min(p.k, _ROWS), min(columns // size, MAX_VECTORS)
+    blocks = p.k / rows * columns / (width * size)
+    products = POINTS * tiles * blocks * cover(rows, width)[0] * 4 * size
     # In operations of direct convolution, measured: loads from beyond the first-level cache, transforms, launches.
     transforms = 1000.0 * tiles * (columns + _whole(p.k, p.dtype)) + 860.0 * chunks * columns * p.k
     return 1.3 * products + transforms + 1e6

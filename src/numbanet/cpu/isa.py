@@ -21,11 +21,15 @@ class Isa:
     tile_rows : tuple of int
         ``tile_rows[v - 1]`` is the number of rows of a register tile that is ``v`` vectors wide: the accumulators, one
         row of the other operand and one broadcast value fit the register file, and the addresses of the rows do too.
+    run_rows : tuple of tuples of int
+        ``run_rows[v - 1]`` are the numbers of rows, ascending, of the tiles that are ``v`` vectors wide and whose rows
+        follow each other in memory: one address serves them all. A few each: less is wasted on what is left over.
     """
 
     name: str
     vector_bytes: int
     tile_rows: tuple[int, ...]
+    run_rows: tuple[tuple[int, ...], ...]
 
     @property
     def tile_vectors(self) -> int:
@@ -33,11 +37,13 @@ class Isa:
         return len(self.tile_rows)
 
 
-AVX512 = Isa("avx512", 64, (14, 12, 8, 6))
-AVX2 = Isa("avx2", 32, (8, 6, 4))
-SSE2 = Isa("sse2", 16, (8, 4))
+_OF_32 = (6, 9, 16, 24), (6, 9, 12), (4, 7, 9), (4, 6)  # with 32 registers,
+_OF_16 = (4, 8, 12), (3, 6)  # and with 16
+AVX512 = Isa("avx512", 64, (14, 12, 8, 6), _OF_32)
+AVX2 = Isa("avx2", 32, (8, 6, 4), _OF_16)
+SSE2 = Isa("sse2", 16, (8, 4), _OF_16)
 # Its machine code is cross-compiled and inspected by the tests, but was never run: there was no such machine.
-NEON = Isa("neon", 16, (14, 12, 8, 6))
+NEON = Isa("neon", 16, (14, 12, 8, 6), _OF_32)
 
 
 def target() -> tuple[str, str, frozenset[str]]:
