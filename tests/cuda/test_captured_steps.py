@@ -156,6 +156,18 @@ def test_values_may_change_between_steps(driver: FakeDriver) -> None:
     assert compared(driver, *both(), change=change) == REPLAYED
 
 
+def test_weights_have_no_prepared_forms_beside_a_graph(driver: FakeDriver) -> None:
+    """It refers to their arrays as anybody might who changes them; once it is gone, there are forms again."""
+    trainer = Trainer("cuda")
+    weight: Any = trainer.model[0].weight  # type: ignore[index]
+    seen = []
+    for number in range(3):
+        trainer.step(number)
+        seen.append(weight.prepared() is not None)
+    trainer.run._plans.clear()  # type: ignore[attr-defined]
+    assert [*seen, weight.prepared() is not None] == [True, False, False, True]
+
+
 def test_draws_go_on(driver: FakeDriver) -> None:
     def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Any:
         mask = F.dropout(x.detach() * 0.0 + 1.0, 0.5)
