@@ -9,6 +9,7 @@ import pytest
 
 from numbanet.cuda.launch import download, executor, upload
 from numbanet.data import Cutout, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift
+from tests.cuda.fake import FakeDriver
 from tests.cuda.ptx.executor import HostDevice
 
 IMAGES = np.random.default_rng(1).integers(1, 256, (17, 3, 6, 5), np.uint8)
@@ -52,3 +53,13 @@ def test_reflection_beyond_one_mirror() -> None:
     images = IMAGES[:, :, :2, :1]
     shift = RandomShift(3, "reflect")
     np.testing.assert_array_equal(on_device(shift, images), shift(images, np.random.default_rng(0)))
+
+
+def test_numbers_of_images_come_in_one_copy(driver: FakeDriver) -> None:
+    images = upload(IMAGES)
+    for augmentation in (RandomCrop((4, 7), 1), Cutout(3)):
+        augmentation(images, np.random.default_rng(1))  # brings tables of shapes, which stay
+        driver.calls.clear()
+        found = augmentation(images, np.random.default_rng(0))
+        assert sum(call.startswith("upload") for call in driver.calls) == 1
+        np.testing.assert_array_equal(download(found), augmentation(IMAGES, np.random.default_rng(0)))

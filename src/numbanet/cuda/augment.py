@@ -91,8 +91,10 @@ def _pixels(images: DeviceArray) -> DeviceArray:
     return moved if moved.flags.c_contiguous else moved.copy("C")
 
 
-def _table(values: Any) -> DeviceArray:
-    return upload(np.ascontiguousarray(values, np.int32))
+def _tables(*values: Any) -> list[DeviceArray]:
+    """Return numbers of each image on the GPU, in one copy: Python waits for each."""
+    there = upload(np.array(values, np.int32))
+    return [there[row] for row in range(len(values))]
 
 
 def windows(
@@ -121,7 +123,7 @@ def windows(
     out = empty((n, *size, c), images.dtype.name)
     if out.size:
         sizes = (out.size, h, w, c, *size, padding, int(fill == "reflect"))
-        arrays = (_table(tops), _table(lefts), _table(flips), pixels, out)
+        arrays = (*_tables(tops, lefts, flips), pixels, out)
         launch(_moving(_BITS[images.itemsize]), (blocks(out.size),), (*sizes, *arrays))
     return out.transpose(0, 3, 1, 2)
 
@@ -132,7 +134,7 @@ def blanked(images: DeviceArray, side: int, tops: Any, lefts: Any) -> DeviceArra
     n, h, w, c = out.shape
     if out.size:
         sizes = (out.size, h, w, c, side)
-        launch(_blanking(_BITS[images.itemsize]), (blocks(out.size),), (*sizes, _table(tops), _table(lefts), out))
+        launch(_blanking(_BITS[images.itemsize]), (blocks(out.size),), (*sizes, *_tables(tops, lefts), out))
     return out.transpose(0, 3, 1, 2)
 
 
