@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import os
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
+from numba.core import entrypoints
 
-# Their versions are part of every key, or they are Python's own, whose version is.
-_KNOWN = {*sys.stdlib_module_names, "numbanet", "numba", "llvmlite", "numpy", "cuda"}
+# Their versions are part of every key.
+_KNOWN = ("numbanet", "numba", "numba_cuda", "llvmlite", "numpy", "cuda")
 
 
 def hash_of(function: Callable, text: str = "") -> str:
@@ -27,9 +31,8 @@ def hash_of(function: Callable, text: str = "") -> str:
     Numba's overloads decide what a name means in a kernel, and nothing refers to them: those of other packages are part
     of the hash, unless the function is one of this package.
     """
-    walk = _Walk()
-    overloads = [] if _is_known(function.__module__) else sorted(repr(walk.of(found)) for found in _overloads())
-    return hashlib.sha256(repr((walk.of(function), overloads, text)).encode()).hexdigest()
+    overloads = [] if is_known(function) else sorted(_overloads())
+    return hashlib.sha256(repr((_Walk().of(function), overloads, text)).encode()).hexdigest()
 
 
 def text_hash(function: Callable) -> str:
@@ -38,7 +41,7 @@ def text_hash(function: Callable) -> str:
     There may be what nothing refers to, such as Numba's rules of lowering. It is read as soon as the function is there,
     since the file may be edited before the function is compiled.
     """
-    if _is_known(function.__module__):
+    if is_known(function):
         return ""
     try:
         return hashlib.sha256(Path(function.__code__.co_filename).read_bytes()).hexdigest()
@@ -46,20 +49,53 @@ def text_hash(function: Callable) -> str:
         return ""
 
 
-def _overloads() -> Iterator[tuple[Any, Callable]]:
-    """Yield what other packages registered as overloads: a function or type, and what says what it means."""
+def _overloads() -> Iterator[str]:
+    """Yield what other packages registered as overloads of functions, methods and attributes, and how."""
+    entrypoints.init_all()  # of extensions that are installed, which Numba loads before it compiles
     for name in ("numba.core.typing.templates", "numba.cuda.typing.templates"):
         if name in sys.modules:
             registry = sys.modules[name].builtin_registry
             named = [template for _, kind in registry.globals for template in getattr(kind, "templates", ())]
             for template in (*registry.functions, *registry.attributes, *named):
                 function = getattr(template, "_overload_func", None)
-                if function is not None and function.__module__ and not _is_known(function.__module__):
-                    yield template.key, function
+                if function is not None and not is_known(function):
+                    options = [getattr(template, option, None) for option in _OPTIONS]
+                    inline = getattr(getattr(template, "_inline", None), "value", None)
+                    # Each has a walk of its own: the order in which they were registered means nothing.
+                    yield repr(_Walk().of([template.key, function, inline, *options]))
 
 
-def _is_known(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in _KNOWN
+_OPTIONS = ("_attr", "_strict", "_jit_options", "prefer_literal")
+
+
+def is_known(function: Callable) -> bool:
+    """Return whether a function's file is one whose version is part of every key."""
+    return _is_known_file(function.__code__.co_filename)
+
+
+@cache
+def _is_known_file(path: str) -> bool:
+    """Return whether a file is of Python itself, or of this package and what it compiles with; names prove nothing."""
+    if path.startswith("<frozen "):
+        return True
+    path = os.path.abspath(path)
+    for name in ("stdlib", "platstdlib"):
+        folder = sysconfig.get_path(name) + os.sep
+        installed = {"site-packages", "dist-packages"} & set(path[len(folder) :].split(os.sep))
+        if path.startswith(folder) and not installed:
+            return True
+    return path.startswith(tuple(folder + os.sep for folder in _packages()))
+
+
+def _packages() -> Iterator[str]:
+    """Yield the folders of the packages whose versions are known, as far as they are imported."""
+    for name in _KNOWN:
+        yield from map(os.path.abspath, getattr(sys.modules.get(name), "__path__", ()))
+
+
+def _is_known_module(module: ModuleType) -> bool:
+    path = getattr(module, "__file__", None)
+    return module.__name__ in sys.builtin_module_names if path is None else _is_known_file(path)
 
 
 class _Walk:
@@ -102,7 +138,7 @@ class _Walk:
         self._met[id(value)] = value  # kept, so that no other gets its number
         cells = [self._content(cell) for cell in getattr(value, "__closure__", None) or ()]
         defaults = self.of(getattr(value, "__defaults__", None)), self.of(getattr(value, "__kwdefaults__", None))
-        names = [] if _is_known(value.__module__) else [(n, self.of(v)) for n, v in _globals(value)]
+        names = [] if is_known(value) else [(n, self.of(v)) for n, v in _globals(value)]
         return self.of(code), getattr(value, "__qualname__", ""), cells, defaults, names
 
     def _content(self, cell: Any) -> Any:
@@ -120,7 +156,7 @@ def _globals(function: Any) -> Iterator[tuple[str, Any]]:
         for name in names:
             if name in space:
                 yield name, space[name]
-                if isinstance(space[name], ModuleType) and not _is_known(space[name].__name__):
+                if isinstance(space[name], ModuleType) and not _is_known_module(space[name]):
                     if all(vars(space[name]) is not known for known in spaces):
                         spaces.append(vars(space[name]))
 

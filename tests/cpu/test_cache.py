@@ -384,23 +384,6 @@ def test_a_kernel_of_another_file_follows_that_file(tmp_path: Path) -> None:
     assert KernelCache(kernel, hashes[0])._code != KernelCache(kernel, hashes[1])._code
 
 
-def test_keys_follow_overloads_wherever_they_are() -> None:
-    def twice(x: float) -> float:
-        return 2 * x
-
-    def overload(factor: int) -> None:
-        space: dict[str, Any] = {"__name__": "others", "numba": numba, "twice": twice, "factor": factor}
-        text = "@numba.extending.overload(twice)\ndef of_numbers(x):\n    return lambda x: factor * x\n"
-        exec(compile(text, "<others>", "exec"), space)
-
-    kernel = at_a_prompt("def f(x):\n    return x\n")
-    keys = [key(kernel)]
-    for factor in (2, 3):
-        overload(factor)
-        keys.append(key(kernel))
-    assert len(set(keys)) == 3 and key(kernel) == keys[-1]
-
-
 NAMELESS = """
 import importlib.util, sys
 import numpy as np

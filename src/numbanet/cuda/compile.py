@@ -188,7 +188,8 @@ class Kernel:
             return self._cubin[key]
 
     def _file(self, kind: str, dtype: str, capability: Capability) -> str:
-        key = (self.name, fingerprint.hash_of(self.function, self._text), dtype, capability, self.threads, self.blocks)
+        code = fingerprint.hash_of(self.function, self._text)  # without the annotations, which are the signature
+        key = (self.name, code, dtype, str(self.signature(dtype)), capability, self.threads, self.blocks)
         return code_cache.file_name(self.entry[:100], kind, *key)
 
     def _linked(self, dtype: str, capability: Capability) -> bytes:
