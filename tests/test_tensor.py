@@ -168,7 +168,9 @@ def test_new_tensors_have_the_byte_order_of_the_machine() -> None:
      ([2**70], np.int32, ValueError), ([2**70], None, ValueError), ("5", np.float32, TypeError),
      ([1, "6"], np.int64, TypeError), (b"5", np.float32, TypeError), (None, np.float32, TypeError),
      (np.array([1, None], object), np.float32, TypeError), (np.datetime64("2020-01-01"), np.float32, TypeError),
-     (np.array([1j]), np.float32, TypeError), ([np.complex64(1), 2**70], np.float32, TypeError)],
+     (np.array([1j]), np.float32, TypeError), ([np.complex64(1), 2**70], np.float32, TypeError),
+     ([np.str_("5"), 2**70], np.float32, TypeError), ([np.array(1 + 2j), None], np.float32, TypeError),
+     (2**63, None, ValueError), ([2**63, -1], None, ValueError), (np.longdouble([1]), None, TypeError)],
 )  # fmt: skip
 def test_what_is_no_array_of_a_dtype_is_refused_by_name(array: Any, dtype: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="array must hold real numbers"):
@@ -179,6 +181,19 @@ def test_numbers_of_any_type_become_those_of_a_dtype() -> None:
     assert nnet.tensor([Fraction(1, 2), 2**70], dtype=np.float32).tolist() == [0.5, 2.0**70]
     assert nnet.tensor([2**63, 1], dtype=np.uint64).tolist() == [2**63, 1]
     assert nnet.tensor([2**53 + 1, True], dtype=np.int64).tolist() == [2**53 + 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [([1, 2], np.int64), ([], np.float32), ([[], []], np.float32), ([True], np.bool_), ([1, 2.5], np.float32),
+     ([2**70, 1.0], np.float32), (1e300, np.float32), ([np.float64(1.5)], np.float64),
+     ([np.float32(1), 2.5], np.float32), ([np.array([1.0, 2.0])], np.float64),
+     ([nnet.tensor(1.5, requires_grad=True), 2.5], np.float32),
+     (((1, 2), [3, 4.5]), np.float32), (range(3), np.int64), (np.float16(3), np.float16)],
+    ids=str,
+)  # fmt: skip
+def test_values_without_a_dtype_get_the_one_of_pytorch(array: Any, dtype: Any) -> None:
+    assert nnet.tensor(array).dtype == dtype
 
 
 def test_a_flag_of_a_new_tensor_is_true_or_false() -> None:

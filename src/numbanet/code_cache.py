@@ -62,7 +62,7 @@ class Store:
         unchanged = self._sources.unchanged()
         if not unchanged:
             edited = "kernels were edited since numbanet was imported"
-            settings.log(f"kernel cache: not used, as {edited if self._sources.seen else 'no file holds the kernels'}")
+            settings.log(f"kernel cache: not used, as {edited if self._sources.seen else 'they have no files'}")
         return unchanged
 
     def folder(self) -> Path:

@@ -58,23 +58,66 @@ def tensor(array: Any, requires_grad: bool = False, device: str | None = None, d
 
 def _numbers(source: Any, dtype: np.dtype | None) -> np.ndarray:
     """Return a new array of the host in the machine's byte order, or raise as `tensor`."""
-    known = isinstance(source, (np.ndarray, np.generic))
     try:
-        given = np.asarray(source)
-        objects = given.dtype == object and all(map(_is_number, given.flat))  # fractions, or integers beyond 64 bits
-        if not objects and given.dtype.kind not in "biuf":  # NumPy would read text, and take None for NaN
-            raise TypeError(f"got dtype {given.dtype}")
-        values = np.array(source, dtype, order="K")
-        if values.dtype == object:
-            raise ValueError("got an integer beyond 64 bits, or another object, and no dtype")
+        with np.errstate(over="ignore"):  # what is too large for a float is infinite, as in PyTorch
+            values = _converted(source, dtype)
     except (ValueError, TypeError, OverflowError) as error:  # of no numbers, of another dtype's, or of uneven lengths
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"array must hold real numbers that fit its dtype: {error}") from None
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    return values.astype(np.float32) if not known and dtype is None and values.dtype == np.float64 else values
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def _converted(source: Any, dtype: np.dtype | None) -> np.ndarray:
+    listed = isinstance(source, (list, tuple))
+    types = _types(source) if listed else {type(source)}
+    arrays = any(hasattr(kind, "__array__") for kind in types)
+    if listed and arrays:
+        source = _detached(source)
+    given = np.asarray(source)
+    if given.dtype == object:  # integers beyond 64 bits, or fractions
+        for value in given.flat:
+            if not _is_number(value):
+                raise TypeError(f"got {value!r}")
+    elif given.dtype.kind not in "biuf" or given.dtype.itemsize > 8:  # NumPy would read text, and count days
+        raise TypeError(f"got dtype {given.dtype}")
+    if dtype is None and types and types <= {int, bool} and given.dtype not in (np.int64, np.bool_):
+        raise ValueError(f"got {source!r}, and int64 does not hold all of it")
+    # Arrays and NumPy's numbers keep their dtype, Python's are single precision; so are both beside one another.
+    doubles = arrays and (not listed or _has_doubles(source))
+    if dtype is None and not doubles and (given.dtype == np.float64 or float in types):
+        dtype = np.dtype(np.float32)
+    if dtype is None and given.dtype == object:
+        raise TypeError("got objects and no dtype")
+    # Python's integers are read one by one: none is cut, or rounded because there is a float beside it.
+    exact = dtype is not None and dtype.kind in "iu" and isinstance(source, (list, tuple, int))
+    return np.array(source if exact else given, dtype, order="K")
+
+
+def _has_doubles(values: list | tuple) -> bool:
+    return any(
+        _has_doubles(value) if isinstance(value, (list, tuple)) else getattr(value, "dtype", None) == np.float64
+        for value in values
+    )
+
+
+def _types(values: list | tuple) -> set[type]:
+    """Return the types of what is in nested sequences."""
+    found = set(map(type, values))
+    nested = [kind for kind in found if issubclass(kind, (list, tuple))]
+    if nested:
+        found = found.difference(nested).union(*(_types(value) for value in values if isinstance(value, (list, tuple))))
+    return found
+
+
+def _detached(values: list | tuple) -> list:
+    """Return nested lists in which no tensor has a gradient."""
+    return [
+        _detached(value) if isinstance(value, (list, tuple)) else value.detach() if isinstance(value, Tensor) else value
+        for value in values
+    ]
 
 
 def _is_number(value: Any) -> bool:
-    real = not isinstance(value, np.complexfloating)  # Python's complex has no __float__
-    return real and (hasattr(value, "__float__") or hasattr(value, "__index__"))
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.dtype.kind in "biuf"
+    return hasattr(value, "__float__") or hasattr(value, "__index__")

@@ -36,7 +36,7 @@ class Meter:
         images = integer("images", images, 0)
         if not (isinstance(correct, float) and 0 <= correct <= images):  # of shares of pixels
             correct = integer("correct", correct, 0)
-        loss = loss.item() if isinstance(loss, Tensor) else number("loss", loss)
+        loss = number("loss", loss.item() if isinstance(loss, Tensor) and loss.numel() == 1 else loss)
         seconds = number("seconds", seconds)
         self.images += images
         self.loss_sum += loss * images
