@@ -32,7 +32,8 @@ that the instructions that matter are there.
   stands for; *threads x blocks*: of a block, and how many blocks shall fit on a multiprocessor at once; *shared*: bytes
   of a block.
 - *loop*: instructions of the innermost loop with the most products, and the share of them that multiply (FFMA, DFMA),
-  or, on tensor cores, the number of products of matrices (HMMA, HGMMA).
+  or, on tensor cores, the number of products of matrices (HMMA, HGMMA). An optimizer's holds two bodies, one with and
+  one without weight decay, of which a step runs one.
 - The last columns say how often an instruction stands in the code: 16-byte loads from global memory, asynchronous
   copies to shared memory by threads (LDGSTS) and by the copy engine (TMA), 16-byte loads from shared memory, loads of
   fragments of matrices, 16-byte stores (STG).

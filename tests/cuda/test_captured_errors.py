@@ -101,6 +101,24 @@ def test_what_the_gpu_finds_wrong_with_other_values_is_no_error(
     assert (table + 1.0).tolist() == [1, 2, 3, 4], "nothing is told later"
 
 
+def test_ctrl_c_is_told_whatever_the_gpu_finds_wrong(driver: FakeDriver) -> None:
+    calls: list[int] = []
+
+    def look_up(table: Tensor, x: Tensor) -> Tensor:
+        found = table[(15.0 / x).to(np.int64)]
+        calls.append(1)
+        if len(calls) == 3:  # on other values, which are beyond the table
+            raise KeyboardInterrupt
+        return found
+
+    table = nnet.tensor(np.arange(4, dtype=np.float32), device="cuda")
+    x, captured = nnet.tensor(np.float32([5, 15, 8]), device="cuda"), nnet.capture(look_up)
+    with nnet.no_grad():
+        captured(table, x)
+        with pytest.raises(KeyboardInterrupt):
+            captured(table, x)
+
+
 def test_what_another_thread_runs_meanwhile_is_no_part_of_the_graph(driver: FakeDriver) -> None:
     gpu, ran = launch.current(), []
 

@@ -1,4 +1,4 @@
-"""Training steps on a GPU that are not captured bring nothing there but their batch, and wait for nothing."""
+"""Training steps on a GPU that are not captured bring nothing there but their batch, and wait for nothing but that."""
 
 from __future__ import annotations
 

@@ -80,6 +80,19 @@ def test_constants_live_as_long_as_their_table(gpu: Gpu) -> None:
     assert gpu.pool.in_use <= before
 
 
+def test_constants_that_come_and_go_take_no_more_memory(gpu: Gpu, driver: FakeDriver) -> None:
+    """As numbers by which a loss is scaled do; and arrays take none of their blocks."""
+    kept = launch.empty((1,), "int8")
+    address = kept.pointer
+    del kept
+    for number in range(20):
+        found = launch.constant(np.array([number]))
+        assert found.pointer != address and found.to_host().tolist() == [number]
+        del found
+        assert launch.empty((1,), "int8").pointer == address
+    assert len(driver.blocks) <= 4
+
+
 def test_much_shared_memory_is_asked_for(gpu: Gpu, driver: FakeDriver) -> None:
     y = launch.empty((32,), "float32")
     launch.launch(greedy, (1,), (y,))

@@ -181,8 +181,10 @@ class Plan:
             try:
                 try:
                     result = call()
-                finally:
-                    self._wait()  # what kernels find wrong with the other values shall not be raised later
+                except Exception:  # not Ctrl-C, which another error would hide
+                    self._wait()
+                    raise
+                self._wait()  # what kernels find wrong with the other values shall not be raised later
                 return result, [] if effects is None else effects.values()
             finally:
                 restore()

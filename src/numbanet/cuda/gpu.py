@@ -276,7 +276,7 @@ class Gpu:
         """Return a read-only copy of a host array, made once for as long as the host array lives."""
 
         def make(values: np.ndarray) -> DeviceArray:
-            made = self._copied(values, self.pool.fresh)
+            made = self._copied(values, self.pool.take_constant)
             made.flags.writeable = False
             return made
 

@@ -78,6 +78,9 @@ class Graph:
 
 
 def _destroy(gpu: Gpu, graph: Any, executable: Any) -> None:
-    if executable is not None:
-        gpu.check(gpu.driver.cuGraphExecDestroy(executable))  # one that runs is done first
-    gpu.check(gpu.driver.cuGraphDestroy(graph))
+    try:
+        if executable is not None:
+            gpu.check(gpu.driver.cuGraphExecDestroy(executable))  # one that runs is done first
+        gpu.check(gpu.driver.cuGraphDestroy(graph))
+    except RuntimeError as error:  # raised wherever the GPU is used next
+        raise RuntimeError(f"a graph that is no longer needed could not be destroyed: {error}") from None

@@ -3,9 +3,9 @@
 An allocation is ordered on the GPU's one stream, as all kernels are. So a block may be handed on as soon as Python has
 let go of it: who used it before comes first in the stream.
 
-Of the idle blocks of a size the one at the lowest address is taken, and constants take none of them: so a loop that
-takes and gives back as in the round before finds its arrays where they were, and with them all that was made for their
-addresses (tables, tensor maps).
+Of the idle blocks of a size the one at the lowest address is taken, and constants have blocks of their own: so a loop
+that takes and gives back as in the round before finds its arrays where they were, and with them all that was made for
+their addresses (tables, tensor maps). Constants are written on the same stream: their blocks are handed on as safely.
 """
 
 from __future__ import annotations
@@ -54,6 +54,19 @@ def rounded(size: int) -> int:
     return -(-max(size, 1) // step) * step
 
 
+class _Shelf:
+    """Idle blocks by size, each size a heap of addresses, and those that were returned and are not among them yet."""
+
+    def __init__(self) -> None:
+        self.idle: dict[int, list[tuple[int, Any]]] = {}
+        self.returned: deque[tuple[int, int, Any]] = deque()
+        # Blocks must not keep a pool alive whose GPU is no longer used.
+        returned = self.returned
+        self.give_back: Callable[[int, int, Any], None] = lambda pointer, size, owner: returned.append(
+            (pointer, size, owner)
+        )
+
+
 class Pool:
     """Blocks of one GPU.
 
@@ -72,14 +85,8 @@ class Pool:
     def __init__(self, source: Source, device: int = 0):
         self._source, self._device = source, device
         self._lock = threading.RLock()  # a finaliser may run in the middle of `take` on the same thread
-        self._idle: dict[int, list[tuple[int, Any]]] = {}
-        self._returned: deque[tuple[int, int, Any]] = deque()
+        self._arrays, self._constants = _Shelf(), _Shelf()
         self.in_use = self.idle = self.peak = 0
-        # Blocks must not keep a pool alive whose GPU is no longer used.
-        returned = self._returned
-        self._give_back: Callable[[int, int, Any], None] = lambda pointer, size, owner: returned.append(
-            (pointer, size, owner)
-        )
 
     def take(self, size: int) -> Memory:
         """Return a block of at least `size` bytes.
@@ -89,16 +96,16 @@ class Pool:
         MemoryError
             If the GPU has none left, after the idle blocks were given back; the message tells who has it.
         """
-        return self._taken(rounded(size), self._idle)
+        return self._taken(rounded(size), self._arrays)
 
-    def fresh(self, size: int) -> Memory:
-        """Return a block that nobody had before, for a constant; the errors are those of `take`."""
-        return self._taken(rounded(size), {})
+    def take_constant(self, size: int) -> Memory:
+        """Return a block for a constant; the errors are those of `take`."""
+        return self._taken(rounded(size), self._constants)
 
-    def _taken(self, wanted: int, idle: dict[int, list[tuple[int, Any]]]) -> Memory:
+    def _taken(self, wanted: int, shelf: _Shelf) -> Memory:
         with self._lock:
             self._collect()
-            blocks = idle.get(wanted)
+            blocks = shelf.idle.get(wanted)
             if blocks:
                 pointer, owner = heapq.heappop(blocks)
                 self.idle -= wanted
@@ -106,7 +113,7 @@ class Pool:
                 pointer, owner = self._allocate(wanted)
             self.in_use += wanted
             self.peak = max(self.peak, self.in_use)
-        return _Block(pointer, wanted, owner, self._device, self._give_back)
+        return _Block(pointer, wanted, owner, self._device, shelf.give_back)
 
     def _allocate(self, size: int) -> tuple[int, Any]:
         try:
@@ -123,17 +130,19 @@ class Pool:
             ) from None
 
     def _collect(self) -> None:
-        while self._returned:
-            pointer, size, owner = self._returned.popleft()
-            self.in_use -= size
-            self.idle += size
-            heapq.heappush(self._idle.setdefault(size, []), (pointer, owner))
+        for shelf in (self._arrays, self._constants):
+            while shelf.returned:
+                pointer, size, owner = shelf.returned.popleft()
+                self.in_use -= size
+                self.idle += size
+                heapq.heappush(shelf.idle.setdefault(size, []), (pointer, owner))
 
     def release(self) -> None:
         """Give the idle blocks back to the system."""
         with self._lock:
             self._collect()
-            self._idle.clear()
+            self._arrays.idle.clear()
+            self._constants.idle.clear()
             self.idle, self.peak = 0, self.in_use
             self._source.trim()
 

@@ -21,11 +21,11 @@ from numbanet.cuda.many import array_of, many_too_large, piece_of, pieces, runs,
 from numbanet.cuda.optim_rules import RULE_MAKERS
 from numbanet.cuda.scalar import scalars
 from numbanet.cuda.vector import THREADS, i32, partial_accesses, real
-from numbanet.problem.optim import COEFFICIENTS, RULES
+from numbanet.problem.optim import RULES
 
 _STATES = 3
 _COLUMNS = 2 + _STATES
-_NUMBERS = max(COEFFICIENTS.values())
+_NUMBERS = 9  # parameters of the kernel for coefficients; of a rule with more, `launch` would say so
 _WARPS = THREADS // 32
 f64 = types.float64
 _block_sum = block_sum(THREADS)
