@@ -198,6 +198,25 @@ def test_every_kernel_comes_back_from_disk(package: Path, tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in files(cache)} == before
 
 
+def test_loading_takes_nothing_that_only_compilers_need(tmp_path: Path) -> None:
+    """All that Numba implements takes longer to load than the kernels, and brings SciPy in where it is installed."""
+    source = tmp_path / "mine.py"
+    source.write_text(
+        "from numbanet.cpu.compile import I64, Index, T, kernel\n\n"
+        "@kernel\ndef seven(task: Index, ints: I64, y: T):\n    y[task] = 7.0\n"
+    )
+    loaded = "\nprint('numba.np.arraymath' in sys.modules)\n"
+    foreign = RUN_RELU + "\nfrom mine import seven\nfrom numbanet.cpu.parallel import launch\n" + loaded.join(
+        ["", "launch(seven, 1, (np.zeros(1, np.float32),), (), 'float32')", ""]
+    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(PACKAGE.parent)]),
+                   "NUMBANET_CACHE_DIR": str(tmp_path / "cache"), "NUMBANET_VERBOSE": "1"}  # fmt: skip
+    found = [run_python(foreign, **environment).splitlines() for _ in range(2)]
+    words = [[line for line in lines if line in ("True", "False")] for lines in found]
+    assert words == [["True", "True"], ["False", "True"]], "other people's kernels may refer to more"
+    assert not any("compiled" in line for line in found[1])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Folders of other versions
 

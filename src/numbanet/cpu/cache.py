@@ -15,6 +15,7 @@ from typing import Any
 import llvmlite
 import numba
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 
 from numbanet import code_cache, fingerprint, settings, sources
 
@@ -52,6 +53,7 @@ class KernelCache:
     def __init__(self, function: Callable, text: str = ""):
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._code = fingerprint.hash_of(function, text)
+        self._own = fingerprint.is_known(function)
 
     def _file(self, signature: Any, target_context: Any) -> str:
         target = target_context.codegen().magic_tuple()
@@ -60,13 +62,15 @@ class KernelCache:
 
     def load_overload(self, signature: Any, target_context: Any) -> CompileResult | None:
         """Return the stored machine code, or None where there is none, or none that can be trusted."""
-        target_context.refresh()
         if not settings.cache_enabled():
             return None
         name = self._file(signature, target_context)
         payload = STORE.read(name)
         if payload is None:
             return None
+        # All that Numba and its extensions implement takes half a second to load. It is for compilers, but for symbols
+        # that kernels of others may refer to; those of this package take them from Numba's runtime only.
+        rtsys.initialize(target_context) if self._own else target_context.refresh()
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception as error:

@@ -14,11 +14,13 @@ kept on disk. `numbanet.cpu.parallel.launch` runs it.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -29,6 +31,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from numbanet import fingerprint, settings
 from numbanet.cpu.cache import KernelCache
+from numbanet.cpu.compiler import KernelCompiler
 from numbanet.cpu.inlined import InlinedCompiler
 
 __all__ = ["F32", "F64", "I32", "I64", "Index", "Kernel", "T", "U8", "U64", "device", "kernel"]
@@ -90,6 +93,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let nobody look for cycles: the compiler makes so many objects that Python would search all of them often."""
+    enabled = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Kernel:
     """A CPU entry point, compiled on first use, once for each floating dtype.
 
@@ -125,14 +140,15 @@ class Kernel:
         return tuple(self._compiled)
 
     def _function(self, dtype: str) -> CFunc:
-        return CFunc(self.function, (self.signature(dtype).args, types.void), locals={}, options=dict(_OPTIONS))
+        signature = self.signature(dtype).args, types.void
+        return CFunc(self.function, signature, locals={}, options=dict(_OPTIONS), pipeline_class=KernelCompiler)
 
     def build(self, dtype: str) -> CFunc:
         """Compile for one floating dtype, or load the machine code from the disk cache."""
         found = self._compiled.get(dtype)
         if found is not None:
             return found
-        with _building:
+        with _building, _uncollected():
             found = self._compiled.get(dtype)
             if found is None:
                 start = time.perf_counter()

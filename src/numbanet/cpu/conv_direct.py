@@ -52,9 +52,10 @@ def run_tiles(
     residual,
 ):  # fmt: skip
     """Run the register tiles of one panel over the `count` positions of a block; see `panel_tile`."""
+    none = np.int64(0)  # for a literal, Numba would compile the tiles once more
     run_tiles_ahead(
         width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags,
-        bias, residual, packed, 0, 0, 0,
+        bias, residual, packed, none, none, none,
     )  # fmt: skip
 
 

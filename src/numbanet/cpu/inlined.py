@@ -1,4 +1,4 @@
-"""Functions that exist only inside kernels: Numba's compiler, but for what it does to them before they are inlined.
+"""Functions that exist only inside kernels: the compiler of kernels, but for what Numba does before they are inlined.
 
 Numba optimises every function and makes machine code of it, even of one that is only ever inlined; then the kernel that
 took it in is optimised as a whole once more. Here such a function stays as it was lowered, and the kernel's compilation
@@ -11,9 +11,11 @@ from typing import Any
 
 from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder, _LowerResult
+from numba.core.compiler import _LowerResult
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
+
+from numbanet.cpu.compiler import KernelCompiler
 
 
 class _Source(JITCodeLibrary):
@@ -49,11 +51,7 @@ class _Lowering(NativeLowering):
         return True
 
 
-class InlinedCompiler(CompilerBase):
-    """The pipeline of Numba's compiler with that lowering."""
+class InlinedCompiler(KernelCompiler):
+    """The pipeline of kernels with that lowering."""
 
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [(_Lowering if step is NativeLowering else step, text) for step, text in passes.passes]
-        passes.finalize()
-        return [passes]
+    replaced = {NativeLowering: _Lowering}

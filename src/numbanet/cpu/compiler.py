@@ -1,0 +1,76 @@
+"""Numba's compiler without what kernels have no use for: half of the time of compiling them is Numba's own Python.
+
+Its pipeline looks for array expressions and for overloads to inline, which functions of pointers don't have, and for
+closures, which few have; and it asks again and again for the type of the same operation on the same types, which takes
+a millisecond each time, as every template that any part of Numba registered is tried.
+"""
+
+from __future__ import annotations
+
+from types import CodeType
+from typing import Any
+
+from numba import types
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.typed_passes import InlineOverloads, NopythonRewrites, NopythonTypeInference
+from numba.core.untyped_passes import InlineClosureLikes
+
+from numbanet import fingerprint
+
+
+class _Remembering:
+    """A typing context that answers the same question once; all else is up to the context behind it."""
+
+    def __init__(self, context: Any):
+        self._context, self._answers = context, {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def resolve_function_type(self, function: Any, args: tuple, kws: dict) -> Any:
+        """Return the signature of a call, or None; calls that compile, or name arguments, are asked for each time."""
+        if kws or isinstance(function, types.Dispatcher):
+            return self._context.resolve_function_type(function, args, kws)
+        question = function, tuple(args)
+        if question not in self._answers:
+            self._answers[question] = self._context.resolve_function_type(function, args, kws)
+        return self._answers[question]
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Inference(NopythonTypeInference):
+    """Type inference that remembers, within one function."""
+
+    _name = "kernel_type_inference"
+
+    def run_pass(self, state: Any) -> bool:
+        context = state.typingctx
+        state.typingctx = _Remembering(context)
+        try:
+            return super().run_pass(state)
+        finally:
+            state.typingctx = context
+
+
+class KernelCompiler(CompilerBase):
+    """The pipeline of Numba's compiler, for this package's functions on pointers, numbers and vectors.
+
+    Functions of others go through all of it: they may work on arrays, and call overloads that exist inlined only.
+    """
+
+    replaced: dict[type, type] = {}
+    """Passes and what runs in their places."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        """Return the one pipeline."""
+        replaced, left_out = dict(self.replaced), set[type]()
+        if fingerprint.is_known(self.state.func_id.func):
+            replaced[NopythonTypeInference] = _Inference
+            left_out = {InlineOverloads, NopythonRewrites}
+            if not any(isinstance(constant, CodeType) for constant in self.state.func_id.code.co_consts):
+                left_out.add(InlineClosureLikes)
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes = [(replaced.get(step, step), text) for step, text in passes.passes if step not in left_out]
+        passes.finalize()
+        return [passes]
