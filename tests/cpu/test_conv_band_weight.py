@@ -92,3 +92,24 @@ def test_no_number_beside_the_operands_is_read(c, k, at_end, rng):
     with nnet.use("reference"):
         want = nnet.ops.conv2d_backward_weight(x, grad, (k, c, 3, 3), 1, 1)
     np.testing.assert_allclose(out.transpose(0, 3, 1, 2), want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+def test_refusals():
+    def refusal(x_shape, weight_shape, **options):
+        p = conv2d_problem("backward_weight", x_shape, weight_shape, "float32", **options)
+        return {candidate.name: reason for candidate, reason in dispatch.verdicts(p, "cpu")}["cpu.band"]
+
+    assert refusal((1, 3, 40, 5000), (4, 3, 1, 1)) is None  # a row is a band, however many positions it has
+    assert "sees 18000 numbers" in refusal((1, 3, 40, 6000), (4, 3, 1, 1))
+    assert "more than one group" in refusal((1, 4, 8, 8), (4, 2, 3, 3), groups=2)
+    assert "a filter of 1152 elements" in refusal((1, 128, 8, 8), (4, 128, 3, 3))
+    assert "an empty input" in refusal((0, 3, 8, 8), (4, 3, 3, 3))
+
+
+def test_a_long_row(rng):
+    x, grad = rng.standard_normal((1, 3, 4, 5000)), rng.standard_normal((1, 4, 4, 5000))
+    with nnet.use("reference"):
+        want = nnet.ops.conv2d_backward_weight(x, grad, (4, 3, 1, 1))
+    with nnet.use("cpu.band"):
+        found = nnet.ops.conv2d_backward_weight(x.astype(np.float32), grad.astype(np.float32), (4, 3, 1, 1))
+    np.testing.assert_allclose(found, want, rtol=0, atol=2e-6 * np.abs(want).max())

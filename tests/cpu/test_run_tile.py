@@ -17,7 +17,7 @@ LINES, PIXELS = 3, 5
 @kernel
 def one_tile(task: Index, ints: I64, a: T, b: T, sums: T):
     which, a_line, b_line, a_step, b_step, last_lanes, pitch, accumulate = integers(ints, 8)
-    run_tile(which, a, b, 3, 5, a_line, b_line, a_step, b_step, last_lanes, b, 0, sums, pitch, accumulate)
+    run_tile(1, which, a, b, 3, 5, a_line, b_line, a_step, b_step, last_lanes, b, 0, sums, pitch, accumulate)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

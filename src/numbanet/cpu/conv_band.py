@@ -150,16 +150,32 @@ def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) ->
     launch(band_forward, tasks, buffers, integers_, p.dtype)
 
 
-def supports(p: ConvProblem) -> str | None:
+def unsuitable(p: ConvProblem) -> str | None:
+    """Return why a problem has no bands, however short, or None."""
     if p.groups > 1:
         return "more than one group"
     if p.n == 0 or p.c == 0:
         return "an empty input"
     if p.r * p.s * p.c > _ELEMENTS:
         return f"a filter of {p.r * p.s * p.c} elements, more than {_ELEMENTS}"
-    if _band_rows(p) == 0:
-        return f"an output row sees more than the {BUFFER} numbers of a band"
     return None
+
+
+def seen_too_much(p: ConvProblem) -> str:
+    """Return why not even a band of one output row fits."""
+    span_h, span_w = spans(p)
+    return f"an output row sees {span_h * span_w * p.c} numbers, and a band holds {BUFFER}"
+
+
+def _supports(p: ConvProblem) -> str | None:
+    if reason := unsuitable(p):
+        return reason
+    if _band_rows(p) > 0:
+        return None
+    span_h, span_w = spans(p)
+    if span_h * span_w * p.c > BUFFER:
+        return seen_too_much(p)
+    return f"an output row has {p.q * row_runs(p)[0]} addresses, more than there is room for"
 
 
 def _rounded(count: int, unit: int) -> int:
@@ -181,7 +197,7 @@ def _forward_cost(p: ConvProblem) -> float:
 CANDIDATES: CandidateLists = {
     ("conv2d", "forward"): [
         Candidate(
-            "cpu.band", _forward, supports, _forward_cost, tolerance=tolerance,
+            "cpu.band", _forward, _supports, _forward_cost, tolerance=tolerance,
             prepare=_prepare, form=lambda p: p.dilation[1] == 1,
         )  # fmt: skip
     ],

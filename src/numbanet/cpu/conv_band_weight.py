@@ -16,7 +16,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, kernel
-from numbanet.cpu.conv_band import BUFFER, copy_band, copy_cost, geometry, row_runs, spans, supports
+from numbanet.cpu.conv_band import BUFFER, copy_band, copy_cost, geometry, row_runs, seen_too_much, spans, unsuitable
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.conv_weight import split_count
 from numbanet.cpu.parallel import launch
@@ -107,7 +107,7 @@ def band_weight_gradient(task: Index, ints: I64, x: T, g: T, tiles: I64, sums: T
             if cut.turned:
                 a, a_line, a_step, b, b_line, b_step = b, b_line, b_step, a, a_line, a_step
             run_tile(
-                tile.which, a, b, rows, cut.q, a_line, b_line, a_step, b_step, tile.last_lanes, ahead, step,
+                1, tile.which, a, b, rows, cut.q, a_line, b_line, a_step, b_step, tile.last_lanes, ahead, step,
                 offset(own, tile.sums), tile.pitch, at - start,
             )  # fmt: skip
 
@@ -167,13 +167,22 @@ def _table(p: ConvProblem) -> tuple[np.ndarray, int]:
     return np.array(table, np.int64), sums
 
 
+def _fitting(p: ConvProblem) -> int:
+    """Return how many output rows there is room for; 0 or less: not even for one."""
+    span_h, span_w = spans(p)
+    return (BUFFER // (span_w * p.c) - span_h) // p.stride[0] + 1
+
+
 def _rows(p: ConvProblem) -> int:
     """Return how many output rows a band has."""
-    span_h, span_w = spans(p)
-    row = span_w * p.c
-    fitting = (BUFFER // row - span_h) // p.stride[0] + 1
-    fast = _NUMBERS // (p.stride[0] * row + p.q * min(p.k, RUN_TILES[-1][1] * numpy_lanes(p.dtype)))
-    return min(fitting, p.p, max(fast, -(-_PIXELS // p.q)))
+    _, span_w = spans(p)
+    columns = min(p.k, RUN_TILES[-1][1] * numpy_lanes(p.dtype))
+    fast = _NUMBERS // (p.stride[0] * span_w * p.c + p.q * columns)
+    return min(_fitting(p), p.p, max(fast, -(-_PIXELS // p.q)))
+
+
+def _refusal(p: ConvProblem) -> str | None:
+    return unsuitable(p) or (None if _fitting(p) > 0 else seen_too_much(p))
 
 
 @lru_cache(maxsize=1024)
@@ -200,5 +209,5 @@ def _cost(p: ConvProblem) -> float:
 
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "backward_weight"): [Candidate("cpu.band", _run, supports, _cost, tolerance=tolerance)],
+    ("conv2d", "backward_weight"): [Candidate("cpu.band", _run, _refusal, _cost, tolerance=tolerance)],
 }

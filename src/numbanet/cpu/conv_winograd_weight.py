@@ -178,7 +178,7 @@ def _multiply(ints, unit, pixels, gradients, count, tiles, sums, out, accumulate
             piece = named(offset(tiles, _KINDS + 1 + number * _PIECE), Piece)
             first = piece.vector * vector
             run_tile(
-                piece.which, offset(here, piece.row), offset(there, first), 1, count, 0, 0, row_pitch, pitch, vector,
+                0, piece.which, offset(here, piece.row), offset(there, first), 1, count, 0, 0, row_pitch, pitch, vector,
                 there, 0, offset(sums, point * step + piece.row * pitch + first), pitch, 0,
             )  # fmt: skip
     for i in range(rows):
@@ -283,7 +283,7 @@ def _plan(p: ConvProblem) -> _Plan:
     blocks = -(-p.k // block)
     pixel_size = POINTS * (chunk * _whole(p.c, p.dtype) + panels * size)
     # Register tiles may have more rows than a block: they read and write beyond its last one.
-    gradient_size = POINTS * (chunk * _whole(p.k, p.dtype) + blocks * size) + MOST_RUN_ROWS
+    gradient_size = POINTS * (chunk * _whole(p.k, p.dtype) + blocks * size) + _whole(MOST_RUN_ROWS, p.dtype)
     step = min(block, p.k) * min(MAX_VECTORS * size, _whole(p.c, p.dtype)) + size
     return _Plan(tiles, chunks, shares, Cut(
         h=p.h, w=p.w, c=p.c, p=p.p, q=p.q, k=p.k, top=p.pads[0], left=p.pads[2],

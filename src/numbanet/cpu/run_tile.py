@@ -36,7 +36,7 @@ MOST_RUN_ROWS = max(rows for rows, _ in RUN_TILES)
 def _run_tile(
     builder: ir.IRBuilder, vec: Vec, rows: int, vectors: int, a: ir.Value, b: ir.Value, lines: ir.Value,
     pixels: ir.Value, a_line: ir.Value, b_line: ir.Value, a_step: ir.Value, b_step: ir.Value, last_lanes: ir.Value,
-    ahead: ir.Value, ahead_step: ir.Value, sums: ir.Value, pitch: ir.Value, accumulate: ir.Value,
+    ahead: ir.Value, ahead_step: ir.Value, sums: ir.Value, pitch: ir.Value, accumulate: ir.Value, fetch: bool,
 ) -> None:  # fmt: skip
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     zero = ir.Constant(ir.VectorType(sums.type.pointee, vec.lanes), None)
@@ -49,7 +49,8 @@ def _run_tile(
         *totals, a_start, b_start, coming = line.carried
         with Loop(builder, pixels, [*totals, a_start, b_start, coming], "pixels") as pixel:
             *old, a_here, b_here, coming = pixel.carried
-            ir_prefetch(builder, coming, locality=2)
+            if fetch:
+                ir_prefetch(builder, coming, locality=2)
             columns = [column(b_here, j) for j in range(vectors)]
             new = []
             for i, accumulators in enumerate(ir_grid(old, vectors)):
@@ -71,15 +72,17 @@ def _run_tile(
         ir_store(builder, total, spot, vec)
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def run_tile(
-    typingctx, which, a, b, lines, pixels, a_line, b_line, a_step, b_step, last_lanes, ahead, ahead_step,
+    typingctx, fetch, which, a, b, lines, pixels, a_line, b_line, a_step, b_step, last_lanes, ahead, ahead_step,
     sums, pitch, accumulate,
 ):  # fmt: skip
     """Compute one tile of ``sums[i, :] (+)= sum over lines and pixels of a[line][pixel][i] * b[line][pixel][:]``.
 
     Parameters
     ----------
+    fetch : literal int
+        Not 0: fetch what lies ahead.
     which : int
         The tile, a number in `RUN_TILES`.
     a : pointer
@@ -105,15 +108,17 @@ def run_tile(
     accumulate : int
         Not 0: add to what is there.
     """
+    if not isinstance(fetch, types.IntegerLiteral):
+        return None
     vec = vector_of(sums.dtype)
     i64 = types.int64
-    sig = types.void(i64, a, b, i64, i64, i64, i64, i64, i64, i64, ahead, i64, sums, i64, i64)
+    sig = types.void(fetch, i64, a, b, i64, i64, i64, i64, i64, i64, i64, ahead, i64, sums, i64, i64)
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple) -> ir.Value:
         def emit(number: int) -> None:
-            _run_tile(builder, vec, *RUN_TILES[number], *args[1:])
+            _run_tile(builder, vec, *RUN_TILES[number], *args[2:], bool(fetch.literal_value))
 
-        ir_switch(builder, args[0], range(len(RUN_TILES)), emit)
+        ir_switch(builder, args[1], range(len(RUN_TILES)), emit)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -128,7 +133,10 @@ class Piece(NamedTuple):
 
 
 def _cycles(rows: int, vectors: int) -> float:
-    """Return about how many cycles a tile takes for a pixel."""
+    """Return about how many cycles a tile takes for a pixel, on cores with two ports for products and two for loads.
+
+    Operands in the first-level cache of a Cascade Lake; of a few shapes the rates were measured, the rest is counted.
+    """
     numbers = rows + vectors + 1  # that are loaded or fetched: two a cycle, as products
     waits = 4.2  # each product for the last one of the same sum
     return 0.3 + max(rows * vectors / 2, numbers / 2, waits)
