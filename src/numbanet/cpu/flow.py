@@ -58,6 +58,14 @@ class Loop:
         """The loop is ended by `close`."""
 
 
+def ir_keep_rolled(builder: ir.IRBuilder, loop: Loop) -> None:
+    """Keep LLVM from unrolling a closed loop without inner blocks, whose body is long enough already."""
+    disabled = builder.module.add_metadata(["llvm.loop.unroll.disable"])
+    name = builder.module.add_metadata([disabled, disabled])
+    name.operands = name, disabled  # LLVM names a loop by a node that holds itself first
+    loop.body.terminator.set_metadata("llvm.loop", name)
+
+
 def ir_grid(values: list[ir.Value], columns: int) -> list[list[ir.Value]]:
     """Return the values in rows of so many columns."""
     return [values[i : i + columns] for i in range(0, len(values), columns)]

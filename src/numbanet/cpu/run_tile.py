@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_switch
+from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_keep_rolled, ir_switch
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.prefetch import ir_prefetch
 from numbanet.cpu.vector import (
@@ -58,6 +58,7 @@ def _run_tile(
                 new += [ir_call(builder, "llvm.fma", vec, value, c, t) for c, t in zip(columns, accumulators)]
             following = zip((a_here, b_here, coming), (a_step, b_step, ahead_step))
             *new, _, _, coming = pixel.close([*new, *(builder.gep(p, [step]) for p, step in following)])
+            ir_keep_rolled(builder, pixel)
         *totals, _, _, _ = line.close([*new, builder.gep(a_start, [a_line]), builder.gep(b_start, [b_line]), coming])
     spots = [
         builder.gep(sums, [builder.add(builder.mul(ir_int(i), pitch), ir_int(j * vec.lanes))])
