@@ -99,7 +99,8 @@ class TorchTraining(fast.Training):
 def compare(ours: Any, theirs: Any, steps: int) -> None:
     """Make steps in turn; print the seconds, their ratio and how far the losses are apart."""
     times, losses = np.zeros((2, steps + 1)), np.zeros((2, steps + 1))
-    for i, batch in enumerate(itertools.islice(ours.loader, steps + 1)):
+    epochs = itertools.chain.from_iterable(itertools.repeat(ours.loader))
+    for i, batch in enumerate(itertools.islice(epochs, steps + 1)):
         images, labels = map(nnet.tensor, batch)
         for row, training in enumerate((ours, theirs)):
             began = time.perf_counter()

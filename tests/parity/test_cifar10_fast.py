@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.cifar10_torch import TorchTraining, fast
+from benchmarks.cifar10_torch import TorchTraining, compare, fast
 from numbanet.creation import tensor
 from numbanet.data import Dataset
 
@@ -30,3 +30,12 @@ def test_losses_follow_those_of_torch(tmp_path):
     for name, value in theirs.model.state_dict().items():
         np.testing.assert_allclose(ours.model.state_dict()[name], value, rtol=0, atol=2e-3 * float(abs(value).max()))
     assert fast.evaluate(ours.model, sets[1]) == pytest.approx(fast.evaluate(theirs.model, sets[1]), abs=0.06)
+
+
+def test_times_go_on_into_the_next_epoch(tmp_path, capsys):
+    """A run of 96 steps once ended after the 47 of its first epoch, with medians of zeros."""
+    options = {"epochs": 3, "batch": 16, "widths": (16, 16, 16)}
+    compare(*(kind(*[dataset(48)] * 2, tmp_path, **options) for kind in (fast.Training, TorchTraining)), steps=5)
+    *steps, median, epoch = capsys.readouterr().out.splitlines()
+    assert len(steps) == 5 and median.startswith("median of 5") and " 0.000 s" not in median and "nan" not in median
+    assert epoch.startswith("an epoch of 3 steps")
