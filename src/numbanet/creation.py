@@ -81,7 +81,8 @@ def _converted(source: Any, dtype: np.dtype | None) -> np.ndarray:
     elif given.dtype.kind not in "biuf" or given.dtype.itemsize > 8:  # NumPy would read text, and count days
         raise TypeError(f"got dtype {given.dtype}")
     if dtype is None and types and types <= {int, bool} and given.dtype not in (np.int64, np.bool_):
-        raise ValueError(f"got {source!r}, and int64 does not hold all of it")
+        large = max(np.array(source, object).flat, key=abs)
+        raise ValueError(f"got {large}, which int64 does not hold")
     # Arrays and NumPy's numbers keep their dtype, Python's are single precision; so are both beside one another.
     doubles = arrays and (not listed or _has_doubles(source))
     if dtype is None and not doubles and (given.dtype == np.float64 or float in types):
@@ -90,7 +91,9 @@ def _converted(source: Any, dtype: np.dtype | None) -> np.ndarray:
         raise TypeError("got objects and no dtype")
     # Python's integers are read one by one: none is cut, or rounded because there is a float beside it.
     exact = dtype is not None and dtype.kind in "iu" and isinstance(source, (list, tuple, int))
-    return np.array(source if exact else given, dtype, order="K")
+    if exact or not listed:
+        return np.array(source if exact else given, dtype, order="K")
+    return given if dtype is None else given.astype(dtype, copy=False)  # what was made of a list is new
 
 
 def _has_doubles(values: list | tuple) -> bool:

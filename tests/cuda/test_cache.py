@@ -78,6 +78,17 @@ def test_device_functions_that_a_kernel_is_given_are_part_of_its_key() -> None:
     assert len(found) == 2
 
 
+def test_annotations_are_part_of_a_kernels_key() -> None:
+    """Functions that differ in their annotations alone have the same code, and other widths of their arguments."""
+    found = set()
+    for kind in ("I32", "I64"):
+        space: dict[str, Any] = {"__name__": "__main__", "kernel": kernel}
+        text = f"@kernel(threads=32)\ndef f(x: {kind}):\n    x[0] = 1\n"
+        exec(compile(text, "<prompt>", "exec"), space)
+        found.add(space["f"]._file("ptx", "float32", (8, 0)))
+    assert len(found) == 2
+
+
 def test_keys_are_of_one_kernel_and_hold_no_address() -> None:
     chosen = [
         *kernels.streaming("float32"), *kernels.summing("float32"), *kernels.others("float32"), *products.GEMM,

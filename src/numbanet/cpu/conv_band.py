@@ -113,7 +113,7 @@ def _band_rows(p: ConvProblem) -> int:
     span_h, span_w = spans(p)
     in_rows = BUFFER // (span_w * p.c)
     taps, _ = row_runs(p)
-    fitting = min((in_rows - span_h) // p.stride[0] + 1, (TABLE // taps - MAX_ROWS) // p.q, TABLE // 3)
+    fitting = min((in_rows - span_h) // p.stride[0] + 1, (TABLE // taps - MAX_ROWS) // p.q)
     return max(0, min(fitting, max(1, _POSITIONS // p.q), p.p))
 
 
