@@ -185,6 +185,28 @@ def test_numbers_of_any_type_become_those_of_a_dtype() -> None:
 
 @pytest.mark.parametrize(
     ("array", "dtype"),
+    [(300.0, np.uint8), (np.nan, np.int64), (np.inf, np.int32), (-1.5, np.uint8), (1e20, np.int64), ([2**63], np.int64),
+     (2.0**63, np.int64), (np.int64(300), np.uint8), ([np.int64(300)], np.uint8), ([np.float32(300)], np.int8),
+     (np.float32(np.nan), np.int8), ([[-256], [0]], np.uint8), ([np.array([300.0])], np.uint8), ([0.5, -129], np.int8)],
+    ids=str,
+)  # fmt: skip
+def test_what_an_integer_dtype_does_not_hold_is_refused(array: Any, dtype: Any) -> None:
+    with pytest.raises(ValueError, match="array must hold real numbers that fit its dtype"):
+        nnet.tensor(array, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [(-1, 255), ([-1, -255, 255], [255, 1, 255]), ([[np.int64(-128)], [1]], [[128], [1]]), (1.7, 1),
+     ([True, 2], [1, 2]), (np.array([-1, 256]), [255, 0])],
+    ids=str,
+)  # fmt: skip
+def test_uint8_takes_what_pytorch_takes(array: Any, expected: Any) -> None:
+    assert nnet.tensor(array, dtype=np.uint8).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
     [([1, 2], np.int64), ([], np.float32), ([[], []], np.float32), ([True], np.bool_), ([1, 2.5], np.float32),
      ([2**70, 1.0], np.float32), (1e300, np.float32), ([np.float64(1.5)], np.float64),
      ([np.float32(1), 2.5], np.float32), ([np.array([1.0, 2.0])], np.float64),

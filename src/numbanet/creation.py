@@ -89,11 +89,28 @@ def _converted(source: Any, dtype: np.dtype | None) -> np.ndarray:
         dtype = np.dtype(np.float32)
     if dtype is None and given.dtype == object:
         raise TypeError("got objects and no dtype")
-    # Python's integers are read one by one: none is cut, or rounded because there is a float beside it.
-    exact = dtype is not None and dtype.kind in "iu" and isinstance(source, (list, tuple, int))
-    if exact or not listed:
-        return np.array(source if exact else given, dtype, order="K")
+    if dtype is not None and dtype.kind in "iu" and (listed or isinstance(source, (int, float, np.generic))):
+        _check_range(given, dtype)
+        if given.dtype.kind not in "iu":  # integers are read one by one: none is rounded because a float is beside it
+            return np.array(source, dtype)
+    if not listed:
+        return np.array(given, dtype, order="K")
     return given if dtype is None else given.astype(dtype, copy=False)  # what was made of a list is new
+
+
+def _check_range(given: np.ndarray, dtype: np.dtype) -> None:
+    """Raise ValueError if an integer dtype has no place for a number.
+
+    Negative integers wrap in uint8, uint16 and uint32, as in PyTorch.
+    """
+    if given.dtype.kind not in "iuf":
+        return
+    limits, integers = np.iinfo(dtype), given.dtype.kind in "iu"
+    low = -limits.max if integers and dtype.kind == "u" and dtype.itemsize < 8 else limits.min
+    whole = given if integers else np.trunc(given)
+    outside = ~((low <= whole) & (whole <= limits.max))  # nan is
+    if outside.any():
+        raise ValueError(f"got {given[outside].flat[0]}, which {dtype} does not hold")
 
 
 def _has_doubles(values: list | tuple) -> bool:

@@ -45,7 +45,7 @@ def _tensor_draw(d: Draw) -> Call:
 
 def _values(array: Any, requires_grad: Any, dtype: Any) -> Any:
     found = np.array(array, dtype)
-    if dtype is None and not isinstance(array, np.ndarray) and found.dtype == np.float64:
+    if dtype is None and not isinstance(array, (np.ndarray, np.generic)) and found.dtype == np.float64:
         found = found.astype(np.float32)
     return [found, bool(requires_grad), True, True]
 
