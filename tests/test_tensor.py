@@ -187,7 +187,9 @@ def test_numbers_of_any_type_become_those_of_a_dtype() -> None:
     ("array", "dtype"),
     [(300.0, np.uint8), (np.nan, np.int64), (np.inf, np.int32), (-1.5, np.uint8), (1e20, np.int64), ([2**63], np.int64),
      (2.0**63, np.int64), (np.int64(300), np.uint8), ([np.int64(300)], np.uint8), ([np.float32(300)], np.int8),
-     (np.float32(np.nan), np.int8), ([[-256], [0]], np.uint8), ([np.array([300.0])], np.uint8), ([0.5, -129], np.int8)],
+     (np.float32(np.nan), np.int8), (np.float32(2.0**63), np.int64), (np.float64(2.0**63), np.int64),
+     (np.float32(2.0**31), np.int32), (np.float16(np.inf), np.int64), (np.uint64(2**63), np.int64),
+     ([[-256], [0]], np.uint8), ([np.array([300.0])], np.uint8), ([0.5, -129], np.int8)],
     ids=str,
 )  # fmt: skip
 def test_what_an_integer_dtype_does_not_hold_is_refused(array: Any, dtype: Any) -> None:

@@ -103,14 +103,14 @@ def _check_range(given: np.ndarray, dtype: np.dtype) -> None:
 
     Negative integers wrap in uint8, uint16 and uint32, as in PyTorch.
     """
-    if given.dtype.kind not in "iuf":
+    if given.dtype.kind not in "iuf" or not given.size:
         return
-    limits, integers = np.iinfo(dtype), given.dtype.kind in "iu"
-    low = -limits.max if integers and dtype.kind == "u" and dtype.itemsize < 8 else limits.min
-    whole = given if integers else np.trunc(given)
-    outside = ~((low <= whole) & (whole <= limits.max))  # nan is
-    if outside.any():
-        raise ValueError(f"got {given[outside].flat[0]}, which {dtype} does not hold")
+    limits = np.iinfo(dtype)
+    wraps = given.dtype.kind in "iu" and dtype.kind == "u" and dtype.itemsize < 8
+    for value in (given.min(), given.max()):  # both are nan where there is one
+        # As Python's integers: the largest of 64 bits is none of a float's numbers.
+        if not np.isfinite(value) or not (-limits.max if wraps else limits.min) <= int(value) <= limits.max:
+            raise ValueError(f"got {value}, which {dtype} does not hold")
 
 
 def _has_doubles(values: list | tuple) -> bool:
