@@ -148,9 +148,12 @@ def test_interrupted_and_resumed(capsys: pytest.CaptureFixture[str], monkeypatch
     with monkeypatch.context() as patch:
         press_ctrl_c(patch, EPOCH + 10)
         assert main(["train", *options]) == 130
-    message = capsys.readouterr().err
+    notice, message = capsys.readouterr().err.splitlines()
+    assert notice.startswith("numbanet: stopping after this batch")
     assert re.match(rf"numbanet: interrupted in epoch 2 of 2, after \d+ of {EPOCH} batches; saved to runs", message)
-    assert main(["train", "--resume"]) == 0
+    command = re.search(r": numbanet (train --resume --out \S+) goes on from there$", message)
+    assert command and main(command[1].split()) == 0
+    assert re.search(r"done in [\d.]+ s since it was resumed: test accuracy", capsys.readouterr().out)
     assert main(["train", *options, "--out", "whole"]) == 0
     parts, whole = (io.load_state(f"{name}/last.safetensors") for name in ("runs/digits-digits", "whole"))
     for kind in ("model", "optimizer"):
@@ -176,8 +179,33 @@ def test_a_real_ctrl_c() -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert re.fullmatch(r"numbanet: interrupted in epoch \d+ of 500, .*resume goes on from there\n", errors)
+    notice, message = errors.splitlines()
+    assert notice.startswith("numbanet: stopping after this batch")
+    assert re.fullmatch(r"numbanet: interrupted in epoch \d+ of 500, .*--resume --out run goes on from there", message)
     assert Path("run/last.safetensors").is_file()
+
+
+def test_a_training_that_leaves_nothing_leaves_no_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    for words in ([], ["--out", "run"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(F, "cross_entropy", interrupted)
+            assert main(["train", "--progress", "off", *words]) == 130
+        message = capsys.readouterr().err.splitlines()[-1]
+        where = f"in epoch 1 of 20, after 0 of {EPOCH} batches, at once"
+        assert message == f"numbanet: interrupted {where}; nothing was saved"
+    assert not Path("run").exists() and list(Path("runs").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_training_whose_reader_goes_away_leaves_no_folder() -> None:
+    assert into_a_closed_pipe("train") == (141, b"")
+    assert list(Path("runs").iterdir()) == []
 
 
 def test_a_training_is_never_overwritten(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,7 +272,9 @@ def test_eval_and_predict_take_the_newest(trained: Path, capsys: pytest.CaptureF
 
 def test_resume_takes_no_other_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = fails(capsys, "train", "--out", trained, "--resume", "--epochs", 5)
-    assert "--epochs 5: the training in" in message and "was begun with 2" in message
+    assert "--epochs 5: the training in" in message and "was begun with 2, its learning rates" in message
+    assert message.endswith("train longer in another folder\n")
+    assert "was begun with 0.003\n" in fails(capsys, "train", "--out", trained, "--resume", "--lr", 0.1)
     assert main(["train", "--out", str(trained), "--resume", "--epochs", "2"]) == 0
     assert "test accuracy after epoch 2" in capsys.readouterr().out
     assert "no training to resume in nowhere" in fails(capsys, "train", "--resume", "--out", "nowhere")
@@ -291,13 +321,18 @@ def test_checkpoints_of_other_origin(trained: Path, capsys: pytest.CaptureFixtur
             assert f"{path}: its model can't be restored" in fails(capsys, *words)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def into_a_closed_pipe(command: str) -> tuple[int, bytes]:
+    """Return the status and the errors of a command whose reader has gone away."""
     reading, writing = os.pipe()
     os.close(reading)
-    result = subprocess.run([sys.executable, "-m", "numbanet", "info"], stdout=writing, stderr=subprocess.PIPE)
+    result = subprocess.run([sys.executable, "-m", "numbanet", command], stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
-    assert (result.returncode, result.stderr) == (141, b"")
+    return result.returncode, result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    assert into_a_closed_pipe("info") == (141, b"")
 
 
 def test_ctrl_c_while_the_commands_are_read(
@@ -330,6 +365,9 @@ def test_verbose_shows_where_an_error_came_from(monkeypatch: pytest.MonkeyPatch)
         "train --model hal",
         "train --batch-size 0",
         "predict",
+        "train --epoch 1",
+        "eval --train",
+        "--vers",
     ],
 )
 def test_usage_errors(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,6 +383,10 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
             main([command, "--help"])
         assert caught.value.code == 0
         assert f"usage: numbanet {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"mnist +lenet5 +8 +64 +sgd +0.05 +0.0005\n", text) and re.search(r"digits +others +30 +32", text)
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"numbanet {numbanet.__version__}\n"

@@ -15,7 +15,9 @@ _FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 def _parser() -> argparse.ArgumentParser:
     from numbanet.cli import evaluate, predict, show, train, warmup  # here, where Ctrl-C is heard
 
-    parser = argparse.ArgumentParser(prog="numbanet", description="Train and run convolutional networks.")
+    parser = argparse.ArgumentParser(
+        prog="numbanet", description="Train and run convolutional networks.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"numbanet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -27,14 +29,14 @@ def _parser() -> argparse.ArgumentParser:
         description: str | None = None,
     ) -> None:
         command = commands.add_parser(
-            name, help=summary, description=description or summary,
+            name, help=summary, description=description or summary, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         if add_arguments is not None:
             add_arguments(command)
         command.set_defaults(run=run)
 
-    add("train", train.run, train.HELP, train.add_arguments)
+    add("train", train.run, train.HELP, train.add_arguments, train.description())
     add("eval", evaluate.run, evaluate.HELP, evaluate.add_arguments)
     add("predict", predict.run, predict.HELP, predict.add_arguments, predict.DESCRIPTION)
     add("info", show.run_info, show.INFO_HELP)

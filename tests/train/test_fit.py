@@ -15,6 +15,7 @@ from numbanet import get_num_threads, io, nn, optim, set_num_threads, train
 from numbanet.amp import GradScaler
 from numbanet.creation import tensor
 from numbanet.tape import is_grad_enabled
+from numbanet.train.run import dropped_if_unused
 
 
 def test_it_learns_and_reports_the_last_epoch(tiny: Any) -> None:
@@ -167,6 +168,96 @@ def test_an_interrupted_training_over_a_loader_without_length(tiny: Any) -> None
         tiny.fit(None, loss=loss)
 
 
+def ctrl_c_at(*steps: int) -> Any:
+    """Return a loss at whose `steps`-th calls Ctrl-C comes."""
+    calls = iter(range(1, 100))
+
+    def loss(*args: Any) -> Any:
+        number = next(calls)
+        for _ in range(steps.count(number)):
+            signal.raise_signal(signal.SIGINT)
+        return F.cross_entropy(*args)
+
+    return loss
+
+
+@pytest.mark.parametrize("progress", ["off", "lines", "bar"])
+def test_the_first_ctrl_c_is_answered_at_once(tiny: Any, capsys: pytest.CaptureFixture[str], progress: str) -> None:
+    def loss(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        seen.append(capsys.readouterr().err)
+        return F.cross_entropy(*args)
+
+    seen: list[str] = []
+    with pytest.raises(train.Interrupted):
+        tiny.fit(None, loss=loss, progress=progress)
+    assert len(seen) == 1 and "numbanet: stopping after this batch" in seen[0]
+    assert seen[0].endswith("Ctrl-C once more: at once\n") or progress == "bar"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, RuntimeError("reentrant call")])
+def test_an_answer_that_cannot_be_printed_loses_no_training(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    def note(self: Any, text: str) -> None:
+        raise error
+
+    monkeypatch.setattr("numbanet.train.progress.Silent.note", note)
+    with pytest.raises(train.Interrupted, match="after 2 of 4 batches; saved to"):
+        tiny.fit(tmp_path / "run", loss=ctrl_c_at(2))
+
+
+def test_a_second_ctrl_c_tells_what_is_there(remake: Any, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "one"
+    with pytest.raises(train.Interrupted, match="in epoch 1 of 3, after 1 of 4 batches, at once; nothing was saved"):
+        remake().fit(out, loss=ctrl_c_at(2, 2))
+    assert not out.exists()
+    where = "in epoch 2 of 3, after 1 of 4 batches, at once; .*last.safetensors is from before: resume=True goes on"
+    tiny = remake()
+    tiny.test = None
+    with pytest.raises(train.Interrupted, match=where):
+        tiny.fit(out, loss=ctrl_c_at(6, 6))
+    assert len(train.History.read(out)) == 1
+
+
+def test_only_a_folder_that_was_made_for_a_training_goes_with_it(remake: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def fails(*args: Any) -> Any:
+        assert (out / "log.csv").exists()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        remake().fit(out, loss=fails)
+    assert not out.exists()
+    with pytest.raises(ValueError, match="progress must be one of"):
+        remake().fit(out, progress="loud")
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(ZeroDivisionError):
+        remake().fit(out, loss=fails)
+    assert out.exists()
+    made = tmp_path / "other"
+    with pytest.raises(ZeroDivisionError), dropped_if_unused(made):
+        made.mkdir()
+        (made / "notes.txt").write_text("of the user")
+        raise ZeroDivisionError
+    assert [path.name for path in made.iterdir()] == ["notes.txt"]
+
+
+def test_an_optimizer_of_another_model_is_refused(tiny: Any, remake: Any) -> None:
+    tiny.optimizer = optim.SGD(remake().model.parameters(), 0.1)
+    with pytest.raises(ValueError, match=r"optimizer has none of the model's parameters: make it of model.parameters"):
+        tiny.fit(None, schedule=None)
+    tiny.optimizer = optim.SGD(tiny.model[6].parameters(), 0.1)  # a part is enough: the others are frozen
+    before = tiny.model[0].weight.data.copy()
+    tiny.fit(None, schedule=None, epochs=1)
+    np.testing.assert_array_equal(tiny.model[0].weight.data, before)
+    tiny.model[6].requires_grad_(False)
+    with pytest.raises(ValueError, match="optimizer has none of the model's parameters"):
+        tiny.fit(None, schedule=None)
+
+
 def test_a_test_loss_that_is_not_finite(tiny: Any) -> None:
     def loss(logits: Any, labels: Any) -> Any:
         return F.cross_entropy(logits, labels) * (1.0 if tiny.model.training else float("nan"))
@@ -232,6 +323,10 @@ def test_faulty_arguments(tiny: Any) -> None:
         train.fit(tiny.model, None, tiny.loader, epochs=1)
     with pytest.raises(TypeError, match="scaler must be a numbanet.amp.GradScaler, got float"):
         tiny.fit(None, scaler=2.0)
+    with pytest.raises(TypeError, match="loss must be a function of scores and labels.*, got 'mse'"):
+        tiny.fit(None, loss="mse")
+    with pytest.raises(TypeError, match="loss must be a function of scores and labels.*, got 'mse'"):
+        train.evaluate(tiny.model, tiny.test, "mse")
     with pytest.raises(ValueError, match="schedule_each must be 'epoch' or 'step', got 'day'"):
         tiny.fit(None, schedule_each="day")
     with pytest.raises(ValueError, match="progress must be one of 'auto'.*got 'loud'"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,15 +26,17 @@ def test_one_line_an_epoch_off_a_terminal(tiny: Any, capsys: pytest.CaptureFixtu
     for number, line in enumerate(lines, 1):
         pattern = r"epoch {}/3  loss [\d.]+  accuracy +[\d.]+%  test loss [\d.]+  accuracy +[\d.]+%  [\d,]+ images/s  "
         assert re.match(pattern.format(number), line)
-    assert "left" in lines[0] and "left" not in lines[2]
+    assert ["left" in line for line in lines] == [False, True, False]  # the first epoch tells nothing of the others
 
 
-def test_line_of_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    make_progress("lines", 12, 100, 0).epoch(RECORD)
-    assert capsys.readouterr().out == (
-        "epoch  3/12  loss 0.5000  accuracy  75.00%  test loss 0.2500  accuracy  98.76%  "
-        "12,346 images/s  1:05, 9:45 left\n"
-    )
+def test_lines_of_epochs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([1000.0, 1070.0])  # when the epochs end: the second took 70 s, its test included
+    monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
+    shown = make_progress("lines", 12, 100, 0)
+    shown.epoch(RECORD)
+    shown.epoch(replace(RECORD, epoch=4))
+    line = "epoch {:2}/12  loss 0.5000  accuracy  75.00%  test loss 0.2500  accuracy  98.76%  12,346 images/s  1:05{}\n"
+    assert capsys.readouterr().out == line.format(3, "") + line.format(4, ", 9:20 left")
 
 
 def test_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +55,32 @@ def test_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "epoch 3/4: testing" in captured.err
     assert "loss 0.5000, accuracy 80.00%" in captured.err
     assert "epoch 3/4  loss 0.5000" in captured.out
+
+
+def test_the_estimate_of_a_bar_leaves_out_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: moments[0])
+    shown = make_progress("bar", 4, 100, 200)
+    shown._bar._time, shown._bar.mininterval = time.time, 0
+    shown._bar.start_t = shown._bar.last_print_t = moments[0]
+    meter = Meter()
+    for seconds in (60.0, 0.5, 0.5):  # compilation, and two batches of 50 images a second
+        moments[0] += seconds
+        shown.batch(3, meter, 25)
+    found = shown._bar.format_dict
+    assert (found["n"], found["elapsed"]) == (275, 61.0) and found["rate"] == pytest.approx(50)
+    shown.close()
+
+
+def test_a_note_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for style in ("off", "lines", "bar"):
+        shown = make_progress(style, 1, 10, 0)
+        shown.batch(1, Meter(), 5)
+        shown.note("listen")
+        shown.close()
+        captured = capsys.readouterr()
+        assert "listen\n" in captured.err and re.search(r"(^|\r|\x1b\[A) *listen", captured.err), (style, captured.err)
+        assert captured.out == ""
 
 
 def test_bar_leaves_no_thread_behind() -> None:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numbanet.cli.options import add_engine_options, apply_engine_options, at_least, positive_float
 from numbanet.cli.runs import new_folder, newest_checkpoint
-from numbanet.cli.task import DATASETS, DEFAULT_FOLDER, Task, prepare, read_checkpoint
-from numbanet.settings import cache_enabled
+from numbanet.cli.task import DATASETS, DEFAULT_FOLDER, Setup, Task, prepare, read_checkpoint
 from numbanet.train.progress import clock
-from numbanet.train.recipes import MODELS, OPTIMIZERS, recipe
-from numbanet.train.run import LAST_NAME
+from numbanet.train.recipes import MODELS, OPTIMIZERS, OTHERS, RECIPES, recipe
+from numbanet.train.run import LAST_NAME, dropped_if_unused
 
 HELP = "train a network; with --data digits nothing need be downloaded"
+_COLUMNS = "{:9} {:10} {:>6} {:>10} {:9} {:>5} {:>12}"
 _RECIPE_OPTIONS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay")
+
+
+def description() -> str:
+    """Return what --help says first: the recipes, which are the defaults of their options."""
+    rows = [*RECIPES.items(), *(((dataset, "others"), found) for dataset, found in OTHERS.items())]
+    table = [_COLUMNS.format("data", "model", *(name.replace("_", "-") for name in _RECIPE_OPTIONS))]
+    for names, found in sorted(rows, key=lambda row: DATASETS.index(row[0][0])):
+        table.append(_COLUMNS.format(*names, *(getattr(found, name) for name in _RECIPE_OPTIONS)))
+    return f"{HELP.capitalize()}. The recipes:\n\n" + "\n".join(f"    {line}" for line in table)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", metavar="DIR", help=f"folder of the data set's official files (default: {DEFAULT_FOLDER})")
     add("--download", action="store_true", help="fetch the files that are missing from --data-dir")
     add("--model", choices=models.names(), help="network (default: the data set's own)")
-    add("--epochs", type=at_least(1), help="default of this and the next: the recipe for data set and model")
-    add("--batch-size", type=at_least(1))
-    add("--optimizer", choices=OPTIMIZERS)
-    add("--lr", type=positive_float, help="highest learning rate of the one-cycle schedule")
-    add("--weight-decay", type=float)
+    add("--epochs", type=at_least(1), help="times to go through all training images (default: the recipe's)")
+    add("--batch-size", type=at_least(1), help="images of a step (default: the recipe's)")
+    add("--optimizer", choices=OPTIMIZERS, help="sgd has Nesterov momentum (default: the recipe's)")
+    add("--lr", type=positive_float, help="highest learning rate of the one-cycle schedule (default: the recipe's)")
+    add("--weight-decay", type=float, help="how much a step shrinks the weights (default: the recipe's)")
     add("--seed", type=at_least(0), help="of weights, order and augmentation (default: 0)")
     add("--out", metavar="DIR", help="folder for checkpoints and logs (default: a new one, runs/DATA-MODEL)")
     add("--resume", action="store_true", help="go on with a training: that in --out, else the newest below runs")
-    add("--progress", choices=("auto", "bar", "lines", "off"), default="auto")
+    add("--progress", choices=("auto", "bar", "lines", "off"), default="auto",
+        help="auto (the default): a bar on a terminal, else a line an epoch")  # fmt: skip
     add_engine_options(parser)
 
 
@@ -52,24 +64,31 @@ def run(args: argparse.Namespace) -> int:
     setup = prepare(task, args.download)
     if facts is not None and facts["classes"] != setup.facts["classes"]:
         raise ValueError(f"{folder}: the training had the classes {facts['classes']}, the data have others")
-    if folder is None:
-        folder = new_folder(task.data, task.model)
-    _introduce(task, setup, folder)
+    with nullcontext(folder) if folder is not None else dropped_if_unused(new_folder(task.data, task.model)) as folder:
+        _train(task, setup, folder, args)
+    return 0
+
+
+def _train(task: Task, setup: Setup, folder: Path, args: argparse.Namespace) -> None:
     from numbanet import train
 
+    _introduce(task, setup, folder)
     began = time.perf_counter()
-    history = train.fit(
-        setup.model, setup.optimizer, setup.train_loader, setup.test_loader, epochs=task.recipe.epochs,
-        schedule=setup.schedule, schedule_each="step", out=folder, resume=args.resume, progress=args.progress,
-        metadata={"facts": setup.facts, "task": task.to_dict()},
-    )  # fmt: skip
+    try:
+        history = train.fit(
+            setup.model, setup.optimizer, setup.train_loader, setup.test_loader, epochs=task.recipe.epochs,
+            schedule=setup.schedule, schedule_each="step", out=folder, resume=args.resume, progress=args.progress,
+            metadata={"facts": setup.facts, "task": task.to_dict()},
+        )  # fmt: skip
+    except train.Interrupted as error:
+        command = f"numbanet train --resume --out {shlex.quote(str(folder))}"
+        raise train.Interrupted(str(error).replace("resume=True", command)) from None
     last, best = history[-1], history.best
     assert best is not None
-    took = clock(time.perf_counter() - began)
+    took = clock(time.perf_counter() - began) + (" since it was resumed" if args.resume else "")
     print(f"done in {took}: test accuracy after epoch {last.epoch}: {last.score:.2%}", end=" ")
     print(f"(best: {best.score:.2%} after epoch {best.epoch})")
     print(f"checkpoints and logs: {folder}")
-    return 0
 
 
 def _folder(args: argparse.Namespace) -> Path | None:
@@ -106,13 +125,14 @@ def _resumed_task(folder: Path, args: argparse.Namespace) -> tuple[Task, dict[st
     for name in ("data", "model", "seed", *_RECIPE_OPTIONS):
         given, known = getattr(args, name), task.to_dict()[name]
         if given is not None and given != known:
-            raise ValueError(f"--{name.replace('_', '-')} {given}: the training in {folder} was begun with {known}")
+            why = ", its learning rates lead to that end: train longer in another folder" if name == "epochs" else ""
+            raise ValueError(
+                f"--{name.replace('_', '-')} {given}: the training in {folder} was begun with {known}{why}"
+            )
     return (task if args.data_dir is None else replace(task, data_dir=args.data_dir)), metadata["facts"]
 
 
-def _introduce(task: Task, setup: Any, folder: Path) -> None:
-    from numbanet.cpu.cache import cache_dir  # which imports numba
-
+def _introduce(task: Task, setup: Setup, folder: Path) -> None:
     parameters = sum(p.numel() for p in setup.model.parameters())
     counts = len(setup.train_loader.dataset), len(setup.test_loader.dataset)
     chosen = task.recipe
@@ -124,5 +144,3 @@ def _introduce(task: Task, setup: Any, folder: Path) -> None:
         f"{chosen.optimizer}, learning rates up to {chosen.lr:g}; Ctrl-C saves to {folder}",
         flush=True,
     )
-    if not (cache_enabled() and cache_dir().is_dir()):
-        print("the first training compiles its kernels, which takes some seconds", flush=True)

@@ -92,6 +92,12 @@ def check_loader(name: str, loader: Any) -> None:
         raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}")
 
 
+def check_loss(loss: Any) -> None:
+    """Raise TypeError for what nobody can call; None stands for cross entropy."""
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss must be a function of scores and labels, such as F.cross_entropy, got {loss!r}")
+
+
 def evaluate(
     model: Any,
     loader: Any,
@@ -122,9 +128,10 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the loader yields anything but such pairs.
+        If the loader yields anything but such pairs, or `loss` is no function.
     """
     check_loader("loader", loader)
+    check_loss(loss)
     loss = loss or F.cross_entropy
     meter = Meter()
     with evaluating(model), no_grad():

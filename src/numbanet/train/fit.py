@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any, Literal
 
 from numbanet import functional as F
@@ -16,11 +16,13 @@ from numbanet.io.atomic import remove_parts
 from numbanet.io.paths import as_path
 from numbanet.problem.base import integer
 from numbanet.problem.pointwise import number
-from numbanet.train.evaluate import Loss, Meter, as_tensors, check_loader, count_correct, evaluate
+from numbanet.train.evaluate import Loss, Meter, as_tensors, check_loader, check_loss, count_correct, evaluate
 from numbanet.train.history import EpochRecord, History
 from numbanet.train.interrupt import Interrupted, StopRequest
 from numbanet.train.progress import Silent, Style, make_progress
-from numbanet.train.run import BEST_NAME, Run
+from numbanet.train.run import BEST_NAME, LAST_NAME, Run, dropped_if_unused
+
+_RESUME = "resume=True goes on from there"
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -50,14 +52,15 @@ def fit(
     Each batch: ``loss(model(images), labels).backward()`` and a step of the optimizer. After each epoch the model is
     evaluated, checkpoints and logs are written, and the callbacks are called. Ctrl-C ends the training after the batch
     at hand, with a checkpoint from which ``resume=True`` goes on to the same weights, bit for bit, as if nothing had
-    happened; a second Ctrl-C ends it at once.
+    happened; a second Ctrl-C ends it at once. A folder that was made for a training of which nothing was saved is
+    removed.
 
     Parameters
     ----------
     model : numbanet.nn.Module
         Maps images (N, C, H, W) to logits (N, classes).
     optimizer : numbanet.optim.Optimizer
-        Made for the model's parameters.
+        Made for the model's parameters, or for some of them.
     train_loader, test_loader : iterable
         Each iteration is an epoch of pairs of arrays or tensors, images and integer labels (N,): a
         `numbanet.data.DataLoader`, a list, or an object of another class. With `out`, the train loader must have
@@ -94,10 +97,11 @@ def fit(
     Raises
     ------
     TypeError
-        If `epochs` is no integer, `clip_norm` no number, `optimizer` no optimizer, `scaler` no scaler, a loader yields
-        no pairs, or `train_loader` has no state to put into a checkpoint.
+        If `epochs` is no integer, `clip_norm` no number, `optimizer` no optimizer, `loss` no function, `scaler` no
+        scaler, a loader yields no pairs, or `train_loader` has no state to put into a checkpoint.
     ValueError
-        If an argument makes no sense, or the checkpoint to resume is damaged or does not fit.
+        If an argument makes no sense, `optimizer` has none of the model's parameters, or the checkpoint to resume is
+        damaged or does not fit.
     FileNotFoundError
         If there is no checkpoint to resume.
     OSError
@@ -112,6 +116,8 @@ def fit(
     clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0)
     if not all(hasattr(optimizer, name) for name in ("param_groups", "zero_grad", "step")):
         raise TypeError(f"optimizer must be a numbanet.optim.Optimizer, got {type(optimizer).__name__}")
+    _check_optimizer(optimizer, model)
+    check_loss(loss)
     if not isinstance(scaler, GradScaler | None):
         raise TypeError(f"scaler must be a numbanet.amp.GradScaler, got {type(scaler).__name__}")
     if schedule_each not in ("epoch", "step"):
@@ -134,27 +140,36 @@ def fit(
     )  # fmt: skip
     if run.out is not None:
         remove_parts(run.out)
-    if resume:
-        run.load()
-    elif run.out is not None:
-        run.history.write(run.out)  # a folder that can't be written is an error now, and not after an epoch
-    dataset = getattr(train_loader, "dataset", None)
-    images = None if dataset is None else len(dataset)
-    shown = make_progress(progress, epochs, images, (run.epoch - 1) * (images or 0) + run.meter.images)
-    each_step = schedule if schedule_each == "step" else None
-    with StopRequest() as stop, closing(shown):
-        while run.epoch <= epochs:
-            # A training that was interrupted while it was tested has no batches left.
-            if run.batch != _length(train_loader):
-                _train_epoch(run, loss or F.cross_entropy, each_step, clip_norm, shown, stop)
-            test = _test(run, test_loader, loss, shown, stop)
-            record = _finish_epoch(run, test, schedule if schedule_each == "epoch" else None)
-            shown.epoch(record)
-            for callback in callbacks:
-                callback(record, model)
-            if stop.requested and run.epoch <= epochs:
-                _interrupt(run)
+    with nullcontext() if run.out is None or run.out.exists() else dropped_if_unused(run.out):
+        if resume:
+            run.load()
+        elif run.out is not None:
+            run.history.write(run.out)  # a folder that can't be written is an error now, and not after an epoch
+        dataset = getattr(train_loader, "dataset", None)
+        images = None if dataset is None else len(dataset)
+        shown = make_progress(progress, epochs, images, (run.epoch - 1) * (images or 0) + run.meter.images)
+        each_step = schedule if schedule_each == "step" else None
+        with closing(shown), StopRequest(shown.note) as stop, _where_interrupted(run):
+            while run.epoch <= epochs:
+                # A training that was interrupted while it was tested has no batches left.
+                if run.batch != _length(train_loader):
+                    _train_epoch(run, loss or F.cross_entropy, each_step, clip_norm, shown, stop)
+                test = _test(run, test_loader, loss, shown, stop)
+                record = _finish_epoch(run, test, schedule if schedule_each == "epoch" else None)
+                shown.epoch(record)
+                for callback in callbacks:
+                    callback(record, model)
+                if stop.requested and run.epoch <= epochs:
+                    _interrupt(run)
     return run.history
+
+
+def _check_optimizer(optimizer: Any, model: Any) -> None:
+    """Raise ValueError if a step of the optimizer would change nothing of what is trained."""
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if trained and not trained & known:
+        raise ValueError("optimizer has none of the model's parameters: make it of model.parameters() of this model")
 
 
 def _length(loader: Any) -> int | None:
@@ -248,7 +263,23 @@ def _check_finite(value: float, what: str, run: Run) -> None:
 
 def _interrupt(run: Run) -> None:
     path = run.save()
+    raise Interrupted(f"{_place(run)}; " + (f"saved to {path}: {_RESUME}" if path else "nothing was saved"))
+
+
+def _place(run: Run) -> str:
     batches = _length(run.loader)
     of = "" if batches is None else f" of {batches}"
-    where = f"interrupted in epoch {run.epoch} of {run.epochs}, after {run.batch}{of} batches"
-    raise Interrupted(f"{where}; " + (f"saved to {path}: resume goes on from there" if path else "nothing was saved"))
+    return f"interrupted in epoch {run.epoch} of {run.epochs}, after {run.batch}{of} batches"
+
+
+@contextmanager
+def _where_interrupted(run: Run) -> Iterator[None]:
+    """Let an interruption at once, which saves nothing, tell what was saved before."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            raise
+        path = None if run.out is None else run.out / LAST_NAME
+        saved = f"{path} is from before: {_RESUME}" if path is not None and path.exists() else "nothing was saved"
+        raise Interrupted(f"{_place(run)}, at once; {saved}") from None

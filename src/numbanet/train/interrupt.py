@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+_NOTICE = "numbanet: stopping after this batch (a first one may be compiling its kernels); Ctrl-C once more: at once"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -16,10 +20,16 @@ class StopRequest:
     """A context in which Ctrl-C sets `requested`; a second Ctrl-C interrupts at once.
 
     Outside the main thread, where Python delivers no signals, and where Ctrl-C is ignored, nothing is changed.
+
+    Parameters
+    ----------
+    tell : callable
+        Shows a line, which says what happens now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], object]) -> None:
         self.requested = False
+        self._tell = tell
         self._former: Any = None
 
     def __enter__(self) -> StopRequest:
@@ -36,6 +46,9 @@ class StopRequest:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
+        # A stream that is gone, or that the main program was just writing to, is no reason to lose the training.
+        with suppress(OSError, ValueError, RuntimeError):
+            self._tell(_NOTICE)
 
     def _restore(self) -> None:
         if self._former is not None:

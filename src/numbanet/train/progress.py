@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any, Literal
 
 from numbanet.problem.base import choice
@@ -30,12 +31,18 @@ class Silent:
     def epoch(self, record: EpochRecord) -> None:
         """An epoch is over."""
 
+    def note(self, text: str) -> None:
+        """Print a line that the user waits for, whatever else is shown."""
+        print(text, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """The training is over, or interrupted."""
 
 
 class Lines(Silent):
     """Prints one line an epoch."""
+
+    _ended: float | None = None  # when the epoch before did, in this process
 
     def epoch(self, record: EpochRecord) -> None:
         print(self._line(record), flush=True)
@@ -49,13 +56,18 @@ class Lines(Silent):
         if record.test_loss is not None:
             parts.append(f"test loss {record.test_loss:.4f}  accuracy {record.test_accuracy:7.2%}")
         parts.append(f"{record.images_per_second:,.0f} images/s")
-        left = (self.epochs - record.epoch) * record.seconds
+        # With its test and all. The first epoch of a process compiles kernels, and tells nothing of the others.
+        ended, former = time.perf_counter(), self._ended
+        self._ended = ended
+        left = 0 if former is None else (self.epochs - record.epoch) * (ended - former)
         parts.append(f"{clock(record.seconds)}" + (f", {clock(left)} left" if left else ""))
         return "  ".join(parts)
 
 
 class Bar(Lines):
     """A bar over the whole training, and the lines above it."""
+
+    _compiled = False
 
     def __init__(self, epochs: int, images: int | None, done: int):
         super().__init__(epochs, images, done)
@@ -73,7 +85,13 @@ class Bar(Lines):
     def batch(self, epoch: int, meter: Meter, count: int) -> None:
         self._bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
         self._bar.set_postfix_str(f"loss {meter.loss:.4f}, accuracy {meter.accuracy:.2%}", refresh=False)
-        self._bar.update(count)
+        if self._compiled:
+            self._bar.update(count)
+        else:  # the time of the first batch, which compiles kernels, tells nothing of the others
+            self._bar.n, self._bar.initial = self._bar.n + count, self._bar.initial + count
+            self._bar.last_print_n, self._bar.last_print_t = self._bar.n, time.time()
+            self._bar.refresh()
+            self._compiled = True
 
     def testing(self, epoch: int, meter: Meter) -> None:
         self._bar.set_description(f"epoch {epoch}/{self.epochs}: testing", refresh=False)
@@ -81,6 +99,9 @@ class Bar(Lines):
 
     def epoch(self, record: EpochRecord) -> None:
         self._bar.write(self._line(record))
+
+    def note(self, text: str) -> None:
+        self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

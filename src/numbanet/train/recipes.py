@@ -50,12 +50,13 @@ RECIPES = {
     ("cifar100", "resnet20"): Recipe(30, 128, "sgd", 0.2, 5e-4, flip=True, shift=4),
 }
 
-_OTHERS = {
+OTHERS = {
     "digits": Recipe(30, 32, "adamw", 2e-3, 1e-2, shift=1),
     "mnist": Recipe(12, 64, "adamw", 2e-3, 1e-2, shift=1),
     "cifar10": Recipe(30, 64, "adamw", 2e-3, 1e-2, flip=True, shift=2),
     "cifar100": Recipe(30, 64, "adamw", 2e-3, 1e-2, flip=True, shift=2),
 }
+"""Those of the other models."""
 
 
 def recipe(dataset: str, model: str) -> Recipe:
@@ -67,7 +68,7 @@ def recipe(dataset: str, model: str) -> Recipe:
         If there is no such data set.
     """
     choice("dataset", dataset, tuple(MODELS))
-    return RECIPES.get((dataset, model), _OTHERS[dataset])
+    return RECIPES.get((dataset, model), OTHERS[dataset])
 
 
 def make_optimizer(recipe: Recipe, parameters: Any) -> optim.Optimizer:

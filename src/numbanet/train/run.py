@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,26 @@ from numbanet.amp import GradScaler
 from numbanet.io import load_state, save_state
 from numbanet.problem.base import integer
 from numbanet.train.evaluate import Meter
-from numbanet.train.history import History
+from numbanet.train.history import CSV_NAME, JSONL_NAME, History
 
 LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
+
+
+@contextmanager
+def dropped_if_unused(folder: Path) -> Iterator[Path]:
+    """Remove the folder that was made for a training, if that fails, or is interrupted, before its first checkpoint.
+
+    What others have put there stays.
+    """
+    try:
+        yield folder
+    except BaseException:
+        if not (folder / LAST_NAME).exists():
+            with suppress(OSError):  # it was not made, or is not empty
+                for name in (CSV_NAME, JSONL_NAME):  # which hold no epoch
+                    (folder / name).unlink(missing_ok=True)
+                folder.rmdir()
+        raise
 
 
 @dataclass
