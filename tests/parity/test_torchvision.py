@@ -94,6 +94,57 @@ def test_training_step(name: str) -> None:
         np.testing.assert_allclose(ours.state_dict()[key], value.numpy(), rtol=1e-8, atol=1e-10, err_msg=key)
 
 
+def settings(model: Any) -> list[tuple[Any, ...]]:
+    """What no weight shows, layer by layer: rates of dropout, numbers of batch norm, and the kinds of both."""
+    found: list[tuple[Any, ...]] = []
+    for layer in model.modules():
+        if type(layer).__name__ == "Dropout":
+            found.append(("Dropout", layer.p))
+        if type(layer).__name__ == "BatchNorm2d":
+            found.append(("BatchNorm2d", layer.eps, layer.momentum, layer.track_running_stats))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings(name: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(torchvision, name)(**({"init_weights": False} if name == "googlenet" else {}))
+    with nn.init.skipped():
+        assert settings(models.get(name)) == settings(theirs)
+
+
+def test_settings_of_segmentation() -> None:
+    with torch.device("meta"):
+        theirs = torchvision.segmentation.fcn_resnet50(weights_backbone=None, aux_loss=True)
+    with nn.init.skipped():
+        assert settings(models.fcn_resnet50(aux_loss=True)) == settings(theirs)
+
+
+INITIAL = (
+    "densenet121", "googlenet", "mobilenet_v2", "resnet18", "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INITIAL)
+def test_initial_values(name: str) -> None:
+    """Drawn from the same distributions: equal deviations and extents; constants are the same constants."""
+    torch.manual_seed(0)
+    options = {"init_weights": True} if name == "googlenet" else {}
+    theirs = dict(getattr(torchvision, name)(**options).named_parameters())
+    ours = models.get(name, generator=np.random.default_rng(0))
+    compared = 0
+    for key, parameter in ours.named_parameters():
+        values, other = parameter.data, theirs[key].detach().numpy()
+        if other.min() == other.max():
+            assert values.min() == values.max() == other.min(), key
+        elif other.size >= 4096:
+            compared += 1
+            assert values.std() == pytest.approx(other.std(), rel=0.07), key
+            # The largest of many: of a uniform distribution its end, of a normal one some deviations.
+            assert np.abs(values).max() == pytest.approx(np.abs(other).max(), rel=0.35), key
+    assert compared > 5
+
+
 def test_segmentation_in_training() -> None:
     torch.manual_seed(0)
     theirs = torchvision.segmentation.fcn_resnet50(weights_backbone=None, num_classes=2, aux_loss=True).double()
