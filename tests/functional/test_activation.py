@@ -166,6 +166,24 @@ def test_backward_through_the_old_value_is_right():
     assert leaf.grad.data.tolist() == [-18, 36]
 
 
+def test_negative_slopes_in_place_have_no_gradient():
+    for call, name in ((F.leaky_relu, "negative_slope"), (F.elu, "alpha")):
+        for slope in (-0.5, 0.0, 0.5):
+            leaf = nnet.tensor([-1.0, 2.0], requires_grad=True)
+            y, want = call(leaf * 1, slope, True), call(leaf, slope)
+            assert y.tolist() == want.tolist()
+            want.sum().backward()
+            expected, leaf.grad = leaf.grad, None
+            if slope < 0:
+                with pytest.raises(RuntimeError, match=f"{name} must not be negative .*inplace=True, got -0.5"):
+                    y.sum().backward()
+            else:
+                y.sum().backward()
+                assert leaf.grad.tolist() == expected.tolist()
+        with nnet.no_grad():
+            assert call(nnet.tensor([-1.0, 2.0]), -0.5, True)[1].item() == 2
+
+
 def test_integers():
     x = nnet.tensor([-2, 0, 3])
     assert F.relu(x).dtype == np.int64 and F.relu(x).tolist() == [0, 0, 3]

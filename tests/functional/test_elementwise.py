@@ -135,3 +135,30 @@ def test_slope_of_an_exponent_overflows_no_sooner_than_it_must():
 def test_alpha_and_a_number_keep_their_digits():
     x = nnet.tensor(np.zeros(2))
     assert F.sub(x, 1e-30, alpha=-0.5).data.tolist() == F.add(x, 1e-30, alpha=0.5).data.tolist() == [5e-31, 5e-31]
+
+
+def test_booleans_as_exponents_of_what_has_a_gradient():
+    x, e = nnet.tensor([2.0, 3.0], requires_grad=True), nnet.tensor([3.0, 2.0], requires_grad=True)
+    for exponent in (nnet.tensor([True, False]), nnet.tensor(np.array(True))):
+        y = x**exponent
+        with pytest.raises(TypeError, match="exponent must not hold booleans where the base has a gradient"):
+            y.sum().backward()
+    (nnet.tensor([True, False]) ** e).sum().backward()  # as a base they are numbers
+    (x**True).sum().backward()
+    assert x.grad.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_powers_that_are_square_roots(dtype):
+    """As in PyTorch: their sign at -0, and infinity below zero, are those of the root."""
+    x = nnet.tensor(np.array([-0.0, -np.inf, 4.0], dtype), requires_grad=True)
+    with np.errstate(all="ignore"):
+        roots = x**-0.5
+        assert roots.dtype == dtype
+        np.testing.assert_array_equal(roots.data, [-np.inf, np.nan, 0.5])
+        (x**0.5).sum().backward()
+        np.testing.assert_array_equal(x.grad.data, [-np.inf, np.nan, 0.25])
+        x.grad = None
+        (x**1.5).sum().backward()
+        np.testing.assert_array_equal(x.grad.data, [-0.0, np.nan, 3.0])
+        assert np.signbit(x.grad.data[0])

@@ -270,3 +270,40 @@ def test_layers(rng):
     assert nn.NLLLoss(weight)(x, target).item() == F.nll_loss(x, target, weight).item()
     assert nn.MSELoss(reduction="sum")(x, x * 2).item() == F.mse_loss(x, x * 2, reduction="sum").item()
     assert repr(nn.CrossEntropyLoss()) == "CrossEntropyLoss()"
+
+
+def test_bytes_are_classes_of_rows_only():
+    scores = nnet.tensor(np.zeros((2, 3, 4), np.float32))
+    for loss in (F.cross_entropy, F.nll_loss):
+        assert loss(scores[:, :, 0], nnet.tensor(np.zeros(2, np.uint8))).shape == ()
+        with pytest.raises(TypeError, match=r"target must have dtype int64 for input of shape \(2, 3, 4\), got uint8"):
+            loss(scores, nnet.tensor(np.zeros((2, 4), np.uint8)))
+        assert np.isnan(loss(scores[:0], nnet.tensor(np.zeros((0, 4), np.uint8))).item())
+
+
+def test_probabilities_of_integer_scores_are_refused():
+    with pytest.raises(TypeError, match="input must have dtype float32 or float64, got int64"):
+        F.cross_entropy(nnet.tensor([[1, 2]]), nnet.tensor([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0,), (2, 0, 3), (0, 0)])
+def test_the_mean_over_no_classes_is_nan(shape):
+    nothing = nnet.tensor(np.zeros(shape, np.float32), requires_grad=True)
+    loss = F.cross_entropy(nothing, nothing.detach(), label_smoothing=0.1)
+    loss.backward()
+    assert np.isnan(loss.item()) and nothing.grad.shape == shape
+    assert F.cross_entropy(nothing, nothing.detach(), reduction="sum").item() == 0
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_mse_of_other_dtypes(reduction):
+    integers, bytes_, booleans = nnet.tensor([[1], [3]]), nnet.tensor(np.ones(2, np.uint8)), nnet.tensor([True, False])
+    floats = nnet.tensor([1.0, 2.0], requires_grad=True)
+    for pair in ((integers, integers), (bytes_, bytes_), (integers[:, 0], bytes_), (booleans, booleans)):
+        with pytest.raises(TypeError, match="input or target must have dtype float32 or float64, got"):
+            F.mse_loss(*pair, reduction=reduction)
+    with pytest.warns(UserWarning, match="broadcast"), pytest.raises(TypeError, match="input or target must"):
+        F.mse_loss(integers, bytes_, reduction=reduction)
+    F.mse_loss(floats, booleans, reduction=reduction).sum().backward()
+    assert floats.grad.tolist() == ([0, 2] if reduction == "mean" else [0, 4])
+    assert F.mse_loss(bytes_, floats.double(), reduction=reduction).dtype == np.float64

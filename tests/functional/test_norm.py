@@ -7,6 +7,7 @@ import pytest
 
 import numbanet as nnet
 from numbanet import functional as F
+from numbanet import nn
 from tests.gradcheck import gradcheck
 
 
@@ -55,3 +56,15 @@ def test_training_is_a_flag(training):
     x, mean, var = (nnet.tensor(np.ones(shape, np.float32)) for shape in ((2, 3), (3,), (3,)))
     with pytest.raises(TypeError, match=f"training must be True or False, got {training!r}"):
         F.batch_norm(x, mean, var, training=training)
+
+
+@pytest.mark.parametrize(("eps", "training"), [(0.0, True), (-1e-5, True), (-1e-5, False)])
+def test_eps_is_positive(eps, training):
+    mean, var = (nnet.tensor(np.full(3, value, np.float32)) for value in (0, 1))
+    for x in (nnet.tensor(np.ones((rows, 3), np.float32)) for rows in (2, 0)):
+        with pytest.raises(ValueError, match=f"eps must be (above|at least) 0, got {eps}"):
+            F.batch_norm(x, mean, var, training=training, eps=eps)
+        with pytest.raises(ValueError, match="eps must be"):
+            nn.BatchNorm1d(3, eps=eps).train(training)(x)
+    assert mean.tolist() == [0, 0, 0]
+    assert F.batch_norm(nnet.tensor(np.ones((2, 3), np.float32)), mean, var, eps=0.0).tolist() == [[1.0] * 3] * 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -165,3 +167,46 @@ def test_weights_that_would_get_no_gradient_are_refused():
         with nnet.no_grad():
             want = call(w)
         assert np.array_equal(call(w.detach()).data, want.data)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("wrong", [1.5, -1e-3, np.nan, np.inf, -np.inf])
+def test_targets_that_are_no_probabilities(wrong, dtype, rng):
+    for size in (1, 3, 40, 40_001):  # in the tail of a vector, and in a whole one
+        x, t = nnet.tensor(np.full(size, 0.5, dtype)), np.ones(size, dtype)
+        F.binary_cross_entropy(x, nnet.tensor(t))
+        t[rng.integers(size)] = wrong
+        text = f"target must hold probabilities from 0 to 1, got {wrong}"
+        for reduction in REDUCTIONS:
+            for chosen in (contextlib.nullcontext(), nnet.use("reference")):
+                with chosen, pytest.raises(ValueError, match=text):
+                    F.binary_cross_entropy(x, nnet.tensor(t), reduction=reduction)
+    with pytest.raises(ValueError, match="target must hold probabilities"):
+        nn.BCELoss()(x, nnet.tensor(t))
+
+
+def test_a_weight_of_nan_is_no_error():
+    x = nnet.tensor([0.0, 1.0])
+    assert np.isnan(F.binary_cross_entropy(x, x, nnet.tensor([np.nan, 1.0])).item())
+
+
+def test_dtypes_of_losses():
+    """Losses compute with floats; integers beside them are converted only where PyTorch does."""
+    floats, integers, booleans = nnet.tensor([[1.0, 0.0]]), nnet.tensor([[1, 3]]), nnet.tensor([[True, False]])
+    doubles = floats.double()
+    for call in (F.huber_loss, F.binary_cross_entropy_with_logits):
+        for wrong in (integers, booleans):
+            with pytest.raises(TypeError, match="input must have dtype float32 or float64, got (int64|bool)"):
+                call(wrong, floats)
+    assert F.huber_loss(floats, integers).item() == F.huber_loss(floats, integers.float()).item()
+    for wrong in (integers, booleans):
+        with pytest.raises(TypeError, match="target must have dtype float32 or float64, got (int64|bool)"):
+            F.binary_cross_entropy_with_logits(floats, wrong)
+    for x, t in ((floats, doubles), (doubles, floats)):
+        assert F.binary_cross_entropy_with_logits(x, t).dtype == t.dtype
+    for reduction in REDUCTIONS:
+        for call in (F.l1_loss, lambda *pair, **o: F.smooth_l1_loss(*pair, beta=0, **o)):
+            for pair in ((booleans, floats), (floats, booleans), (integers, booleans)):
+                with pytest.raises(TypeError, match="must hold numbers, got booleans"):
+                    call(*pair, reduction=reduction)
+        assert F.smooth_l1_loss(floats, booleans, reduction=reduction).dtype == np.float32

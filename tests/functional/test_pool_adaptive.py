@@ -78,3 +78,23 @@ def test_positions_outside_the_image_are_refused(rng):
             ops.adaptive_max_pool2d_backward(grad, changed, x.shape)
     with pytest.raises(TypeError, match="positions"):
         ops.adaptive_max_pool2d_backward(grad, positions.astype(np.int32), x.shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (0, 3, 4, 5), (3, 4, 5)])
+@pytest.mark.parametrize("size", [0, (0, 2), (2, 0)])
+def test_no_pixels_have_no_gradient(shape, size):
+    for pool in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d):
+        x = nnet.tensor(np.ones(shape), requires_grad=True)
+        y = pool(x, size)
+        assert 0 in y.shape[-2:]
+        with pytest.raises(ValueError, match="grad must have channels and pixels"):
+            y.sum().backward()
+
+
+def test_a_single_image_may_have_no_channels():
+    for pool in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d):
+        x = nnet.tensor(np.ones((0, 3, 3)), requires_grad=True)
+        pool(x, 2).sum().backward()
+        assert x.grad.shape == (0, 3, 3)
+    with pytest.raises(ValueError, match="at least one channel"):
+        F.adaptive_max_pool2d(x[None], 2)

@@ -6,6 +6,7 @@ An operand is dense, or a single number that stays in a register.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -258,8 +259,10 @@ def huber_backward(grad, x, target, _, delta, scale):
 @device
 def binary_cross_entropy(x, target, weight, _, p, q):
     one, least = pick(x, 1.0, 1.0), pick(x, -100.0, -100.0)
+    rest = one - target
     # 1 - x is exact for x >= 1/2; below, log(1 - x) = -2 atanh(x / (2 - x)) would be finer than any target needs
-    return -weight * fma(target, maximum(vmath.log(x), least), (one - target) * maximum(vmath.log(one - x), least))
+    loss = fma(target, maximum(vmath.log(x), least), rest * maximum(vmath.log(one - x), least))
+    return select(target * rest >= pick(x, 0.0, 0.0), -weight * loss, pick(x, math.nan, math.nan))
 
 
 @device

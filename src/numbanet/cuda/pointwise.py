@@ -74,7 +74,7 @@ def losses(dtype: str) -> dict[str, Any]:
     """Return the losses, functions of their operands and two parameters."""
     s = scalars(dtype)
     number, zero, one = s.number, s.zero, s.one
-    half, least = number(0.5), number(-100)
+    half, least, nan = number(0.5), number(-100), number(math.nan)
     maximum, softplus = s.maximum, s.softplus
 
     @device
@@ -85,7 +85,7 @@ def losses(dtype: str) -> dict[str, Any]:
     @device
     def binary_cross_entropy(x, target, weight, p, q):
         first, second = maximum(math.log(x), least), maximum(math.log1p(-x), least)
-        return -weight * (target * first + (one - target) * second)
+        return -weight * (target * first + (one - target) * second) if target >= zero and target <= one else nan
 
     @device
     def cross_entropy_with_logits(x, target, weight, pos_weight, p, q):

@@ -11,7 +11,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import activated
-from numbanet.functional.inplace import replace
+from numbanet.functional.inplace import invertible, replace
 from numbanet.functional.shape import to_dtype
 from numbanet.problem.pointwise import number
 from numbanet.tape import record
@@ -38,10 +38,10 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """Return input where it is positive, else ``negative_slope * input``."""
+    """Return input where it is positive, else ``negative_slope * input``; in place a negative slope has no gradient."""
     negative_slope = number("negative_slope", negative_slope)
     if inplace:
-        return replace(input, lambda t: leaky_relu(t, negative_slope))
+        return replace(input, lambda t: invertible(leaky_relu(t, negative_slope), "negative_slope", negative_slope))
     y = ops.leaky_relu(values("input", input), negative_slope)
     # The result, which the next layer keeps anyway, has the signs of the input unless the slope turns them round.
     saved = y if negative_slope >= 0 else input.data

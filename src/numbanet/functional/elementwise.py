@@ -153,8 +153,13 @@ def pow(input: Any, exponent: Any) -> Tensor:
         raise TypeError(f"input or exponent must be a Tensor, got {type(input).__name__}, {type(exponent).__name__}")
 
     def to_base(grad: np.ndarray) -> np.ndarray:
-        if isinstance(b, (int, float)) and b == 2:
-            return ops.mul(grad, ops.mul(a, 2))
+        if isinstance(b, (int, float)):
+            if b == 2:
+                return ops.mul(grad, ops.mul(a, 2))
+            if b in (0.5, 1.5):  # a square root, whose sign at -0 is not the power's
+                return ops.mul(grad, ops.mul(ops.pow(a, b - 1), b))
+        if isinstance(b, (np.ndarray, DeviceArray)) and b.dtype == np.bool_:
+            raise TypeError("exponent must not hold booleans where the base has a gradient")
         return elementwise_backward("pow_backward_base", grad, a, b)
 
     def to_exponent(grad: np.ndarray) -> np.ndarray:

@@ -50,6 +50,20 @@ def replace(input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     return input
 
 
+def invertible(result: Tensor, name: str, value: float) -> Tensor:
+    """Return what takes the place of an input in ``inplace=True``, refusing backward where a parameter is negative.
+
+    PyTorch reads the slope from the result, which then does not tell on which side of zero the input was.
+    """
+    if value >= 0 or not needs_grad(result):
+        return result
+
+    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
+        raise RuntimeError(f"{name} must not be negative for gradients through inplace=True, got {value}")
+
+    return record(result.data, (result,), backward)
+
+
 def apply(input: Tensor, function: Callable[..., Tensor], other: Any, **options: Any) -> Tensor:
     """Make `input` the result of function(input, other), and return it.
 

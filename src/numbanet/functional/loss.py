@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
+from numbanet.functional.shape import to_dtype
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.promotion import operand, promote
 from numbanet.tape import record
@@ -35,8 +36,8 @@ def cross_entropy(
     input : Tensor
         Scores before softmax, shape (C), (N, C) or (N, C, d1, ...); float32 or float64.
     target : Tensor
-        Class indices of dtype int64 or uint8, shape (), (N) or (N, d1, ...); or class probabilities of the input's
-        shape, to which gradients flow too.
+        Class indices of dtype int64, for rows of scores also uint8, shape (), (N) or (N, d1, ...); or class
+        probabilities of the input's shape, to which gradients flow too.
     weight : Tensor, optional
         One factor for each class, shape (C).
     size_average, reduce : bool, optional
@@ -59,7 +60,7 @@ def cross_entropy(
         If the weight requires a gradient: it would get none.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    if values("input", input).shape == values("target", target).shape and target.dtype.kind == "f":
+    if values("input", input).shape == values("target", target).shape and input.dtype.kind == target.dtype.kind == "f":
         common = promote(input.dtype, target.dtype)
         if weight is not None:
             common = promote(common, weight.dtype)
@@ -109,7 +110,8 @@ def mse_loss(
     Parameters
     ----------
     input, target : Tensor
-        Shapes that broadcast; different ones get a warning. Gradients flow to both.
+        Shapes that broadcast; different ones get a warning. One of them holds floats, unless there are weights.
+        Gradients flow to both.
     size_average, reduce : bool, optional
         Deprecated: use `reduction`.
     reduction : {"mean", "sum", "none"}
@@ -136,7 +138,13 @@ def mse_loss(
             f"target has shape {target.shape}, input {input.shape}: they are broadcast, which is seldom what is meant"
         )
         warnings.warn(text, UserWarning, stacklevel=2)
-    if input.shape != target.shape or input.dtype != target.dtype or weight is not None:
+    if weight is None:
+        common = promote(x.dtype, t.dtype)
+        if common.kind != "f":
+            raise TypeError(f"input or target must have dtype float32 or float64, got {x.dtype} and {t.dtype}")
+        input, target = to_dtype(input, common), to_dtype(target, common)
+        x, t = input.data, target.data
+    if input.shape != target.shape or weight is not None:
         return _general_mse(input, target, weight, reduction)
     loss, state = ops.mse_loss_with_state(x, t, reduction)
     need_input, need_target = input.requires_grad, target.requires_grad

@@ -32,7 +32,9 @@ def batch_norm(
         Shape (C,); 1 and 0 if None.
     training : bool
         Whether the statistics are those of the batch (the biased variance).
-    momentum, eps : float
+    momentum : float
+    eps : float
+        Not negative, and with `training` not 0.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def batch_norm(
     Raises
     ------
     ValueError
-        If a shape does not fit, `training` has a single value per channel, or running statistics are missing.
+        If a shape or `eps` does not fit, `training` has a single value per channel, or running statistics are missing.
     TypeError
         If dtypes differ or are not float32 or float64.
 

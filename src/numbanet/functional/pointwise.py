@@ -12,7 +12,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.deferred import activated
-from numbanet.functional.inplace import replace
+from numbanet.functional.inplace import invertible, replace
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.elementwise import prelu as prelu_values
 from numbanet.ops.pointwise import pointwise
@@ -64,9 +64,15 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """Return input where it is positive, else alpha (e^input - 1) (Clevert et al., arXiv:1511.07289)."""
+    """Return input where it is positive, else alpha (e^input - 1) (Clevert et al., arXiv:1511.07289).
+
+    In place a negative alpha has no gradient.
+    """
     values("input", input)
-    return _apply("elu", input, inplace, number("alpha", alpha))
+    alpha = number("alpha", alpha)
+    if inplace:
+        return replace(input, lambda t: invertible(elu(t, alpha), "alpha", alpha))
+    return _apply("elu", input, False, alpha)
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:

@@ -107,9 +107,21 @@ def l1_loss(
     """
     reduction = reduction_word(reduction, size_average, reduce)
     pair = _pair(input, target)
+    _refuse_booleans(input, target)
     if weight is not None:
         return _weighted(_l1(pair, "none"), weight, reduction, input.shape, by_weights=True)
     return _l1(pair, reduction)
+
+
+def _refuse_booleans(input: Tensor, target: Tensor) -> None:
+    for name, given in (("input", input), ("target", target)):
+        if given.dtype == np.bool_:
+            raise TypeError(f"{name} must hold numbers, got booleans")
+
+
+def _refuse_integers(name: str, tensor: Tensor) -> None:
+    if values(name, tensor).dtype.kind in "biu":
+        raise TypeError(f"{name} must have dtype float32 or float64, got {tensor.dtype}")
 
 
 def _l1(pair: tuple[Tensor, Tensor], reduction: str) -> Tensor:
@@ -148,7 +160,10 @@ def smooth_l1_loss(
     """
     reduction = reduction_word(reduction, size_average, reduce)
     pair, beta = _pair(input, target), number("beta", beta, 0)
-    return _huber(pair, reduction, beta, 1 / beta) if beta else _l1(pair, reduction)
+    if beta:
+        return _huber(pair, reduction, beta, 1 / beta)
+    _refuse_booleans(input, target)
+    return _l1(pair, reduction)
 
 
 def huber_loss(
@@ -156,10 +171,11 @@ def huber_loss(
 ) -> Tensor:
     """Return d^2 / 2 for differences d up to delta in size, beyond it delta (|d| - delta / 2) (Huber, 1964).
 
-    Arguments, result and errors as for `l1_loss`; `delta` must be positive, and the mean of weighted losses is over
-    their number.
+    Arguments, result and errors as for `l1_loss`; `delta` must be positive, the input not of integers, and the mean of
+    weighted losses is over their number.
     """
     reduction = reduction_word(reduction)
+    _refuse_integers("input", input)
     pair, delta = _pair(input, target), number("delta", delta, 0, above=True)
     if weight is not None:
         return _weighted(_huber(pair, "none", delta, 1.0), weight, reduction, input.shape, by_weights=False)
@@ -209,7 +225,7 @@ def binary_cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        If a shape, a dtype or the word does not fit, or an input is no probability.
+        If a shape, a dtype or the word does not fit, or an input or a target is no probability.
     RuntimeError
         If the weight requires a gradient.
     """
@@ -225,10 +241,13 @@ def binary_cross_entropy(
         lambda grad, scale: pointwise("binary_cross_entropy_backward_target", (grad, x, t, factor), scale),
         weights=(factor,),
     )  # fmt: skip
-    # What is no probability has no logarithm, so it shows in the loss.
+    # What is no probability makes the loss NaN: an input has no logarithm, of a target the kernel sees it.
     # A GPU would have to be waited for: there the NaN is the answer.
-    if type(x) is np.ndarray and np.isnan(loss.data).any() and not (np.greater_equal(x, 0) & np.less_equal(x, 1)).all():
-        raise ValueError("input must hold probabilities from 0 to 1: binary_cross_entropy_with_logits takes scores")
+    if type(x) is np.ndarray and np.isnan(loss.data).any():
+        for name, given, words in (("input", x, ": binary_cross_entropy_with_logits takes scores"), ("target", t, "")):
+            wrong = given[~(np.greater_equal(given, 0) & np.less_equal(given, 1))]
+            if wrong.size:
+                raise ValueError(f"{name} must hold probabilities from 0 to 1, got {wrong[0]}{words}")
     return loss
 
 
@@ -246,7 +265,8 @@ def binary_cross_entropy_with_logits(
     Parameters
     ----------
     input, target : Tensor
-        Scores and probabilities, one shape. Gradients flow to both.
+        Scores and probabilities, one shape; float32 or float64. Gradients flow to both, and the loss has the dtype of
+        `target`.
     weight : Tensor, optional
         Factors that broadcast to the input's shape.
     size_average, reduce : bool, optional
@@ -264,6 +284,8 @@ def binary_cross_entropy_with_logits(
     """
     reduction = reduction_word(reduction, size_average, reduce)
     _same_shape(input, target)
+    _refuse_integers("input", input)
+    _refuse_integers("target", target)
     pair = _pair(input, target)
     x, t = pair[0].data, pair[1].data
     factor, positive = _factor("weight", weight, x), _factor("pos_weight", pos_weight, x)
@@ -278,7 +300,8 @@ def binary_cross_entropy_with_logits(
         return pointwise("cross_entropy_with_logits_backward_target", (weighted(grad), x, positive), scale)
 
     weights = (factor, positive)
-    return _loss("cross_entropy_with_logits", pair, reduction, to_input, to_target, weights=weights)
+    loss = _loss("cross_entropy_with_logits", pair, reduction, to_input, to_target, weights=weights)
+    return to_dtype(loss, target.dtype)
 
 
 def kl_div(

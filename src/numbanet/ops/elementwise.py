@@ -149,6 +149,8 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
             return mul(input, input)
         if exponent == 0.5:
             return sqrt(input)
+        if exponent == -0.5:
+            return div(1.0, sqrt(input))
     y = _arithmetic("pow", input, exponent, name="exponent")
     return y.astype(_BOOL) if whole and isinstance(exponent, bool) and input.dtype == _BOOL else y
 

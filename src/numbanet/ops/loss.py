@@ -104,6 +104,8 @@ def cross_entropy_with_state(
     statistics, divisor = memory.vector(2 * rows.shape[0], x.dtype, x), memory.vector(1, np.float64, x)
     problem = CrossEntropyProblem("forward", **fields)
     dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
+    if probabilities and not classes and fields["reduction"] == "mean":
+        total.fill(math.nan)  # of no numbers
     state = LossState(fields, (rows, target, weights, statistics, divisor), x.shape)
     return _result(reduction, losses, total, row_shape), state
 
@@ -123,8 +125,8 @@ def cross_entropy(
     x : numpy.ndarray
         Scores before softmax, shape (C,), (N, C) or (N, C, d1, ...); float32 or float64.
     target : numpy.ndarray
-        Class indices, shape (), (N,) or (N, d1, ...), int64 or uint8; or class probabilities of the shape and dtype of
-        `x`.
+        Class indices, shape (), (N,) or (N, d1, ...), int64, for rows of scores also uint8; or class probabilities of
+        the shape and dtype of `x`.
     weight : numpy.ndarray, optional
         One factor for each class, dtype of `x`.
     ignore_index : int

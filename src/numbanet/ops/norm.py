@@ -25,8 +25,8 @@ def _restored(matrix: np.ndarray) -> np.ndarray:
     return matrix.transpose(0, matrix.ndim - 1, *range(1, matrix.ndim - 1))
 
 
-def _numbers(eps: float, momentum: float) -> np.ndarray:
-    return _pair(number("eps", eps), number("momentum", momentum))
+def _numbers(eps: float, momentum: float, training: bool) -> np.ndarray:
+    return _pair(number("eps", eps, 0, above=training), number("momentum", momentum))
 
 
 @lru_cache(maxsize=64)
@@ -105,6 +105,7 @@ def batch_norm_forward(
     """
     x, activation = float_array("x", x), optional_choice("activation", activation, ("relu",))
     operands = _operands(x, running_mean, running_var, weight, bias, training)
+    numbers = _numbers(eps, momentum, training)
     residual = None if residual is None else float_array("residual", residual)
     added = None if residual is None else residual.shape
     problem = batch_norm_problem(
@@ -118,7 +119,7 @@ def batch_norm_forward(
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     shape = (problem.rows, problem.channels)
     matrix = rows.reshape(shape)
-    inputs = (matrix, *operands.vectors, _numbers(eps, momentum), _like_rows("residual", residual, matrix))
+    inputs = (matrix, *operands.vectors, numbers, _like_rows("residual", residual, matrix))
     dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
     if training:
         for stored, updated in operands.copied:
@@ -149,7 +150,8 @@ def batch_norm_statistics(
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     coefficients = memory.vector((3, problem.channels), x.dtype, x)
     matrix = _matrix(x).reshape(problem.rows, problem.channels)
-    dispatch.run(problem, (matrix, *operands.vectors, _numbers(eps, momentum)), (mean, inverse, coefficients))
+    numbers = _numbers(eps, momentum, training)
+    dispatch.run(problem, (matrix, *operands.vectors, numbers), (mean, inverse, coefficients))
     if training:
         for stored, updated in operands.copied:
             stored[...] = updated
@@ -224,7 +226,9 @@ def batch_norm(
         Shape (C,); 1 and 0 if None.
     training : bool
         Whether the statistics are those of the batch (the biased variance).
-    momentum, eps : float
+    momentum : float
+    eps : float
+        Not negative, and with `training` not 0.
 
     Returns
     -------

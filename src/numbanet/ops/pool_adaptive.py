@@ -49,6 +49,8 @@ def adaptive_max_pool2d(x: np.ndarray, output_size: Any) -> tuple[np.ndarray, np
     """
     x = float_array("input", x)
     images = _batched("input", x)
+    if x.ndim == 4 and not x.shape[1]:  # a single image may have none, as in torch
+        raise ValueError(f"input must have at least one channel, got {x.shape}")
     problem = adaptive_max_pool2d_problem("forward", images.shape, same_dtype(input=x), output_size)
     shape = (problem.n, problem.p, problem.q, problem.c)
     y, positions = memory.empty(shape, problem.dtype, x), memory.empty(shape, np.int64, x)
@@ -82,6 +84,8 @@ def adaptive_max_pool2d_backward(grad: np.ndarray, positions: np.ndarray, input_
         raise ValueError(f"grad must have the shape {positions.shape} of positions, got {grad.shape}")
     if grad.ndim not in (3, 4) or grad.shape[:-2] != shape[:-2]:
         raise ValueError(f"grad must have the samples and channels of input_shape {shape}, got shape {grad.shape}")
+    if 0 in grad.shape[1:]:
+        raise ValueError(f"grad must have channels and pixels, got shape {grad.shape}: the pooling has no gradient")
     grads, images = _batched("grad", grad), shape if len(shape) == 4 else (1, *shape)
     problem = adaptive_max_pool2d_problem("backward_input", images, same_dtype(grad=grad), grads.shape[2:])
     # As unsigned numbers, negative positions are huge.

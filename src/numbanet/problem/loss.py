@@ -95,7 +95,7 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     Raises
     ------
     TypeError
-        If its dtype is neither int64 nor uint8.
+        If its dtype is not int64, nor uint8 with an input of at most two dimensions (or with nothing in it).
     ValueError
         If its shape does not fit the input.
     IndexError
@@ -106,6 +106,8 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     rows, classes = row_shape(input_shape)
     if array.dtype != np.int64 and array.dtype.name not in ("int64", "uint8"):
         raise TypeError(f"target must hold class indices of dtype int64 or uint8, got {array.dtype}")
+    if len(input_shape) > 2 and array.dtype == np.uint8 and array.size:
+        raise TypeError(f"target must have dtype int64 for input of shape {input_shape}, got uint8")
     if array.shape != rows and not (rows == () and array.shape == (1,)):
         raise ValueError(f"target must have shape {rows} for input of shape {input_shape}, got {array.shape}")
     if type(array) is DeviceArray:  # to look at its values, Python would have to wait for the GPU

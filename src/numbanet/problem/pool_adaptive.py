@@ -45,6 +45,4 @@ def adaptive_max_pool2d_problem(
 @lru_cache(maxsize=1024, typed=True)
 def _problem(which: str, x_shape: tuple[int, ...], dtype: str, output_size: Any) -> AdaptiveMaxPoolProblem:
     same = adaptive_avg_pool2d_problem(which, x_shape, dtype, output_size)
-    if same.c < 1:
-        raise ValueError(f"input must have at least one channel, got {x_shape}")
     return AdaptiveMaxPoolProblem(**{field.name: getattr(same, field.name) for field in fields(same)})

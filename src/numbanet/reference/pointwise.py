@@ -99,9 +99,9 @@ def huber_backward(grad: Array, x: Array, target: Array, delta: float, scale: fl
 
 
 def binary_cross_entropy(x: Array, target: Array, weight: Array, p: float, q: float) -> Array:
-    """-weight (target log x + (1 - target) log(1 - x)), the logarithms at least -100."""
+    """-weight (target log x + (1 - target) log(1 - x)), the logarithms at least -100; NaN for targets not in [0, 1]."""
     one, zero = np.maximum(np.log(x), -100), np.maximum(np.log1p(-x), -100)
-    return -weight * (target * one + (1 - target) * zero)
+    return np.where((target >= 0) & (target <= 1), -weight * (target * one + (1 - target) * zero), np.nan)
 
 
 def binary_cross_entropy_backward(grad: Array, x: Array, target: Array, weight: Array, scale: float, q: float) -> Array:
