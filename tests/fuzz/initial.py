@@ -101,6 +101,14 @@ def _dirac(d: Draw) -> Call:
     return (d.floats(shape), groups), {}
 
 
+def _eye(d: Draw) -> Call:
+    return (d.floats((d.size(), d.size())),), {}
+
+
+def _sparse(d: Draw) -> Call:
+    return (d.floats((d.size(), d.size())), d.pick(0.0, 0.25, 1, d.number(0, 1)), d.pick(0.01, 2)), _seed(d)
+
+
 def _default(d: Draw) -> Call:
     weight = _weight(d)
     return (weight, d.optional(lambda: d.floats((len(weight),)))), _seed(d)
@@ -145,6 +153,29 @@ def _identity(x: Any, groups: int = 1) -> np.ndarray:
         if channel < x.shape[1]:
             values[(number, channel, *(size // 2 for size in x.shape[2:]))] = 1
     return values
+
+
+def _scattered(x: Any, sparsity: Any, std: Any, seed: Any) -> np.ndarray:
+    source = generator(seed)
+    values = source.normal(0.0, std, x.shape)
+    for j in range(x.shape[1]):
+        values[source.permutation(x.shape[0])[: math.ceil(sparsity * x.shape[0])], j] = 0
+    return values
+
+
+def _turned(x: Any, gain: Any, seed: Any) -> Any:
+    """Return the products of the rows, or of the columns if there are more rows."""
+    tensor = _tensor(x)
+    result = nn.init.orthogonal_(tensor, gain, None if seed is None else generator(seed))
+    flat = result.numpy().astype(np.float64).reshape(len(x), -1) if x.size else np.zeros((0, 0))
+    return flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
+
+
+_turned.about = nn.init.orthogonal_  # type: ignore[attr-defined]
+
+
+def _unit(x: Any, gain: Any, seed: Any) -> np.ndarray:
+    return np.eye(min(len(x), x[0].size) if x.size else 0) * float(gain) ** 2
 
 
 def _defaults(weight: Any, bias: Any, seed: Any) -> list[Any]:
@@ -225,6 +256,9 @@ def lines() -> Iterator[Line]:
     yield line("kaiming_uniform_", _kaiming, _uniformly(lambda x, *args: math.sqrt(3) * _he(x, *args)))
     yield line("kaiming_normal_", _kaiming, _normally(_he))
     yield line("dirac_", _dirac, _identity)
+    yield line("eye_", _eye, lambda x: np.eye(*x.shape))
+    yield line("sparse_", _sparse, _scattered)
+    yield Line("nn.init.orthogonal_", _turned, _xavier, _unit, loose=True, words=words, tolerance=1e-5)
     yield Line("nn.init.trunc_normal_", _truncation, _truncated, lambda *a, **k: [True] * 3, loose=True, words=words)
     yield Line("nn.init.default_", _defaulted, _default, _defaults, **options)
     yield Line(

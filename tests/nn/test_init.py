@@ -182,14 +182,20 @@ def test_dirac_refuses():
 
 
 @pytest.mark.parametrize(
-    "fill", [init.zeros_, init.uniform_, init.kaiming_normal_, init.dirac_, init.trunc_normal_, init.fans]
-)
+    "fill",
+    [init.zeros_, init.uniform_, init.kaiming_normal_, init.dirac_, init.trunc_normal_, init.fans, init.eye_,
+     init.orthogonal_, lambda tensor: init.sparse_(tensor, 0.5)],
+)  # fmt: skip
 def test_what_is_no_tensor_is_refused_by_name(fill: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="tensor must be a Tensor, got list"):
         fill([[1.0]])
 
 
-@pytest.mark.parametrize("fill", [init.uniform_, init.normal_, init.trunc_normal_, init.xavier_normal_])
+@pytest.mark.parametrize(
+    "fill",
+    [init.uniform_, init.normal_, init.trunc_normal_, init.xavier_normal_, init.orthogonal_,
+     lambda tensor: init.sparse_(tensor, 0.5)],
+)  # fmt: skip
 def test_random_numbers_fill_no_integers(fill: Callable[[Any], Any]) -> None:
     """As in PyTorch: only their whole parts would be left. Constants are answered."""
     with pytest.raises(TypeError, match="tensor must have a floating-point dtype, got int64"):
@@ -220,3 +226,47 @@ def test_slope_of_kaiming_that_nobody_reads() -> None:
     for nonlinearity in ("leaky_relu", "relu"):
         init.kaiming_uniform_(weight, a=None, nonlinearity=nonlinearity)
         assert abs(weight.data).max() <= init.calculate_gain(nonlinearity) * np.sqrt(3 / 27)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 7), (7, 3), (6, 2, 3, 3), (40, 2, 3, 3), (1, 5), (0, 3)], ids=str)
+@pytest.mark.parametrize("gain", [1.0, -2.5])
+def test_orthogonal_rows_or_columns(shape: tuple[int, ...], gain: float) -> None:
+    tensor = init.orthogonal_(nnet.tensor(np.full(shape, np.nan)), gain, np.random.default_rng(0))
+    matrix = tensor.data.reshape(shape[0], -1) if tensor.numel() else np.zeros((1, 1))
+    small = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(small, gain**2 * np.eye(len(small)) * bool(tensor.numel()), atol=1e-12)
+
+
+def test_all_orthogonal_matrices_are_equally_likely() -> None:
+    """The signs of a factorisation are fixed: with them, this mean of the diagonal would be far from zero."""
+    rng = np.random.default_rng(0)
+    corners = [init.orthogonal_(blank(2, 2), generator=rng).data[0, 0] for _ in range(2000)]
+    assert abs(np.mean(corners)) < 4 / math.sqrt(2 * 2000)
+    assert np.mean(np.square(corners)) == pytest.approx(0.5, abs=0.05)
+
+
+def test_sparse_columns() -> None:
+    tensor = init.sparse_(blank(50, 40), 0.33, 0.5, np.random.default_rng(0))
+    zeros = tensor.data == 0
+    assert (zeros.sum(0) == math.ceil(0.33 * 50)).all() and 5 < len(set(map(tuple, zeros.T)))
+    assert tensor.data[~zeros].std() == pytest.approx(0.5, rel=0.05)
+    assert (init.sparse_(blank(3, 2), 1.0).data == 0).all() and (init.sparse_(blank(3, 2), 0).data != 0).all()
+    version = tensor._version
+    with init.skipped():
+        for fill in (init.eye_, init.orthogonal_, lambda t: init.sparse_(t, 0.5)):
+            assert np.isnan(fill(blank(3, 3)).data).all()
+    assert init.eye_(tensor)._version > version and np.array_equal(tensor.data, np.eye(50, 40))
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [(lambda: init.eye_(blank(3)), r"tensor must have 2 dimensions, got shape \(3,\)"),
+     (lambda: init.sparse_(blank(3, 2, 1), 0.1), r"tensor must have 2 dimensions, got shape \(3, 2, 1\)"),
+     (lambda: init.sparse_(blank(3, 2), 1.1), "sparsity must be from 0 to 1, got 1.1"),
+     (lambda: init.sparse_(blank(3, 2), math.nan), "sparsity must be from 0 to 1, got nan"),
+     (lambda: init.sparse_(blank(3, 2), 0.1, -1), "std must be at least 0"),
+     (lambda: init.orthogonal_(blank(3)), r"tensor must have at least 2 dimensions, got shape \(3,\)")],
+)  # fmt: skip
+def test_what_the_matrices_refuse(fill: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fill()

@@ -176,6 +176,29 @@ def test_hooks_are_called_in_torch_order() -> None:
     assert trace(nn, nnet.tensor([1.0])) == trace(tnn, torch.tensor([1.0]))
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (5,), (2, 3, 4), (0, 3)])
+def test_matrices(shape: tuple[int, ...]) -> None:
+    """Ones on the diagonal, the same refusals, and zeros and lengths of the same numbers."""
+
+    def filled(lib: Any, fill: Any) -> Any:
+        tensor = torch.ones(shape) if lib is tnn else nnet.tensor(np.ones(shape, np.float32))
+        try:
+            return fill(lib.init, tensor).numpy()
+        except (ValueError, RuntimeError, IndexError):
+            return None
+
+    both = [filled(lib, lambda init, t: init.eye_(t)) for lib in (nn, tnn)]
+    assert (both[0] is None) == (both[1] is None) and (both[0] is None or np.array_equal(*both))
+    for sparsity in (0.0, 0.3, 1.0):
+        both = [filled(lib, lambda init, t, s=sparsity: init.sparse_(t, s)) for lib in (nn, tnn)]
+        assert (both[0] is None) == (both[1] is None)
+        assert both[0] is None or np.array_equal(*((array == 0).sum(0) for array in both))
+    both = [filled(lib, lambda init, t: init.orthogonal_(t, 1.5)) for lib in (nn, tnn)]
+    assert (both[0] is None) == (both[1] is None)
+    if both[0] is not None and both[0].size:
+        np.testing.assert_allclose(*((array**2).sum() for array in both), rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape, groups", [((5, 3, 3, 3), 1), ((2, 3, 4, 5), 1), ((6, 2, 3), 3), ((4, 1, 1, 2, 2), 4)])
 def test_dirac(shape: tuple[int, ...], groups: int) -> None:
     expected = tnn.init.dirac_(torch.empty(shape), groups)

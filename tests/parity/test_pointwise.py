@@ -46,3 +46,6 @@ def test_text():
                  lambda n: n.Softplus(), lambda n: n.PReLU(4), lambda n: n.Hardswish(), lambda n: n.Hardsigmoid(True),
                  lambda n: n.Hardtanh(inplace=True)):  # fmt: skip
         assert repr(make(nn)) == repr(make(tnn))
+    for lib in (nn, tnn):
+        with pytest.warns(FutureWarning, match="min_val"), pytest.warns(FutureWarning, match="max_val"):
+            assert repr(lib.Hardtanh(min_value=-2, max_value=0.5)) == "Hardtanh(min_val=-2, max_val=0.5)"

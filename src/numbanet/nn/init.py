@@ -131,6 +131,20 @@ def _fill(tensor: Tensor, draw: Callable[[tuple[int, ...]], Any]) -> Tensor:
     return tensor
 
 
+def _whole(tensor: Tensor, make: Callable[[], np.ndarray]) -> Tensor:
+    """Fill with an array that is made at once."""
+    if not _skipped.get() and _checked(tensor).numel():
+        memory.assign(tensor.data, make())
+        tensor.bump_version()
+    return tensor
+
+
+def _matrix(tensor: Any) -> Tensor:
+    if _checked(tensor).ndim != 2:
+        raise ValueError(f"tensor must have 2 dimensions, got shape {tensor.shape}")
+    return tensor
+
+
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
     """Fill with numbers of the uniform distribution over [a, b), and return the tensor."""
     chosen = _chosen(generator)
@@ -228,12 +242,91 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     filters = np.arange(tensor.shape[0])
     channel = filters % max(1, tensor.shape[0] // groups)
     kept = channel < tensor.shape[1]
-    if not _skipped.get() and tensor.numel():
-        middle: tuple[Any, ...] = tuple(n // 2 for n in tensor.shape[2:])
+    middle: tuple[Any, ...] = tuple(n // 2 for n in tensor.shape[2:])
+
+    def make() -> np.ndarray:
         values = np.zeros(tensor.shape, tensor.dtype)
         values[(filters[kept], channel[kept], *middle)] = 1
-        memory.assign(zeros_(tensor).data, values)
-    return tensor
+        return values
+
+    return _whole(tensor, make)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with ones on its diagonal and zeros elsewhere, and return the tensor.
+
+    Raises
+    ------
+    ValueError
+        If it does not have two dimensions.
+    """
+    return _whole(_matrix(tensor), lambda: np.eye(*tensor.shape, dtype=tensor.dtype))
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
+    """Fill with a matrix whose rows, or columns if there are more rows, are orthogonal and of length `gain`.
+
+    All such matrices are equally likely (Saxe et al., arXiv:1312.6120; Mezzadri, arXiv:math-ph/0609050).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        At least two dimensions; all but the first count as one.
+    gain : float
+    generator : numpy.random.Generator, optional
+
+    Raises
+    ------
+    ValueError
+        If the tensor has fewer than two dimensions.
+    """
+    chosen, gain = _chosen(generator), number("gain", int(gain) if isinstance(gain, bool) else gain)
+    if _floating(tensor).ndim < 2:
+        raise ValueError(f"tensor must have at least 2 dimensions, got shape {tensor.shape}")
+
+    def make() -> np.ndarray:
+        normal = chosen.standard_normal((tensor.shape[0], math.prod(tensor.shape[1:])))
+        wide = normal.shape[0] < normal.shape[1]
+        q, r = np.linalg.qr(normal.T if wide else normal)
+        q *= gain * np.copysign(1.0, np.diag(r))  # the signs that the factorisation chose are no choice of chance
+        return (q.T if wide else q).reshape(tensor.shape)
+
+    return _whole(tensor, make)
+
+
+def sparse_(
+    tensor: Tensor, sparsity: float, std: float = 0.01, generator: np.random.Generator | None = None
+) -> Tensor:
+    """Fill a matrix with normal numbers, and with zeros at random places of each column (Martens, ICML 2010).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Two dimensions.
+    sparsity : float
+        Part of each column that is zero, from 0 to 1; the number of zeros is rounded up.
+    std : float
+        Deviation of the others.
+    generator : numpy.random.Generator, optional
+        Draws the normal numbers first, and then a permutation of the rows for each column.
+
+    Raises
+    ------
+    ValueError
+        If the tensor does not have two dimensions, or `sparsity` is not from 0 to 1.
+    """
+    chosen, std = _chosen(generator), number("std", std, 0)
+    if not 0 <= number("sparsity", sparsity) <= 1:
+        raise ValueError(f"sparsity must be from 0 to 1, got {sparsity}")
+    rows = _floating(_matrix(tensor)).shape[0]
+
+    def make() -> np.ndarray:
+        values = chosen.normal(0.0, std, tensor.shape)
+        for column in values.T:
+            column[chosen.permutation(rows)[: math.ceil(sparsity * rows)]] = 0
+        return values
+
+    return _whole(tensor, make)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:

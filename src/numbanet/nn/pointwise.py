@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -59,11 +60,30 @@ class Mish(_Activation):
     _function = staticmethod(functional.mish)
 
 
-class Hardtanh(Module):
-    """x, moved to the nearest bound where it lies beyond it; arguments as for `numbanet.functional.hardtanh`."""
+def _renamed(bound: str, old: float | None, new: float) -> float:
+    """Return a bound, by whichever name it was given."""
+    if old is None:
+        return new
+    warnings.warn(f"{bound}_value is deprecated: the argument's name is {bound}_val", FutureWarning, stacklevel=3)
+    return old
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
+
+class Hardtanh(Module):
+    """x, moved to the nearest bound where it lies beyond it; arguments as for `numbanet.functional.hardtanh`.
+
+    `min_value` and `max_value` are PyTorch's old names of the bounds, with a FutureWarning as there.
+    """
+
+    def __init__(
+        self,
+        min_val: float = -1.0,
+        max_val: float = 1.0,
+        inplace: bool = False,
+        min_value: float | None = None,
+        max_value: float | None = None,
+    ):
         super().__init__()
+        min_val, max_val = _renamed("min", min_value, min_val), _renamed("max", max_value, max_val)
         self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
         if not number("max_val", max_val) > number("min_val", min_val):
             raise ValueError(f"max_val must be above min_val, got {max_val} and {min_val}")
