@@ -124,7 +124,7 @@ def _max_pool2d(
 
 def _avg_pool2d(
     which: str, dtype: str, x_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0,
-    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+    ceil_mode: bool = False, count_include_pad: bool | None = None, divisor_override: int | None = None,
 ) -> Any:  # fmt: skip
     from numbanet.problem.pool import avg_pool2d_problem
 

@@ -16,6 +16,7 @@ WINDOWS: list[dict[str, Any]] = [
     {"kernel_size": 3, "stride": 2, "padding": 1},
     {"kernel_size": (2, 3), "stride": (3, 2), "padding": (1, 0), "ceil_mode": True},
     {"kernel_size": 2, "stride": 4, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": "same_upper"},
 ]
 DILATED: list[dict[str, Any]] = [
     {"kernel_size": (3, 2), "dilation": (2, 3), "stride": 4, "padding": 1, "ceil_mode": True},

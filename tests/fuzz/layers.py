@@ -187,6 +187,23 @@ def _dropout2d(d: Draw) -> Call:
     return ((x,), p), {}
 
 
+def _padded(dims: int, constant: bool = False) -> Drawing:
+    def drawn(d: Draw) -> Call:
+        channels, sizes = d.size(), tuple(d.integer(4, 9) for _ in range(dims))
+        x = d.floats((channels, *sizes) if d.chance(0.2) else (d.integer(1, 3), channels, *sizes))
+        widths: Any = d.integer(0, 3)
+        if d.chance(0.6):
+            widths = d.pick(tuple, list)(d.integer(-1, 3) for _ in range(2 * dims))
+        return ((x,), widths, *([d.pick(0.0, 1.5, -2)] if constant else [])), {}
+
+    return drawn
+
+
+PADS = {
+    f"{kind}Pad{dims}d": (_padded(dims, kind == "Constant"), {})
+    for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
+    for dims in (1, 2)
+}
 LAYERS: dict[str, tuple[Drawing, dict[str, Any]]] = {
     "GELU": (_of(elements.gelu), {}), "LeakyReLU": (_of(elements.slope), {}), "LogSoftmax": (_of_dim, {}),
     "ReLU": (_plain, {}), "Sigmoid": (_plain, {}), "SiLU": (_plain, {}), "Softmax": (_of_dim, {}), "Tanh": (_plain, {}),
@@ -214,7 +231,7 @@ LAYERS: dict[str, tuple[Drawing, dict[str, Any]]] = {
     "UpsamplingBilinear2d": (_upsampling, {"exact": False}), "UpsamplingNearest2d": (_upsampling, {"exact": False}),
     "LocalResponseNorm": (_of(norms.response), {"exact": False}), "ChannelShuffle": (_of(shapes.channel_shuffle), {}),
     "PixelShuffle": (_of(shapes.pixel_shuffle), {}), "PixelUnshuffle": (_of(shapes.pixel_unshuffle), {}),
-    "Unfold": (_of(shapes.unfold), {}), "Fold": (_of(shapes.fold), {}),
+    "Unfold": (_of(shapes.unfold), {}), "Fold": (_of(shapes.fold), {}), **PADS,
 }  # fmt: skip
 
 

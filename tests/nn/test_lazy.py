@@ -10,7 +10,7 @@ import pytest
 
 import numbanet as nnet
 from numbanet import functional as F
-from numbanet import memory, nn, optim
+from numbanet import io, memory, nn, optim
 
 
 def test_lazy_layers_become_ordinary_ones(rng):
@@ -60,8 +60,27 @@ def test_a_full_state_fills_lazy_layers(rng):
     weight = lazy[0].weight
     assert lazy.load_state_dict(whole.state_dict()) == ([], [])
     assert lazy[0].weight is weight and memory.dense(weight.data.transpose(0, 2, 3, 1)).flags.c_contiguous
-    assert np.array_equal(lazy(x).data, y.data)
     assert repr(lazy) == repr(whole) and lazy[2].in_features == 36
+    assert type(lazy[0]) is nn.Conv2d and type(lazy[2]) is nn.Linear
+    assert np.array_equal(lazy(x).data, y.data)
+
+
+def test_a_part_of_a_state_settles_what_it_fills(rng):
+    whole, lazy = lazy_model(), lazy_model()
+    whole(nnet.tensor(rng.standard_normal((2, 6, 5, 5)).astype(np.float32)))
+    state = {name: value for name, value in whole.state_dict().items() if name.startswith("0")}
+    lazy.load_state_dict(state, strict=False)
+    assert repr(lazy[0]) == repr(whole[0]) and repr(lazy[2]).startswith("LazyLinear(in_features=0")
+    fused = nn.fuse(lazy)
+    assert type(fused[0]).__name__ == "FusedConv2d" and type(fused[2]) is nn.LazyLinear
+
+
+def test_saving_names_the_parameter_that_waits(tmp_path):
+    for save in (lambda: io.save_model(lazy_model(), tmp_path / "model.safetensors"),
+                 lambda: io.save_state(tmp_path / "state.safetensors", lazy_model().state_dict())):  # fmt: skip
+        with pytest.raises(ValueError, match="^0.weight: .*not initialized: call the model once"):
+            save()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_state_that_does_not_fit_lazy_layers_changes_nothing():
@@ -133,6 +152,24 @@ def test_activation_by_name(name, rng):
     assert np.array_equal(linear(x).data, same(x).data)
 
 
+def test_an_activation_sees_the_layers_format(rng):
+    x = nnet.tensor(rng.standard_normal((2, 5, 6, 3)).astype(np.float32))
+    seen = []
+    conv = nn.Conv2d(3, 4, 3, data_format="channels_last", activation=lambda y: (seen.append(y.shape), y)[1])
+    conv(x)
+    nn.ConvTranspose2d(3, 4, 3, data_format="channels_last", activation=conv.activation)(x)
+    assert seen == [(2, 3, 4, 4), (2, 7, 8, 4)]
+
+
+def test_text_of_activations():
+    assert repr(nn.Linear(2, 3, activation=F.relu)).endswith(", activation=relu)")
+    assert repr(nn.Linear(2, 3, activation="linear")) == repr(nn.Linear(2, 3))
+    assert repr(nn.Conv1d(2, 3, 1, activation="gelu")).endswith(", stride=(1,), activation=gelu)")
+    layer = nn.ConvTranspose2d(2, 3, 1, activation=nn.PReLU(3), data_format="channels_last")
+    assert "data_format=channels_last\n  (activation): PReLU(num_parameters=3)" in repr(layer)
+    assert list(layer.state_dict()) == ["weight", "bias", "activation.weight"]
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"padding": "same_upper", "stride": 2}, {"padding": 1, "padding_mode": "reflect"}], ids=str
 )
@@ -163,6 +200,9 @@ def test_fused_models_keep_the_activation(rng):
     ("make", "message"),
     [(lambda x: nn.Conv2d(3, 4, 3, activation="rely"), "activation must be None.*'rely'"),
      (lambda x: nn.Linear(3, 4, activation=3), "activation must be None"),
+     (lambda x: nn.Conv2d(3, 4, 3, activation=nn.ReLU), r"activation must be a layer such as ReLU\(\), got the class"),
+     (lambda x: nn.Conv1d(3, 4, 3, activation=nn.ReLU), "got the class"),
+     (lambda x: nn.ConvTranspose2d(3, 4, 3, activation="rely"), "activation must be None.*'rely'"),
      (lambda x: nn.Conv2d(3, 4, 3, data_format="NHWC"), "data_format must be one of"),
      (lambda x: nn.LazyConv2d(3, 3, groups=2), "multiple of groups"),
      (lambda x: nn.LazyConv2d(4, 3, groups=2)(x), "input must have a multiple of groups=2 channels"),

@@ -67,8 +67,11 @@ def test_table() -> None:
          "3x3 windows at stride 3 do not tile 8x7: the last 2 rows and column are never seen"),
         (nn.Conv2d(1, 1, (2, 3), stride=(2, 1)), (5, 7), (2, 5),
          "2x3 windows at stride 2x1 do not tile 5x7: the last row is never seen"),
-        (nn.Conv2d(1, 1, 3, stride=2, padding=1), (8, 8), (4, 4),
-         "3x3 windows at stride 2 do not tile 8x8: padding at the end that is not used: 1 row and 1 column"),
+        (nn.Conv2d(1, 1, 3, stride=2, padding=1), (8, 8), (4, 4), ""),  # below and right, padding alone is unused
+        (nn.MaxPool2d(3, (2, 1), padding="same_upper"), (8, 7), (4, 7), ""),
+        (nn.MaxPool2d(2, ()), (7, 6), (3, 3),
+         "2x2 windows at stride 2 do not tile 7x6: the last row is never seen"),
+        (nn.ConvTranspose2d(1, 1, 3, stride=2), (5, 5), (11, 11), ""),
         (nn.Conv2d(1, 1, 3, stride=2, padding="same_upper"), (8, 8), (4, 4), ""),
         (nn.Conv2d(1, 1, 1, stride=2), (8, 9), (4, 5),
          "1x1 windows at stride 2 do not tile 8x9: 4 of 8 rows are never seen; 4 of 9 columns are never seen"),
@@ -154,3 +157,9 @@ def test_float64_and_models_without_parameters() -> None:
     assert nn.summary(nn.Linear(2, 2).double(), (1, 2)).memory == 16
     assert nn.summary(nn.Identity(), (1, 2)).memory == 8
     assert isinstance(nnet.nn.summary(nn.Sequential(), (1, 2)).layers, tuple)
+
+
+def test_layers_of_sequences_and_columns() -> None:
+    found = nn.summary(nn.Sequential(nn.Conv1d(2, 3, 3, padding="same_upper", stride=2), nn.ReLU()), (2, 9))
+    assert found.output_shape == (3, 5) and found.multiply_adds == 3 * 5 * 2 * 3 and found.remarks == ()
+    assert nn.summary(nn.Unfold(3, stride=2), (1, 2, 8, 8)).remarks == ()

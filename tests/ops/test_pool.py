@@ -29,13 +29,16 @@ WINDOWS = [
     {"kernel_size": 1, "stride": 3},
     {"kernel_size": (5, 4), "stride": (1, 4), "padding": 2},
     {"kernel_size": 2, "stride": 4, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": "same_upper"},
+    {"kernel_size": (4, 2), "stride": (3, 2), "padding": ((1, 2), (0, 1)), "ceil_mode": True},
 ]
 DILATED = [
     {"kernel_size": 2, "dilation": 2, "padding": 1},
     {"kernel_size": (3, 2), "dilation": (2, 3), "stride": 4, "padding": 1, "ceil_mode": True},
     {"kernel_size": 3, "dilation": 2, "stride": 2, "padding": 1},
+    {"kernel_size": 2, "dilation": 4, "stride": 2, "padding": "same_upper"},
 ]
-AVERAGES = [{}, {"count_include_pad": False}, {"divisor_override": -5}]
+AVERAGES = [{}, {"count_include_pad": False}, {"count_include_pad": True}, {"divisor_override": -5}]
 
 
 @pytest.fixture

@@ -143,11 +143,12 @@ Tables = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def _avg_tables(problem: AvgPoolProblem) -> Tables:
     """Return the windows of the rows and of the columns, and the two factors of their divisors."""
     tables, factors = [], []
-    sides = zip((problem.h, problem.w), (problem.p, problem.q), problem.kernel, problem.stride, problem.padding)
-    for size, count, taps, stride, padding in sides:
-        table = windows(size, count, taps, stride, padding, 1)
-        starts = np.arange(count) * stride - padding
-        spans = np.minimum(starts + taps, size + padding) - starts
+    sizes, counts = (problem.h, problem.w), (problem.p, problem.q)
+    sides = zip(sizes, counts, problem.kernel, problem.stride, problem.padding, problem.after)
+    for size, count, taps, stride, before, after in sides:
+        table = windows(size, count, taps, stride, before, 1)
+        starts = np.arange(count) * stride - before
+        spans = np.minimum(starts + taps, size + after) - starts
         tables.append(table)
         factors.append((spans if problem.count_include_pad else table[:, 1]).astype(np.float64))
     if problem.divisor_override is not None:

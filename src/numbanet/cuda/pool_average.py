@@ -99,9 +99,9 @@ def _axis(size: int, windows: np.ndarray) -> Axis:
 
 
 @lru_cache(maxsize=1024)
-def _average_axis(size: int, count: int, kernel: int, stride: int, pad: int, include: bool) -> Axis:
-    first = np.arange(count) * stride - pad
-    last = np.minimum(first + kernel, size + pad)
+def _average_axis(size: int, count: int, kernel: int, stride: int, before: int, after: int, include: bool) -> Axis:
+    first = np.arange(count) * stride - before
+    last = np.minimum(first + kernel, size + after)
     inside = np.maximum(first, 0), np.minimum(last, size)
     counted = last - first if include else inside[1] - inside[0]
     return _axis(size, np.stack([inside[0], np.maximum(*inside), counted], 1))
@@ -119,8 +119,8 @@ def _axes(problem: PoolProblem) -> tuple[list[Axis], int]:
     sizes = (problem.h, problem.p), (problem.w, problem.q)
     if not isinstance(problem, AvgPoolProblem):
         return [adaptive_axis(*axis) for axis in sizes], 0
-    windows = zip(sizes, problem.kernel, problem.stride, problem.padding)
-    axes = [_average_axis(*axis, k, step, pad, problem.count_include_pad) for axis, k, step, pad in windows]
+    windows = zip(sizes, problem.kernel, problem.stride, problem.padding, problem.after)
+    axes = [_average_axis(*axis, *window, problem.count_include_pad) for axis, *window in windows]
     return axes, problem.divisor_override or 0
 
 

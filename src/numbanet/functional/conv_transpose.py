@@ -79,7 +79,7 @@ def conv_transpose2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Any = 0,
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,
@@ -94,7 +94,8 @@ def conv_transpose2d(
         Shape (K, C/groups, R, S).
     bias : Tensor, optional
         Shape (C,).
-    stride, padding, output_padding, dilation : int or (int, int)
+    stride, output_padding, dilation : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
     groups : int
 
     Returns

@@ -20,7 +20,7 @@ def max_pool2d(
     input: Tensor,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -31,7 +31,8 @@ def max_pool2d(
     ----------
     input : Tensor
         Shape (N, C, H, W) or (C, H, W).
-    kernel_size, stride, padding, dilation : int or (int, int)
+    kernel_size, stride, dilation : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
     ceil_mode, return_indices : bool
 
     Returns
@@ -53,9 +54,9 @@ def avg_pool2d(
     input: Tensor,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    count_include_pad: bool | None = None,
     divisor_override: int | None = None,
 ) -> Tensor:
     """Return the mean of each window; see `numbanet.ops.avg_pool2d` for shapes and errors.
@@ -64,8 +65,10 @@ def avg_pool2d(
     ----------
     input : Tensor
         Shape (N, C, H, W) or (C, H, W).
-    kernel_size, stride, padding : int or (int, int)
-    ceil_mode, count_include_pad : bool
+    kernel_size, stride : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+    ceil_mode : bool
+    count_include_pad : bool, optional
     divisor_override : int, optional
 
     Returns

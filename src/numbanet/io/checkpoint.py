@@ -41,6 +41,8 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
     ------
     TypeError
         If a name or a metadata item is not a string, or an array has a dtype that the format lacks.
+    ValueError
+        If a parameter is not initialized; the message has its name.
     OSError
         If the file can't be written.
     """
@@ -115,10 +117,24 @@ def read_file(path: Path, expected: str) -> bytes:
     return path.read_bytes()
 
 
+def on_host(name: str, value: Any) -> Any:
+    """Return a value, that of a Tensor as an array, in the host's memory.
+
+    Raises
+    ------
+    ValueError
+        If it is a parameter that is not initialized; the message has its name.
+    """
+    try:
+        return memory.on_host(value.data if isinstance(value, Tensor) else value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def _storable(name: str, value: Any) -> NDArray:
     if not isinstance(name, str):
         raise TypeError(f"tensors must be named by strings, got {name!r}")
-    array = np.asarray(memory.on_host(value.data if isinstance(value, Tensor) else value), order="C")
+    array = np.asarray(on_host(name, value), order="C")
     if array.dtype.name not in _NAMES:
         raise TypeError(f"tensor {name!r} has dtype {array.dtype}, which a safetensors file can't hold")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanet import memory
 from numbanet.device_array import DeviceArray
-from numbanet.io.checkpoint import load_with_metadata, save
+from numbanet.io.checkpoint import load_with_metadata, on_host, save
 from numbanet.io.text import parse_json
 from numbanet.tensor import Tensor
 
@@ -95,7 +94,7 @@ def _pack(value: Any, name: str, tensors: dict[str, NDArray]) -> Any:
         raise TypeError(f"state: {name} is of type {type(value).__name__}, which can't be saved")
     while name in tensors:  # {"a.b": x, "a": {"b": y}}
         name += "_"
-    tensors[name] = memory.on_host(value.data if isinstance(value, Tensor) else value)
+    tensors[name] = on_host(name, value)
     return {"$tensor": name}
 
 

@@ -34,6 +34,16 @@ from numbanet.nn.loss import NLLLoss as NLLLoss
 from numbanet.nn.module import Module as Module
 from numbanet.nn.norm import BatchNorm1d as BatchNorm1d
 from numbanet.nn.norm import BatchNorm2d as BatchNorm2d
+from numbanet.nn.pad import CircularPad1d as CircularPad1d
+from numbanet.nn.pad import CircularPad2d as CircularPad2d
+from numbanet.nn.pad import ConstantPad1d as ConstantPad1d
+from numbanet.nn.pad import ConstantPad2d as ConstantPad2d
+from numbanet.nn.pad import ReflectionPad1d as ReflectionPad1d
+from numbanet.nn.pad import ReflectionPad2d as ReflectionPad2d
+from numbanet.nn.pad import ReplicationPad1d as ReplicationPad1d
+from numbanet.nn.pad import ReplicationPad2d as ReplicationPad2d
+from numbanet.nn.pad import ZeroPad1d as ZeroPad1d
+from numbanet.nn.pad import ZeroPad2d as ZeroPad2d
 from numbanet.nn.parameter import Parameter as Parameter
 from numbanet.nn.pointwise import ELU as ELU
 from numbanet.nn.pointwise import Hardsigmoid as Hardsigmoid

@@ -10,8 +10,8 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import memory
 from numbanet.nn import init
-from numbanet.nn.module import Module
-from numbanet.nn.named import Activation, activated, check_activation
+from numbanet.nn.layout import Images, channel_axis, images
+from numbanet.nn.named import Activation, activated, check_activation, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.conv import resolve_padding
@@ -20,7 +20,7 @@ from numbanet.tensor import Tensor
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class Conv2d(Module):
+class Conv2d(Images):
     """Convolve (cross-correlate) images with learned filters, as torch.nn.Conv2d.
 
     Input (N, C, H, W) or (C, H, W); output (N, K, P, Q) or (K, P, Q); see `numbanet.ops.conv2d` for their sizes.
@@ -45,9 +45,13 @@ class Conv2d(Module):
     generator : numpy.random.Generator, optional
         Draws the first values; the package's own if None.
     activation : str or callable, optional
-        A function of the result, by its name in `numbanet.functional` (such as ``"relu"``) or itself.
+        A function of the result, a layer, or a name: that of a function of `numbanet.functional` such as ``"relu"``,
+        ``"softmax"`` (over the channels), ``"exponential"``, or ``"linear"`` for none.
     data_format : {"channels_first", "channels_last"}
-        ``"channels_last"``: input and output have shape (N, H, W, C), as in Keras.
+        ``"channels_last"``: input and output have shape (N, H, W, C) or (H, W, C), as in Keras. Most layers of images
+        take it. A tensor does not show its format: give all layers of a network the same, for a layer that takes
+        channels first finds the width of channels-last images where it looks for their channels; and a `Flatten`
+        behind them gives the numbers in another order to a `Linear`.
 
     Attributes
     ----------
@@ -80,9 +84,8 @@ class Conv2d(Module):
         activation: Activation = None,
         data_format: str = "channels_first",
     ) -> None:
-        super().__init__()
+        super().__init__(data_format)
         self.activation = check_activation(activation)
-        self.data_format = choice("data_format", data_format, ("channels_first", "channels_last"))
         self.groups = integer("groups", groups, 1)
         self.in_channels = _channels("in_channels", in_channels, groups)
         self.out_channels = _channels("out_channels", out_channels, groups)
@@ -113,14 +116,10 @@ class Conv2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of a batch of images, or of one."""
-        if self.data_format == "channels_last":  # such images lie in memory as the kernels want them: views suffice
-            if input.ndim not in (3, 4):
-                raise ValueError(f"input must have shape (N, H, W, C) or (H, W, C), got {input.shape}")
-            lead = tuple(range(input.ndim - 3))
-            moved = self._convolved(F.permute(input, (*lead, -1, -3, -2)))
-            return activated(self.activation, F.permute(moved, (*lead, -2, -1, -3)))
-        return activated(self.activation, self._convolved(input))
+        y = self._convolved(input)
+        return y if self.activation is None else activated(self.activation, y, channel_axis(self))
 
+    @images(3, 4)
     def _convolved(self, input: Tensor) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
@@ -130,13 +129,14 @@ class Conv2d(Module):
 
     def extra_repr(self) -> str:
         """Return channels, window, and what differs from the defaults."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        first = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         others = (
             ("padding", self.padding, (0, 0)), ("dilation", self.dilation, (1, 1)), ("groups", self.groups, 1),
             ("bias", self.bias is not None, True), ("padding_mode", self.padding_mode, "zeros"),
-            ("activation", self.activation, None), ("data_format", self.data_format, "channels_first"),
+            ("activation", text(self.activation), None),
         )  # fmt: skip
-        return text + "".join(f", {name}={value}" for name, value, default in others if value != default)
+        rest = (f", {name}={value}" for name, value, default in others if value != default)
+        return self.described(first + "".join(rest))
 
 
 def _channels(name: str, value: Any, groups: int) -> int:

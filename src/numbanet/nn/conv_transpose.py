@@ -11,11 +11,13 @@ from numbanet import functional as F
 from numbanet import memory
 from numbanet.functional.conv_transpose import single
 from numbanet.nn import init
+from numbanet.nn.layout import Images, channel_axis, images, shape_channels_first
 from numbanet.nn.module import Module
+from numbanet.nn.named import Activation, activated, check_activation, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.conv import resolve_padding
-from numbanet.problem.conv_transpose import transposed_size
+from numbanet.problem.conv_transpose import transposed_padding, transposed_size
 from numbanet.tensor import Tensor
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
@@ -30,15 +32,15 @@ def _divisible(name: str, value: Any, groups: int) -> int:
 
 def _text(layer: Any, *others: tuple[str, Any, Any]) -> str:
     """Return channels, window, and what differs from the defaults, as torch prints them."""
-    text = f"{layer.in_channels}, {layer.out_channels}, kernel_size={layer.kernel_size}, stride={layer.stride}"
-    return text + "".join(f", {name}={value}" for name, value, default in others if value != default)
+    first = f"{layer.in_channels}, {layer.out_channels}, kernel_size={layer.kernel_size}, stride={layer.stride}"
+    return first + "".join(f", {name}={value}" for name, value, default in others if value != default)
 
 
 class Conv1d(Module):
     """Convolve (cross-correlate) sequences with learned filters, as torch.nn.Conv1d.
 
     Input (N, C, L) or (C, L); output (N, K, Q) or (K, Q); parameters, attributes and errors as for `Conv2d`, with one
-    number for each axis.
+    number for each axis, and channels first.
     """
 
     def __init__(
@@ -55,8 +57,11 @@ class Conv1d(Module):
         device: str | None = None,
         dtype: Any = None,
         generator: np.random.Generator | None = None,
+        *,
+        activation: Activation = None,
     ) -> None:
         super().__init__()
+        self.activation = check_activation(activation)
         self.groups = integer("groups", groups, 1)
         self.in_channels = _divisible("in_channels", in_channels, groups)
         self.out_channels = _divisible("out_channels", out_channels, groups)
@@ -88,17 +93,19 @@ class Conv1d(Module):
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self.pads(input.shape[-1]), self.padding_mode), (0,)
-        return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        y = F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return activated(self.activation, y, -2)
 
     def extra_repr(self) -> str:
         """Return channels, window, and what differs from the defaults."""
         return _text(
             self, ("padding", self.padding, (0,)), ("dilation", self.dilation, (1,)), ("groups", self.groups, 1),
             ("bias", self.bias is not None, True), ("padding_mode", self.padding_mode, "zeros"),
+            ("activation", text(self.activation), None),
         )  # fmt: skip
 
 
-class ConvTranspose2d(Module):
+class ConvTranspose2d(Images):
     """Transposed convolution with learned filters, as torch.nn.ConvTranspose2d.
 
     Input (N, K, P, Q) or (K, P, Q); output (N, C, H, W) or (C, H, W); see `numbanet.ops.conv_transpose2d`.
@@ -107,7 +114,10 @@ class ConvTranspose2d(Module):
     ----------
     in_channels, out_channels : int
         K and C.
-    kernel_size, stride, padding, output_padding, dilation : int or (int, int)
+    kernel_size, stride, output_padding, dilation : int or (int, int)
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+        What is taken away from each side of the result; or a word: ``"same_upper"`` as Keras's ``padding="same"``, the
+        result is `stride` times as large as the input; ``"same"`` for stride 1 only; ``"valid"`` takes away nothing.
     groups : int
         Divides K and C.
     bias : bool
@@ -118,6 +128,10 @@ class ConvTranspose2d(Module):
         float32 (default) or float64.
     generator : numpy.random.Generator, optional
         Draws the first values; the package's own if None.
+    activation : str or callable, optional
+        A function of the result, see `Conv2d`.
+    data_format : {"channels_first", "channels_last"}
+        With ``"channels_last"`` the input is (N, P, Q, K) and the output (N, H, W, C), see `Conv2d`.
 
     Attributes
     ----------
@@ -138,7 +152,7 @@ class ConvTranspose2d(Module):
         out_channels: int,
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
+        padding: Any = 0,
         output_padding: int | Sequence[int] = 0,
         groups: int = 1,
         bias: bool = True,
@@ -147,14 +161,21 @@ class ConvTranspose2d(Module):
         device: str | None = None,
         dtype: Any = None,
         generator: np.random.Generator | None = None,
+        *,
+        activation: Activation = None,
+        data_format: str = "channels_first",
     ) -> None:
-        super().__init__()
+        super().__init__(data_format)
+        self.activation = check_activation(activation)
         self.groups = integer("groups", groups, 1)
         self.in_channels = _divisible("in_channels", in_channels, groups)
         self.out_channels = _divisible("out_channels", out_channels, groups)
         self.kernel_size = pair("kernel_size", kernel_size, 1)
-        self.stride, self.padding = pair("stride", stride, 1), pair("padding", padding, 0)
-        self.output_padding, self.dilation = pair("output_padding", output_padding, 0), pair("dilation", dilation, 1)
+        self.stride, self.dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
+        self.padding, self.output_padding = padding, pair("output_padding", output_padding, 0)
+        (top, bottom), (left, right) = transposed_padding(padding, self._spans, self.stride)[0]
+        if not isinstance(padding, str):
+            self.padding = (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
         self.padding_mode = choice("padding_mode", padding_mode, ("zeros",))
         dtype, (r, s), cg = float_dtype(dtype, device), self.kernel_size, self.out_channels // self.groups
         self.weight = Parameter(placed(memory.blank((self.in_channels, r, s, cg), dtype).transpose(0, 3, 1, 2), device))
@@ -172,7 +193,8 @@ class ConvTranspose2d(Module):
         ----------
         input : Tensor
         output_size : sequence of int, optional
-            The result's shape, or its height and width, where the stride leaves several possible.
+            The result's shape in the layer's data format, or its height and width, where the stride leaves several
+            possible.
 
         Raises
         ------
@@ -180,17 +202,29 @@ class ConvTranspose2d(Module):
             If no output padding gives that size.
         """
         more = self.output_padding if output_size is None else self._output_padding(input.shape, output_size)
-        options = (self.stride, self.padding, more, self.groups, self.dilation)
+        y = self._convolved(input, more)
+        return y if self.activation is None else activated(self.activation, y, channel_axis(self))
+
+    @images(3, 4)
+    def _convolved(self, input: Tensor, output_padding: tuple[int, ...]) -> Tensor:
+        options = (self.stride, self.padding, output_padding, self.groups, self.dilation)
         return F.conv_transpose2d(input, self.weight, self.bias, *options)
 
+    @property
+    def _spans(self) -> tuple[int, int]:
+        """Height and width that the dilated filter spans."""
+        rows, columns = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
+        return rows, columns
+
     def _output_padding(self, shape: tuple[int, ...], output_size: Sequence[int]) -> tuple[int, ...]:
-        wanted = tuple(output_size)
-        if len(wanted) == len(shape):
-            wanted = wanted[-2:]
+        wanted, rank = tuple(output_size), len(shape)
+        if len(wanted) == rank:
+            wanted = shape_channels_first(self, wanted)[-2:]
         if len(wanted) != 2:
-            raise ValueError(f"output_size must have 2 or {len(shape)} numbers, got {tuple(output_size)}")
-        axes = zip(shape[-2:], self.kernel_size, self.stride, self.padding, (0, 0), self.dilation)
-        least = tuple(transposed_size(*axis) for axis in axes)
+            raise ValueError(f"output_size must have 2 or {rank} numbers, got {tuple(output_size)}")
+        shape = shape_channels_first(self, shape)
+        pads, wider = transposed_padding(self.padding, self._spans, self.stride)
+        least = tuple(transposed_size(*axis) for axis in zip(shape[-2:], self._spans, self.stride, pads, wider))
         more = tuple(size - low for size, low in zip(wanted, least))
         if any(not 0 <= extra < step for extra, step in zip(more, self.stride)):
             most = tuple(low + step - 1 for low, step in zip(least, self.stride))
@@ -202,5 +236,6 @@ class ConvTranspose2d(Module):
         return _text(
             self, ("padding", self.padding, (0, 0)), ("dilation", self.dilation, (1, 1)),
             ("output_padding", self.output_padding, (0, 0)), ("groups", self.groups, 1),
-            ("bias", self.bias is not None, True),
+            ("bias", self.bias is not None, True), ("activation", text(self.activation), None),
+            ("data_format", self.data_format, "channels_first"),
         )  # fmt: skip

@@ -248,7 +248,8 @@ class _Joining(_Twin):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
-        if not isinstance(input, Tensor) or input.ndim not in self._dims or input.shape[1] != self.num_features:
+        fits = isinstance(input, Tensor) and input.ndim in self._dims and input.shape[1] == self.num_features
+        if not fits or self.data_format != "channels_first":
             return super().forward(input)
         weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
         if type(input) is Deferred and not self.training and mean is not None and input.dtype == mean.dtype:

@@ -8,6 +8,7 @@ from typing import Any
 
 from numbanet import functional as F
 from numbanet import memory
+from numbanet.nn.layout import Images, check_data_format, images
 from numbanet.nn.module import Module
 from numbanet.nn.norm import _BatchNorm
 from numbanet.nn.parameter import Parameter, float_dtype, placed
@@ -76,7 +77,7 @@ class LayerNorm(Module):
         return f"{text}, bias={self.bias is not None}"
 
 
-class GroupNorm(Module):
+class GroupNorm(Images):
     """Normalise groups of each sample's channels, then scale and shift each channel, as torch.nn.GroupNorm.
 
     Parameters
@@ -92,6 +93,8 @@ class GroupNorm(Module):
         float32 (default) or float64.
     bias : bool
         Whether `affine` includes a shift.
+    data_format : {"channels_first", "channels_last"}
+        With ``"channels_last"`` the input is (N, H, W, C), see `Conv2d`.
 
     Attributes
     ----------
@@ -114,8 +117,9 @@ class GroupNorm(Module):
         dtype: Any = None,
         *,
         bias: bool = True,
+        data_format: str = "channels_first",
     ):
-        super().__init__()
+        super().__init__(data_format)
         self.num_groups = integer("num_groups", num_groups, 1)
         self.num_channels = integer("num_channels", num_channels, 0)
         if num_channels % num_groups:
@@ -130,6 +134,7 @@ class GroupNorm(Module):
         _fill(self.weight, 1)
         _fill(self.bias, 0)
 
+    @images(4)
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -137,7 +142,7 @@ class GroupNorm(Module):
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
         text = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
-        return f"{text}, bias={self.bias is not None}"
+        return self.described(f"{text}, bias={self.bias is not None}")
 
 
 class _InstanceNorm(_BatchNorm):
@@ -160,6 +165,7 @@ class _InstanceNorm(_BatchNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
 
+    @images()
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, a batch or a single sample; in training mode update the running averages."""
         single, whole = self._dims
@@ -183,5 +189,24 @@ class InstanceNorm1d(_InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm):
-    __doc__ = f"Instance normalisation of (N, C, H, W) or (C, H, W).\n\n{_InstanceNorm.__doc__}"
+    __doc__ = (
+        'Instance normalisation of (N, C, H, W) or (C, H, W), or with ``data_format="channels_last"`` of (N, H, W, C) '
+        f"or (H, W, C).\n\n{_InstanceNorm.__doc__}"
+    )
     _dims = (3, 4)
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: str | None = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+        data_format: str = "channels_first",
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.data_format = check_data_format(data_format)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.nn.conv import Conv2d
+from numbanet.nn.layout import shape_channels_first
 from numbanet.nn.linear import Linear
 from numbanet.nn.module import Module
 from numbanet.nn.named import Activation
@@ -23,6 +24,16 @@ class _Lazy(Module):
     """A layer whose weight may wait for its shape."""
 
     weight: Parameter
+    _generator: np.random.Generator | None
+
+    def _state_loaded(self) -> None:
+        """Be an ordinary layer from now on, if the state had a weight."""
+        if not isinstance(self.weight, UninitializedParameter):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Become the ordinary layer of the weight that is there."""
+        raise NotImplementedError
 
     def reset_parameters(self, generator: np.random.Generator | None = None) -> None:
         """Draw new weights and biases, once there are any."""
@@ -64,20 +75,23 @@ class LazyConv2d(_Lazy, Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Make the weight where it is not there yet, and return the convolution."""
         if isinstance(self.weight, UninitializedParameter):
-            axis = -1 if self.data_format == "channels_last" else -3
             if input.ndim not in (3, 4):
                 raise ValueError(f"input must have 3 or 4 dimensions, got shape {input.shape}")
-            channels = input.shape[axis]
+            channels = shape_channels_first(self, input.shape)[-3]
             if channels % self.groups or not channels:
                 raise ValueError(
-                    f"input must have a multiple of groups={self.groups} channels, got shape {input.shape}"
+                    f"input must have a multiple of groups={self.groups} channels, got shape {input.shape} with "
+                    f"data_format={self.data_format!r}"
                 )
             self.weight.materialize((self.out_channels, channels // self.groups, *self.kernel_size))
             self.reset_parameters(self._generator)
+        self._settle()
+        return self.forward(input)
+
+    def _settle(self) -> None:
         self.in_channels = self.weight.shape[1] * self.groups
         del self._generator
         self.__class__ = Conv2d  # type: ignore[assignment]
-        return self.forward(input)
 
 
 class LazyLinear(_Lazy, Linear):
@@ -107,7 +121,10 @@ class LazyLinear(_Lazy, Linear):
                 raise ValueError("input must have at least one dimension, got a scalar")
             self.weight.materialize((self.out_features, input.shape[-1]))
             self.reset_parameters(self._generator)
+        self._settle()
+        return self.forward(input)
+
+    def _settle(self) -> None:
         self.in_features = self.weight.shape[1]
         del self._generator
         self.__class__ = Linear  # type: ignore[assignment]
-        return self.forward(input)

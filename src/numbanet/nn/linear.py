@@ -10,7 +10,7 @@ from numbanet import functional as F
 from numbanet import memory
 from numbanet.nn import init
 from numbanet.nn.module import Module
-from numbanet.nn.named import Activation, activated, check_activation
+from numbanet.nn.named import Activation, activated, check_activation, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
@@ -32,7 +32,8 @@ class Linear(Module):
     generator : numpy.random.Generator, optional
         Draws the first values; the package's own if None.
     activation : str or callable, optional
-        A function of the result, by its name in `numbanet.functional` (such as ``"relu"``) or itself.
+        A function of the result, a layer, or a name: that of a function of `numbanet.functional` such as ``"relu"``,
+        ``"softmax"`` (over the last dimension), ``"exponential"``, or ``"linear"`` for none.
 
     Attributes
     ----------
@@ -73,9 +74,10 @@ class Linear(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the products with the rows of the weight, plus the bias."""
-        return activated(self.activation, F.linear(input, self.weight, self.bias))
+        return activated(self.activation, F.linear(input, self.weight, self.bias), -1)
 
     def extra_repr(self) -> str:
         """Return the sizes."""
-        text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-        return text if self.activation is None else f"{text}, activation={self.activation}"
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        name = text(self.activation)
+        return sizes if name is None else f"{sizes}, activation={name}"

@@ -415,7 +415,13 @@ class Module:
         TypeError
             If `state_dict` is not a mapping.
         """
-        return load_state(type(self).__name__, self._state(), state_dict, strict)
+        result = load_state(type(self).__name__, self._state(), state_dict, strict)
+        for module in self.modules():
+            module._state_loaded()
+        return result
+
+    def _state_loaded(self) -> None:
+        """Do what there is to do after a state was loaded: here nothing."""
 
     # ------------------------------------------------------------------------------------------------ text
 

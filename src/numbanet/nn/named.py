@@ -6,30 +6,46 @@ from collections.abc import Callable
 from typing import Any
 
 from numbanet import functional as F
+from numbanet.nn.module import Module
 from numbanet.tensor import Tensor
 
 Activation = str | Callable[[Tensor], Tensor] | None
 _NAMES = (
     "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish", "sigmoid", "tanh", "softplus", "hardtanh",
-    "hardsigmoid", "hardswish",
+    "hardsigmoid", "hardswish", "softmax", "log_softmax", "exponential", "linear",
 )  # fmt: skip
 
 
 def check_activation(activation: Any) -> Activation:
-    """Return the argument ``activation``.
+    """Return the argument ``activation``; None for ``"linear"``.
 
     Raises
     ------
     ValueError
-        If it is neither None, nor the name of a function of one tensor, nor such a function.
+        If it is neither None, nor the name of a function of one tensor, nor such a function or layer.
     """
-    if activation is None or callable(activation) or activation in _NAMES:
+    if activation is None or (isinstance(activation, str) and activation in _NAMES):
+        return None if activation == "linear" else activation
+    if isinstance(activation, type):
+        raise ValueError(f"activation must be a layer such as {activation.__name__}(), got the class {activation!r}")
+    if callable(activation):
         return activation
-    raise ValueError(f"activation must be None, a function or one of {', '.join(_NAMES)}, got {activation!r}")
+    raise ValueError(f"activation must be None, a function, a layer or one of {', '.join(_NAMES)}, got {activation!r}")
 
 
-def activated(activation: Activation, y: Tensor) -> Tensor:
-    """Return the activation of a layer's result."""
+def activated(activation: Activation, y: Tensor, channels: int) -> Tensor:
+    """Return the activation of a layer's result, whose channels are in one dimension: softmax goes over them."""
     if activation is None:
         return y
-    return getattr(F, activation)(y) if isinstance(activation, str) else activation(y)
+    if not isinstance(activation, str):
+        return activation(y)
+    if activation.endswith("softmax"):
+        return getattr(F, activation)(y, channels)
+    return F.exp(y) if activation == "exponential" else getattr(F, activation)(y)
+
+
+def text(activation: Activation) -> str | None:
+    """Return what `extra_repr` shows: a name, or None where there is none, or a layer, which shows as such."""
+    if activation is None or isinstance(activation, (str, Module)):
+        return activation if isinstance(activation, str) else None
+    return getattr(activation, "__name__", repr(activation))

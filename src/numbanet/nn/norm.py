@@ -8,13 +8,13 @@ import numpy as np
 
 from numbanet import functional as F
 from numbanet import memory, ops
-from numbanet.nn.module import Module
+from numbanet.nn.layout import Images, check_data_format, images
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
 
-class _BatchNorm(Module):
+class _BatchNorm(Images):
     """Normalise each channel to mean 0 and variance 1, then scale and shift it.
 
     In training mode the statistics are those of the batch, and running averages follow them; in evaluation mode the
@@ -111,6 +111,7 @@ class _BatchNorm(Module):
         mean, var = (self.running_mean, self.running_var) if use else (None, None)
         return mean, var, batch, share
 
+    @images()
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input; in training mode update the running averages."""
         mean, var, batch, share = self._statistics(input)
@@ -118,7 +119,7 @@ class _BatchNorm(Module):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return (
+        return self.described(
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
@@ -130,5 +131,24 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = f"Batch normalisation of (N, C, H, W).\n\n{_BatchNorm.__doc__}"
+    __doc__ = (
+        'Batch normalisation of (N, C, H, W), or with ``data_format="channels_last"`` of (N, H, W, C).'
+        f"\n\n{_BatchNorm.__doc__}"
+    )
     _dims = (4,)
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: str | None = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+        data_format: str = "channels_first",
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.data_format = check_data_format(data_format)

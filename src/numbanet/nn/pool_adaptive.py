@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from numbanet import functional
-from numbanet.nn.module import Module
+from numbanet.nn.layout import Images, images
 from numbanet.tensor import Tensor
 
 
-class AdaptiveMaxPool2d(Module):
+class AdaptiveMaxPool2d(Images):
     """The maxima of P x Q rectangles that cover the image.
 
     Parameters
@@ -18,16 +18,19 @@ class AdaptiveMaxPool2d(Module):
         (P, Q); None for the size of the input.
     return_indices : bool
         Return also the positions of the maxima.
+    data_format : {"channels_first", "channels_last"}
+        See `Conv2d`.
     """
 
-    def __init__(self, output_size: Any, return_indices: bool = False):
-        super().__init__()
+    def __init__(self, output_size: Any, return_indices: bool = False, *, data_format: str = "channels_first"):
+        super().__init__(data_format)
         self.output_size, self.return_indices = output_size, return_indices
 
+    @images(3, 4)
     def forward(self, input: Tensor) -> Any:
         """Return the maxima, and their positions if asked."""
         return functional.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
     def extra_repr(self) -> str:
         """Return the output size, as torch prints it."""
-        return f"output_size={self.output_size}"
+        return self.described(f"output_size={self.output_size}")

@@ -13,11 +13,13 @@ import numpy as np
 from numbanet import random
 from numbanet.nn import tiling
 from numbanet.nn.conv import Conv2d
-from numbanet.nn.conv_transpose import ConvTranspose2d
+from numbanet.nn.conv_transpose import Conv1d, ConvTranspose2d
+from numbanet.nn.layout import shape_channels_first
 from numbanet.nn.linear import Linear
 from numbanet.nn.mode import evaluating
 from numbanet.nn.module import Module
 from numbanet.nn.norm import BatchNorm1d, BatchNorm2d
+from numbanet.nn.pool import AvgPool2d, MaxPool2d
 from numbanet.problem.base import sizes
 from numbanet.tape import no_grad
 from numbanet.tensor import Tensor
@@ -176,26 +178,23 @@ def _layer(name: str, module: Module, args: Any, result: Any, counted: set[int])
     own = [p for p in module.parameters(recurse=False) if id(p) not in counted]
     counted.update(map(id, own))
     taken, given = _first(args).shape, _first(result).shape
-    windows = hasattr(module, "kernel_size") and min(len(taken), len(given)) > 1
+    before, after = shape_channels_first(module, taken), shape_channels_first(module, given)
     return Layer(
         name,
         type(module).__name__,
         taken,
         given,
         sum(p.numel() for p in own),
-        _multiply_adds(module, given),
+        _multiply_adds(module, before, after),
         sum(t.data.nbytes for t in _tensors(result)),
-        tiling.remark(module, taken[-2:], given[-2:]) if windows else "",
+        tiling.remark(module, before[-2:], after[-2:]) if isinstance(module, (Conv2d, MaxPool2d, AvgPool2d)) else "",
     )
 
 
-def _multiply_adds(module: Module, result: tuple[int, ...]) -> int:
+def _multiply_adds(module: Module, image: tuple[int, ...], result: tuple[int, ...]) -> int:
     if isinstance(module, ConvTranspose2d):  # each pixel of the input is multiplied by the weights of its channels
-        added = module.output_padding
-        axes = zip(result[-2:], module.kernel_size, module.stride, module.padding, added, module.dilation)
-        pixels = [(n + 2 * pad - d * (k - 1) - more - 1) // step + 1 for n, k, step, pad, more, d in axes]
-        return math.prod(result[:-3]) * pixels[0] * pixels[1] * module.weight.numel()
-    if isinstance(module, (Conv2d, Linear)):
+        return math.prod(image[:-3]) * math.prod(image[-2:]) * module.weight.numel()
+    if isinstance(module, (Conv1d, Conv2d, Linear)):
         return math.prod(result) * math.prod(module.weight.shape[1:])
     return math.prod(result) if isinstance(module, (BatchNorm1d, BatchNorm2d)) else 0
 

@@ -38,12 +38,8 @@ class Axis:
 def axes(module: Any, size: tuple[int, ...], result: tuple[int, ...]) -> tuple[Axis, Axis]:
     """Return the windows of a layer, from its attributes, on an image of one height and width."""
     kernel = pair("kernel_size", module.kernel_size)
-    stride = pair("stride", module.stride) if module.stride is not None else kernel
-    dilation = pair("dilation", getattr(module, "dilation", 1))
-    if hasattr(module, "pads"):
-        top, bottom, left, right = module.pads(size)
-    else:
-        (top, left) = (bottom, right) = pair("padding", module.padding)
+    stride, dilation = pair("stride", module.stride or kernel), pair("dilation", module.dilation)
+    top, bottom, left, right = module.pads(size)
     rows = Axis("row", size[-2], result[-2], kernel[0], stride[0], dilation[0], top, bottom)
     columns = Axis("column", size[-1], result[-1], kernel[1], stride[1], dilation[1], left, right)
     return rows, columns
@@ -55,14 +51,17 @@ def remark(module: Any, size: tuple[int, ...], result: tuple[int, ...]) -> str:
     Parameters
     ----------
     module : Module
-        A layer with ``kernel_size``, ``stride`` and ``padding``, such as Conv2d or MaxPool2d.
+        A Conv2d, MaxPool2d or AvgPool2d.
     size, result : tuple of int
-        Shapes of its input and output; the last two numbers count.
+        Height and width of its input and output.
+
+    Notes
+    -----
+    Padding that no window sees, as with every 3x3 filter at stride 2 and padding 1 on an even size, is no fault: the
+    windows see all pixels.
     """
     both = axes(module, size, result)
-    facts = [*_unseen(both)]
-    facts += _counted(both, lambda a: -a.slack, "the last window hangs over the border by {}")
-    facts += _counted(both, lambda a: 0 if a.unseen else a.slack, "padding at the end that is not used: {}")
+    facts = [*_unseen(both), *_hanging(both)]
     if not facts:
         return ""
     rows, columns = both
@@ -85,7 +84,8 @@ def _unseen(both: tuple[Axis, Axis]) -> list[str]:
     return [*([f"the last {' and '.join(last)} {'are' if plural else 'is'} never seen"] if ends else []), *holes]
 
 
-def _counted(both: tuple[Axis, Axis], count: Any, text: str) -> list[str]:
-    found = [(count(axis), axis.word) for axis in both if count(axis) > 0]
+def _hanging(both: tuple[Axis, Axis]) -> list[str]:
+    """Say by how much the last windows hang over the border of the padded image."""
+    found = [(-axis.slack, axis.word) for axis in both if axis.slack < 0]
     words = " and ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in found)
-    return [text.format(words)] if found else []
+    return [f"the last window hangs over the border by {words}"] if found else []

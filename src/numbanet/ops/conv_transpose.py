@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def conv_transpose2d(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Any = 0,
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,
@@ -47,8 +48,11 @@ def conv_transpose2d(
         Shape (K, C/groups, R, S), dtype of `x`.
     bias : numpy.ndarray, optional
         Shape (C,), dtype of `x`.
-    stride, padding, dilation : int or (int, int)
-        Those of the convolution whose gradient this is: padding takes away from the result.
+    stride, dilation : int or (int, int)
+        Those of the convolution whose gradient this is.
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+        Those as well: padding takes away from the result. With ``"same_upper"``, as Keras's ``padding="same"``, the
+        result is `stride` times as large as the input; ``"same"`` is for stride 1 only.
     output_padding : int or (int, int)
         Rows and columns that the result has in addition, below and right; smaller than the stride or the dilation.
     groups : int
@@ -56,7 +60,7 @@ def conv_transpose2d(
     Returns
     -------
     numpy.ndarray
-        Shape (N, C, H, W) or (C, H, W) with H = (P - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1,
+        Shape (N, C, H, W) or (C, H, W) with H = (P - 1) stride - pads + dilation (R - 1) + output_padding + 1,
         and W likewise; channels-last in memory.
 
     Raises
@@ -87,7 +91,7 @@ def conv_transpose2d_backward(
     x: np.ndarray,
     weight: np.ndarray,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Any = 0,
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,

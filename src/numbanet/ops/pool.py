@@ -67,7 +67,7 @@ def max_pool2d(
     x: np.ndarray,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -78,9 +78,14 @@ def max_pool2d(
     ----------
     x : numpy.ndarray
         Shape (N, C, H, W) or (C, H, W), any strides; float32 or float64.
-    kernel_size, stride, padding, dilation : int or (int, int)
-        (height, width) of the window, of the steps between windows (`kernel_size` if None), of the padding with minus
-        infinity on both sides (at most half of the window), and of the steps inside a window.
+    kernel_size, stride, dilation : int or (int, int)
+        (height, width) of the window, of the steps between windows (`kernel_size` if None), and of the steps inside a
+        window.
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+        What to add on each side, as minus infinity: one number, (height, width), ((top, bottom), (left, right)), each
+        at most half of the window; or a word. ``"same_upper"`` pads as Keras's ``padding="same"`` and ONNX:
+        the result has ceil(H / stride) rows and ceil(W / stride) columns, and an odd row or column goes to the end.
+        ``"same"`` is the same for stride 1 only, as in `conv2d`; mind that the stride is `kernel_size` unless given.
     ceil_mode : bool
         Round the number of windows up; see `numbanet.problem.pool.pooled_size`.
     return_indices : bool
@@ -89,7 +94,7 @@ def max_pool2d(
     Returns
     -------
     y : numpy.ndarray
-        Shape (N, C, P, Q) or (C, P, Q) with P = floor((H + 2*padding - dilation*(kernel - 1) - 1) / stride) + 1, and Q
+        Shape (N, C, P, Q) or (C, P, Q) with P = floor((H + pads - dilation*(kernel - 1) - 1) / stride) + 1, and Q
         likewise; channels-last in memory.
     indices : numpy.ndarray
         With `return_indices`: int64, same shape, ``row * W + column``; of equal maxima the first counts.
@@ -112,7 +117,7 @@ def max_pool2d_offsets(
     x: np.ndarray,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +149,7 @@ def max_pool2d_indices(
     input_shape: Sequence[int],
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> np.ndarray:
@@ -165,7 +170,7 @@ def max_pool2d_backward(
     input_shape: Sequence[int],
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> np.ndarray:
@@ -208,9 +213,9 @@ def avg_pool2d(
     x: np.ndarray,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    count_include_pad: bool | None = None,
     divisor_override: int | None = None,
 ) -> np.ndarray:
     """Return the mean of each window.
@@ -219,20 +224,22 @@ def avg_pool2d(
     ----------
     x : numpy.ndarray
         Shape (N, C, H, W) or (C, H, W), any strides; float32 or float64.
-    kernel_size, stride, padding : int or (int, int)
-        (height, width) of the window, of the steps between windows (`kernel_size` if None), and of the padding with
-        zeros on both sides (at most half of the window).
+    kernel_size, stride : int or (int, int)
+        (height, width) of the window, and of the steps between windows (`kernel_size` if None).
+    padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
+        As for `max_pool2d`, with zeros.
     ceil_mode : bool
         Round the number of windows up; see `numbanet.problem.pool.pooled_size`.
-    count_include_pad : bool
-        Whether the zeros of the padding count as elements.
+    count_include_pad : bool, optional
+        Whether the zeros of the padding count as elements. None: those of numbers do, as in torch; those of a word do
+        not, as in Keras.
     divisor_override : int, optional
         Divide the sums by it instead; not zero.
 
     Returns
     -------
     numpy.ndarray
-        Shape (N, C, P, Q) or (C, P, Q) with P = floor((H + 2*padding - kernel) / stride) + 1, and Q likewise;
+        Shape (N, C, P, Q) or (C, P, Q) with P = floor((H + pads - kernel) / stride) + 1, and Q likewise;
         channels-last in memory.
 
     Raises
@@ -252,9 +259,9 @@ def avg_pool2d_backward(
     input_shape: Sequence[int],
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Any = 0,
     ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    count_include_pad: bool | None = None,
     divisor_override: int | None = None,
 ) -> np.ndarray:
     """Return the gradient of `avg_pool2d` with respect to its input.

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from numbanet.problem.base import Problem, choice, flag, integer, pair, plain, sizes
+from numbanet.problem.conv import resolve_padding
 
 PASSES = ("forward", "backward_input")
 _BYTE_OFFSETS = 256  # windows of at most so many elements have offsets of one byte
@@ -34,6 +35,8 @@ class MaxPoolProblem(PoolProblem):
 
     Attributes
     ----------
+    padding : (int, int)
+        Above and on the left; what is below and on the right shows in the size of the result alone.
     offsets : str
         The dtype of the maxima's offsets ``r * S + s`` that the forward pass writes beside y, and that the passes
         ``backward_input`` and ``indices`` read: ``"uint8"``, ``"int32"``, or ``""`` for none.
@@ -53,12 +56,18 @@ class AvgPoolProblem(PoolProblem):
 
     The divisor is `divisor_override` if given; else the number of elements of the window, which ends at the border of
     the padded input, or with ``count_include_pad=False`` of those inside the input.
+
+    Attributes
+    ----------
+    padding, after : (int, int)
+        Above and on the left; below and on the right.
     """
 
     operation: ClassVar[str] = "avg_pool2d"
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
+    after: tuple[int, int]
     count_include_pad: bool
     divisor_override: int | None
 
@@ -70,17 +79,56 @@ class AdaptiveAvgPoolProblem(PoolProblem):
     operation: ClassVar[str] = "adaptive_avg_pool2d"
 
 
-def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+def pooled_size(
+    size: int, kernel: int, stride: int, before: int, after: int, dilation: int, ceil_mode: bool
+) -> int:
     """Return the number of windows along one axis: PyTorch's rule.
 
-    ``floor((size + 2*padding - dilation*(kernel - 1) - 1) / stride) + 1``; with `ceil_mode` the quotient is rounded up,
-    but a last window that would start beyond the input and its left padding does not count.
+    ``floor((size + before + after - dilation*(kernel - 1) - 1) / stride) + 1``, where `before` and `after` are the
+    pads; with `ceil_mode` the quotient is rounded up, but a last window that would start beyond the input and its left
+    padding does not count.
     """
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    span = size + before + after - dilation * (kernel - 1) - 1
     count = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
-    if ceil_mode and (count - 1) * stride >= size + padding:
+    if ceil_mode and (count - 1) * stride >= size + before:
         count -= 1
     return count
+
+
+Pair = tuple[int, int]
+
+
+def pool_window(kernel_size: Any, stride: Any, dilation: Any) -> tuple[Pair, Pair, Pair]:
+    """Return the height and width of windows, of the steps between them, and of those inside them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense.
+    """
+    kernel = pair("kernel_size", kernel_size, 1)
+    steps = kernel if stride is None or stride in ((), []) else pair("stride", stride, 1)
+    return kernel, steps, pair("dilation", dilation, 1)
+
+
+def pool_pads(padding: Any, size: Pair, kernel: Pair, steps: Pair, gaps: Pair) -> tuple[int, int, int, int]:
+    """Return the pads (top, bottom, left, right) of images of a size; see `numbanet.problem.conv.resolve_padding`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `padding` makes no sense, or a number is larger than half of the window.
+    """
+    spans = gaps[0] * (kernel[0] - 1) + 1, gaps[1] * (kernel[1] - 1) + 1
+    top, bottom, left, right = pads = resolve_padding(padding, size, spans, steps)
+    if not isinstance(padding, str) and (2 * max(top, bottom) > kernel[0] or 2 * max(left, right) > kernel[1]):
+        raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {padding}")
+    return pads
+
+
+def counts_padding(count_include_pad: Any, padding: Any) -> bool:
+    """Return whether the zeros of a padding count: unless it says so, those of numbers do and those of words don't."""
+    return not isinstance(padding, str) if count_include_pad is None else flag("count_include_pad", count_include_pad)
 
 
 def _image(x_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -92,22 +140,21 @@ def _image(x_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 def _window(
     x_shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
-) -> dict[str, Any]:
-    """Check what maximum and average pooling share; return the fields of their problems."""
+) -> tuple[dict[str, Any], Pair]:
+    """Check what maximum and average pooling share; return the fields of their problems, and the pads at the ends."""
     n, c, h, w = _image(x_shape)
     if c < 1 or h < 1 or w < 1:
         raise ValueError(f"input must have at least one channel and one pixel (the batch may be empty), got {x_shape}")
-    kernel = pair("kernel_size", kernel_size, 1)
-    steps = kernel if stride is None or stride == () else pair("stride", stride, 1)
-    pads, gaps = pair("padding", padding, 0), pair("dilation", dilation, 1)
-    if any(2 * pad > size for pad, size in zip(pads, kernel)):
-        raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {pads}")
-    p, q = (pooled_size(*axis, ceil_mode) for axis in zip((h, w), kernel, steps, pads, gaps))
+    kernel, steps, gaps = pool_window(kernel_size, stride, dilation)
+    top, bottom, left, right = pool_pads(padding, (h, w), kernel, steps, gaps)
+    p = pooled_size(h, kernel[0], steps[0], top, bottom, gaps[0], ceil_mode)
+    q = pooled_size(w, kernel[1], steps[1], left, right, gaps[1], ceil_mode)
     if p < 1 or q < 1:
         raise ValueError(
-            f"kernel_size {kernel} with dilation {gaps} spans more than the input of {h} x {w} with padding {pads}"
+            f"kernel_size {kernel} with dilation {gaps} spans more than the input of {h} x {w} with padding {padding}"
         )
-    return {"n": n, "c": c, "h": h, "w": w, "p": p, "q": q, "kernel": kernel, "stride": steps, "padding": pads}
+    fields = {"n": n, "c": c, "h": h, "w": w, "p": p, "q": q, "kernel": kernel, "stride": steps, "padding": (top, left)}
+    return fields, (bottom, right)
 
 
 def max_pool2d_problem(
@@ -128,8 +175,9 @@ def max_pool2d_problem(
     which : {"forward", "backward_input", "indices"}
     x_shape : (N, C, H, W)
     dtype : {"float32", "float64"}
-    kernel_size, stride, padding, dilation : int or (int, int)
+    kernel_size, stride, dilation : int or (int, int)
         `stride` None is `kernel_size`.
+    padding : see `numbanet.problem.conv.resolve_padding`
     ceil_mode : bool
         See `pooled_size`.
     offsets : bool
@@ -152,7 +200,7 @@ def _max_pool2d_problem(
     ceil_mode: Any, offsets: bool,
 ) -> MaxPoolProblem:  # fmt: skip
     choice("which", which, (*PASSES, "indices"))
-    fields = _window(x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+    fields, _ = _window(x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     taps = fields["kernel"][0] * fields["kernel"][1]
     kind = ("uint8" if taps <= _BYTE_OFFSETS else "int32") if offsets else ""
     return MaxPoolProblem(which, dtype, **fields, dilation=pair("dilation", dilation), offsets=kind)
@@ -166,7 +214,7 @@ def avg_pool2d_problem(
     stride: Any = None,
     padding: Any = 0,
     ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    count_include_pad: bool | None = None,
     divisor_override: int | None = None,
 ) -> AvgPoolProblem:
     """Check the arguments of an average pooling and return its problem.
@@ -176,12 +224,13 @@ def avg_pool2d_problem(
     which : {"forward", "backward_input"}
     x_shape : (N, C, H, W)
     dtype : {"float32", "float64"}
-    kernel_size, stride, padding : int or (int, int)
+    kernel_size, stride : int or (int, int)
         `stride` None is `kernel_size`.
+    padding : see `numbanet.problem.conv.resolve_padding`
     ceil_mode : bool
         See `pooled_size`.
-    count_include_pad : bool
-        Whether the zeros of the padding count.
+    count_include_pad : bool, optional
+        See `counts_padding`.
     divisor_override : int, optional
         Divide by it instead of the number of elements; not zero.
 
@@ -192,7 +241,7 @@ def avg_pool2d_problem(
     """
     return _avg_pool2d_problem(
         which, sizes("input", x_shape), dtype, plain("kernel_size", kernel_size), plain("stride", stride),
-        plain("padding", padding), flag("ceil_mode", ceil_mode), flag("count_include_pad", count_include_pad),
+        plain("padding", padding), flag("ceil_mode", ceil_mode), counts_padding(count_include_pad, padding),
         plain("divisor_override", divisor_override),
     )  # fmt: skip
 
@@ -203,11 +252,13 @@ def _avg_pool2d_problem(
     count_include_pad: Any, divisor_override: Any,
 ) -> AvgPoolProblem:  # fmt: skip
     choice("which", which, PASSES)
-    fields = _window(x_shape, kernel_size, stride, padding, 1, ceil_mode)
+    fields, after = _window(x_shape, kernel_size, stride, padding, 1, ceil_mode)
     divisor = None if divisor_override is None else integer("divisor_override", divisor_override)
     if divisor == 0:
         raise ValueError("divisor_override must not be zero")
-    return AvgPoolProblem(which, dtype, **fields, count_include_pad=count_include_pad, divisor_override=divisor)
+    return AvgPoolProblem(
+        which, dtype, **fields, after=after, count_include_pad=count_include_pad, divisor_override=divisor
+    )
 
 
 def adaptive_avg_pool2d_problem(

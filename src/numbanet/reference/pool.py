@@ -66,7 +66,7 @@ def average_regions(problem: AvgPoolProblem) -> Iterator[tuple[int, int, Region]
     for p, q in np.ndindex(problem.p, problem.q):
         starts = [i * s - pad for i, s, pad in zip((p, q), problem.stride, problem.padding)]
         sizes = problem.h, problem.w
-        ends = [min(a + k, n + pad) for a, k, n, pad in zip(starts, problem.kernel, sizes, problem.padding)]
+        ends = [min(a + k, n + pad) for a, k, n, pad in zip(starts, problem.kernel, sizes, problem.after)]
         inside = [(max(a, 0), min(b, n)) for a, b, n in zip(starts, ends, sizes)]
         counted = list(zip(starts, ends)) if problem.count_include_pad else inside
         divisor = (counted[0][1] - counted[0][0]) * (counted[1][1] - counted[1][0])

@@ -1,0 +1,105 @@
+"""Where the channels of images are: the argument ``data_format`` of layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from numbanet import functional as F
+from numbanet.nn.module import Module
+from numbanet.problem.base import choice
+from numbanet.tensor import Tensor, values
+
+_SHAPES = {3: "(H, W, C)", 4: "(N, H, W, C)"}
+
+
+def check_data_format(data_format: Any) -> str:
+    """Return the argument ``data_format``, if it is one of the two words, else raise ValueError."""
+    return choice("data_format", data_format, ("channels_first", "channels_last"))
+
+
+class Images(Module):
+    """A layer of images: (N, C, H, W) or (C, H, W), or as in Keras (N, H, W, C) or (H, W, C).
+
+    Parameters
+    ----------
+    data_format : {"channels_first", "channels_last"}
+        Where the channels of input and output are. The memory is that of channels-last images in either case, so the
+        choice costs two views. Which one a tensor has can't be seen: give all layers of a network the same.
+
+    Notes
+    -----
+    Numbers and words of height and width (sizes, windows, pads) mean the same in both formats, and so do parameters
+    and the positions ``row * W + column`` of maxima.
+    """
+
+    data_format = "channels_first"
+
+    def __init__(self, data_format: str = "channels_first") -> None:
+        super().__init__()
+        self.data_format = check_data_format(data_format)
+
+    def described(self, text: str) -> str:
+        """Return the text of `extra_repr` with the data format, where it is not PyTorch's."""
+        return text if self.data_format == "channels_first" else f"{text}, data_format={self.data_format}"
+
+
+def images(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator: a method of `Images` that computes with channels first takes and gives the layer's format.
+
+    Parameters
+    ----------
+    *ranks : int
+        How many dimensions images with channels last may have: 3, 4, or any from 3 if none is given. Those of images
+        with channels first are for the method to check.
+    """
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def called(self: Images, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.data_format == "channels_first":
+                return method(self, input, *args, **kwargs)
+            return _channels_last(method, ranks, self, input, *args, **kwargs)
+
+        return called
+
+    return decorate
+
+
+def _channels_last(
+    method: Callable[..., Any], ranks: tuple[int, ...], self: Images, input: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    shape = values("input", input).shape
+    if len(shape) < 3 or ranks and len(shape) not in ranks:
+        expected = " or ".join(_SHAPES[rank] for rank in reversed(ranks)) or "(..., H, W, C)"
+        raise ValueError(f"input must have shape {expected} with data_format='channels_last', got {shape}")
+    try:
+        result = method(self, channels_first(input), *args, **kwargs)
+    except (TypeError, ValueError) as error:
+        error.args = (f"{error} (data_format='channels_last': this is the input of shape {shape}, channels first)",)
+        raise
+    return tuple(map(channels_last, result)) if isinstance(result, tuple) else channels_last(result)
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """Return a view of (..., H, W, C) as (..., C, H, W)."""
+    return F.permute(images, (*range(images.ndim - 3), -1, -3, -2))
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Return a view of (..., C, H, W) as (..., H, W, C)."""
+    return F.permute(images, (*range(images.ndim - 3), -2, -1, -3))
+
+
+def shape_channels_first(module: Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a layer's input or output with the channels first."""
+    if getattr(module, "data_format", "channels_first") == "channels_first" or len(shape) < 3:
+        return shape
+    *lead, height, width, channels = shape
+    return (*lead, channels, height, width)
+
+
+def channel_axis(module: Images) -> int:
+    """Return the dimension of the channels, counted from the last."""
+    return -3 if module.data_format == "channels_first" else -1
