@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import numbanet as nnet
 from numbanet.data import DataLoader, Dataset, Normalize, channel_statistics, load_digits
 
 
@@ -28,18 +29,34 @@ def test_labels_become_int64():
 @pytest.mark.parametrize(
     "changes, error, message",
     [
-        ({"images": np.zeros((3, 1, 2, 2))}, TypeError, "images must be uint8 or float32, got float64"),
-        ({"images": np.zeros((3, 2, 2), np.uint8)}, ValueError, r"images must have shape \(N, C, H, W\)"),
+        ({"images": np.zeros((3, 1, 2, 2))}, TypeError, r"uint8 or float32, got float64: .*astype\(np.float32\)"),
+        ({"images": np.zeros((3, 2, 2), np.uint8)}, ValueError, r"shape \(N, C, H, W\), .*: images\[:, None\] of grey"),
+        ({"images": np.zeros((3, 4), np.uint8)}, ValueError, r"images must have shape \(N, C, H, W\), got \(3, 4\)$"),
         ({"labels": np.zeros(3)}, TypeError, "labels must be integers, got float64"),
         ({"labels": np.zeros(2, int)}, ValueError, r"labels must have shape \(3,\).*got \(2,\)"),
         ({"classes": 7}, TypeError, "classes must be a sequence of names, got 7"),
         ({"labels": np.array([0, 1, 2])}, ValueError, r"labels must lie in 0\.\.1.*got 0\.\.2"),
         ({"labels": np.array([0, -1, 1])}, ValueError, r"labels must lie in 0\.\.1.*got -1\.\.1"),
+        ({"labels": np.array([0, 2**60, 1]), "classes": ()}, ValueError, f"below {2**20} .* named, got {2**60}"),
     ],
 )
 def test_refusals(changes, error, message):
     with pytest.raises(error, match=message):
         small(**changes)
+
+
+def test_classes_that_nobody_names_are_numbers():
+    images, labels = np.zeros((4, 1, 2, 2), np.uint8), np.array([2, 0, 2, 1])
+    assert Dataset(images, labels).classes == ("0", "1", "2")
+    assert Dataset(images[:0], labels[:0]).classes == ()
+    of_tensors = Dataset(nnet.tensor(images), nnet.tensor(labels))
+    assert of_tensors.images.dtype == np.uint8 and of_tensors.labels.tolist() == labels.tolist()
+    assert len(list(DataLoader(of_tensors, 3))) == 2
+
+
+def test_a_loader_of_no_data_set_says_how_to_make_one():
+    with pytest.raises(TypeError, match=r"got tuple: numbanet.data.Dataset\(images, labels\) makes one of arrays"):
+        DataLoader((np.zeros((3, 1, 2, 2), np.uint8), np.zeros(3, int)))
 
 
 def test_subset():

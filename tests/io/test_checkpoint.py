@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import io
+from numbanet import io, nn
 from numbanet.io import atomic
 
 
@@ -85,10 +86,14 @@ def test_every_truncation_is_named(tmp_path: Path) -> None:
 
 def test_files_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "other"
-    for content in (b"PK\x03\x04" + bytes(100), b"\x80\x02}q\x00." * 5, b"just text, nothing else"):
+    for content in (b"PK\x03\x04" + bytes(100), pickle.dumps({"w": 1}, 2), pickle.dumps({"w": 1}, 4)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="other: not a safetensors file"):
-            io.load(path)
+        for read in (io.load, io.load_state, lambda path: io.load_model(nn.Linear(2, 2), path)):
+            with pytest.raises(ValueError, match=r"other: not a safetensors file but a pickle.*torch.save_file\("):
+                read(path)
+    path.write_bytes(b"just text, nothing else")
+    with pytest.raises(ValueError, match="other: not a safetensors file"):
+        io.load(path)
     raw_file(path, ["a", "list"])
     with pytest.raises(ValueError, match="other: not a safetensors file"):
         io.load(path)

@@ -68,7 +68,23 @@ def test_registry_errors() -> None:
         models.get("resnet20", depht=3)
     with pytest.raises(TypeError, match="resnet56 has no option depth"):
         models.get("resnet56", depth=3)
+    for option in ("pretrained", "weights"):
+        with pytest.raises(TypeError, match=f"resnet18 has no option {option}: numbanet brings no weights.*load_model"):
+            models.get("resnet18", **{option: True})
     assert set(models.names()) >= {"lenet5", "convnetjs", "resnet20", "convnet", "digits"}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_an_unknown_option_lists_those_that_a_model_has(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} has no option classes; it has num_classes, ") as caught:
+        models.get(name, classes=10)
+    options = str(caught.value).partition("; it has ")[2].split(", ")
+    assert {"in_channels", "generator"} <= set(options) and not {"self", "block", "depth", "options"} & set(options)
+
+
+def test_options_of_a_model_reach_its_class() -> None:
+    assert models.get("densenet121", 3, drop_rate=0.25).features[4][0].drop.p == 0.25
+    assert models.get("mobilenet_v2", 3, width_mult=0.5).classifier[1].weight.shape == (3, 1280)
 
 
 def test_convnetjs_layers() -> None:

@@ -291,6 +291,28 @@ def test_load_state_dict_reports_everything_and_changes_nothing() -> None:
     assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
 
 
+def test_names_that_differ_by_a_prefix_are_told_as_such() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    state = {name: array + 1 for name, array in model.state_dict().items()}
+    longer = {f"module.{name}": array for name, array in state.items()}
+    cases = (
+        (model, longer, "names begin with 'module.', those of the model do not: load {name.removeprefix"),
+        (nn.Sequential(model), state, "the names of the model begin with '0.', those of state_dict do not: load {'0.'"),
+        (model, {"epoch": 3, "model": state}, r"one level deeper: load state_dict\['model'\]"),
+    )
+    for target, given, message in cases:
+        with pytest.raises(RuntimeError, match=message) as caught:
+            target.load_state_dict(given)
+        assert "missing" not in str(caught.value)
+    state_dict = longer
+    model.load_state_dict({name.removeprefix("module."): value for name, value in state_dict.items()})
+    state_dict = {f"module.{name}": value for name, value in list(state.items())[1:]}  # not only the prefix
+    with pytest.raises(RuntimeError, match="missing: 0.weight, 0.bias.*\n.*unexpected: module.0.bias, "):
+        model.load_state_dict(state_dict)
+    with pytest.raises(TypeError, match=r"got str: numbanet.io.load_model\(model, 'own.safetensors'\) reads a file"):
+        model.load_state_dict("own.safetensors")  # type: ignore[arg-type]
+
+
 def test_load_state_dict_not_strict() -> None:
     model = Affine()
     result = model.load_state_dict({"weight": [1.0, 1.0, 1.0], "alien": 3}, strict=False)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import functional as F
 from numbanet import nn
 
 
@@ -61,6 +62,13 @@ def test_dimensions():
         nn.BatchNorm2d(3)(nnet.tensor(np.ones((2, 3))))
     with pytest.raises(ValueError, match="2 or 3 dimensions"):
         nn.BatchNorm1d(3)(nnet.tensor(np.ones((2, 3, 1, 1))))
+    x = nnet.tensor(np.zeros((2, 16, 4, 4), np.float32))
+    for layer, argument in ((nn.BatchNorm2d(32), "num_features"), (nn.GroupNorm(4, 32), "num_channels")):
+        with pytest.raises(ValueError, match=rf"^input must have 32 channels, .*{argument}.*, got 16 in shape \(2,"):
+            layer(x)
+    one = nnet.tensor(np.zeros(16, np.float32))
+    with pytest.raises(ValueError, match=r"weight must have shape \(16,\), one number a channel of input, got \(32,\)"):
+        F.batch_norm(x, one, one, nnet.tensor(np.zeros(32, np.float32)))
     with pytest.raises(TypeError, match="num_features"):
         nn.BatchNorm2d(2.5)
 

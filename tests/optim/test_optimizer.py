@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import optim
+from numbanet import nn, optim
 from numbanet.io.state import load_state, save_state
 from numbanet.tensor import Tensor
 
@@ -144,6 +144,8 @@ def test_refuses_what_is_no_parameter() -> None:
     p = parameter(3)
     with pytest.raises(TypeError, match="params must be an iterable of Tensors or dictionaries, got a Tensor"):
         optim.SGD(p)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got a Sequential: hand over its parameters, model.parameters\(\)"):
+        optim.SGD(nn.Sequential(nn.Linear(2, 2)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="params must hold at least one parameter"):
         optim.SGD([])
     with pytest.raises(TypeError, match="params must hold Tensors, got ndarray"):

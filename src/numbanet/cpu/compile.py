@@ -71,7 +71,10 @@ class _Spent:
         cls.seconds += seconds
         if cls.seconds > cls.patience and not cls.said:
             cls.said = True
-            settings.notice("compiling kernels for this machine, once; `numbanet warmup` compiles all of them ahead")
+            settings.notice(
+                "compiling kernels for this machine, once: half a minute to a few minutes for a whole network; "
+                "`numbanet warmup` compiles all of them ahead"
+            )
 
 
 # One thread at a time compiles: others that need the same kernel shall wait for it, not compile it too.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 PIXEL_DTYPES = (np.uint8, np.float32)
 _NHW = (0, 2, 3)
+_MAX_CLASSES = 1 << 20  # that get a name unasked
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +21,11 @@ class Dataset:
     ----------
     images : ndarray of uint8 or float32, shape (N, C, H, W)
         Read-only. Bytes stand for 0..1 and are divided by 255 where they are used; floats are taken as they are.
-        Memory may be in any order; the readers of this package give channels-last.
+        Memory may be in any order; the readers of this package give channels-last. A Tensor is taken too.
     labels : ndarray of int64, shape (N,)
-        Read-only; an index into `classes` for each image.
+        Read-only; an index into `classes` for each image. A Tensor is taken too.
     classes : tuple of str
+        Their names; ``"0"``, ``"1"``, ... up to the largest label if none is given.
 
     Raises
     ------
@@ -35,22 +37,30 @@ class Dataset:
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         try:
-            object.__setattr__(self, "classes", tuple(self.classes))
+            classes = tuple(self.classes)
         except TypeError:
             raise TypeError(f"classes must be a sequence of names, got {self.classes!r}") from None
         if images.dtype not in PIXEL_DTYPES:
-            raise TypeError(f"images must be uint8 or float32, got {images.dtype}")
+            remedy = ": convert them, with images.astype(np.float32)" if images.dtype.kind in "biuf" else ""
+            raise TypeError(f"images must be uint8 or float32, got {images.dtype}{remedy}")
         if images.ndim != 4:
-            raise ValueError(f"images must have shape (N, C, H, W), got {images.shape}")
+            grey = ": images[:, None] of grey ones" if images.ndim == 3 else ""
+            raise ValueError(f"images must have shape (N, C, H, W), got {images.shape}{grey}")
         if not np.issubdtype(labels.dtype, np.integer):
             raise TypeError(f"labels must be integers, got {labels.dtype}")
         if labels.shape != images.shape[:1]:
             raise ValueError(f"labels must have shape {images.shape[:1]}, one for each image, got {labels.shape}")
+        if not classes and labels.size:
+            count = int(labels.max()) + 1
+            if count > _MAX_CLASSES:
+                raise ValueError(f"labels must lie below {_MAX_CLASSES} where no classes are named, got {count - 1}")
+            classes = tuple(map(str, range(count)))
+        object.__setattr__(self, "classes", classes)
         if labels.size and not (0 <= labels.min() and labels.max() < len(self.classes)):
             raise ValueError(
                 f"labels must lie in 0..{len(self.classes) - 1}, one of {len(self.classes)} classes, "

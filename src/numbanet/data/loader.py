@@ -88,11 +88,14 @@ class DataLoader:
         device: str | int | None = None,
     ) -> None:
         if not isinstance(dataset, Dataset):
-            raise TypeError(f"dataset must be a numbanet.data.Dataset, got {type(dataset).__name__}")
+            raise TypeError(
+                f"dataset must be a numbanet.data.Dataset, got {type(dataset).__name__}: "
+                "numbanet.data.Dataset(images, labels) makes one of arrays"
+            )
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise TypeError(f"generator must be a numpy.random.Generator, got {type(generator).__name__}")
         if shuffle and generator is None:
-            raise ValueError("shuffle=True needs a generator, such as numpy.random.default_rng(seed)")
+            raise ValueError("shuffle=True needs a generator, such as generator=numpy.random.default_rng(seed)")
         self.dataset = dataset
         self.batch_size = integer("batch_size", batch_size, 1)
         self.shuffle = shuffle

@@ -22,6 +22,10 @@ _DTYPES = {
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
 }  # fmt: skip
+_CONVERT = (
+    "convert it once, where PyTorch is, by safetensors.torch.save_file(torch.load(path, weights_only=True), "
+    "'x.safetensors'), if it holds a state_dict (docs/networks.md)"
+)
 _NAMES = frozenset(np.dtype(dtype).name for dtype in _DTYPES.values())
 
 
@@ -156,6 +160,8 @@ def _fault(content: bytes, message: str) -> str:
     starts_as_json = content[8:9] in (b"", b"{")
     if len(content) < 8 or (starts_as_json and 8 + size > len(content)):
         return f"truncated: it ends after {len(content)} bytes, inside its header"
+    if not starts_as_json and (content[:4] == b"PK\3\4" or content[:1] == b"\x80"):  # an archive, or a bare pickle
+        return f"not a safetensors file but a pickle, as torch.save writes them, which could run anything: {_CONVERT}"
     try:
         header = json.loads(content[8 : 8 + size])
         ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 from numbanet import nn
 from numbanet.models import resnet, vgg
@@ -85,9 +85,28 @@ def get(
         If the model has no such option; the message lists those it has.
     """
     build = _MODELS[choice("name", name, names())]
-    parameters = inspect.signature(build).parameters
-    unknown = [option for option in options if option not in parameters]
-    if unknown and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-        raise TypeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(parameters)}")
+    known = _options(build)
+    unknown = [option for option in options if option not in known]
+    if not {"pretrained", "weights"}.isdisjoint(unknown):
+        raise TypeError(
+            f"{name} has no option {', '.join(unknown)}: numbanet brings no weights. "
+            "numbanet.io.load_model(model, 'x.safetensors') loads those of a file, also torchvision's"
+        )
+    if unknown:
+        raise TypeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    return build(**{key: value for key, value in shape.items() if value is not None and key in parameters}, **options)
+    return build(**{key: value for key, value in shape.items() if value is not None and key in known}, **options)
+
+
+# Arguments of classes that a name such as resnet18 or vgg16 stands for.
+_FIXED = ("self", "block", "layers", "depth", "version")
+
+
+def _options(build: Callable[..., nn.Module]) -> list[str]:
+    """Return the names of a builder's arguments, with those of its class that it hands on as ``**options``."""
+    parameters = inspect.signature(build).parameters.values()
+    found = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(found) < len(parameters):
+        made = get_type_hints(build)["return"]
+        found += [name for name in inspect.signature(made).parameters if name not in (*found, *_FIXED)]
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 from numbanet import ops, settings
 from numbanet.changes import Table
 from numbanet.nn.hooks import Hooks, RemovableHandle
+from numbanet.nn.located import locate
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.nn.state import LoadResult, load_state
 from numbanet.nn.uninitialized import UninitializedParameter
@@ -29,7 +30,7 @@ class Module:
 
     Subclasses call ``super().__init__()``, assign `Parameter` objects and modules to attributes, which registers them,
     and define ``forward``. Buffers (state that is not trained, such as running statistics) are registered with
-    `register_buffer`.
+    `register_buffer`. An error that a layer raises ends with the layer's name in the model.
 
     Attributes
     ----------
@@ -52,10 +53,16 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         stand_in = STAND_IN.get()
-        if stand_in is not None:
-            self = stand_in(self)
-        if not self._forward_pre_hooks and not self._forward_hooks:
-            return self.forward(*args, **kwargs)
+        called = self if stand_in is None else stand_in(self)
+        try:
+            if not called._forward_pre_hooks and not called._forward_hooks:
+                return called.forward(*args, **kwargs)
+            return called._call_with_hooks(args, kwargs)
+        except Exception as error:
+            locate(error, self)
+            raise
+
+    def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, with_kwargs in list(self._forward_pre_hooks.values()):
             changed = hook(self, args, kwargs) if with_kwargs else hook(self, args)
             if changed is not None and with_kwargs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any, NamedTuple
 
 from numbanet import memory
@@ -21,13 +22,17 @@ class LoadResult(NamedTuple):
 def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, strict: bool) -> LoadResult:
     """Copy values into tensors of the same names, in place; see `Module.load_state_dict`."""
     if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
+        file = isinstance(state_dict, (str, PathLike))
+        hint = f": numbanet.io.load_model(model, {str(state_dict)!r}) reads a file" if file else ""
+        raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}{hint}")
     # Files older than the counter of batches are complete without it, as in torch: it then stays as it is.
     missing = [name for name in targets if name not in state_dict and name.split(".")[-1] != "num_batches_tracked"]
     unexpected = [name for name in state_dict if name not in targets]
     values, faults = _values(targets, state_dict)
     if strict:
-        faults = [*_listed("missing", missing), *_listed("unexpected", unexpected), *faults]
+        cause = _renamed(missing, unexpected, state_dict) if missing and unexpected else None
+        names = [*_listed("missing", missing), *_listed("unexpected", unexpected)] if cause is None else [cause]
+        faults = [*names, *faults]
     if faults:
         raise RuntimeError(f"state_dict does not fit {owner}, nothing was loaded:\n  " + "\n  ".join(faults))
     for name, value in values.items():
@@ -63,6 +68,27 @@ def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tup
         else:
             values[name] = array
     return values, faults
+
+
+def _renamed(missing: list[str], unexpected: list[str], state_dict: Any) -> str | None:
+    """Return what would make names fit of which many are missing and many unexpected, if something simple would."""
+    if any(not isinstance(name, str) for name in unexpected):
+        return None
+    for name in unexpected:
+        if isinstance(state_dict[name], Mapping) and not set(missing).isdisjoint(state_dict[name]):
+            return f"the values are one level deeper: load state_dict[{name!r}]"
+    first = missing[0]
+    longer = next((name for name in unexpected if name.endswith(f".{first}")), first)
+    prefix = longer.removesuffix(first)  # of the file's names
+    if prefix and {name.removeprefix(prefix) for name in unexpected} >= set(missing):
+        bare = f"{{name.removeprefix({prefix!r}): value for name, value in state_dict.items()}}"
+        return f"the names begin with {prefix!r}, those of the model do not: load {bare}"
+    shorter = next((name for name in unexpected if first.endswith(f".{name}")), first)
+    prefix = first.removesuffix(shorter)  # of the model's names
+    if prefix and {f"{prefix}{name}" for name in unexpected} >= set(missing):
+        added = f"{{{prefix!r} + name: value for name, value in state_dict.items()}}"
+        return f"the names of the model begin with {prefix!r}, those of state_dict do not: load {added}"
+    return None
 
 
 def _listed(kind: str, names: list[str]) -> list[str]:

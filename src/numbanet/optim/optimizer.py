@@ -63,6 +63,11 @@ class Optimizer(ABC):
     def __init__(self, params: Parameters, defaults: dict[str, Any]):
         if isinstance(params, Tensor):
             raise TypeError("params must be an iterable of Tensors or dictionaries, got a Tensor")
+        if callable(getattr(params, "parameters", None)):
+            raise TypeError(
+                f"params must be an iterable of Tensors or dictionaries, got a {type(params).__name__}: "
+                "hand over its parameters, model.parameters()"
+            )
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, State] = {}

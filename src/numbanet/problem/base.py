@@ -205,8 +205,14 @@ def float_array(name: str, value: Any) -> np.ndarray:
     if found.dtype in _NAMES:
         return found
     if found.dtype.name not in FLOATS:
-        raise TypeError(f"{name} must have dtype float32 or float64, got {found.dtype}")
+        raise TypeError(f"{name} must have dtype float32 or float64, got {found.dtype}{_remedy(name, found.dtype)}")
     return found.astype(found.dtype.newbyteorder("="))
+
+
+def _remedy(name: str, dtype: np.dtype, wanted: str = "float32") -> str:
+    """Return the end of a message: how to get an operand of the dtype that is wanted."""
+    pixels = f", or {name} / np.{wanted}(255) of pixels" if dtype == np.uint8 else ""
+    return f": convert it, with {name}.astype(np.{wanted}) of an array, {name}.to(np.{wanted}) of a tensor{pixels}"
 
 
 def real_array(name: str, value: Any, kinds: str = "iu") -> np.ndarray:
@@ -226,5 +232,8 @@ def same_dtype(**arrays: Any) -> str:
     """Return the one dtype name that the arrays share, else raise TypeError naming them."""
     present = {name: array.dtype for name, array in arrays.items() if array is not None}
     if len(set(present.values())) != 1:
-        raise TypeError("dtypes must be equal, got " + ", ".join(f"{n}: {d}" for n, d in present.items()))
+        wanted = present.get("weight")  # a layer's own dtype is meant
+        other = next((n for n, d in present.items() if wanted is not None and d != wanted), None)
+        remedy = _remedy(other, present[other], str(wanted)) if other is not None and wanted in _NAMES else ""
+        raise TypeError("dtypes must be equal, got " + ", ".join(f"{n}: {d}" for n, d in present.items()) + remedy)
     return dtype_name(next(iter(present.values())))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from numbanet.problem.base import Problem, integer, sizes
+from numbanet.problem.norm import check_vectors
 
 Shape = tuple[int, ...]
 
@@ -39,12 +40,6 @@ class GroupNormProblem(Problem):
         return self.positions * (self.channels // self.groups)
 
 
-def _check_affine(expected: Shape, **vectors: Shape | None) -> None:
-    for name, given in vectors.items():
-        if given is not None and given != expected:
-            raise ValueError(f"{name} must have shape {expected}, got {given}")
-
-
 @lru_cache(maxsize=1024, typed=True)
 def group_norm_problem(
     which: str, dtype: str, shape: Shape, groups: Any, weight: Shape | None = None, bias: Shape | None = None
@@ -63,7 +58,7 @@ def group_norm_problem(
     count = integer("num_groups", groups, 1)
     if channels % count:
         raise ValueError(f"num_groups must divide the {channels} channels of input, got {count}")
-    _check_affine((channels,), weight=weight, bias=bias)
+    check_vectors("num_channels", shape, weight=weight, bias=bias)
     return GroupNormProblem(which, dtype, n, math.prod(shape[2:]), channels, count)
 
 
@@ -87,5 +82,7 @@ def layer_norm_problem(
     """
     if not over or shape[len(shape) - len(over) :] != over or len(shape) < len(over):
         raise ValueError(f"normalized_shape must be the last dimensions of input of shape {shape}, got {over}")
-    _check_affine(over, weight=weight, bias=bias)
+    for name, given in (("weight", weight), ("bias", bias)):
+        if given not in (None, over):
+            raise ValueError(f"{name} must have shape {over}, got {given}")
     return GroupNormProblem(which, dtype, math.prod(shape[: len(shape) - len(over)]), 1, math.prod(over), 1)

@@ -44,6 +44,24 @@ class BatchNormProblem(Problem):
 Shape = tuple[int, ...]
 
 
+def check_vectors(argument: str, shape: Shape, **vectors: Shape | None) -> None:
+    """Raise ValueError unless the vectors that are there have one number for each channel of an input of `shape`.
+
+    Where they agree with each other it is the input that does not fit them: they are those of a layer, whose `argument`
+    tells how many channels it takes.
+    """
+    given = {name: found for name, found in vectors.items() if found is not None}
+    expected, lengths = (shape[1],), set(given.values())
+    if len(given) > 1 and len(lengths) == 1 and expected not in lengths and len(*lengths) == 1:
+        raise ValueError(
+            f"input must have {lengths.pop()[0]} channels, as many as {' and '.join(given)} have numbers "
+            f"({argument} of a layer), got {shape[1]} in shape {shape}"
+        )
+    for name, found in given.items():
+        if found != expected:
+            raise ValueError(f"{name} must have shape {expected}, one number a channel of input, got {found}")
+
+
 @lru_cache(maxsize=4096)
 def batch_norm_problem(
     which: str,
@@ -71,10 +89,7 @@ def batch_norm_problem(
     rows, channels = shape[0] * math.prod(shape[2:]), shape[1]
     if training and rows == 1:
         raise ValueError(f"input: expected more than 1 value per channel when training, got shape {shape}")
-    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, given in vectors.items():
-        if given is not None and given != (channels,):
-            raise ValueError(f"{name} must have shape ({channels},), one number a channel of input, got {given}")
+    check_vectors("num_features", shape, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, or both be None")
     if residual not in (None, shape):

@@ -1,0 +1,88 @@
+"""An error tells which layer of a model it is from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import nn
+
+
+def images(channels: int = 3, dtype: Any = np.float32) -> nnet.Tensor:
+    return nnet.tensor(np.zeros((2, channels, 8, 8), dtype))
+
+
+class Branches(nn.Module):
+    """Layers in a list of modules, and one in a list of Python, which registers nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Linear(5, 2))])
+        self.hidden = [nn.Conv2d(9, 1, 1)]
+
+    def forward(self, x: Any, hidden: bool = False) -> Any:
+        return self.hidden[0](x) if hidden else self.parts[1](x)
+
+
+def failing(call: Any, kind: type[Exception] = ValueError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_the_path_to_the_layer_and_the_layer() -> None:
+    text = failing(lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 2, 1)))(images()))
+    assert text.endswith(" (layer '1.1': Conv2d(4, 2, kernel_size=(1, 1), stride=(1, 1)))")
+    assert text.count("(layer") == 1
+    text = failing(lambda: nn.Sequential(Branches())(images()))
+    assert "nn.Flatten() makes (2, 192) of that (layer '0.parts.1.1': Linear(in_features=5, " in text
+    assert "(layer 'parts.1.1': Linear(" in failing(lambda: Branches()(images()))
+    assert "(layer '<Conv2d>': Conv2d(9, 1, " in failing(lambda: Branches()(images(), hidden=True))
+
+
+def test_a_layer_that_is_called_by_itself_needs_no_name() -> None:
+    assert "(layer" not in failing(lambda: nn.Conv2d(4, 2, 1)(images()))
+
+
+def test_errors_of_python_and_of_hooks_too() -> None:
+    model = nn.Sequential(nn.ReLU(), Branches())
+    assert failing(lambda: nn.Sequential(model)(images(), 1), TypeError).endswith("but 3 were given")
+
+    def hook(*args: Any) -> None:
+        raise RuntimeError("no")
+
+    model[0].register_forward_pre_hook(hook)
+    assert failing(lambda: model(images()), RuntimeError) == "no (layer '0': ReLU())"
+
+
+class Odd(ValueError):
+    """An error whose arguments are not those of a text."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+
+
+@pytest.mark.parametrize("error", [Odd(3), KeyError("x"), ValueError("a", "b"), StopIteration(), KeyboardInterrupt()])
+def test_errors_of_other_kinds_stay_as_they_are(error: BaseException) -> None:
+    class Raises(nn.Module):
+        def forward(self, x: Any) -> Any:
+            raise error
+
+    before = error.args
+    with pytest.raises(type(error)) as caught:
+        nn.Sequential(nn.Sequential(Raises()))(1)
+    assert caught.value is error and error.args == before
+
+
+def test_dtypes_tell_the_remedy() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
+    text = failing(lambda: model(images(dtype=np.float64)), TypeError)
+    assert "got input: float64, weight: float32" in text and "input.astype(np.float32) of an array" in text
+    assert "255" not in text and "(layer '0'" in text
+    assert "input / np.float32(255) of pixels" in failing(lambda: model(images(dtype=np.uint8)), TypeError)
+    assert "input.astype(np.float64)" in failing(lambda: nn.Linear(8, 1, dtype=np.float64)(images()), TypeError)
+    assert ".astype(np.float32)" in failing(lambda: nn.BatchNorm2d(3)(images(dtype=np.int64)), TypeError)
+    model.double()(images(dtype=np.float64))  # what the remedy of the other side gives
