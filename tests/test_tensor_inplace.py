@@ -195,3 +195,24 @@ def test_values_that_do_not_fit() -> None:
     assert objects.clone().data.tolist() == objects.data.tolist()
     with pytest.raises(IndexError, match="dim must be between -1 and 0, got 1"):
         x.size(1)
+
+
+def test_values_that_a_mask_has_no_place_for():
+    mask = nnet.tensor([[True, False, True], [True, False, False]])
+    for value in (np.zeros(2), np.zeros(4), np.zeros((2, 3)), np.zeros((3, 1))):
+        x = nnet.tensor(np.ones((2, 3)))
+        for given in (value, nnet.tensor(value), nnet.tensor(value, requires_grad=True)):
+            with pytest.raises(ValueError, match="does not fit in tensor of shape"):
+                x[mask] = given
+        assert x.tolist() == [[1] * 3] * 2
+
+
+def test_leading_dimensions_of_size_one_are_left_out():
+    x, value = nnet.tensor(np.ones((2, 3))), nnet.tensor([[[5.0, 6.0, 7.0]]], requires_grad=True)
+    for index in (nnet.tensor([[True, False, True], [True, False, False]]), 0, nnet.tensor([0]), slice(0, 1)):
+        y = x.clone()
+        y[index] = value
+        assert y.data.sum() == 3 + 5 + 6 + 7
+        value.grad = None
+        y.sum().backward()
+        assert value.grad.tolist() == [[[1, 1, 1]]]

@@ -116,6 +116,11 @@ class Tensor(Methods):
     def __int__(self) -> int:
         return int(self._only("int"))
 
+    def __index__(self) -> int:
+        if self.dtype.kind not in "biu" or self.data.size != 1:
+            raise TypeError(f"an integer must be a tensor of one integer, got {self.dtype} of shape {self.shape}")
+        return int(self._only("index"))
+
     def __contains__(self, element: Any) -> bool:
         if not isinstance(element, (Tensor, np.generic, bool, int, float)):
             raise TypeError(f"element must be a Tensor or a number, got {type(element).__name__}")

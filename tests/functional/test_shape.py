@@ -110,11 +110,75 @@ def test_indexing_is_that_of_numpy(rng):
 
 def test_indexing_errors(rng):
     t = nnet.tensor(rng.standard_normal((3, 4)))
-    for index in (3, (0, 0, 0), [5], np.zeros(2, np.uint8), np.array([0.5]), np.ones(2, bool)):
+    for index in (3, (0, 0, 0), [5], np.array([0.5]), np.ones(2, bool), [[0]] * 3, [None, 0, 0, 0]):
         with pytest.raises(IndexError):
             t[index]
+    for dtype in ("int8", "int16", "uint16", "uint64", "float32"):
+        with pytest.raises(IndexError, match=f"index must have dtype bool, uint8, int32, int64, got {dtype}"):
+            t[nnet.tensor(np.zeros(2, dtype))]
+        with pytest.raises(IndexError, match="index must have dtype"):
+            t[nnet.tensor(np.zeros(2, dtype))] = 1.0
     with pytest.raises(TypeError, match=r"index must be an integer, got 1.0"):
         t[1.0]
+    for wrong in (nnet.tensor(0.0), nnet.tensor([0, 1]), 0.0):
+        with pytest.raises(TypeError, match="start must be an integer, got"):
+            t[wrong:]
+    with pytest.raises(ValueError, match="step below 1"):
+        t[:: nnet.tensor(-1)]
+    with pytest.raises(TypeError, match=r"index must hold numbers in a sequence, got a tensor of shape \(2,\)"):
+        t[:, [nnet.tensor([0, 1])] * 2]
+    with pytest.raises(ValueError, match="index must hold sequences of one length"):
+        t[:, [[0, 1], [1]]]
+
+
+def test_a_list_with_sequences_in_it_is_a_tuple(rng):
+    array = rng.standard_normal((3, 4, 5))
+    t, a, b = nnet.tensor(array, requires_grad=True), np.array([0, 2]), np.array([1, 3])
+    for given, meant in (
+        ([nnet.tensor(a), nnet.tensor(b)], (a, b)), ([a, b], (a, b)), ([[0, 2], [1, 3]], (a, b)), ([(0, 2), 1], (a, 1)),
+        ([nnet.tensor(a)], (a,)), ([nnet.tensor(1), nnet.tensor(2)], (1, 2)), ([1, slice(None)], (1,)),
+        ([None, 0], (None, 0)), ([..., 0], (..., 0)), ([nnet.tensor([True, False, True]), b], (a, b)), ([[]], (a[:0],)),
+        ([0, 2], (a,)), ([nnet.tensor(0)] * 32, ([0] * 32,)), ([True, False, True], (a,)), (range(0, 3, 2), (a,)),
+        ((slice(None), [nnet.tensor(1), 3]), (slice(None), b)),
+    ):  # fmt: skip
+        t.grad, changed = None, nnet.tensor(array)
+        t[given].sum().backward()
+        expected, written = np.zeros_like(array), array.copy()
+        np.add.at(expected, meant, 1)
+        np.testing.assert_array_equal(t[given].data, array[meant])
+        np.testing.assert_array_equal(t.grad.data, expected)
+        changed[given] = written[meant] = 7
+        np.testing.assert_array_equal(changed.data, written)
+
+
+def test_bytes_are_masks(rng):
+    array = rng.standard_normal((2, 3))
+    t = nnet.tensor(array)
+    for mask in (np.array([2, 0]), np.array([[1, 0, 1], [0, 0, 1]]), np.array(1), np.array(0)):
+        for given in (nnet.tensor(mask.astype(np.uint8)), mask.astype(np.uint8)):
+            with pytest.warns(UserWarning, match="uint8 is a mask"):
+                assert t[given].tolist() == array[mask != 0].tolist()
+    with pytest.warns(UserWarning, match="uint8 is a mask"):
+        assert t[nnet.tensor(np.array([0, 1], np.uint8)), 1].tolist() == array[[1], 1].tolist()
+        t[nnet.tensor(np.array([0, 1], np.uint8))] = 5
+    assert t.tolist() == [array[0].tolist(), [5, 5, 5]]
+
+
+def test_tensors_are_integers(rng):
+    array = rng.standard_normal((4, 5))
+    t = nnet.tensor(array, requires_grad=True)
+    first, last, step = nnet.tensor(1), nnet.tensor([4]), nnet.tensor(np.array(2, np.int8))
+    y = t[first:last, ::step]
+    np.testing.assert_array_equal(y.data, array[1:4, ::2])
+    first.fill_(3)  # the gradient goes where the numbers were read
+    y.sum().backward()
+    assert t.grad.data.sum(1).tolist() == [0, 3, 3, 3]
+    assert t[nnet.tensor(True) :, ::True].shape == (3, 5)
+    assert t.sum(nnet.tensor(1)).shape == (4,) and t.reshape(nnet.tensor(2), 10).shape == (2, 10)
+    assert list(range(nnet.tensor(3))) == [0, 1, 2] and "abc"[nnet.tensor(1)] == "b"
+    for wrong in (nnet.tensor(1.0), nnet.tensor([1, 2])):
+        with pytest.raises(TypeError, match="dim must be an integer"):
+            t.sum(wrong)
 
 
 def test_errors(rng):

@@ -16,7 +16,8 @@ from numbanet import ops
 from numbanet.deferred import Deferred, added
 from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import _fit, add
-from numbanet.functional.shape import index_steps, to_dtype
+from numbanet.functional.index import index_steps
+from numbanet.functional.shape import to_dtype
 from numbanet.tape import Version, is_grad_enabled, needs_grad, record
 from numbanet.tensor import Tensor, values
 
@@ -143,7 +144,7 @@ def assign(input: Tensor, index: Any, value: Any) -> Tensor:
             raise TypeError(f"{name} must hold real numbers, got {dtype}")
     _refuse_leaf(input)
     steps = index_steps(index)
-    source = value.data if isinstance(value, Tensor) else value
+    source = _without_leading_ones(value.data if isinstance(value, Tensor) else value)
     if not needs_grad(input, value if isinstance(value, Tensor) else None):
         return _write(input, steps, source)
 
@@ -160,6 +161,13 @@ def assign(input: Tensor, index: Any, value: Any) -> Tensor:
         return record(y, (before, value if isinstance(value, Tensor) else None), backward)
 
     return replace(input, compute)
+
+
+def _without_leading_ones(source: Any) -> Any:
+    """Return what shall be broadcast; leading dimensions of size 1 may be more than there is place for."""
+    while np.ndim(source) and len(source) == 1:
+        source = source[0]
+    return source
 
 
 def _write(input: Tensor, steps: tuple[Any, ...], value: Any) -> Tensor:
@@ -194,5 +202,5 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         _get(x, steps[:-1])[steps[-1] if steps else ...] = value
     except IndexError as error:
         raise IndexError(f"index does not fit a tensor of shape {shape}: {error}") from None
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, TypeError) as error:  # the last where a mask shall take rows
         raise ValueError(f"value of shape {np.shape(value)} does not fit in tensor of shape {shape}: {error}") from None

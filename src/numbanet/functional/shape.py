@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import settings
-from numbanet.device_array import DeviceArray
+from numbanet.functional.index import index_steps
 from numbanet.ops import shape as ops
 from numbanet.ops.reduce import sum as total
 from numbanet.problem.base import integer
@@ -241,9 +241,6 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
     return record(y, (input,), lambda grad: (ops.to_dtype(grad, source),))
 
 
-_ARRAYS = (np.ndarray, DeviceArray)
-
-
 def to_device(input: Tensor, device: str) -> Tensor:
     """Return the tensor on a device, ``"cpu"`` or ``"cuda"``; itself if it is there. Gradients go back to where it was.
 
@@ -267,13 +264,13 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     ----------
     input : Tensor
     index : object
-        As PyTorch takes it; a list counts as an array.
+        As PyTorch takes it: a list of numbers counts as an array, a list with tensors or sequences in it as a tuple;
+        what holds uint8 is a mask, with a warning.
 
     Raises
     ------
     IndexError
-        If an index is out of range, or of a dtype that is neither boolean nor integer (uint8 is refused: it is a mask
-        to PyTorch and an index to NumPy).
+        If an index is out of range, or a tensor of another dtype than bool, uint8, int32 or int64.
     ValueError
         If a slice has a step below 1.
     """
@@ -288,47 +285,3 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     except IndexError as error:
         raise IndexError(f"index {index!r} does not fit a tensor of shape {x.shape}: {error}") from None
     return record(y, (input,), lambda grad: (ops.getitem_backward(grad, plain, x.shape, x.dtype),))
-
-
-def index_steps(index: Any) -> tuple[tuple[Any, ...], ...]:
-    """Return an index as NumPy takes it: one, or two to apply in turn, of which the first gives a view.
-
-    PyTorch takes integers beside arrays first, as views; to NumPy they would be arrays, and move the others to the
-    front.
-    """
-    plain = tuple(_plain(part) for part in index) if isinstance(index, tuple) else (_plain(index),)
-    if not (any(type(part) is int for part in plain) and any(isinstance(part, _ARRAYS) for part in plain)):
-        return (plain,)
-    views = [part for p in plain if type(p) is not bool for part in _whole(p)]
-    rest = [
-        p if p is Ellipsis or isinstance(p, (*_ARRAYS, bool)) else slice(None) for p in plain if type(p) is not int
-    ]
-    return tuple(views), tuple(rest)
-
-
-def _whole(part: Any) -> tuple[Any, ...]:
-    """Return one part of an index; for an array, the slices that leave alone the dimensions it is about."""
-    if not isinstance(part, _ARRAYS):
-        return (part,)
-    return (slice(None),) * (part.ndim if part.dtype == bool else 1)
-
-
-def _plain(part: Any) -> Any:
-    """Return one part of an index with tensors and lists as arrays, and their integers as numbers."""
-    if isinstance(part, (Tensor, *_ARRAYS)):
-        if not isinstance(part, Tensor) or part.device == "cpu":
-            doubt("an array was an index")
-        part = part.data if isinstance(part, Tensor) else part
-    if isinstance(part, slice) and part.step is not None and integer("step", part.step) < 1:
-        raise ValueError(f"index must not have a step below 1, got {part}")
-    if part is None or part is Ellipsis or isinstance(part, (slice, bool)):
-        return part
-    if isinstance(part, (list, tuple, range)):
-        part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
-    if isinstance(part, DeviceArray) and not part.ndim:
-        part = part.to_host()
-    if isinstance(part, _ARRAYS) and (part.ndim or part.dtype == bool):
-        if part.dtype == np.uint8:
-            raise IndexError("index must not have dtype uint8: convert it to int64 (positions) or bool (a mask)")
-        return part
-    return bool(part) if isinstance(part, np.bool_) else integer("index", part)
