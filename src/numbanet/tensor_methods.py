@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numbanet.device_array import DeviceArray
+from numbanet.names import OMITTED, numpy_names
 
 if TYPE_CHECKING:
     from numbanet.tensor import Tensor
@@ -31,8 +32,12 @@ def _wrapped(value: Any) -> Any:
     return Tensor(value) if isinstance(value, (np.ndarray, DeviceArray)) else value  # type: ignore[arg-type]
 
 
-def _sizes(name: str, given: tuple[Any, ...]) -> Any:
-    """Return numbers that were handed over one by one, or as one sequence."""
+def _sizes(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Return numbers that were handed over one by one, or as one sequence, also by its name."""
+    if named:
+        if given or list(named) != [name]:
+            raise TypeError(f"{name} must be given, once and alone, got also {', '.join(named)}")
+        given = (named[name],)
     if not given:
         raise TypeError(f"{name} must be given: integers, or a sequence of them")
     return given[0] if isinstance(given[0], (tuple, list)) and len(given) == 1 else given
@@ -194,10 +199,12 @@ class Methods:
         """Return the hyperbolic tangent."""
         return functional().tanh(self)
 
+    @numpy_names()
     def softmax(self, dim: int, dtype: Any = None) -> Tensor:
         """Return exp(self) divided by its sum along a dimension."""
         return functional().softmax(self, dim, dtype=dtype)
 
+    @numpy_names()
     def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
         """Return the logarithm of `softmax`."""
         return functional().log_softmax(self, dim, dtype=dtype)
@@ -206,13 +213,34 @@ class Methods:
         """Return the matrix product; see `numbanet.functional.matmul`."""
         return functional().matmul(self, _wrapped(other))
 
-    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+    @numpy_names("keepdim")
+    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """Return the sum over all elements, or over some dimensions."""
-        return functional().sum(self, dim, keepdim)
+        return functional().sum(self, dim, keepdim, dtype=dtype)
 
-    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+    @numpy_names("keepdim")
+    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """Return the mean over all elements, or over some dimensions."""
-        return functional().mean(self, dim, keepdim)
+        return functional().mean(self, dim, keepdim, dtype=dtype)
+
+    @numpy_names("keepdim")
+    def prod(self, dim: int = OMITTED, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """Return the product of all elements, or along a dimension."""
+        return functional().prod(self, dim, keepdim, dtype=dtype)
+
+    @numpy_names()
+    def any(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Return whether any element is not zero, of all or over some dimensions."""
+        return functional().any(self, dim, keepdim)
+
+    @numpy_names()
+    def all(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Return whether no element is zero, of all or over some dimensions."""
+        return functional().all(self, dim, keepdim)
+
+    def where(self, condition: Any, other: Any) -> Tensor:
+        """Return self where the condition holds, else other."""
+        return functional().where(condition, self, other)
 
     def exp(self) -> Tensor:
         """Return e to the power of the values."""
@@ -238,35 +266,47 @@ class Methods:
         """Return the values, moved to the nearest bound where they lie beyond it."""
         return functional().clamp(self, min, max)
 
+    @numpy_names()
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Return the index of the largest element (the first of equals), over all elements or along a dimension."""
         return functional().argmax(self, dim, keepdim)
 
+    @numpy_names()
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Return the index of the smallest element (the first of equals), over all elements or along a dimension."""
         return functional().argmin(self, dim, keepdim)
 
-    def max(self, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    @numpy_names("keepdim")
+    def max(self, dim: Any = OMITTED, keepdim: bool = False, *, other: Any = None) -> Any:
         """Return the largest element, or along a dimension (values, indices), or the larger of pairs."""
         return functional().max(self, dim, keepdim, other=other)
 
-    def min(self, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    @numpy_names("keepdim")
+    def min(self, dim: Any = OMITTED, keepdim: bool = False, *, other: Any = None) -> Any:
         """Return the smallest element, or along a dimension (values, indices), or the smaller of pairs."""
         return functional().min(self, dim, keepdim, other=other)
 
+    @numpy_names()
     def amax(self, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
         """Return the largest elements over some dimensions."""
         return functional().amax(self, dim, keepdim)
 
+    @numpy_names()
     def amin(self, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
         """Return the smallest elements over some dimensions."""
         return functional().amin(self, dim, keepdim)
 
-    def var(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+    @numpy_names("unbiased", "keepdim")
+    def var(
+        self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    ) -> Tensor:
         """Return the variance over all elements, or over some dimensions."""
         return functional().var(self, dim, unbiased, keepdim, correction=correction)
 
-    def std(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+    @numpy_names("unbiased", "keepdim")
+    def std(
+        self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    ) -> Tensor:
         """Return the standard deviation over all elements, or over some dimensions."""
         return functional().std(self, dim, unbiased, keepdim, correction=correction)
 
@@ -337,11 +377,13 @@ class Methods:
 
     # ------------------------------------------------------------------------------------------------ shape
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def reshape(self, *shape: Any, **named: Any) -> Tensor:
         """Return the same elements, in row-major order of the shape, with another shape (one size may be -1)."""
-        return functional().reshape(self, _sizes("shape", shape))
+        return functional().reshape(self, _sizes("shape", shape, named))
 
-    view = reshape
+    def view(self, *size: Any, **named: Any) -> Tensor:
+        """Return what `reshape` returns."""
+        return functional().reshape(self, _sizes("size", size, named))
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Return the tensor with a run of dimensions made one."""
@@ -351,14 +393,16 @@ class Methods:
         """Return the tensor with two dimensions swapped."""
         return functional().transpose(self, dim0, dim1)
 
-    def permute(self, *dims: Any) -> Tensor:
+    def permute(self, *dims: Any, **named: Any) -> Tensor:
         """Return the tensor with its dimensions in another order."""
-        return functional().permute(self, _sizes("dims", dims))
+        return functional().permute(self, _sizes("dims", dims, named))
 
+    @numpy_names()
     def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
         """Return the tensor without the dimensions of size 1, or without those of `dim` that have size 1."""
         return functional().squeeze(self, dim)
 
+    @numpy_names()
     def unsqueeze(self, dim: int) -> Tensor:
         """Return the tensor with a new dimension of size 1 at `dim`."""
         return functional().unsqueeze(self, dim)
@@ -367,9 +411,9 @@ class Methods:
         """Return the tensor with a dimension split into several."""
         return functional().unflatten(self, dim, sizes)
 
-    def expand(self, *sizes: Any) -> Tensor:
+    def expand(self, *size: Any, **named: Any) -> Tensor:
         """Return a read-only view with dimensions of size 1 repeated."""
-        return functional().expand(self, _sizes("sizes", sizes))
+        return functional().expand(self, _sizes("size", size, named))
 
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
         """Return views of consecutive parts along a dimension; see `numbanet.functional.split`."""

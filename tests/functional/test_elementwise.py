@@ -162,3 +162,28 @@ def test_powers_that_are_square_roots(dtype):
         (x**1.5).sum().backward()
         np.testing.assert_array_equal(x.grad.data, [-0.0, np.nan, 3.0])
         assert np.signbit(x.grad.data[0])
+
+
+def test_where_of_a_condition_alone_gives_places(rng):
+    mask = rng.random((2, 3, 2)) < 0.5
+    for array in (rng.integers(0, 2, (3, 4)), mask, np.array(2.0), np.array(0), np.zeros((0, 2))):
+        found = F.where(nnet.tensor(array))
+        want = np.nonzero(np.atleast_1d(array))
+        assert len(found) == len(want) and all(t.dtype == np.int64 for t in found)
+        assert [t.tolist() for t in found] == [w.tolist() for w in want]
+    assert F.where(nnet.tensor([np.nan, 0.0]))[0].tolist() == [0]
+
+
+def test_conditions():
+    x, mask = nnet.tensor([1.0, 2.0], requires_grad=True), nnet.tensor([True, False])
+    for y in (x.where(mask, 5.0), x.where(condition=mask, other=nnet.tensor(5.0)), F.where(mask, x, 5.0)):
+        x.grad = None
+        y.sum().backward()
+        assert y.tolist() == [1, 5] and x.grad.tolist() == [1, 0]
+    with pytest.warns(UserWarning, match="condition holds uint8"):
+        assert F.where(nnet.tensor(np.array([3, 0], np.uint8)), x, 5.0).tolist() == [1, 5]
+    for wrong in (lambda: F.where(mask, x), lambda: F.where(mask, None, x), lambda: F.where(mask, other=x)):
+        with pytest.raises(TypeError, match="input and other must both be given, or neither"):
+            wrong()
+    with pytest.raises(TypeError, match="condition must hold booleans, got int64"):
+        F.where(nnet.tensor([1, 0]), x, x)

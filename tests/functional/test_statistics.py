@@ -80,6 +80,31 @@ def test_edges():
             function(nnet.Tensor(np.zeros(3, "V4")))
 
 
+def test_arguments_that_do_not_go_together():
+    x = nnet.tensor([[1.0, 2.0], [3.0, 5.0]])
+    for name in ("var", "std"):
+        call, function = getattr(x, name), getattr(F, name)
+        for wrong in (
+            lambda c=call: c(unbiased=True, keepdim=True), lambda f=function: f(x, unbiased=False, keepdim=False),
+            lambda c=call: c(0, unbiased=True, correction=1), lambda c=call: c(False, True),
+            lambda c=call: c(False, keepdim=True), lambda c=call: c(0, None, "yes"),
+        ):  # fmt: skip
+            with pytest.raises(TypeError, match=r"dim must be given beside|must not both|must stand alone|keepdim"):
+                wrong()
+        assert call(None, True, True).shape == call(keepdim=True).shape == call(correction=1, keepdim=True).shape
+        assert call(False).item() == call(unbiased=False).item() == call(correction=0).item()
+        assert call(0, correction=True).tolist() == call(0).tolist()
+        for correction in (-1, 0, 1):  # of nothing
+            assert np.isnan(getattr(x[:0], name)(correction=correction).item())
+            assert np.isnan(getattr(x[:, :0], name)(1, correction=correction).data).all()
+    for name in ("max", "min"):
+        for wrong in (lambda n=name: getattr(x, n)(None), lambda n=name: getattr(F, n)(x, dim=None, keepdim=True)):
+            with pytest.raises(TypeError, match="dim must be an integer, got None"):
+                wrong()
+        with pytest.raises(TypeError, match="dim and other must not both be given"):
+            getattr(x, name)(0, other=x)
+
+
 # What PyTorch 2.13 gives: values, correction, std, and the gradients of std and of var over all.
 NOT_FINITE = [
     ([1, np.inf, 3], 1, np.nan, [np.nan] * 3, [-np.inf, np.nan, -np.inf]),

@@ -34,6 +34,8 @@ from numbanet.functional.elementwise import where as where
 from numbanet.functional.group_norm import group_norm as group_norm
 from numbanet.functional.group_norm import instance_norm as instance_norm
 from numbanet.functional.group_norm import layer_norm as layer_norm
+from numbanet.functional.logic import all as all
+from numbanet.functional.logic import any as any
 from numbanet.functional.logic import argmax as argmax
 from numbanet.functional.logic import bitwise_and as bitwise_and
 from numbanet.functional.logic import bitwise_not as bitwise_not
@@ -65,6 +67,7 @@ from numbanet.functional.pool import avg_pool2d as avg_pool2d
 from numbanet.functional.pool import max_pool2d as max_pool2d
 from numbanet.functional.pool_adaptive import adaptive_max_pool2d as adaptive_max_pool2d
 from numbanet.functional.reduce import mean as mean
+from numbanet.functional.reduce import prod as prod
 from numbanet.functional.reduce import sum as sum
 from numbanet.functional.resample import interpolate as interpolate
 from numbanet.functional.response import local_response_norm as local_response_norm

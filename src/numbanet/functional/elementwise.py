@@ -5,14 +5,16 @@ Operands are Tensors, arrays or numbers. A gradient is summed over the dimension
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from numbanet import ops
+from numbanet import memory, ops
 from numbanet.deferred import Deferred, added
 from numbanet.device_array import DeviceArray
 from numbanet.ops.elementwise import elementwise_backward
+from numbanet.ops.shape import device_of, to_device
 from numbanet.problem.promotion import operand, result_dtype
 from numbanet.tape import Backward, record
 from numbanet.tensor import Tensor, values
@@ -192,9 +194,30 @@ def minimum(input: Any, other: Any) -> Tensor:
     )
 
 
-def where(condition: Any, input: Any, other: Any) -> Tensor:
-    """Return input where the condition (booleans) holds, else other; all three broadcast."""
+def where(condition: Any, input: Any = None, other: Any = None) -> Any:
+    """Return input where the condition holds, else other; all three broadcast.
+
+    Parameters
+    ----------
+    condition : Tensor or numpy.ndarray
+        Booleans; uint8 with a warning.
+    input, other : Tensor, numpy.ndarray or number, optional
+        If neither is given, the places are returned at which the condition, a Tensor of any dtype, is not zero: for
+        each dimension a Tensor of indices.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If only one of them is given, the condition has another dtype, or the shapes do not broadcast.
+    """
+    if input is None and other is None:
+        return _places(condition)
+    if input is None or other is None:
+        raise TypeError("input and other must both be given, or neither")
     mask = _data(condition)
+    if getattr(mask, "dtype", None) == np.uint8:
+        warnings.warn("condition holds uint8: use bool, as in PyTorch", UserWarning, stacklevel=2)
+        mask = ops.ne(mask, 0)
     return _record(
         ops.where(mask, _data(input), _data(other)),
         input,
@@ -202,6 +225,13 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
         lambda grad: ops.where(mask, grad, 0),
         lambda grad: ops.where(mask, 0, grad),
     )
+
+
+def _places(condition: Tensor) -> tuple[Tensor, ...]:
+    x = values("condition", condition)
+    doubt("places were looked for")
+    found = np.nonzero(np.atleast_1d(memory.on_host(x)))
+    return tuple([Tensor(to_device(places, device_of(x))) for places in found])
 
 
 def neg(input: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
-"""Bitwise operators and indices of extremes: functions of integers and booleans, which have no gradients."""
+"""Bitwise operators, truth, and indices of extremes: functions of integers and booleans, which have no gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
+from numbanet.names import numpy_names
 from numbanet.problem.base import flag
 from numbanet.problem.elementwise import broadcast_shape
 from numbanet.problem.promotion import operand, result_dtype
@@ -82,6 +84,47 @@ def bitwise_not(input: Tensor) -> Tensor:
     return Tensor(np.asarray(np.bitwise_not(x)))
 
 
+Dims = int | Sequence[int] | None
+Function = Callable[[Any, Any], np.ndarray]
+
+
+def _truth(input: Tensor, dim: Dims, keepdim: bool, looked_for: Function, found: Function) -> Tensor:
+    """Return a statement about the number of elements that are zero, or not zero, over some dimensions."""
+    x = values("input", input)
+    if isinstance(dim, (tuple, list)) and not dim:  # unlike a sum, it is over no dimension then
+        y = ops.ne(x, 0)
+    else:
+        y = found(ops.sum(looked_for(x, 0), dim, keepdim), 0)
+    return Tensor(ops.to_dtype(y, np.uint8) if x.dtype == np.uint8 else y)
+
+
+@numpy_names()
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Return whether any element is not zero (NaN is not), as booleans; of uint8 as uint8.
+
+    Parameters
+    ----------
+    input : Tensor
+    dim : int or sequence of int, optional
+        Over these dimensions, or over all of them if None; the truth of each element if it is empty.
+    keepdim : bool
+        Keep the dimensions, with size 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dimension does not exist or is given twice.
+    """
+    return _truth(input, dim, keepdim, ops.ne, ops.gt)
+
+
+@numpy_names()
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Return whether no element is zero; arguments, result and errors as for `any`."""
+    return _truth(input, dim, keepdim, ops.eq, ops.eq)
+
+
+@numpy_names()
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the largest element (NaN is the largest; the first of equals), as int64.
 

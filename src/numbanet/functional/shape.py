@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet import settings
 from numbanet.functional.index import index_steps
+from numbanet.names import numpy_names
 from numbanet.ops import shape as ops
 from numbanet.ops.reduce import sum as total
 from numbanet.problem.base import integer
@@ -94,6 +95,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return record(values("input", input).swapaxes(a, b), (input,), lambda grad: (grad.swapaxes(a, b),))
 
 
+@numpy_names()
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Return a view without the dimensions of size 1, or without those of `dim` that have size 1.
 
@@ -108,6 +110,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return record(values("input", input).squeeze(gone), (input,), lambda grad: (np.expand_dims(grad, gone),))
 
 
+@numpy_names()
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Return a view with a new dimension of size 1 at `dim`.
 
@@ -164,6 +167,7 @@ def _several(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return tensors
 
 
+@numpy_names()
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along a dimension; tensors of shape (0,) are skipped.
 
@@ -188,6 +192,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return record(y, tuple(tensors), backward)
 
 
+@numpy_names()
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension.
 

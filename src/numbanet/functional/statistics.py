@@ -11,6 +11,7 @@ import numpy as np
 from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import maximum, minimum
+from numbanet.names import OMITTED, numpy_names
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.extremum import extremum
 from numbanet.problem.base import flag
@@ -83,27 +84,28 @@ def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool, to_nan: bool = 
 def _extreme(input: Tensor, dim: Any, keepdim: bool, largest: bool, other: Any) -> Any:
     values("input", input)
     if other is not None:
-        if dim is not None:
+        if dim is not OMITTED:
             raise TypeError(f"dim and other must not both be given, got dim={dim!r}")
         dim = other
     if isinstance(dim, Tensor):
         return (maximum if largest else minimum)(input, dim)
-    if dim is None:
+    if dim is OMITTED:
         return _over(input, None, False, largest, to_nan=True)
     return _along(input, dim, keepdim, largest)
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+@numpy_names("keepdim")
+def max(input: Tensor, dim: Any = OMITTED, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """Return the largest element, the largest along a dimension with their places, or the larger of each pair.
 
     Parameters
     ----------
     input : Tensor
-    dim : int or Tensor, optional
-        Over all elements if None, which share the gradient where they are equal; along this dimension; or the tensor
-        to compare with, as `maximum`.
+    dim : int or Tensor
+        Along this dimension, or the tensor to compare with, as `maximum`. If it is not given, over all elements, which
+        share the gradient where they are equal.
     keepdim : bool
-        Keep the dimension, with size 1.
+        Keep the dimension, with size 1; not without `dim`.
     other : Tensor, optional
         The tensor to compare with, by its name in PyTorch.
 
@@ -120,21 +122,25 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     return _extreme(input, dim, keepdim, True, other)
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+@numpy_names("keepdim")
+def min(input: Tensor, dim: Any = OMITTED, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """Return the smallest elements; arguments, result and errors as for `max` (NaN is the smallest too)."""
     return _extreme(input, dim, keepdim, False, other)
 
 
+@numpy_names()
 def amax(input: Tensor, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
     """Return the largest elements over some dimensions (all of them if none is named); equals share the gradient."""
     return _over(input, dim, keepdim, True)
 
 
+@numpy_names()
 def amin(input: Tensor, dim: int | Sequence[int] = (), keepdim: bool = False) -> Tensor:
     """Return the smallest elements over some dimensions (all of them if none is named); equals share the gradient."""
     return _over(input, dim, keepdim, False)
 
 
+@numpy_names()
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the smallest element (NaN is the smallest; the first of equals), as int64.
 
@@ -151,10 +157,11 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return Tensor(place.reshape((1,) * x.ndim) if flag("keepdim", keepdim) else place)
 
 
+@numpy_names("unbiased", "keepdim")
 def var(
     input: Tensor,
     dim: Any = None,
-    unbiased: bool = True,
+    unbiased: bool | None = None,
     keepdim: bool = False,
     *,
     correction: float | None = None,
@@ -168,31 +175,35 @@ def var(
     dim : int or sequence of int, optional
         All dimensions if None or empty.
     unbiased : bool
-        Divide by n - 1, else by n.
+        Divide by n - 1, as if it is not given, else by n. It may be given in place of `dim`.
     keepdim : bool
         Keep the dimensions, with size 1.
     correction : float, optional
-        Divide by n - correction instead.
+        Divide by n - correction; not beside `unbiased`.
 
     Raises
     ------
     TypeError, ValueError
-        If the input holds integers, or a dimension does not exist or is given twice.
+        If the input holds integers, a dimension does not exist or is given twice, or arguments do not go together.
     """
     found, backward = _variance(input, dim, unbiased, keepdim, correction)
     return record(ops.to_dtype(found, input.dtype), (input,), backward)
 
 
 def _variance(
-    input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: float | None
+    input: Tensor, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None
 ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray]]]:
     """Return the variance, in float64 where it, or a sum on the way, is beyond float32; and its backward pass."""
     if isinstance(dim, bool):
+        if unbiased is not None or keepdim:
+            raise TypeError(f"unbiased must stand alone where it is given without dim, got {dim} and more")
         unbiased, dim = dim, None
-    x, unbiased = values("input", input), flag("unbiased", unbiased)
+    if unbiased is not None and correction is not None:
+        raise TypeError(f"unbiased and correction must not both be given, got {unbiased!r} and {correction!r}")
+    x, away = values("input", input), _correction(unbiased, correction)
     centred, total = _deviations(x, dim, keepdim)
-    away = (1.0 if unbiased else 0.0) if correction is None else number("correction", correction)
-    free = (x.size // total.size if total.size else 0) - away
+    count = x.size // total.size if total.size else 0
+    free = count - away if count else math.nan
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray]:
         wide = grad.reshape(kept_shape(x.shape, reduced_dims(dim, x.ndim), True))
@@ -201,6 +212,13 @@ def _variance(
         return (ops.mul(ops.mul(ops.div(wide, free), 2.0), centred),)
 
     return ops.div(total, free if free > 0 else 0.0), backward
+
+
+def _correction(unbiased: bool | None, correction: float | None) -> float:
+    """Return by how much less than the number of elements a variance is divided."""
+    if correction is not None:
+        return number("correction", int(correction) if isinstance(correction, bool) else correction)
+    return 1.0 if unbiased is None or flag("unbiased", unbiased) else 0.0
 
 
 def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -239,10 +257,11 @@ def _centred_again(centred: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.nda
     return centred, ops.sum(ops.mul(centred, centred), dim, keepdim)
 
 
+@numpy_names("unbiased", "keepdim")
 def std(
     input: Tensor,
     dim: Any = None,
-    unbiased: bool = True,
+    unbiased: bool | None = None,
     keepdim: bool = False,
     *,
     correction: float | None = None,

@@ -60,8 +60,9 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
 
         return total(values, reduced_dims(dim, values.ndim), keepdim)
     if values.dtype.kind != "f":
-        dims = reduced_dims(dim, values.ndim) if values.ndim else None
-        return np.asarray(np.sum(values, axis=dims, dtype=np.int64, keepdims=flag("keepdim", keepdim)))
+        dims = reduced_dims(dim, values.ndim)
+        axis = dims if values.ndim else None
+        return np.asarray(np.sum(values, axis=axis, dtype=np.int64, keepdims=flag("keepdim", keepdim)))
     return _reduce(values, dim, keepdim, mean=False)
 
 

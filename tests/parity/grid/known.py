@@ -68,14 +68,6 @@ KNOWN: tuple[Known, ...] = (
         "where the target is 0, PyTorch's gradient of the target is NaN (0/0), and numbanet's -input",
     ),
     Known(
-        ("sum",), lambda c: c["dim"] is OMIT and c["keepdim"] is not OMIT,
-        "PyTorch's overloads refuse keepdim without dim; numbanet's dim has the default None",
-    ),
-    Known(
-        ("max", "min"), lambda c: c["dim"] in (OMIT, None),
-        "PyTorch's overloads refuse dim=None, and keepdim without dim; numbanet's dim has the default None",
-    ),
-    Known(
         ("var", "std", "Tensor.var"), lambda c: c["dim"] == (),
         "with dim=() PyTorch's gradient divides by 1 - correction, not by the number of elements",
     ),
