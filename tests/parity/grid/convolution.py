@@ -108,7 +108,7 @@ ENTRIES = [
             "bias_": BIASES,
             "dtype": DTYPES,
             "stride": [OMIT, 1, 2, (2, 3), [3], Bad(0), Bad((1, 2, 3)), Bad(None)],
-            "padding": [OMIT, 0, 1, (1, 0), Bad(-1), Bad("same"), Bad((1, 1, 1))],
+            "padding": [OMIT, 0, 1, (1, 0), Bad(-1), Bad("full"), Bad((1, 1, 1))],
             "output_padding": [OMIT, 0, 1, (0, 1), Bad(5), Bad(-1)],
             "dilation": [OMIT, 1, 2, (1, 2), Bad(0)],
         },
