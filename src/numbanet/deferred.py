@@ -47,6 +47,8 @@ class Layer(Protocol):
     """Which may join."""
     norm_dims: tuple[int, ...]
     """Of how many dimensions its result must be for a batch norm to join."""
+    data_format: str
+    """Where the channels of its result are: a batch norm that joins must look for them there."""
 
     def execute(self, work: Work, again: bool) -> Tensor:
         """Compute; `again` if some of it was computed before, and what it changes has changed."""
@@ -240,10 +242,12 @@ class Deferred(Tensor):
         Parameters
         ----------
         norm : callable
-            Normalises a tensor; its ``parts`` are the tensors that it reads.
+            Normalises a tensor with its ``data_format``; its ``parts`` are the tensors that it reads.
         """
-        work = self._work
-        if len(self._shape) not in self._layer.norm_dims or work[1:] != (None, None, None):
+        work, layer = self._work, self._layer
+        if len(self._shape) not in layer.norm_dims or norm.data_format != layer.data_format:
+            return None
+        if work[1:] != (None, None, None):
             return None
         return self._join(norm, work._replace(norm=norm), *norm.parts)
 

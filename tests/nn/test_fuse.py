@@ -69,6 +69,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "no running averages": lambda: nn.Sequential(
         nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU()
     ),
+    "activations": lambda: nn.Sequential(
+        nn.Conv2d(8, 8, 3, activation="relu"), nn.Conv2d(8, 6, 1, activation="softmax"), nn.Flatten(),
+        nn.Linear(384, 5, activation=F.relu), nn.Linear(5, 4, activation="gelu"),
+    ),
     "not affine": lambda: nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8, affine=False), nn.ReLU()),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import functional as F
 from numbanet import nn
 
 GENERATOR = np.random.default_rng
@@ -180,6 +181,54 @@ def test_fused_and_captured_networks(pair_of_networks: Any) -> None:
     other.train()
     with nnet.no_grad():  # in training, batch norm takes the statistics of the batch, in a fused model too
         assert nn.fuse(other)[2].training is False
+
+
+class Residual(nn.Module):
+    """As people write it."""
+
+    def __init__(self, data_format: str, inner: str | None = None) -> None:
+        super().__init__()
+        of = {"data_format": data_format}
+        self.first = nn.Conv2d(4, 4, 3, padding=1, generator=GENERATOR(1), activation="relu", **of)
+        self.second = nn.Conv2d(4, 4, 3, padding="same", bias=False, generator=GENERATOR(2), **of)
+        self.norm = nn.BatchNorm2d(4, data_format=inner or data_format)
+
+    def forward(self, x: nnet.Tensor) -> nnet.Tensor:
+        return F.relu(self.norm(self.second(self.first(x))) + x)
+
+
+def lived_in(model: Residual) -> Residual:
+    for tensor in (model.norm.running_mean, model.norm.running_var, model.norm.weight, model.norm.bias):
+        tensor.data[...] = GENERATOR(3).uniform(0.5, 2, 4)
+    return model.eval()
+
+
+def test_a_fused_block_is_its_two_convolutions(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 4, 6, 8)).astype(np.float32)
+    want = last(results_of(lived_in(Residual("channels_first")), x)[0])
+    model = lived_in(Residual("channels_last"))
+    fused = nn.fuse(model)
+    seen: list[str] = []
+    original = nnet.dispatch.run
+    monkeypatch.setattr(nnet.dispatch, "run", lambda p, *a: (seen.append(p.operation), original(p, *a)))
+    y = results_of(fused, last(x))[0]
+    assert seen == ["conv2d", "conv2d"] and y.shape == want.shape
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(results_of(fused, last(x)[0:1])[0], want[0:1], rtol=1e-5, atol=1e-5)
+    with nnet.no_grad(), pytest.raises(ValueError, match=r"4 channels .*data_format='channels_last'.*\(2, 4, 6, 8\)"):
+        fused(nnet.tensor(x))
+
+
+def test_a_batch_norm_of_the_other_format_does_not_join(rng: np.random.Generator) -> None:
+    """Here the height is the number of channels: only the format tells which of the two is meant."""
+    x = rng.standard_normal((2, 4, 4, 4)).astype(np.float32)
+    for outer, inner in (("channels_last", "channels_first"), ("channels_first", "channels_last")):
+        model = lived_in(Residual(outer, inner))
+        np.testing.assert_allclose(results_of(nn.fuse(model), x)[0], results_of(model, x)[0], rtol=1e-5, atol=1e-5)
+        with nnet.no_grad():
+            replayed = nnet.capture(model)
+            for _ in range(2):
+                np.testing.assert_allclose(replayed(nnet.tensor(x)).numpy(), results_of(model, x)[0], atol=1e-5)
 
 
 def test_summary_counts_and_says_the_same(pair_of_networks: Any) -> None:

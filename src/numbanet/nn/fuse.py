@@ -14,8 +14,10 @@ from numbanet import memory, ops
 from numbanet.deferred import Deferred, Work, settle
 from numbanet.functional.norm import batch_norm, fused_batch_norm
 from numbanet.nn.conv import Conv2d
+from numbanet.nn.layout import channel_axis, from_first, shape_from_first, to_first
 from numbanet.nn.linear import Linear
 from numbanet.nn.module import Module
+from numbanet.nn.named import activated
 from numbanet.nn.norm import BatchNorm1d, BatchNorm2d
 from numbanet.nn.parameter import Parameter
 from numbanet.prepared import PreparedWeight
@@ -33,8 +35,9 @@ def fuse(model: M) -> M:
 
     Wherever the result of a convolution or a linear layer goes through a batch norm, an addition of a tensor of the
     same shape (a shortcut), a ReLU or a ReLU6, in this order, with any of them left out, one kernel computes all: the
-    batch norm becomes part of the weight and the bias, the others happen as results are stored. Weights are packed or
-    transformed once. This is found out while the model runs, so a ``forward`` may be any Python code.
+    batch norm becomes part of the weight and the bias, the others happen as results are stored, and so does the layer's
+    own ``activation="relu"``. Weights are packed or transformed once. This is found out while the model runs, so a
+    ``forward`` may be any Python code.
 
     Parameters
     ----------
@@ -137,6 +140,7 @@ class _Call:
     recorded = False
     activations: tuple[str, ...] = ("relu", "relu6")
     norm_dims: tuple[int, ...] = ()
+    data_format = "channels_first"
 
     def __init__(self, owner: _Twin):
         self.owner = owner
@@ -171,9 +175,10 @@ class _Product(_Call):
     def execute(self, work: Work, again: bool) -> Tensor:
         """Compute."""
         bias, weight = self.operands(work.norm)
-        residual = None if work.residual is None else array_of(work.residual)
-        x = array_of(work.x)
-        return Tensor(self.operation(x, weight, bias, *self.options, residual=residual, activation=work.activation))
+        x = array_of(to_first(self, work.x))
+        residual = None if work.residual is None else array_of(to_first(self, work.residual))
+        y = self.operation(x, weight, bias, *self.options, residual=residual, activation=work.activation)
+        return from_first(self, Tensor(y))
 
     def operands(self, norm: _Norm | None) -> tuple[np.ndarray | None, np.ndarray | PreparedWeight]:
         """Return the bias and the weight, with a batch norm in them; they are kept as long as nobody changes a part."""
@@ -201,12 +206,17 @@ class FusedConv2d(_Twin, Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution, to be computed when it is read."""
         x = values("input", input)
-        plain = self.padding_mode == "zeros" and self.activation is None and self.data_format == "channels_first"
-        if not plain or needs_grad(input, self.weight, self.bias):
+        if self.padding_mode != "zeros" or needs_grad(input, self.weight, self.bias):
             return super().forward(input)
+        last = self.data_format == "channels_last"
+        if last and (x.ndim not in (3, 4) or x.shape[-1] != self.in_channels):
+            return super().forward(input)  # which refuses it in the user's words
         options = (self.stride, self.padding, self.dilation, self.groups)
         call = _Product(self, (4,), ops.conv2d, *options)
-        return call.later(input, ops.conv2d_shape(x, array_of(call.weight), *options))
+        call.data_format = self.data_format
+        shape = ops.conv2d_shape(array_of(to_first(self, input)) if last else x, array_of(call.weight), *options)
+        y = call.later(input, shape_from_first(self, shape) if last else shape)
+        return y if self.activation is None else activated(self.activation, y, channel_axis(self))
 
 
 class FusedLinear(_Twin, Linear):
@@ -215,13 +225,14 @@ class FusedLinear(_Twin, Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the products, to be computed when they are read."""
         x = values("input", input)
-        if self.activation is not None or needs_grad(input, self.weight, self.bias):
+        if needs_grad(input, self.weight, self.bias):
             return super().forward(input)
         features, count = self.weight.shape
         if x.ndim == 0 or x.shape[-1] != count:
             return super().forward(input)
         # Out-features come last, and a batch norm looks for channels in dimension 1.
-        return _Product(self, (2,), ops.linear).later(input, (*x.shape[:-1], features))
+        y = _Product(self, (2,), ops.linear).later(input, (*x.shape[:-1], features))
+        return activated(self.activation, y, -1)
 
 
 class _Norm(NamedTuple):
@@ -239,8 +250,14 @@ class _Norm(NamedTuple):
         """The tensors that it reads."""
         return self[2:]
 
+    @property
+    def data_format(self) -> str:
+        """Where the channels are."""
+        return self.owner.data_format
+
     def __call__(self, input: Tensor) -> Tensor:
-        return batch_norm(input, *self.parts, eps=self.eps)  # type: ignore[arg-type, misc]
+        y = batch_norm(to_first(self, input), *self.parts, eps=self.eps)  # type: ignore[arg-type, misc]
+        return from_first(self, y)
 
 
 class _Joining(_Twin):
@@ -248,8 +265,8 @@ class _Joining(_Twin):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
-        fits = isinstance(input, Tensor) and input.ndim in self._dims and input.shape[1] == self.num_features
-        if not fits or self.data_format != "channels_first":
+        channels = 1 if self.data_format == "channels_first" else -1
+        if not isinstance(input, Tensor) or input.ndim not in self._dims or input.shape[channels] != self.num_features:
             return super().forward(input)
         weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
         if type(input) is Deferred and not self.training and mean is not None and input.dtype == mean.dtype:
@@ -257,6 +274,8 @@ class _Joining(_Twin):
             later = None if needs_grad(weight, bias) else input.normalised(norm)
             if later is not None:
                 return later
+        if channels == -1:
+            return super().forward(input)
         settle(input)
         call = _NormCall(self, *self._statistics(input))
         if call.batch and call.mean is not None:

@@ -75,20 +75,24 @@ def _channels_last(
         expected = " or ".join(_SHAPES[rank] for rank in reversed(ranks)) or "(..., H, W, C)"
         raise ValueError(f"input must have shape {expected} with data_format='channels_last', got {shape}")
     try:
-        result = method(self, channels_first(input), *args, **kwargs)
+        result = method(self, to_first(self, input), *args, **kwargs)
     except (TypeError, ValueError) as error:
         error.args = (f"{error} (data_format='channels_last': this is the input of shape {shape}, channels first)",)
         raise
-    return tuple(map(channels_last, result)) if isinstance(result, tuple) else channels_last(result)
+    return tuple(from_first(self, part) for part in result) if isinstance(result, tuple) else from_first(self, result)
 
 
-def channels_first(images: Tensor) -> Tensor:
-    """Return a view of (..., H, W, C) as (..., C, H, W)."""
+def to_first(layer: Any, images: Tensor) -> Tensor:
+    """Return images in a layer's format with their channels first, as a view."""
+    if layer.data_format == "channels_first":
+        return images
     return F.permute(images, (*range(images.ndim - 3), -1, -3, -2))
 
 
-def channels_last(images: Tensor) -> Tensor:
-    """Return a view of (..., C, H, W) as (..., H, W, C)."""
+def from_first(layer: Any, images: Tensor) -> Tensor:
+    """Return images with their channels first in a layer's format, as a view."""
+    if layer.data_format == "channels_first":
+        return images
     return F.permute(images, (*range(images.ndim - 3), -2, -1, -3))
 
 
@@ -98,6 +102,11 @@ def shape_channels_first(module: Module, shape: tuple[int, ...]) -> tuple[int, .
         return shape
     *lead, height, width, channels = shape
     return (*lead, channels, height, width)
+
+
+def shape_from_first(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of images with their channels first in a layer's format."""
+    return shape if layer.data_format == "channels_first" else (*shape[:-3], *shape[-2:], shape[-3])
 
 
 def channel_axis(module: Images) -> int:
