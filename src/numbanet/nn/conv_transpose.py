@@ -11,7 +11,7 @@ from numbanet import functional as F
 from numbanet import memory
 from numbanet.functional.conv_transpose import single
 from numbanet.nn import init
-from numbanet.nn.layout import Images, channel_axis, images, shape_channels_first
+from numbanet.nn.layout import Images, channel_axis, channels_last, shape_channels_first
 from numbanet.nn.module import Module
 from numbanet.nn.named import Activation, activated, check_activation, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
@@ -202,13 +202,12 @@ class ConvTranspose2d(Images):
             If no output padding gives that size.
         """
         more = self.output_padding if output_size is None else self._output_padding(input.shape, output_size)
-        y = self._convolved(input, more)
+        options = (self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation)
+        if self.data_format == "channels_first":
+            y = F.conv_transpose2d(input, *options)
+        else:
+            y = channels_last(self, (3, 4), input, lambda images: F.conv_transpose2d(images, *options))
         return y if self.activation is None else activated(self.activation, y, channel_axis(self))
-
-    @images(3, 4)
-    def _convolved(self, input: Tensor, output_padding: tuple[int, ...]) -> Tensor:
-        options = (self.stride, self.padding, output_padding, self.groups, self.dilation)
-        return F.conv_transpose2d(input, self.weight, self.bias, *options)
 
     @property
     def _spans(self) -> tuple[int, int]:

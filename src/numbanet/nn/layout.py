@@ -51,35 +51,52 @@ def images(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     Parameters
     ----------
     *ranks : int
-        How many dimensions images with channels last may have: 3, 4, or any from 3 if none is given. Those of images
-        with channels first are for the method to check.
+        How many dimensions images with channels last may have, see `channels_last`. Those of images with channels first
+        are for the method to check.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def called(self: Images, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def called(self: Images, input: Tensor) -> Any:
             if self.data_format == "channels_first":
-                return method(self, input, *args, **kwargs)
-            return _channels_last(method, ranks, self, input, *args, **kwargs)
+                return method(self, input)
+            return channels_last(self, ranks, input, functools.partial(method, self))
 
         return called
 
     return decorate
 
 
-def _channels_last(
-    method: Callable[..., Any], ranks: tuple[int, ...], self: Images, input: Tensor, *args: Any, **kwargs: Any
-) -> Any:
+def channels_last(layer: Images, ranks: tuple[int, ...], input: Tensor, function: Callable[[Tensor], Any]) -> Any:
+    """Return what a function that computes with channels first makes of images with channels last.
+
+    Parameters
+    ----------
+    layer : Images
+        Has channels last.
+    ranks : tuple of int
+        How many dimensions the images may have: 3, 4, or any from 3 if there is none.
+    input : Tensor
+    function : callable
+        Of images, to images or a tuple of them.
+
+    Raises
+    ------
+    ValueError
+        If the images have another number of dimensions.
+    TypeError, ValueError
+        Those of the function, with the shape of the images as they were given.
+    """
     shape = values("input", input).shape
     if len(shape) < 3 or ranks and len(shape) not in ranks:
         expected = " or ".join(_SHAPES[rank] for rank in reversed(ranks)) or "(..., H, W, C)"
         raise ValueError(f"input must have shape {expected} with data_format='channels_last', got {shape}")
     try:
-        result = method(self, to_first(self, input), *args, **kwargs)
+        result = function(to_first(layer, input))
     except (TypeError, ValueError) as error:
         error.args = (f"{error} (data_format='channels_last': this is the input of shape {shape}, channels first)",)
         raise
-    return tuple(from_first(self, part) for part in result) if isinstance(result, tuple) else from_first(self, result)
+    return tuple(from_first(layer, y) for y in result) if isinstance(result, tuple) else from_first(layer, result)
 
 
 def to_first(layer: Any, images: Tensor) -> Tensor:
