@@ -104,7 +104,7 @@ def test_running_statistics(rng):
     [(lambda x: F.group_norm(x, 4), "num_groups must divide the 6 channels"),
      (lambda x: F.group_norm(x, 0), "num_groups must be at least 1"),
      (lambda x: F.group_norm(x[0, 0, 0], 1), "at least 2 dimensions"),
-     (lambda x: F.group_norm(x, 2, nnet.tensor(np.ones(5))), r"weight must have shape \(6,\), got \(5,\)"),
+     (lambda x: F.group_norm(x, 2, nnet.tensor(np.ones(5))), r"weight must have shape \(6,\), .*got \(5,\)"),
      (lambda x: F.group_norm(x[:1, :, :1, 0], 6), "more than 1 value per group"),
      (lambda x: F.layer_norm(x, 3), "normalized_shape must be the last dimensions"),
      (lambda x: nn.LayerNorm([1 << 70]), "normalized_shape must fit in 64 bits, got 1180591620717411303424"),
