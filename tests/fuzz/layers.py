@@ -204,6 +204,27 @@ PADS = {
     for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
     for dims in (1, 2)
 }
+_FORMATTED = (
+    "Conv2d", "ConvTranspose2d", "LazyConv2d", "Dropout2d", "GroupNorm", "InstanceNorm2d", "BatchNorm2d", "MaxPool2d",
+    "AvgPool2d", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "LocalResponseNorm", "PixelShuffle", "PixelUnshuffle",
+    "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d", *(name for name in PADS if name.endswith("2d")),
+)  # fmt: skip
+
+
+def _formatted(name: str, draw: Drawing) -> Drawing:
+    """Return a draw of a layer that now and then has its channels last, and pools that now and then pad by a word."""
+
+    def drawn(d: Draw) -> Call:
+        ((x, *others), *rest), kwargs = draw(d)
+        if name in ("MaxPool2d", "AvgPool2d") and d.chance(0.3):
+            rest[2] = d.pick("valid", "same_upper")
+        if x.ndim == 4 and d.chance(0.3):
+            x, kwargs = np.moveaxis(x, 1, -1).copy(), {**kwargs, "data_format": "channels_last"}
+        return ((x, *others), *rest), kwargs
+
+    return drawn if name in _FORMATTED else draw
+
+
 LAYERS: dict[str, tuple[Drawing, dict[str, Any]]] = {
     "GELU": (_of(elements.gelu), {}), "LeakyReLU": (_of(elements.slope), {}), "LogSoftmax": (_of_dim, {}),
     "ReLU": (_plain, {}), "Sigmoid": (_plain, {}), "SiLU": (_plain, {}), "Softmax": (_of_dim, {}), "Tanh": (_plain, {}),
@@ -323,7 +344,7 @@ def lines() -> list[Line]:
     words = ("inputs", "weight", "channels", "values", "target", "sizes")
     layers = [
         Line(
-            f"nn.{name}", _layer(getattr(nn, name)), draw, tensors=True, words=words, **options,
+            f"nn.{name}", _layer(getattr(nn, name)), _formatted(name, draw), tensors=True, words=words, **options,
             tolerance=5e-3 if "Norm" in name else 2e-4, absolute=1e-5 if "Norm" in name or "Entropy" in name else 1e-6,
         )  # fmt: skip
         for name, (draw, options) in LAYERS.items()

@@ -116,7 +116,8 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
     model : Module
         Takes one tensor.
     input_shape : tuple of int
-        Shape of a batch, such as (N, C, H, W); (C, H, W) stands for a batch of one.
+        Shape of a batch, such as (N, C, H, W), or (N, H, W, C) for layers with channels last; (C, H, W) or (H, W, C)
+        stands for a batch of one.
 
     Returns
     -------
