@@ -189,7 +189,10 @@ def test_numbers_of_any_type_become_those_of_a_dtype() -> None:
      (2.0**63, np.int64), (np.int64(300), np.uint8), ([np.int64(300)], np.uint8), ([np.float32(300)], np.int8),
      (np.float32(np.nan), np.int8), (np.float32(2.0**63), np.int64), (np.float64(2.0**63), np.int64),
      (np.float32(2.0**31), np.int32), (np.float16(np.inf), np.int64), (np.uint64(2**63), np.int64),
-     ([[-256], [0]], np.uint8), ([np.array([300.0])], np.uint8), ([0.5, -129], np.int8)],
+     ([[-256], [0]], np.uint8), ([np.array([300.0])], np.uint8), ([0.5, -129], np.int8),
+     (255.9, np.uint8), (-0.5, np.uint8), ([127.9], np.int8), (-128.9, np.int8), ([-0.9], np.uint8),
+     ([1, -0.5], np.uint8), ([254.9, 255.5], np.uint8), (np.float32(255.9), np.uint8), ([np.float64(-0.5)], np.uint8),
+     ([True, -0.5], np.uint8), ([0.5, -256], np.uint8), ([0.5, 2**63], np.int64)],
     ids=str,
 )  # fmt: skip
 def test_what_an_integer_dtype_does_not_hold_is_refused(array: Any, dtype: Any) -> None:
@@ -200,7 +203,8 @@ def test_what_an_integer_dtype_does_not_hold_is_refused(array: Any, dtype: Any) 
 @pytest.mark.parametrize(
     ("array", "expected"),
     [(-1, 255), ([-1, -255, 255], [255, 1, 255]), ([[np.int64(-128)], [1]], [[128], [1]]), (1.7, 1),
-     ([True, 2], [1, 2]), (np.array([-1, 256]), [255, 0])],
+     ([True, 2], [1, 2]), (np.array([-1, 256]), [255, 0]), ([0.5, -1], [0, 255]), ([[0.5], [-129]], [[0], [127]]),
+     ([254.9, True, 255], [254, 1, 255]), ([0.9], [0]), (np.array([255.9]), [255])],
     ids=str,
 )  # fmt: skip
 def test_uint8_takes_what_pytorch_takes(array: Any, expected: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numbanet import ops, settings
 from numbanet.device_array import DeviceArray
 from numbanet.problem.base import as_dtype, flag
+from numbanet.problem.promotion import holds
 from numbanet.tensor import Tensor
 from numbanet.watch import doubt
 
@@ -90,27 +91,42 @@ def _converted(source: Any, dtype: np.dtype | None) -> np.ndarray:
     if dtype is None and given.dtype == object:
         raise TypeError("got objects and no dtype")
     if dtype is not None and dtype.kind in "iu" and (listed or isinstance(source, (int, float, np.generic))):
+        if given.dtype.kind not in "biu" and types & {int, bool}:
+            return _mixed(source, dtype)
         _check_range(given, dtype)
-        if given.dtype.kind not in "iu":  # integers are read one by one: none is rounded because a float is beside it
-            return np.array(source, dtype)
     if not listed:
         return np.array(given, dtype, order="K")
     return given if dtype is None else given.astype(dtype, copy=False)  # what was made of a list is new
 
 
 def _check_range(given: np.ndarray, dtype: np.dtype) -> None:
-    """Raise ValueError if an integer dtype has no place for a number.
+    """Raise ValueError if an integer dtype has no place for a number."""
+    if given.dtype.kind in "iuf" and given.size:
+        for value in (given.min(), given.max()):  # both are nan where there is one
+            _check_number(value.item(), dtype)
 
-    Negative integers wrap in uint8, uint16 and uint32, as in PyTorch.
+
+def _check_number(value: Any, dtype: np.dtype) -> None:
+    """Raise ValueError if an integer dtype has no place for a number of Python's.
+
+    Negative integers wrap in uint8, uint16 and uint32, as in PyTorch; floats lose their fraction, but not to fit.
     """
-    if given.dtype.kind not in "iuf" or not given.size:
-        return
     limits = np.iinfo(dtype)
-    wraps = given.dtype.kind in "iu" and dtype.kind == "u" and dtype.itemsize < 8
-    for value in (given.min(), given.max()):  # both are nan where there is one
-        # As Python's integers: the largest of 64 bits is none of a float's numbers.
-        if not np.isfinite(value) or not (-limits.max if wraps else limits.min) <= int(value) <= limits.max:
-            raise ValueError(f"got {value}, which {dtype} does not hold")
+    if not (limits.min <= value <= limits.max if isinstance(value, float) else holds(dtype, int(value))):
+        raise ValueError(f"got {value}, which {dtype} does not hold")
+
+
+def _mixed(source: Any, dtype: np.dtype) -> np.ndarray:
+    """Return floats and integers beside one another as integers.
+
+    They are read one by one: no integer is rounded because a float is beside it, and each may be what its kind may be.
+    """
+    numbers = np.array(source, object)
+    for value in numbers.flat:
+        _check_number(value.item() if isinstance(value, np.generic) else value, dtype)
+    wraps = dtype.kind == "u" and dtype.itemsize < 8
+    whole = [int(value) % (np.iinfo(dtype).max + 1) if wraps else int(value) for value in numbers.flat]
+    return np.array(whole, dtype).reshape(numbers.shape)
 
 
 def _has_doubles(values: list | tuple) -> bool:

@@ -168,3 +168,20 @@ def test_layers():
     assert layer.eval()(x) is x
     assert repr(layer) == "Dropout(p=0.25, inplace=False)" and repr(nn.Dropout2d()) == "Dropout2d(p=0.5, inplace=False)"
     assert (nn.Dropout2d(0.5)(x).data.std(axis=(2, 3)) == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:dropout2d:UserWarning")
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 0)])
+def test_channels_of_what_has_none(shape):
+    x = nnet.tensor(np.ones(shape, np.float32), requires_grad=True)
+    assert F.dropout2d(x, 0.5, training=False) is x and F.dropout2d(x, 0.0) is x
+    gone = F.dropout2d(x, 1.0)
+    gone.sum().backward()
+    assert gone.shape == x.grad.shape == shape and not gone.data.any() and not x.grad.data.any()
+    if x.data.size:
+        with pytest.raises(ValueError, match=r"input must have shape \(N, C, ...\)"):
+            F.dropout2d(x, 0.5)
+    else:
+        assert F.dropout2d(x, 0.5) is x
+    integers = nnet.tensor([1, 2])
+    assert nn.Dropout2d().eval()(integers) is integers

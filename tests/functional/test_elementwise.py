@@ -187,3 +187,20 @@ def test_conditions():
             wrong()
     with pytest.raises(TypeError, match="condition must hold booleans, got int64"):
         F.where(nnet.tensor([1, 0]), x, x)
+
+
+def test_bounds_that_a_dtype_does_not_hold():
+    for dtype, fit, wrong in (
+        ("uint8", (-255, 255), (300, -256)), ("int8", (-128, 127), (128, -129)), ("int32", (0,), (2**40,)),
+    ):  # fmt: skip
+        x = nnet.tensor(np.array([1, 0], dtype))
+        for bound in wrong:
+            for name in ("min", "max"):
+                with pytest.raises(ValueError, match=f"{name} must fit in the input's dtype {dtype}, got {bound}"):
+                    x.clamp(**{name: bound})
+            assert x.clamp(0.0, bound + 0.5).dtype == np.float32
+        for bound in fit:
+            assert x.clamp(bound).dtype == dtype
+    assert nnet.tensor([True, False]).clamp(0, 2).tolist() == [1, 0]
+    with pytest.raises(TypeError, match="got booleans only"):
+        nnet.tensor([True, False]).clamp(False, True)

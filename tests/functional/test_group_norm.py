@@ -106,10 +106,10 @@ def test_running_statistics(rng):
      (lambda x: F.group_norm(x[0, 0, 0], 1), "at least 2 dimensions"),
      (lambda x: F.group_norm(x, 2, nnet.tensor(np.ones(5))), r"weight must have shape \(6,\), .*got \(5,\)"),
      (lambda x: F.group_norm(x[:1, :, :1, 0], 6), "more than 1 value per group"),
-     (lambda x: F.layer_norm(x, 3), "normalized_shape must be the last dimensions"),
+     (lambda x: F.layer_norm(x, (3,)), "normalized_shape must be the last dimensions"),
      (lambda x: nn.LayerNorm([1 << 70]), "normalized_shape must fit in 64 bits, got 1180591620717411303424"),
      (lambda x: F.layer_norm(x, ()), "normalized_shape must be the last dimensions"),
-     (lambda x: F.layer_norm(x, 4, bias=nnet.tensor(np.ones(3))), r"bias must have shape \(4,\)"),
+     (lambda x: F.layer_norm(x, (4,), bias=nnet.tensor(np.ones(3))), r"bias must have shape \(4,\)"),
      (lambda x: ops.layer_norm_backward(x.data, x.data, 4, np.ones(3), *2 * [np.ones((60, 1))]), r"weight .* \(4,\)"),
      (lambda x: F.instance_norm(x[0, 0, 0]), "at least 2 dimensions"),
      (lambda x: F.instance_norm(x[:, :, :1, :1]), "more than 1 spatial element"),
@@ -169,3 +169,11 @@ def test_running_variance_of_small_numbers_keeps_its_digits(rng):
     assert np.allclose(var.data, want, rtol=1e-5, atol=0)
     for runs in (ops.group_norm_forward(x, 2)[3], ops.group_norm_forward(x[:, :1], 1)[3]):
         assert np.allclose(runs, x[:, : runs.shape[1]].astype(np.float64).var((2, 3)), rtol=1e-5, atol=0)
+
+
+def test_a_number_is_the_shape_of_the_layer_only():
+    x = nnet.tensor(np.ones((2, 4), np.float32))
+    assert nn.LayerNorm(4)(x).shape == (2, 4)
+    for number in (4, np.int64(4)):
+        with pytest.raises(TypeError, match="normalized_shape must be a sequence of sizes, got"):
+            F.layer_norm(x, number)

@@ -15,7 +15,7 @@ ONE = nnet.tensor([[1.0, 2.0], [3.0, 4.0]])
 ARGUMENTS = {
     "adaptive_avg_pool2d": (1,), "adaptive_max_pool2d": (1,),
     "channel_shuffle": (1,), "chunk": (1,), "conv1d": (ONE,), "conv_transpose2d": (ONE,),
-    "group_norm": (1,), "interpolate": (2,), "layer_norm": (1,), "local_response_norm": (3,),
+    "group_norm": (1,), "interpolate": (2,), "layer_norm": ((2,),), "local_response_norm": (3,),
     "pixel_shuffle": (1,), "pixel_unshuffle": (1,), "split": (1,),
     "avg_pool2d": (1,), "batch_norm": (None, None, None, None, True), "conv2d": (ONE,),
     "l1_loss": (ONE,), "smooth_l1_loss": (ONE,), "huber_loss": (ONE,), "binary_cross_entropy": (ONE,),
@@ -40,3 +40,10 @@ FUNCTIONS = [name for name, f in vars(F).items() if inspect.isfunction(f) and na
 def test_not_a_tensor(name, operand):
     with pytest.raises(TypeError, match=r"(input|operand) must be a Tensor, got (ndarray|list|float|NoneType)"):
         getattr(F, name)(operand, *ARGUMENTS.get(name, ()))
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if "inplace" in inspect.signature(getattr(F, n)).parameters])
+def test_nothing_to_replace(name):
+    for operand in (None, 1.5, [1.0, 2.0]):
+        with pytest.raises(TypeError, match="input must be a Tensor"):
+            getattr(F, name)(operand, inplace=True)

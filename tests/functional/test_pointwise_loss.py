@@ -199,6 +199,11 @@ def test_dtypes_of_losses():
             with pytest.raises(TypeError, match="input must have dtype float32 or float64, got (int64|bool)"):
                 call(wrong, floats)
     assert F.huber_loss(floats, integers).item() == F.huber_loss(floats, integers.float()).item()
+    for x, t in ((floats, doubles), (doubles, floats), (floats, integers)):
+        for weight in (None, floats):
+            assert F.huber_loss(x, t, weight=weight).dtype == x.dtype
+        with pytest.raises(TypeError, match=f"target must have the dtype {x.dtype} of input .* got {t.dtype}"):
+            F.huber_loss(x.clone().requires_grad_(), t)
     for wrong in (integers, booleans):
         with pytest.raises(TypeError, match="target must have dtype float32 or float64, got (int64|bool)"):
             F.binary_cross_entropy_with_logits(floats, wrong)
@@ -210,3 +215,33 @@ def test_dtypes_of_losses():
                 with pytest.raises(TypeError, match="must hold numbers, got booleans"):
                     call(*pair, reduction=reduction)
         assert F.smooth_l1_loss(floats, booleans, reduction=reduction).dtype == np.float32
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce:FutureWarning")
+def test_batchmean_divides_beside_the_older_flags_too(rng):
+    x, t = (nnet.tensor(a) for a in operands(rng, (4, 3)))
+    for flags, word in (((True, None), "mean"), ((False, None), "sum"), ((None, False), "none")):
+        y = F.kl_div(x, t, *flags, "batchmean")
+        np.testing.assert_allclose(y.data, F.kl_div(x, t, reduction=word).data / 4, rtol=1e-12)
+
+
+def test_hinge_loss_of_a_single_row():
+    scores, right = np.array([0.5, 2.0, -1.0]), np.array(0)
+    want = (1 - 0.5 + 2.0) / 3
+    for x in (scores, scores[None]):
+        for target in (right, right[None]):
+            t = nnet.tensor(x, requires_grad=True)
+            losses = F.multi_margin_loss(t, nnet.tensor(target), reduction="none")
+            assert losses.shape == target.shape and losses.item() == pytest.approx(want)
+            losses.sum().backward()
+            assert t.grad.data.reshape(3).tolist() == pytest.approx([-1 / 3, 1 / 3, 0])
+            assert F.multi_margin_loss(t, nnet.tensor(target)).item() == pytest.approx(want)
+    for target in (right, right[None]):  # one class, which has no rival
+        t = nnet.tensor(0.5, requires_grad=True)
+        losses = F.multi_margin_loss(t, nnet.tensor(target), weight=nnet.tensor([2.0]), reduction="none")
+        losses.sum().backward()
+        assert losses.shape == target.shape and losses.item() == t.grad.item() == 0 and t.grad.shape == ()
+    two = np.ones((2, 3))
+    for x, target in ((scores, [0, 0]), (two, 0), (two, [0]), (scores[:0], 0), (np.array(1.0), 1)):
+        with pytest.raises((ValueError, IndexError), match="target|input"):
+            F.multi_margin_loss(nnet.tensor(x), nnet.tensor(target))

@@ -56,21 +56,23 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     Parameters
     ----------
     input : Tensor
-        Shape (N, C, ...), at least 2 dimensions; other than (N, C, H, W) with a warning, as in torch.
+        Shape (N, C, ...); other than (N, C, H, W) with a warning, as in torch. Where nothing or everything is dropped,
+        any shape.
     p, training, inplace
         As for `dropout`.
 
     Raises
     ------
     TypeError, ValueError
-        As for `dropout`, and if the input has less than 2 dimensions.
+        As for `dropout`, and if there are no channels to choose from: the input has less than 2 dimensions.
     """
     p = probability(p)
-    if values("input", input).ndim < 2:
+    drops = training and p > 0 and values("input", input).size > 0
+    if drops and p < 1 and input.ndim < 2:
         raise ValueError(f"input must have shape (N, C, ...), got {input.shape}")
-    if input.ndim != 4:
+    if values("input", input).ndim != 4:
         warnings.warn(f"dropout2d: input of shape {input.shape} is taken as (N, C, ...)", UserWarning, stacklevel=2)
-    if not training or p == 0:
+    if not drops:
         return input
     if inplace:
         return replace(input, lambda t: dropout2d(t, p))

@@ -15,7 +15,7 @@ from numbanet.deferred import Deferred, added
 from numbanet.device_array import DeviceArray
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.ops.shape import device_of, to_device
-from numbanet.problem.promotion import operand, result_dtype
+from numbanet.problem.promotion import holds, operand, result_dtype
 from numbanet.tape import Backward, record
 from numbanet.tensor import Tensor, values
 from numbanet.watch import doubt
@@ -278,7 +278,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     TypeError
         If one bound is a number and the other a Tensor.
     ValueError
-        If neither bound is given.
+        If neither bound is given, or an integer does not fit in the dtype of integers.
     """
     x = values("input", input)
     if isinstance(min, Tensor) != isinstance(max, Tensor) and min is not None and max is not None:
@@ -287,6 +287,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         return _clamp_tensors(input, min, max)
     low: Any = None if min is None else operand("min", min)
     high: Any = None if max is None else operand("max", max)
+    _refuse_overflow(x, low, high)
 
     def backward(grad: np.ndarray) -> np.ndarray:
         if low is not None:
@@ -296,6 +297,18 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         return grad
 
     return _record_one(ops.clamp(x, low, high), input, backward)
+
+
+def _refuse_overflow(x: np.ndarray, low: Any, high: Any) -> None:
+    """Raise where bounds of integers do not fit the dtype, or all are booleans, as PyTorch does."""
+    bounds = {name: bound for name, bound in (("min", low), ("max", high)) if bound is not None}
+    if x.dtype.kind == "f" or any(isinstance(bound, float) for bound in bounds.values()):
+        return
+    if x.dtype == np.bool_ and bounds and all(isinstance(bound, bool) for bound in bounds.values()):
+        raise TypeError("input, min or max must hold numbers, got booleans only")
+    for name, bound in bounds.items():
+        if x.dtype.kind in "iu" and isinstance(bound, int) and not holds(x.dtype, bound):
+            raise ValueError(f"{name} must fit in the input's dtype {x.dtype}, got {bound}")
 
 
 def _number(bound: Any) -> Any:

@@ -21,7 +21,7 @@ def _data(name: str, tensor: Tensor | None) -> np.ndarray | None:
 
 def layer_norm(
     input: Tensor,
-    normalized_shape: int | Sequence[int],
+    normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
@@ -32,7 +32,7 @@ def layer_norm(
     ----------
     input : Tensor
         Any shape that ends with `normalized_shape`.
-    normalized_shape : int or sequence of int
+    normalized_shape : sequence of int
     weight, bias : Tensor, optional
         Shape `normalized_shape`; 1 and 0 if None.
     eps : float
@@ -43,6 +43,8 @@ def layer_norm(
         Same shape.
     """
     x, scale = values("input", input), _data("weight", weight)
+    if isinstance(normalized_shape, (int, np.integer)):  # the layer takes one
+        raise TypeError(f"normalized_shape must be a sequence of sizes, got {normalized_shape!r}")
     y, mean, inverse = layer_norm_forward(x, normalized_shape, scale, _data("bias", bias), eps)
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

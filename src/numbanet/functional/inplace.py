@@ -39,7 +39,10 @@ def replace(input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     ------
     RuntimeError
         If `input` is a leaf that requires a gradient, and gradients are recorded.
+    TypeError
+        If it is no Tensor.
     """
+    values("input", input)
     _refuse_leaf(input)
     before = Tensor(input.data, input.requires_grad)
     input._memory.settle()  # those that wait look for the old values in this tensor

@@ -17,7 +17,7 @@ from numbanet.problem.elementwise import broadcast_shape
 from numbanet.problem.loss import reduction_word
 from numbanet.problem.pointwise import number
 from numbanet.problem.promotion import operand, promote
-from numbanet.tape import record
+from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, constant, values
 
 Gradient = Callable[[np.ndarray, float], np.ndarray]
@@ -172,14 +172,15 @@ def huber_loss(
     """Return d^2 / 2 for differences d up to delta in size, beyond it delta (|d| - delta / 2) (Huber, 1964).
 
     Arguments, result and errors as for `l1_loss`; `delta` must be positive, the input not of integers, and the mean of
-    weighted losses is over their number.
+    weighted losses is over their number. The loss has the dtype of the input; for gradients the target has it too.
     """
     reduction = reduction_word(reduction)
     _refuse_integers("input", input)
     pair, delta = _pair(input, target), number("delta", delta, 0, above=True)
-    if weight is not None:
-        return _weighted(_huber(pair, "none", delta, 1.0), weight, reduction, input.shape, by_weights=False)
-    return _huber(pair, reduction, delta, 1.0)
+    if input.dtype != target.dtype and needs_grad(input, target):
+        raise TypeError(f"target must have the dtype {input.dtype} of input for gradients, got {target.dtype}")
+    losses = to_dtype(_huber(pair, reduction if weight is None else "none", delta, 1.0), input.dtype)
+    return losses if weight is None else _weighted(losses, weight, reduction, input.shape, by_weights=False)
 
 
 def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
@@ -332,8 +333,8 @@ def kl_div(
         If the shapes do not broadcast, or a dtype or the word does not fit.
     """
     old = size_average is not None or reduce is not None
-    rows = not old and reduction == "batchmean"
-    word = "sum" if rows else reduction_word(reduction, size_average, reduce)
+    rows = reduction == "batchmean"  # also beside the older flags, which say what is divided
+    word = "sum" if rows and not old else reduction_word(reduction, size_average, reduce)
     if word == "mean" and not old:
         text = "reduction='mean' divides by the number of elements: the divergence is reduction='batchmean'"
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -370,9 +371,9 @@ def multi_margin_loss(
     Parameters
     ----------
     input : Tensor
-        Scores, shape (N, C) or (C).
+        Scores, shape (N, C) or (C), or () of a single class.
     target : Tensor
-        The right classes y, int64, shape (N) or ().
+        The right classes y, int64, shape (N); for one row () too.
     p : {1, 2}
     margin : float
     weight : Tensor, optional

@@ -16,11 +16,14 @@ from numbanet.problem.pointwise import number
 
 def _operands(x: np.ndarray, target: Any, p: Any, weight: Any) -> tuple[np.ndarray, ...]:
     x = float_array("input", x)
+    x = x if x.ndim else x.reshape(1)  # the score of a single class
     if x.ndim not in (1, 2) or x.shape[-1] < 1:
         raise ValueError(f"input must have shape (N, C) or (C), with at least one class, got {x.shape}")
     if isinstance(p, bool) or p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
-    labels = check.class_indices(np.asarray(target, np.int64) if np.ndim(target) == 0 else target, x.shape, -1)
+    single = np.ndim(target) == 0
+    shape = x.shape[1:] if single and x.shape[0] == 1 and x.ndim == 2 else x.shape
+    labels = check.class_indices(np.asarray(target, np.int64) if single else target, shape, -1)
     if type(labels) is np.ndarray and labels.size and labels.min() < 0:
         raise IndexError(f"target holds {labels.min()}, which is not one of the {x.shape[-1]} classes of the input")
     rows = contiguous(x).reshape(-1, x.shape[-1])
@@ -35,9 +38,9 @@ def multi_margin_losses(
     Parameters
     ----------
     x : numpy.ndarray
-        Scores, shape (N, C) or (C); float32 or float64.
+        Scores, shape (N, C) or (C), or () of a single class; float32 or float64.
     target : numpy.ndarray
-        The right classes, int64, shape (N,) or ().
+        The right classes, int64, shape (N,); for one row () too.
     p : {1, 2}
     margin : float
     weight : numpy.ndarray, optional
@@ -46,7 +49,7 @@ def multi_margin_losses(
     Returns
     -------
     numpy.ndarray
-        ``sum over j != y of weight[y] max(0, margin - x[y] + x[j])^p / C``; shape (N,) or ().
+        ``sum over j != y of weight[y] max(0, margin - x[y] + x[j])^p / C``; the shape of `target`.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def multi_margin_losses(
     losses = memory.vector(len(rows), rows.dtype, rows)
     problem = MarginProblem("forward", same_dtype(input=rows), rows.shape[0], rows.shape[1], int(p))
     dispatch.run(problem, (rows, labels, weights, np.array([number("margin", margin)])), (losses,))
-    return losses.reshape(np.shape(x)[:-1])
+    return losses.reshape(np.shape(target))
 
 
 def multi_margin_losses_backward(

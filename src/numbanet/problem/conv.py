@@ -215,6 +215,8 @@ def _conv2d_problem(
     groups = integer("groups", groups, 1)
     if min(r, s) < 1:
         raise ValueError(f"weight must have a filter of at least 1 x 1, got shape {weight_shape}")
+    if k < groups:
+        raise ValueError(f"weight must have at least one out-channel for each of {groups} groups, got {weight_shape}")
     if c != cg * groups:
         raise ValueError(
             f"input must have {cg * groups} channels for weight of shape {weight_shape} and groups={groups}, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -166,18 +165,18 @@ def class_weight(weight: Any, classes: int, dtype: np.dtype, images: bool = Fals
 
 
 def smoothing(label_smoothing: Any) -> float:
-    """Return the label smoothing as a float.
+    """Return the label smoothing as a float; what is not above 0 smooths nothing, as in torch.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a number from 0 to 1.
+        If it is not a number, or above 1.
     """
     if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, (int, float, np.floating)):
         raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
-    if math.isnan(label_smoothing) or not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
-    return float(label_smoothing)
+    if label_smoothing > 1:
+        raise ValueError(f"label_smoothing must be at most 1, got {label_smoothing}")
+    return float(label_smoothing) if label_smoothing > 0 else 0.0
 
 
 def ignored(ignore_index: Any) -> int:

@@ -37,6 +37,12 @@ def operand(name: str, value: Any) -> Operand:
     return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
 
 
+def holds(dtype: np.dtype, value: int) -> bool:
+    """Return whether an integer dtype takes an integer; negative ones wrap in uint8, uint16 and uint32, as in torch."""
+    limits = np.iinfo(dtype)
+    return (-limits.max if dtype.kind == "u" and dtype.itemsize < 8 else limits.min) <= value <= limits.max
+
+
 def promote(a: np.dtype, b: np.dtype) -> np.dtype:
     """Return the dtype that holds both; a float with an integer gives the float's dtype."""
     if (a.kind == "f") != (b.kind == "f"):

@@ -72,16 +72,8 @@ KNOWN: tuple[Known, ...] = (
         "with dim=() PyTorch's gradient divides by 1 - correction, not by the number of elements",
     ),
     Known(
-        ("cross_entropy",), lambda c: c["label_smoothing"] == -0.1,
-        "PyTorch refuses a negative label_smoothing for classes only, numbanet always",
-    ),
-    Known(
         ("l1_loss", "smooth_l1_loss"), lambda c: "wild" in c["kinds"],
         "where an operand is NaN the gradient is NaN, and 0 in PyTorch",
-    ),
-    Known(
-        ("huber_loss",), lambda c: c["dtypes"] == ("float32", "float64"),
-        "PyTorch gives float32 where no gradient is recorded, and float64 where one is; numbanet float64",
     ),
     Known(
         ("binary_cross_entropy_with_logits",), lambda c: "wild" in c["kinds"],
