@@ -96,21 +96,20 @@ class _Window:
         if self.words is not None:
             spans = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel))
             pads = _same(x.shape[2:], spans, self.stride, self.words == "SAME_LOWER")
-        return pads, all(a == b and 2 * a <= k for (a, b), k in zip(pads, self.kernel))
+        return pads, all(2 * max(pair) <= k for pair, k in zip(pads, self.kernel))
 
     def largest(self, x: Tensor) -> Tensor:
         """Return the largest element of each window."""
-        pads, even = self._widths(x)
-        padding: Any = tuple(a for a, _ in pads)
-        if not even:
-            x, padding = padded(x, pads, -math.inf), 0
-        return F.max_pool2d(x, self.kernel, self.stride, padding, self.dilation, self.ceil)
+        pads, narrow = self._widths(x)
+        if not narrow:
+            x, pads = padded(x, pads, -math.inf), ((0, 0), (0, 0))
+        return F.max_pool2d(x, self.kernel, self.stride, pads, self.dilation, self.ceil)
 
     def mean(self, x: Tensor, counted: bool) -> Tensor:
         """Return the mean of each window, over the pads too if they are counted."""
-        pads, even = self._widths(x)
-        if even:
-            return F.avg_pool2d(x, self.kernel, self.stride, tuple(a for a, _ in pads), self.ceil, counted)
+        pads, narrow = self._widths(x)
+        if narrow:
+            return F.avg_pool2d(x, self.kernel, self.stride, pads, self.ceil, counted)
         y = F.avg_pool2d(padded(x, pads), self.kernel, self.stride)
         if counted:
             return y
