@@ -327,6 +327,8 @@ def test_faulty_arguments(tiny: Any) -> None:
         tiny.fit(None, loss="mse")
     with pytest.raises(TypeError, match="loss must be a function of scores and labels.*, got 'mse'"):
         train.evaluate(tiny.model, tiny.test, "mse")
+    with pytest.raises(TypeError, match=r"got <class .*: make one of the class, CrossEntropyLoss\(\)"):
+        tiny.fit(None, loss=nn.CrossEntropyLoss)
     with pytest.raises(ValueError, match="schedule_each must be 'epoch' or 'step', got 'day'"):
         tiny.fit(None, schedule_each="day")
     with pytest.raises(ValueError, match="progress must be one of 'auto'.*got 'loud'"):

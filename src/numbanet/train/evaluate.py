@@ -94,8 +94,9 @@ def check_loader(name: str, loader: Any) -> None:
 
 def check_loss(loss: Any) -> None:
     """Raise TypeError for what nobody can call; None stands for cross entropy."""
-    if loss is not None and not callable(loss):
-        raise TypeError(f"loss must be a function of scores and labels, such as F.cross_entropy, got {loss!r}")
+    if loss is not None and (not callable(loss) or isinstance(loss, type)):
+        made = f": make one of the class, {loss.__name__}()" if isinstance(loss, type) else ""
+        raise TypeError(f"loss must be a function of scores and labels, such as F.cross_entropy, got {loss!r}{made}")
 
 
 def evaluate(
