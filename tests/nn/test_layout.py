@@ -30,6 +30,7 @@ LAYERS: dict[str, Any] = {
     "InstanceNorm2d": lambda **o: nn.InstanceNorm2d(4, affine=True, track_running_stats=True, **o),
     "LocalResponseNorm": lambda **o: nn.LocalResponseNorm(3, 0.5, **o),
     "Dropout2d": lambda **o: nn.Dropout2d(0.5, **o),
+    "PReLU": lambda **o: nn.PReLU(4, 0.3, **o),
     "Upsample": lambda **o: nn.Upsample((9, 5), **o),
     "UpsamplingNearest2d": lambda **o: nn.UpsamplingNearest2d(scale_factor=2, **o),
     "UpsamplingBilinear2d": lambda **o: nn.UpsamplingBilinear2d((9, 5), **o),
@@ -41,7 +42,7 @@ LAYERS: dict[str, Any] = {
     "ReplicationPad2d": lambda **o: nn.ReplicationPad2d(2, **o),
     "CircularPad2d": lambda **o: nn.CircularPad2d((1, 2, 0, 3), **o),
 }
-BATCHES = ("BatchNorm2d", "GroupNorm", "LocalResponseNorm", "Dropout2d", "Upsample", "UpsamplingNearest2d",
+BATCHES = ("BatchNorm2d", "GroupNorm", "LocalResponseNorm", "Dropout2d", "PReLU", "Upsample", "UpsamplingNearest2d",
            "UpsamplingBilinear2d")  # fmt: skip
 
 

@@ -136,7 +136,7 @@ class Conv2d(Images):
             ("activation", text(self.activation), None),
         )  # fmt: skip
         rest = (f", {name}={value}" for name, value, default in others if value != default)
-        return self.described(first + "".join(rest))
+        return self._described(first + "".join(rest))
 
 
 def _channels(name: str, value: Any, groups: int) -> int:

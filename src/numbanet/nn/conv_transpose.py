@@ -117,7 +117,8 @@ class ConvTranspose2d(Images):
     kernel_size, stride, output_padding, dilation : int or (int, int)
     padding : int, (int, int), ((int, int), (int, int)) or {"valid", "same", "same_upper"}
         What is taken away from each side of the result; or a word: ``"same_upper"`` as Keras's ``padding="same"``, the
-        result is `stride` times as large as the input; ``"same"`` for stride 1 only; ``"valid"`` takes away nothing.
+        result is `stride` times as large as the input; ``"same"`` for stride 1 only; ``"valid"`` takes away nothing
+        (and adds nothing where the filter is smaller than the stride, other than Keras).
     groups : int
         Divides K and C.
     bias : bool

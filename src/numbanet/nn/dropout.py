@@ -49,4 +49,4 @@ class Dropout2d(Images):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return self.described(f"p={self.p}, inplace={self.inplace}")
+        return self._described(f"p={self.p}, inplace={self.inplace}")

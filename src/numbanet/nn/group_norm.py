@@ -142,7 +142,7 @@ class GroupNorm(Images):
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
         text = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
-        return self.described(f"{text}, bias={self.bias is not None}")
+        return self._described(f"{text}, bias={self.bias is not None}")
 
 
 class _InstanceNorm(_BatchNorm):

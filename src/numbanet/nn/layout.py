@@ -40,7 +40,7 @@ class Images(Module):
         super().__init__()
         self.data_format = check_data_format(data_format)
 
-    def described(self, text: str) -> str:
+    def _described(self, text: str) -> str:
         """Return the text of `extra_repr` with the data format, where it is not PyTorch's."""
         return text if self.data_format == "channels_first" else f"{text}, data_format={self.data_format}"
 

@@ -119,7 +119,7 @@ class _BatchNorm(Images):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return self.described(
+        return self._described(
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )

@@ -39,7 +39,7 @@ class _Pad(Images):
     def extra_repr(self) -> str:
         """Return the widths, and the value of a constant."""
         constant = self.value is not None
-        return self.described(f"padding={self.padding}, value={self.value}" if constant else str(self.padding))
+        return self._described(f"padding={self.padding}, value={self.value}" if constant else str(self.padding))
 
 
 class _Pad1d(_Pad):

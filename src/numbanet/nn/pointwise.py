@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from numbanet import functional, memory
+from numbanet.nn.layout import Images, images
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
@@ -129,7 +130,7 @@ class Softplus(Module):
         return f"beta={self.beta}, threshold={self.threshold}"
 
 
-class PReLU(Module):
+class PReLU(Images):
     """x where it is positive, else a learned number times x: one for all, or one a channel.
 
     Parameters
@@ -141,6 +142,8 @@ class PReLU(Module):
     device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
     dtype : dtype, optional
         float32 (default) or float64.
+    data_format : {"channels_first", "channels_last"}
+        Whether channels are dimension 1, or the last one of images; see `Conv2d`.
 
     Attributes
     ----------
@@ -148,8 +151,16 @@ class PReLU(Module):
         Shape (num_parameters,).
     """
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: str | None = None, dtype: Any = None):
-        super().__init__()
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        init: float = 0.25,
+        device: str | None = None,
+        dtype: Any = None,
+        *,
+        data_format: str = "channels_first",
+    ):
+        super().__init__(data_format)
         self.num_parameters = integer("num_parameters", num_parameters, 1)
         self.init = number("init", int(init) if isinstance(init, bool) else init)
         self.weight = Parameter(placed(memory.blank(num_parameters, float_dtype(dtype, device), self.init), device))
@@ -159,10 +170,11 @@ class PReLU(Module):
         self.weight.data[...] = self.init
         self.weight.bump_version()
 
+    @images(4)
     def forward(self, input: Tensor) -> Tensor:
         """Return the activation of each element."""
         return functional.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
         """Return the number of slopes."""
-        return f"num_parameters={self.num_parameters}"
+        return self._described(f"num_parameters={self.num_parameters}")

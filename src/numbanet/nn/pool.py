@@ -76,7 +76,7 @@ class MaxPool2d(_Pool):
 
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
-        return self.described(
+        return self._described(
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
         )
@@ -132,7 +132,7 @@ class AvgPool2d(_Pool):
 
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
-        return self.described(f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}")
+        return self._described(f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}")
 
 
 class AdaptiveAvgPool2d(Images):
@@ -157,4 +157,4 @@ class AdaptiveAvgPool2d(Images):
 
     def extra_repr(self) -> str:
         """Return the output size, as torch prints it."""
-        return self.described(f"output_size={self.output_size}")
+        return self._described(f"output_size={self.output_size}")

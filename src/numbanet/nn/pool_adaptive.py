@@ -33,4 +33,4 @@ class AdaptiveMaxPool2d(Images):
 
     def extra_repr(self) -> str:
         """Return the output size, as torch prints it."""
-        return self.described(f"output_size={self.output_size}")
+        return self._described(f"output_size={self.output_size}")

@@ -42,7 +42,7 @@ class Upsample(Images):
     def extra_repr(self) -> str:
         """Return the factor or size, and the mode."""
         what = f"size={self.size!r}" if self.scale_factor is None else f"scale_factor={self.scale_factor!r}"
-        return self.described(f"{what}, mode={self.mode!r}")
+        return self._described(f"{what}, mode={self.mode!r}")
 
 
 class UpsamplingNearest2d(Upsample):

@@ -33,4 +33,4 @@ class LocalResponseNorm(Images):
 
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
-        return self.described(f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}")
+        return self._described(f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}")

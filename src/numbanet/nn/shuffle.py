@@ -26,7 +26,7 @@ class PixelShuffle(Images):
 
     def extra_repr(self) -> str:
         """Return the factor."""
-        return self.described(f"upscale_factor={self.upscale_factor}")
+        return self._described(f"upscale_factor={self.upscale_factor}")
 
 
 class PixelUnshuffle(Images):
@@ -43,7 +43,7 @@ class PixelUnshuffle(Images):
 
     def extra_repr(self) -> str:
         """Return the factor."""
-        return self.described(f"downscale_factor={self.downscale_factor}")
+        return self._described(f"downscale_factor={self.downscale_factor}")
 
 
 class ChannelShuffle(Module):
