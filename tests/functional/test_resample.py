@@ -58,21 +58,46 @@ def test_antialias_keeps_constants_and_changes_nothing_where_pixels_stay(rng):
         assert np.array_equal(ops.interpolate(x, (6, 7), mode=mode, antialias=True), x)
 
 
-BYTES = [("nearest", False), ("nearest-exact", False), ("bilinear", False), ("bilinear", True), ("bicubic", False),
-    ("bicubic", True)]  # fmt: skip
+def bytes_along(x, count, mode, antialias, align):
+    """Resize the last axis of bytes with integers only: a matrix of 16 bits, half a unit, and a shift."""
+    size = x.shape[-1]
+    if size == count:
+        return x
+    identity = np.eye(size)[None, :, None]  # what each output takes of each input
+    options = {"mode": mode, "antialias": antialias, "align_corners": align}
+    weights = ops.interpolate(identity, (1, count), **options)[0, :, 0].T
+    bits = max(b for b in range(23) if b == 0 or int(weights.max() * 2.0**b + 0.5) < 1 << 15)
+    whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int64)
+    assert np.abs(whole).max() < 1 << 15
+    return np.clip((np.tensordot(x.astype(np.int64), whole, (-1, -1)) + (1 << bits >> 1)) >> bits, 0, 255)
 
 
-@pytest.mark.parametrize(("mode", "antialias"), BYTES)
-def test_bytes(mode, antialias, rng):
-    """One axis at a time, across and then down, each rounded to a byte."""
+@pytest.mark.parametrize(("mode", "antialias"), [(m, a) for m in ("bilinear", "bicubic") for a in (False, True)])
+@pytest.mark.parametrize("align", [False, True])
+def test_bytes(mode, antialias, align, rng):
+    """One axis at a time, across and then down, each in fixed point and rounded to a byte."""
+    for shape in ((2, 3, 9, 11), (1, 1, 1, 40), (1, 5, 33, 2)):
+        x = rng.integers(0, 256, shape).astype(np.uint8)
+        for size in ((5, 17), (12, 4), (9, 11), (1, 1), (200, 3)):
+            got = ops.interpolate(x, size, mode=mode, antialias=antialias, align_corners=align)
+            across = bytes_along(x, size[1], mode, antialias, align)
+            want = bytes_along(across.swapaxes(2, 3), size[0], mode, antialias, align).swapaxes(2, 3)
+            assert got.dtype == np.uint8 and np.array_equal(got, want) and not np.shares_memory(got, x)
+
+
+def test_bytes_of_an_axis_that_keeps_its_size_stay(rng):
+    """Whatever the scale, unlike floats."""
+    x = rng.integers(0, 256, (1, 2, 9, 13)).astype(np.uint8)
+    y = ops.interpolate(x, scale_factor=(1.05, 2), mode="bicubic")
+    assert np.array_equal(y, ops.interpolate(x, scale_factor=(1, 2), mode="bicubic"))
+    assert np.array_equal(ops.interpolate(x, scale_factor=1.05, mode="bilinear"), x)
+
+
+def test_nearest_bytes(rng):
     x = rng.integers(0, 256, (2, 3, 9, 11)).astype(np.uint8)
-    rounded = lambda a: np.clip(np.floor(a + 0.5), 0, 255)  # noqa: E731
-    for size in ((5, 17), (12, 4), (9, 11)):
-        got = ops.interpolate(x, size, mode=mode, antialias=antialias)
-        across = rounded(ops.interpolate(x.astype(float), (9, size[1]), mode=mode, antialias=antialias))
-        want = rounded(ops.interpolate(across, size, mode=mode, antialias=antialias))
-        assert got.dtype == np.uint8 and got.shape == (2, 3, *size)
-        assert np.abs(got - want).max() <= 1 and np.mean(got != want) <= 0.03  # halves, rounded in float32
+    for mode in ("nearest", "nearest-exact"):
+        want = ops.interpolate(x.astype(float), (5, 17), mode=mode)
+        assert np.array_equal(ops.interpolate(x, (5, 17), mode=mode), want)
     assert ops.interpolate(x[:, :, 0], 4, mode="nearest").dtype == np.uint8
     assert F.interpolate(nnet.tensor(x), 4).dtype == np.uint8
     with pytest.raises(TypeError, match="float32 or float64, got uint8"):

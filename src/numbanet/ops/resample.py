@@ -58,7 +58,9 @@ def _back(images: np.ndarray, shape: tuple[int, ...], depth: bool) -> np.ndarray
     return reshape(images, (n, d, c, h, w)).transpose(0, 2, 1, 3, 4)
 
 
-def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, how: Resizing) -> np.ndarray:
+def _resized(
+    which: str, images: np.ndarray, stage: Stage, mode: str, how: Resizing, fixed_point: bool = False
+) -> np.ndarray:
     n, c = images.shape[:2]
     forward = which == "forward"
     if mode == "area":
@@ -68,7 +70,8 @@ def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, how: Resiz
     mode = "bilinear" if mode in ("linear", "trilinear") else mode
     dtype = same_dtype(input=images)
     problem = ResampleProblem(
-        which, dtype, n, *stage.source, c, *stage.target, mode, how.align_corners, stage.scales, how.antialias
+        which, dtype, n, *stage.source, c, *stage.target, mode, how.align_corners, stage.scales, how.antialias,
+        fixed_point,
     )  # fmt: skip
     out = memory.empty((n, *(stage.target if forward else stage.source), c), dtype, images)
     if out.size:
@@ -77,12 +80,16 @@ def _resized(which: str, images: np.ndarray, stage: Stage, mode: str, how: Resiz
 
 
 def _resized_bytes(x: np.ndarray, how: Resizing, mode: str) -> np.ndarray:
-    """Return images of uint8: first across, then down, with each result rounded to uint8, as torch."""
-    (height, width), (p, q), (down, across) = x.shape[2:], how.sizes, how.scales
-    for stage in (Stage((height, width), (height, q), (1.0, across)), Stage((height, q), (p, q), (down, 1.0))):
-        moved = _resized("forward", x.astype(np.float32), stage, mode, how)
-        x = np.clip(np.floor(moved + np.float32(0.5)), 0, 255).astype(np.uint8)
-    return x
+    """Return images of uint8: first across, then down, in fixed point and each result rounded to uint8, as torch.
+
+    Bytes times such weights, and their sums, are exact in float64.
+    """
+    (height, width), (p, q), (down, across), y = x.shape[2:], how.sizes, how.scales, x
+    for stage in (Stage((height, width), (height, q), (None, across)), Stage((height, q), (p, q), (down, None))):
+        if stage.source != stage.target:
+            moved = _resized("forward", y.astype(np.float64), stage, mode, how, fixed_point=True)
+            y = np.clip(np.floor(moved + 0.5), 0, 255).astype(np.uint8)
+    return x.copy() if y is x else y
 
 
 def interpolate(
@@ -120,8 +127,8 @@ def interpolate(
     Returns
     -------
     numpy.ndarray
-        Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q). Of uint8 for uint8: rounded after the step across and after
-        the step down. (PyTorch computes these with weights of 16 bits; one pixel in 50 or so differs by 1.)
+        Shape (N, C, Q), (N, C, P, Q) or (N, C, O, P, Q). Of uint8 for uint8, with weights of 16 bits, rounded after
+        the step across and after the step down: the bytes that PyTorch gives.
 
     Raises
     ------

@@ -45,6 +45,8 @@ class ResampleProblem(Problem):
         Size of a pixel of y in pixels of x, down and across; None for the quotient of the sizes.
     antialias : bool
         Whether the kernel becomes as wide as the pixels of y, where they are wider than those of x.
+    fixed_point : bool
+        Whether the weights are rounded as those of bytes are; an axis that keeps its size is left alone then.
     """
 
     operation: ClassVar[str] = "resample"
@@ -58,13 +60,18 @@ class ResampleProblem(Problem):
     align_corners: bool
     scales: tuple[float | None, float | None]
     antialias: bool = False
+    fixed_point: bool = False
+
+    def _table(self, size: int, count: int, scale: float | None) -> Table:
+        if self.fixed_point and size == count:
+            return axis_table(size, count, "nearest", False, None)
+        table = (wide_table if self.antialias else axis_table)(size, count, self.mode, self.align_corners, scale)
+        return byte_table(table, size) if self.fixed_point else table
 
     @property
     def tables(self) -> tuple[Table, Table]:
         """What the rows and columns of y (backward: of the gradient of x) sum."""
-        table = wide_table if self.antialias else axis_table
-        rows = table(self.h, self.p, self.mode, self.align_corners, self.scales[0])
-        columns = table(self.w, self.q, self.mode, self.align_corners, self.scales[1])
+        rows, columns = self._table(self.h, self.p, self.scales[0]), self._table(self.w, self.q, self.scales[1])
         if self.which == "forward":
             return rows, columns
         return transposed(rows, self.h), transposed(columns, self.w)
@@ -117,6 +124,23 @@ def wide_table(size: int, count: int, mode: str, align_corners: bool, scale: flo
     distance = np.abs(sources + 0.5 - np.repeat(centre, taps)) / width
     weight = np.maximum(1 - distance, 0) if mode == "bilinear" else _cubic(distance, _WIDE_CUBIC)
     return Table(starts, sources, weight / np.repeat(np.add.reduceat(weight, starts[:-1]), taps))
+
+
+def byte_table(table: Table, size: int) -> Table:
+    """Return a table of `size` inputs with its weights in fixed point: PyTorch's rule for uint8, which is Pillow's.
+
+    They are multiples of 2^-bits, with as many bits as let the largest one fit in 15; what an output takes twice, at a
+    border, is one weight.
+    """
+    count = len(table.starts) - 1
+    outputs = np.repeat(np.arange(count), np.diff(table.starts))
+    places, taps = np.unique(outputs * size + table.sources, return_inverse=True)
+    outputs, sources = np.divmod(places, size)
+    weight: np.ndarray = np.bincount(taps, table.weight)
+    weight = weight / np.bincount(outputs, weight)[outputs]
+    bits = next(bits for bits in range(23) if bits == 22 or int(weight.max() * 2.0 ** (bits + 1) + 0.5) >= 1 << 15)
+    whole = np.trunc(weight * 2.0**bits + np.copysign(0.5, weight))
+    return Table(np.searchsorted(outputs, np.arange(count + 1)), sources, whole / 2.0**bits)
 
 
 def _cubic(d: np.ndarray, a: float) -> np.ndarray:
