@@ -147,9 +147,9 @@ class Methods:
         """Return self * other."""
         return functional().mul(self, other)
 
-    def div(self, other: Any) -> Tensor:
-        """Return self / other."""
-        return functional().div(self, other)
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        """Return self / other, with "trunc" or "floor" rounded."""
+        return functional().div(self, other, rounding_mode=rounding_mode)
 
     def eq(self, other: Any) -> Tensor:
         """Return where self == other, as booleans."""
@@ -339,9 +339,9 @@ class Methods:
         """Multiply in place; see `numbanet.functional.inplace.apply`."""
         return functional().inplace.apply(self, functional().mul, other)
 
-    def div_(self, other: Any) -> Tensor:
+    def div_(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         """Divide in place; see `numbanet.functional.inplace.apply`."""
-        return functional().inplace.apply(self, functional().div, other)
+        return functional().inplace.apply(self, functional().div, other, rounding_mode=rounding_mode)
 
     def zero_(self) -> Tensor:
         """Set every element to zero; see `numbanet.functional.inplace.assign`."""

@@ -204,3 +204,41 @@ def test_bounds_that_a_dtype_does_not_hold():
     assert nnet.tensor([True, False]).clamp(0, 2).tolist() == [1, 0]
     with pytest.raises(TypeError, match="got booleans only"):
         nnet.tensor([True, False]).clamp(False, True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounded_quotients(dtype):
+    # What PyTorch 2.13 gives.
+    inf, nan = np.inf, np.nan
+    a = np.array([-7, 7, -7, 7, 1, -1, 0.0, -0.0, 7, inf, -7, 7, inf, nan, 1, -6], dtype)
+    b = np.array([2, 2, -2, -2, 0, 0, 0, 5, inf, inf, inf, -inf, 2, 2, 0.1, 3], dtype)
+    floor = [-4, 3, 3, -4, inf, -inf, nan, -0.0, 0, nan, -1, -1, nan, nan, 9, -2]
+    trunc = [-3, 3, 3, -3, inf, -inf, nan, -0.0, 0, nan, -0.0, -0.0, inf, nan, 10, -2]
+    for mode, want in (("floor", floor), ("trunc", trunc)):
+        x, y = nnet.tensor(a, requires_grad=True), nnet.tensor(b, requires_grad=True)
+        z = x.div(y, rounding_mode=mode)
+        np.testing.assert_array_equal(z.data, np.array(want, dtype))
+        zeros = z.data == 0
+        assert z.dtype == dtype and np.array_equal(np.signbit(z.data[zeros]), np.signbit(np.array(want)[zeros]))
+        z[:2].sum().backward()
+        assert not x.grad.data.any() and not y.grad.data.any()
+
+
+def test_rounded_quotients_of_integers():
+    a, b = nnet.tensor([-7, 7, -7, 7, 6, 0]), nnet.tensor([2, 2, -2, -2, -3, 5])
+    for call in (F.div, lambda x, y, **o: x.div(y, **o), lambda x, y, **o: x.clone().div_(y, **o)):
+        floor, trunc = call(a, b, rounding_mode="floor"), call(a, b, rounding_mode="trunc")
+        assert floor.dtype == trunc.dtype == np.int64
+        assert floor.tolist() == [-4, 3, 3, -4, -2, 0] and trunc.tolist() == [-3, 3, 3, -3, -2, 0]
+    assert a.div(2.5, rounding_mode="floor").dtype == np.float32 and a.div(b, rounding_mode=None).dtype == np.float32
+    assert nnet.tensor(np.array([7], np.uint8)).div(2, rounding_mode="trunc").dtype == np.uint8
+    for zero in (0, nnet.tensor([0]), nnet.tensor([[1, 0]]).reshape(2, 1)):
+        for mode in ("floor", "trunc"):
+            with pytest.raises(ValueError, match="other must not hold 0"):
+                a.div(zero, rounding_mode=mode)
+    with pytest.raises(ValueError, match="rounding_mode must be one of 'trunc', 'floor', got 'up'"):
+        a.div(b, rounding_mode="up")
+    with pytest.raises(ValueError, match="input and other: shapes"):
+        a.div(b[:5], rounding_mode="floor")
+    with pytest.raises(TypeError, match="must not both hold booleans"):
+        nnet.tensor([True]).div(nnet.tensor([True]), rounding_mode="floor")

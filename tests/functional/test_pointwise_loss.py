@@ -223,6 +223,8 @@ def test_batchmean_divides_beside_the_older_flags_too(rng):
     for flags, word in (((True, None), "mean"), ((False, None), "sum"), ((None, False), "none")):
         y = F.kl_div(x, t, *flags, "batchmean")
         np.testing.assert_allclose(y.data, F.kl_div(x, t, reduction=word).data / 4, rtol=1e-12)
+        assert nn.KLDivLoss(*flags, "batchmean").reduction == word  # the layer has a word only
+    assert nn.KLDivLoss(reduction="batchmean").reduction == "batchmean"
 
 
 def test_hinge_loss_of_a_single_row():
@@ -241,6 +243,9 @@ def test_hinge_loss_of_a_single_row():
         losses = F.multi_margin_loss(t, nnet.tensor(target), weight=nnet.tensor([2.0]), reduction="none")
         losses.sum().backward()
         assert losses.shape == target.shape and losses.item() == t.grad.item() == 0 and t.grad.shape == ()
+    for wrong in (np.array(0, np.int32), np.array([0], np.int32), np.array(0, np.uint8), np.array([0], np.uint8)):
+        with pytest.raises(TypeError, match="target must hold class indices of dtype int64"):
+            F.multi_margin_loss(nnet.tensor(scores), nnet.tensor(wrong))
     two = np.ones((2, 3))
     for x, target in ((scores, [0, 0]), (two, 0), (two, [0]), (scores[:0], 0), (np.array(1.0), 1)):
         with pytest.raises((ValueError, IndexError), match="target|input"):

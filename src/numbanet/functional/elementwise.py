@@ -132,9 +132,17 @@ def mul(input: Any, other: Any) -> Tensor:
     return _record(ops.mul(a, b), input, other, lambda grad: ops.mul(grad, b), lambda grad: ops.mul(grad, a))
 
 
-def div(input: Any, other: Any) -> Tensor:
-    """Return input / other; integers give float32; operands, result and errors as for `add`."""
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """Return input / other; integers give float32; operands, result and errors as for `add`.
+
+    With `rounding_mode` "trunc" or "floor" the quotients are rounded towards zero, or down: integers then stay integers
+    (0 is refused as a divisor of them, by a ValueError), and the gradients are 0.
+    """
     a, b = _data(input), _data(other)
+    if rounding_mode is not None:
+        y = ops.div(a, b, rounding_mode)
+        flat = lambda grad: ops.mul(grad, 0.0)  # noqa: E731
+        return _record(y, input, other, flat, flat) if y.dtype.kind == "f" else Tensor(y)
     return _record(
         ops.div(a, b),
         input,

@@ -109,7 +109,8 @@ class KLDivLoss(Module):
         log_target: bool = False,
     ):
         super().__init__()
-        self.reduction = "batchmean" if reduction == "batchmean" else reduction_word(reduction, size_average, reduce)
+        rows = reduction == "batchmean" and size_average is None and reduce is None
+        self.reduction = "batchmean" if rows else reduction_word(reduction, size_average, reduce)
         self.log_target = log_target
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import float_array, float_name
+from numbanet.ops.shape import device_of, to_device
+from numbanet.problem.base import float_array, float_name, optional_choice
 from numbanet.problem.elementwise import broadcast_shape, elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
+from numbanet.watch import doubt
 
 _BOOL = np.dtype(bool)
 _FLOAT32 = np.dtype(np.float32)
@@ -125,9 +127,46 @@ def mul(input: Any, other: Any) -> np.ndarray:
     return _arithmetic("mul", input, other)
 
 
-def div(input: Any, other: Any) -> np.ndarray:
-    """Return input / other (integers give float32); operands, result and errors as for `add`."""
-    return _arithmetic("div", input, other, floating=True)
+def div(input: Any, other: Any, rounding_mode: str | None = None) -> np.ndarray:
+    """Return input / other (integers give float32); operands, result and errors as for `add`.
+
+    Parameters
+    ----------
+    input, other : numpy.ndarray or number
+    rounding_mode : {None, "trunc", "floor"}
+        Round the quotients towards zero, or down: integers then stay integers. It is computed by NumPy, also for
+        arrays on a GPU: they are fetched and sent back.
+
+    Raises
+    ------
+    ValueError
+        If integers are divided by 0 and rounded, or there is no such mode.
+    """
+    if optional_choice("rounding_mode", rounding_mode, ("trunc", "floor")) is None:
+        return _arithmetic("div", input, other, floating=True)
+    a, b = operand("input", input), operand("other", other)
+    dtype = result_dtype(a, b)
+    broadcast_shape(np.shape(a), np.shape(b), names="input and other")
+    like: Any = next((x for x in (a, b) if type(x) is DeviceArray), None)
+    if like is None:
+        return np.asarray(_rounded_quotient(_as(a, dtype), _as(b, dtype), rounding_mode == "floor"))
+    doubt("quotients were rounded")
+    x, y = (np.asarray(memory.on_host(_as(operand_, dtype))) for operand_ in (a, b))
+    return to_device(np.asarray(_rounded_quotient(x, y, rounding_mode == "floor")), device_of(like))
+
+
+def _rounded_quotient(a: np.ndarray, b: np.ndarray, down: bool) -> np.ndarray:
+    if a.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            return np.floor_divide(a, b) if down else np.trunc(np.true_divide(a, b))
+    if a.dtype == _BOOL:
+        raise TypeError("input and other must not both hold booleans in a quotient that is rounded")
+    if not np.all(b):
+        raise ValueError("other must not hold 0 where integers are divided and rounded")
+    found = np.floor_divide(a, b)
+    if down or a.dtype.kind == "u":
+        return found
+    return found + ((found < 0) & (found * b != a)).astype(a.dtype)
 
 
 def _integers(operand: Any) -> bool:

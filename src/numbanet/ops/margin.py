@@ -23,7 +23,9 @@ def _operands(x: np.ndarray, target: Any, p: Any, weight: Any) -> tuple[np.ndarr
         raise ValueError(f"p must be 1 or 2, got {p!r}")
     single = np.ndim(target) == 0
     shape = x.shape[1:] if single and x.shape[0] == 1 and x.ndim == 2 else x.shape
-    labels = check.class_indices(np.asarray(target, np.int64) if single else target, shape, -1)
+    if getattr(target, "dtype", None) == np.uint8:
+        raise TypeError("target must hold class indices of dtype int64, got uint8")
+    labels = check.class_indices(np.asarray(target, np.int64) if isinstance(target, int) else target, shape, -1)
     if type(labels) is np.ndarray and labels.size and labels.min() < 0:
         raise IndexError(f"target holds {labels.min()}, which is not one of the {x.shape[-1]} classes of the input")
     rows = contiguous(x).reshape(-1, x.shape[-1])
