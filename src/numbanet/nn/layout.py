@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from numbanet import functional as F
 from numbanet.nn.module import Module
 from numbanet.problem.base import choice
+from numbanet.tape import record
 from numbanet.tensor import Tensor, values
 
 _SHAPES = {3: "(H, W, C)", 4: "(N, H, W, C)"}
@@ -103,14 +103,28 @@ def to_first(layer: Any, images: Tensor) -> Tensor:
     """Return images in a layer's format with their channels first, as a view."""
     if layer.data_format == "channels_first":
         return images
-    return F.permute(images, (*range(images.ndim - 3), -1, -3, -2))
+    first, last = _orders(images.ndim)
+    return _view(images, first, last)
 
 
 def from_first(layer: Any, images: Tensor) -> Tensor:
     """Return images with their channels first in a layer's format, as a view."""
     if layer.data_format == "channels_first":
         return images
-    return F.permute(images, (*range(images.ndim - 3), -2, -1, -3))
+    first, last = _orders(images.ndim)
+    return _view(images, last, first)
+
+
+@functools.lru_cache(maxsize=16)
+def _orders(ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the dimensions in the order that moves the channels of images to the front, and the way back."""
+    lead, (a, b, c) = tuple(range(ndim - 3)), (ndim - 3, ndim - 2, ndim - 1)
+    return (*lead, c, a, b), (*lead, b, c, a)
+
+
+def _view(images: Tensor, order: tuple[int, ...], back: tuple[int, ...]) -> Tensor:
+    """Return `permute` of orders that need no check: it takes half the time."""
+    return record(values("input", images).transpose(order), (images,), lambda grad: (grad.transpose(back),))
 
 
 def shape_channels_first(module: Module, shape: tuple[int, ...]) -> tuple[int, ...]:
