@@ -18,11 +18,11 @@ from tests.gradcheck import gradcheck
 NONE = {
     f"{owner}.{name}"
     for owner, names in {
-        "functional": "eq ne lt le gt ge argmax argmin bitwise_and bitwise_or bitwise_xor bitwise_not",
-        "Tensor": "eq ne lt le gt ge argmax argmin long item tolist numpy size numel dim detach retain_grad "
+        "functional": "eq ne lt le gt ge all any argmax argmin bitwise_and bitwise_or bitwise_xor bitwise_not",
+        "Tensor": "eq ne lt le gt ge all any argmax argmin long item tolist numpy size numel dim detach retain_grad "
         "backward requires_grad_ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __invert__ __and__ __or__ __xor__ __rand__ "
         "__ror__ __rxor__ __int__ __float__ __bool__ __len__ __contains__ __repr__ __format__ __array__ "
-        "__dlpack__ __dlpack_device__",
+        "__dlpack__ __dlpack_device__ __index__",
     }.items()
     for name in names.split()
 }

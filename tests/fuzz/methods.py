@@ -18,9 +18,9 @@ WORDS = ("tensor", "shape", "shapes", "exponent", "other", "split_size_or_sectio
 
 # Methods that call the function of their name, with its arguments.
 SAME = (
-    "abs add amax amin argmax argmin chunk clamp clone contiguous div eq exp expand flatten ge gt le log lt matmul "
-    "maximum mean minimum mul ne neg permute pow relu reshape sigmoid softmax log_softmax split sqrt squeeze std sub "
-    "sum tanh transpose unflatten unsqueeze var max min"
+    "abs add all amax amin any argmax argmin chunk clamp clone contiguous div eq exp expand flatten ge gt le log lt "
+    "matmul maximum mean minimum mul ne neg permute pow prod relu reshape sigmoid softmax log_softmax split sqrt "
+    "squeeze std sub sum tanh transpose unflatten unsqueeze var max min"
 ).split()
 # Operators by the function that they stand for.
 OPERATORS = {
@@ -130,6 +130,16 @@ def _single(d: Draw) -> Call:
     return (np.asarray(np.nan_to_num(d.floats(d.pick((), (1,), (1, 1))), posinf=3, neginf=3)),), {}
 
 
+def _integer(d: Draw) -> Call:
+    return (d.integers(d.pick((), (1,), (1, 1)), 0, 9, d.pick("uint8", "int8", "int64")),), {}
+
+
+def _chosen(d: Draw) -> Call:
+    (condition, *_), _ = elements.where(d)
+    shape = np.shape(condition)
+    return (d.floats(shape), condition, d.floats(elements.broadcast(d, shape))), {}
+
+
 def _methods() -> Iterator[Line]:
     functions = {line.name.partition(".")[2]: line for line in tensors.lines()}
 
@@ -175,6 +185,9 @@ def _methods() -> Iterator[Line]:
     yield _other(
         "__contains__", lambda input, element: element in _made(input), _value, lambda x, e: bool((x == e).any())
     )
+    yield _other("__index__", _method("__index__"), _integer, lambda x: int(x.item()))
+    yield _other("where", _method("where"), _chosen, lambda x, condition, other: np.where(condition, x, other),
+        tolerance=1e-4)  # fmt: skip
     yield _other("__repr__", lambda input: len(repr(_made(input))) > 5, elements.any_one, lambda x: True)
     yield _other(
         "__format__", lambda input: f"{_made(input)}" == str(input) or input.ndim == 0, elements.any_one, lambda x: True

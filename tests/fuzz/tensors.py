@@ -292,6 +292,11 @@ def _prelu(d: Draw) -> Call:
     return (d.floats(shape), weight), {}
 
 
+def _layer_norm(d: Draw) -> Call:
+    (x, over, *rest), kwargs = norms.layer_norm(d)
+    return (x, (over,) if isinstance(over, int) else over, *rest), kwargs
+
+
 def _instance_norm(d: Draw) -> Call:
     n, c = d.integer(1, 3), d.size()
     weight, bias = d.optional(lambda: d.floats((c,), 0.5, 2)), d.optional(lambda: d.floats((c,), -1, 1))
@@ -357,6 +362,9 @@ def _elementwise() -> Iterator[Line]:
 def _reductions() -> Iterator[Line]:
     yield _line("sum", elements.reduction, elements.summed)
     yield _line("mean", elements.float_reduction, elements.averaged)
+    yield _line("prod", elements.factors, elements.product, tolerance=1e-4)
+    for name in ("any", "all"):
+        yield _line(name, elements.reduction, elements.truth(getattr(np, name)))
     yield _line("var", _statistic, _variance, tolerance=1e-4, exact=False, absolute=1e-6)
     yield _line("std", _deviating, _deviation, tolerance=5e-4, exact=False, absolute=1e-6)
     for name in ("argmax", "argmin"):
@@ -409,7 +417,7 @@ def _layers() -> Iterator[Line]:
     options: dict[str, Any] = {"tolerance": 5e-3, "exact": False, "absolute": 1e-5}
     yield _line("batch_norm", norms.batch_norm_tensors, constants=(1, 2), **options)
     yield _line("group_norm", norms.group_norm, **options)
-    yield _line("layer_norm", norms.layer_norm, **options)
+    yield _line("layer_norm", _layer_norm, **options)
     yield _line("instance_norm", _instance_norm, **options)
     yield _line("local_response_norm", norms.response, tolerance=1e-3, exact=False, absolute=1e-4)
 

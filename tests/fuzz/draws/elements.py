@@ -186,6 +186,28 @@ def summed(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return np.sum(x, axes(x, dim), keepdims=bool(keepdim), dtype=None if x.dtype.kind == "f" else np.int64)
 
 
+def truth(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `any` or `all` from NumPy's: over no dimension where the sequence is empty, and of uint8 a uint8."""
+
+    def answer(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        x = np.asarray(x)
+        found = x != 0 if isinstance(dim, (tuple, list)) and not dim else function(x, axes(x, dim), keepdims=keepdim)
+        return np.asarray(found, np.uint8 if x.dtype == np.uint8 else bool)
+
+    return answer
+
+
+def factors(d: Draw) -> Call:
+    """An array of numbers near 1, a dimension, and whether it is kept."""
+    x = d.floats(d.shape(1, 4), 0.5, 1.5)
+    return (x, d.dim(x.ndim), d.chance(0.5)), {}
+
+
+def product(x: Any, dim: Any, keepdim: bool = False) -> Any:
+    """The product along a dimension."""
+    return np.prod(np.asarray(x), axes(x, dim), keepdims=keepdim)
+
+
 def averaged(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The mean."""
     return np.mean(np.asarray(x), axes(x, dim), keepdims=bool(keepdim))
