@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.parity.grid.table import ENTRIES, examine
+from tests.parity.grid.table import ENTRIES, examine, row, total
 
 
 def main() -> int:
@@ -19,15 +19,13 @@ def main() -> int:
     results = {name: examine(ENTRIES[name]) for name in options.names or ENTRIES}
     for name, result in results.items():
         if options.table:
-            why = "; ".join(f"{count}: {known.reason}" for known, count in result.known.items())
-            print(f"| {name} | {result.cases} | {result.agreed} | {why}{' ' if why else ''}|")
+            print(row(name, result))
         print(*result.wrong, sep="\n", end="\n" if result.wrong else "", file=sys.stderr)
-    total = [sum(getattr(r, field) for r in results.values()) for field in ("cases", "agreed")]
     wrong = sum(len(result.wrong) for result in results.values())
     if options.table:
-        print(f"| all | {total[0]} | {total[1]} | |")
+        print(total(results.values()))
     else:
-        print(f"{len(results)} entries, {total[0]} cases, {total[1]} agreed, {wrong} wrong")
+        print(f"{len(results)} entries, {sum(r.cases for r in results.values())} cases, {wrong} wrong")
     return 1 if wrong else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as TF
@@ -69,6 +70,28 @@ def linear(images: str, sizes: tuple, bias_: str, dtype: str) -> Call:
     return Call((x, weight), {"bias": bias(bias_, k, dtype)})
 
 
+def narrow(*size: int) -> Callable[[Any, Any, Any], bool]:
+    """Return whether a dilated filter is larger than a padded image of this size."""
+
+    def outsized(kernel: Any, padding: Any, dilation: Any) -> bool:
+        pads = per_axis(0 if padding in (OMIT, "valid") else padding, len(size))
+        gaps = per_axis(1 if dilation is OMIT else dilation, len(size))
+        return padding != "same" and any(
+            (k - 1) * gap + 1 > n + 2 * pad for k, n, pad, gap in zip(kernel, size, pads, gaps)
+        )
+
+    return outsized
+
+
+def per_axis(value: Any, count: int) -> tuple:
+    """Return a number for each axis."""
+    value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return value * count if len(value) == 1 else value
+
+
+STRIDED_SAME = {
+    "padding='same' is for stride 1": lambda stride, padding: padding == "same" and stride not in (OMIT, 1),
+}
 CHANNELS = [(4, 6, 1), (4, 6, 2), (4, 4, 4), (4, 8, 4), (3, 5, 1), Bad((4, 6, 3)), Bad((4, 6, 0)), Bad((4, 5, 2))]
 ENTRIES = [
     Entry(
@@ -76,7 +99,7 @@ ENTRIES = [
         {
             "images": ["batch", "unbatched", "empty", *LAYOUTS[1:], Bad("more"), Bad("fewer"), Bad("no channels")],
             "channels": CHANNELS,
-            "kernel": [(3, 3), (1, 1), (2, 3), (5, 1), Bad((0, 3)), Bad((9, 3)), Bad((3,))],
+            "kernel": [(3, 3), (1, 1), (2, 3), (5, 1), Bad((0, 3)), (9, 3), Bad((3,))],
             "bias_": BIASES,
             "dtype": DTYPES,
             "stride": [OMIT, 1, 2, (2, 1), [3], Bad(0), Bad((1, 2, 3)), Bad(1.5), Bad(None)],
@@ -84,13 +107,14 @@ ENTRIES = [
             "dilation": [OMIT, 1, 2, (1, 2), Bad(0), Bad("2")],
         },
         conv2d,
+        refuses={**STRIDED_SAME, "the filter is larger than the image": narrow(7, 6)},
     ),
     Entry(
         "conv1d", F.conv1d, TF.conv1d,
         {
             "images": ["batch", "unbatched", "empty", "transposed", "strided", Bad("more"), Bad("fewer")],
             "channels": CHANNELS,
-            "kernel": [(3,), (1,), (4,), Bad((0,)), Bad((12,)), Bad((3, 3))],
+            "kernel": [(3,), (1,), (4,), Bad((0,)), (12,), Bad((3, 3))],
             "bias_": BIASES,
             "dtype": DTYPES,
             "stride": [OMIT, 1, 2, (3,), [2], Bad(0), Bad((1, 2)), Bad(None)],
@@ -98,6 +122,7 @@ ENTRIES = [
             "dilation": [OMIT, 1, 2, (3,), Bad(0)],
         },
         conv1d,
+        refuses={**STRIDED_SAME, "the filter is larger than the image": narrow(9)},
     ),
     Entry(
         "conv_transpose2d", F.conv_transpose2d, TF.conv_transpose2d,

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as TF
+
+from tests.parity.grid import instead
 from tests.parity.grid.cases import Case
+from tests.parity.grid.compare import deliberate, unlike
+from tests.parity.grid.running import run
 from tests.parity.grid.values import OMIT, T
 
 Choice = dict[str, Any]
@@ -14,15 +20,36 @@ Choice = dict[str, Any]
 
 @dataclass(frozen=True)
 class Known:
-    """A difference: the functions and choices that it is about, and its reason."""
+    """A difference, with both outcomes.
+
+    Attributes
+    ----------
+    functions : tuple of str
+    when : function
+        Of a choice: whether the libraries may differ there.
+    torch : {"answers", "refuses"}
+    ours : tuple of types, or function
+        The errors of which numbanet raises one; or a function of PyTorch's tensors, in `instead`, whose results and
+        gradients numbanet's must equal as they must else equal those of PyTorch's own function.
+    reason : str
+    """
 
     functions: tuple[str, ...]
     when: Callable[[Choice], bool]
+    torch: str
+    ours: tuple[type[Exception], ...] | Callable
     reason: str
 
     def explains(self, case: Case) -> bool:
-        """Whether a case may differ for this reason."""
-        return case.entry.name in self.functions and self.when(case.plain)
+        """Whether a case may differ for this reason, and the outcomes are those that are said here."""
+        if case.entry.name not in self.functions or not self.when(case.plain):
+            return False
+        if (self.torch == "refuses") != (case.theirs.error is not None):
+            return False
+        if isinstance(self.ours, tuple):
+            return isinstance(case.ours.error, self.ours) and deliberate(case.ours.error)
+        expected = run(torch, self.ours, case.call, case.choice["gradients"])
+        return expected.error is None and not unlike(case.ours, expected, case.entry.tolerance)
 
 
 def empty(choice: Choice) -> bool:
@@ -33,58 +60,109 @@ def empty(choice: Choice) -> bool:
 
 def wild(choice: Choice) -> bool:
     """Whether there are infinities and NaN."""
-    return choice["input"].kind == "wild"
+    return isinstance(choice["input"], T) and choice["input"].kind == "wild"
 
 
 KNOWN: tuple[Known, ...] = (
     Known(
         (
-            "conv1d", "conv_transpose2d", "batch_norm", "local_response_norm", "multi_margin_loss",
-            "nn.ConvTranspose2d",
+            "conv_transpose2d", "batch_norm", "local_response_norm", "nn.ConvTranspose2d",
+            "nn.InstanceNorm1d", "nn.InstanceNorm2d",
         ),
-        empty,
+        empty, "answers", (ValueError, TypeError),
         "PyTorch checks little where there is nothing to compute (dtypes, dilation, output_padding, sizes); numbanet "
         "checks as always",
     ),
     Known(
-        ("instance_norm", "nn.InstanceNorm1d", "nn.InstanceNorm2d", "pixel_unshuffle"), empty,
-        "PyTorch fails on its way through an empty batch, or makes NaN of running statistics; numbanet gives the empty "
-        "result and its gradient",
+        ("softmax", "log_softmax"), empty, "answers", (TypeError,),
+        "PyTorch does not look at dtypes where there is nothing to compute; numbanet checks as always",
+    ),
+    *(
+        Known(
+            (name,), empty, torch_does, function,
+            "PyTorch fails on its way through an empty batch, or makes NaN of running statistics; numbanet gives the "
+            "empty result and its gradient",
+        )
+        for name, function in (
+            ("instance_norm", instead.instance_norm),
+            ("nn.InstanceNorm1d", instead.instance_layer("InstanceNorm1d")),
+            ("nn.InstanceNorm2d", instead.instance_layer("InstanceNorm2d")),
+        )
+        for torch_does in ("refuses", "answers")
     ),
     Known(
-        ("gelu", "silu", "mish"), wild,
-        "at infinities numbanet gives the limits, PyTorch NaN (infinity times zero), not everywhere",
+        ("pixel_unshuffle",), empty, "answers", instead.pixel_unshuffle,
+        "PyTorch leaves a batch without elements as it is, in its old shape; numbanet gives it the new one",
+    ),
+    *(
+        Known(
+            (name,), wild, "answers", instead.changed(instead.with_limits(function)),
+            "at infinities the gradient is the limit, and gelu of infinity is infinity; PyTorch has NaN (infinity "
+            "times zero)",
+        )
+        for name, function in (
+            ("gelu", TF.gelu), ("silu", TF.silu), ("mish", TF.mish),
+        )
+    ),
+    *(
+        Known(
+            (name,), wild, "answers", instead.changed(instead.passing_nan(function)),
+            "where the input is NaN, numbanet lets the gradient pass, as relu does; PyTorch does so at some places "
+            "only",
+        )
+        for name, function in (("relu6", TF.relu6), ("hardtanh", TF.hardtanh))
     ),
     Known(
-        ("relu6", "hardtanh"), wild,
-        "where the input is NaN, numbanet lets the gradient pass, as relu does; PyTorch does so at some places only",
-    ),
-    Known(
-        ("hardsigmoid",), lambda c: c["input"].dtype == "float64",
+        ("hardsigmoid",), lambda c: isinstance(c["input"], T) and c["input"].dtype == "float64", "answers",
+        instead.changed(instead.hardsigmoid),
         "PyTorch's gradient takes 1/6 in float32 for float64 too",
     ),
     Known(
-        ("kl_div",), lambda c: c["kinds"] == ("logs", "few") and c["log_target"] is not True,
+        ("kl_div",), lambda c: c["kinds"] == ("logs", "few") and c["log_target"] is not True, "answers",
+        instead.kl_div,
         "where the target is 0, PyTorch's gradient of the target is NaN (0/0), and numbanet's -input",
     ),
-    Known(
-        ("var", "std", "Tensor.var"), lambda c: c["dim"] == (),
-        "with dim=() PyTorch's gradient divides by 1 - correction, not by the number of elements",
+    *(
+        Known(
+            (name,), lambda c: c["dim"] == (), "answers", instead.over_all(function),
+            "with dim=() PyTorch's gradient divides by 1 - correction, not by the number of elements",
+        )
+        for name, function in (("var", torch.var), ("std", torch.std), ("Tensor.var", torch.var))
     ),
     Known(
-        ("l1_loss", "smooth_l1_loss"), lambda c: "wild" in c["kinds"],
-        "where an operand is NaN the gradient is NaN, and 0 in PyTorch",
+        ("Tensor.var",), lambda c: c["dim"] == () and c["correction"] == 30, "answers",
+        instead.over_all(instead.variance_of_too_few),
+        "with dim=() and a correction above the number of elements the gradient divides by a negative number, and "
+        "PyTorch's by 1 - correction",
+    ),
+    *(
+        Known(
+            (loss.__name__,), lambda c: "wild" in c["kinds"], "answers", instead.no_number(loss),
+            "where an operand is NaN the gradient is NaN, and 0 in PyTorch",
+        )
+        for loss in (TF.l1_loss, TF.smooth_l1_loss)
     ),
     Known(
-        ("binary_cross_entropy_with_logits",), lambda c: "wild" in c["kinds"],
-        "the loss of an infinite score is infinite; PyTorch has NaN for some of them",
+        ("binary_cross_entropy_with_logits",), lambda c: "wild" in c["kinds"], "answers",
+        instead.binary_cross_entropy_with_logits,
+        "the loss of an infinite score is infinite, and NaN in PyTorch",
     ),
     Known(
-        ("cat",), lambda c: c["first"].shape == (0,) and c["dim"] not in (OMIT, 0, -1),
+        ("interpolate, size",), lambda c: c["size"] == 0, "answers", (ValueError,),
+        "areas of an image without pixels are answered by PyTorch where no gradient is recorded",
+    ),
+    Known(
+        ("pad, constant",), lambda c: c["input"].dtype == "int64" and c["value"] == float("inf"), "answers",
+        (ValueError,),
+        "PyTorch looks at the value only where something is filled, numbanet always",
+    ),
+    Known(
+        ("cat",), lambda c: c["first"].shape == (0,) and c["dim"] not in (OMIT, 0, -1), "answers",
+        (ValueError, IndexError),
         "PyTorch does not look at dim where all tensors have the shape (0,)",
     ),
     Known(
-        ("Tensor: indexing",), lambda c: (c["first"], c["second"]) == (..., ...),
+        ("Tensor: indexing",), lambda c: (c["first"], c["second"]) == (..., ...), "answers", (IndexError,),
         "an index with two ellipses is refused, as by NumPy: PyTorch takes the dimensions after the second one wrongly",
     ),
 )  # fmt: skip

@@ -9,10 +9,16 @@ import torch.nn.functional as TF
 from numbanet import functional as F
 from tests.parity.grid.cases import Entry
 from tests.parity.grid.convolution import handed
+from tests.parity.grid.rules import given
 from tests.parity.grid.running import Call
-from tests.parity.grid.values import OMIT, Bad, T
+from tests.parity.grid.values import OMIT, Bad, T, plain
 
-REDUCTIONS = [OMIT, "mean", "sum", "none", Bad("average"), Bad(None)]
+REDUCTIONS = [OMIT, "mean", "sum", "none", "average", None]
+REDUCED = {
+    "no such reduction": lambda reduction, size_average, reduce: reduction in ("average", None)
+    and not given(size_average) and not given(reduce),
+}
+"""Words that are not looked at where `size_average` or `reduce` is given."""
 FLAGS = [OMIT, None, True, False]
 SHAPES = [(4, 5), (5,), (3, 5, 4), (2, 5, 3, 2), (0, 5), (1, 5), (40, 5)]
 
@@ -73,25 +79,41 @@ DTYPES = [
 ]  # fmt: skip
 
 
-def pairwise(name: str, kinds: list, tolerance: float = 1.0, dtypes: list = DTYPES, **options: Any) -> Entry:
-    shapes = [*list(PAIRS)[:-1], Bad("unlike")]
+def pairwise(
+    name: str, kinds: list, tolerance: float = 1.0, dtypes: list = DTYPES, refuses: Any = None, broadcast: bool = True,
+    more_reductions: tuple = (), **options: Any
+) -> Entry:
+    shapes = [Bad(s) if s == "unlike" or (not broadcast and s in ("broadcast", "one")) else s for s in PAIRS]
     fixed = {"shapes": shapes, "dtypes": dtypes, "view": ["", "transposed", "strided"], "kinds": kinds}
+    reductions = REDUCTIONS if "reduce" in options else [*REDUCTIONS[:-2], *map(Bad, REDUCTIONS[-2:])]
+    options = {**fixed, **options, "reduction": [*reductions, *more_reductions]}
     return Entry(
-        name, getattr(F, name), getattr(TF, name), {**fixed, **options, "reduction": REDUCTIONS}, pair, tolerance,
-        fewest=90
+        name, getattr(F, name), getattr(TF, name), options, pair, tolerance, fewest=90,
+        refuses={**(REDUCED if "reduce" in options else {}), **(refuses or {})},
     )
 
 
 NORMAL = [("normal", "normal"), ("few", "few"), ("wild", "normal")]
-UNIT = [("unit", "unit"), ("unit", "few")]
+UNIT = [("unit", "unit"), ("unit", "few"), ("unit", "below 2")]
+FLOATING = [Bad(pair) if "int64" in plain(pair) else pair for pair in DTYPES]
+SAME = [pair if pair in DTYPES[:2] else Bad(plain(pair)) for pair in DTYPES]
+WHOLE = {"weights of another shape": lambda shapes, weight: weight == "last" and shapes not in ("scalars", "vectors")}
 OLD = {"size_average": FLAGS, "reduce": FLAGS}
 WEIGHTS = ["none", "given", "last", Bad("wrong")]
 TARGETS = ["classes", "bytes", Bad("int32"), Bad("outside"), Bad("wrong shape"), Bad("list")]
 COMMON = {
     "dtype": ["float64", "float32", Bad("int64")],
     "view": LAYOUT,
-    "weight": ["none", "given", Bad("long"), Bad("matrix"), "other"],
+    "weight": ["none", "given", Bad("long"), "matrix", "other"],
     **OLD,
+}
+CLASSES = ("classes", "bytes")
+OF_CLASSES = {
+    "bytes are classes of rows": lambda shape, target: target == "bytes" and len(shape) > 2,
+    "weights of another dtype":
+        lambda target, dtype, weight: target in CLASSES and dtype == "float64" and weight == "other",
+    "weights of another rank": lambda shape, target, weight:
+        weight == "matrix" and (len(shape) < 3 or target not in CLASSES),
 }
 ENTRIES = [
     Entry(
@@ -102,9 +124,14 @@ ENTRIES = [
             **COMMON,
             "ignore_index": [OMIT, -100, 2, 0],
             "reduction": REDUCTIONS,
-            "label_smoothing": [OMIT, 0.0, 0.3, 1.0, Bad(-0.1), Bad(2.0)],
+            "label_smoothing": [OMIT, 0.0, 0.3, 1.0, -0.1, Bad(2.0)],
         },
         classes, possible=lambda shape, **c: shape != () and safe(shape, **c), fewest=120,
+        refuses={
+            **REDUCED, **OF_CLASSES,
+            "probabilities ignore no class":
+                lambda target, ignore_index: target.endswith("probabilities") and ignore_index in (2, 0),
+        },
     ),
     Entry(
         "nll_loss", F.nll_loss, TF.nll_loss,
@@ -115,30 +142,60 @@ ENTRIES = [
             "ignore_index": [OMIT, -100, 2, 0],
             "reduction": REDUCTIONS,
         },
-        classes, possible=safe, fewest=120,
+        classes, possible=safe, fewest=120, refuses={**REDUCED, **OF_CLASSES},
     ),
     Entry(
         "multi_margin_loss", F.multi_margin_loss, TF.multi_margin_loss,
         {
-            "shape": [(4, 5), (5,), (0, 5), (1, 5), (40, 5), Bad((3, 5, 4))],
+            # not (0, 5): the mean of no rows is memory that PyTorch has not written
+            "shape": [(4, 5), (5,), (1, 5), (40, 5), Bad((3, 5, 4))],
             "target": ["classes", Bad("int32"), Bad("outside"), Bad("wrong shape"), Bad("list"), Bad("probabilities")],
             **COMMON,
+            "weight": [Bad(kind) if kind == "matrix" else kind for kind in COMMON["weight"]],
             "p": [OMIT, 1, 2, Bad(3), Bad(0)],
             "margin": [OMIT, 1.0, 0.5, 2, 0],
             "reduction": REDUCTIONS,
         },
         classes, possible=safe, fewest=120,
+        refuses={
+            **REDUCED,
+            "weights of another dtype": lambda dtype, weight: dtype == "float64" and weight == "other",
+        },
     ),
-    pairwise("mse_loss", NORMAL, **OLD, weight=WEIGHTS),
-    pairwise("l1_loss", NORMAL, **OLD, weight=WEIGHTS),
-    pairwise("smooth_l1_loss", NORMAL, **OLD, beta=[OMIT, 1.0, 0.5, 2, 0, 0.0, Bad(-1.0)]),
-    pairwise("huber_loss", NORMAL, delta=[OMIT, 1.0, 0.5, 2, Bad(0.0), Bad(-1)], weight=WEIGHTS),
-    pairwise("binary_cross_entropy", UNIT, 10, **OLD, weight=WEIGHTS),
     pairwise(
-        "binary_cross_entropy_with_logits", [("normal", "unit"), ("few", "few"), ("wild", "unit")], 10, **OLD,
-        weight=WEIGHTS,
+        "mse_loss", NORMAL, **OLD, weight=WEIGHTS,
+        refuses={
+            **WHOLE,
+            "integers have no squares":
+                lambda dtypes, weight: dtypes == ("int64", "int64") and weight == "none",
+        },
+    ),
+    pairwise("l1_loss", NORMAL, **OLD, weight=WEIGHTS, refuses=WHOLE),
+    pairwise(
+        "smooth_l1_loss", NORMAL, **OLD, beta=[OMIT, 1.0, 0.5, 2, 0, 0.0, Bad(-1.0)],
+        refuses={"integers are not smoothed": lambda dtypes, beta: dtypes == ("int64", "int64") and beta != 0},
+    ),
+    pairwise(
+        "huber_loss", NORMAL, dtypes=[*DTYPES[:4], *(Bad(plain(pair)) for pair in DTYPES[4:])],
+        delta=[OMIT, 1.0, 0.5, 2, Bad(0.0), Bad(-1)], weight=WEIGHTS,
+        refuses={
+            **WHOLE, "two dtypes have no gradient": lambda dtypes, gradients: dtypes[0] != dtypes[1] and gradients,
+        },
+    ),
+    pairwise(
+        "binary_cross_entropy", UNIT, 10, SAME, broadcast=False, **OLD, weight=WEIGHTS,
+        refuses={
+            "targets beyond [0, 1]":
+                lambda shapes, kinds: kinds == ("unit", "few") and shapes not in ("scalars", "empty"),
+        },
+    ),
+    pairwise(
+        "binary_cross_entropy_with_logits", [("normal", "unit"), ("few", "few"), ("wild", "unit")], 10, FLOATING,
+        broadcast=False, **OLD, weight=WEIGHTS,
         pos_weight=["none", "last", "given", Bad("wrong")],
     ),
-    pairwise("kl_div", [("logs", "unit"), ("logs", "few"), ("logs", "logs")], 10, **OLD,
-        log_target=[OMIT, False, True]),
+    pairwise(
+        "kl_div", [("logs", "unit"), ("logs", "few"), ("logs", "logs")], 10, FLOATING, **OLD,
+        log_target=[OMIT, False, True], more_reductions=("batchmean",),
+    ),
 ]  # fmt: skip

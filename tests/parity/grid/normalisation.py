@@ -10,6 +10,7 @@ import torch.nn.functional as TF
 from numbanet import functional as F
 from tests.parity.grid.cases import Entry
 from tests.parity.grid.convolution import handed
+from tests.parity.grid.rules import MIXED
 from tests.parity.grid.running import Call
 from tests.parity.grid.values import OMIT, Bad, T
 
@@ -30,6 +31,11 @@ def vector(kind: str, count: Any, dtype: str, values: str = "normal") -> Any:
 def images(shape: Any, dtype: str, view: str) -> T:
     view = "" if len(shape) < {"channels_last": 4, "transposed": 2}.get(view, 1) else view
     return T(shape, dtype, view)
+
+
+def lone(shape: tuple) -> bool:
+    """Whether there is a single value a channel."""
+    return shape[0] == 1 and all(size == 1 for size in shape[2:])
 
 
 def batch_norm(shape: Any, dtype: str, view: str, statistics: str, weight: str, bias: str, **options: Any) -> Call:
@@ -77,16 +83,18 @@ def dropout(function: Any, seed: Any) -> Any:
 
     def call(x: Any, *arguments: Any, **options: Any) -> Any:
         seed(0)
+        given = x.detach().clone().numpy()
+        x = x.clone()
         y = function(x, *arguments, **options)
-        data, given = (t.detach().numpy() for t in (y, x))
+        data, changed = (t.detach().numpy() for t in (y, x))
         p = arguments[0] if arguments else options.get("p", 0.5)
         training = options.get("training", arguments[1] if len(arguments) > 1 else True)
         if not training or p in (0, 1):
-            return y
+            return [y, x]
         kept = data != 0
         share = abs(kept.mean() - (1 - p)) < 0.12 if kept.size > 1000 else True
         same_scale = bool((abs(data[kept] - given[kept] / (1 - p)) < 1e-5 * (1 + abs(given[kept]))).all())
-        return [str(data.dtype), list(data.shape), bool(share), same_scale]
+        return [str(data.dtype), list(data.shape), bool(share), same_scale, bool((changed == data).all())]
 
     return call
 
@@ -114,6 +122,12 @@ ENTRIES = [
             "eps": EPS,
         },
         batch_norm, tolerance=10,
+        refuses={
+            "one value has no variance": lambda shape, training: training in (True, "mean only") and lone(shape),
+            "no statistics to use": lambda shape, statistics, training:
+                shape[0] > 0 and statistics == "none" and training in (OMIT, False),
+            "in training eps is positive": lambda training, eps: training in (True, "mean only") and eps == 0,
+        },
     ),
     Entry(
         "instance_norm", watched(F.instance_norm), watched(TF.instance_norm),
@@ -129,6 +143,14 @@ ENTRIES = [
             "eps": EPS,
         },
         instance_norm, tolerance=10,
+        refuses={
+            "one value has no variance": lambda shape, use_input_stats: use_input_stats is not False and lone(shape),
+            "no statistics to use":
+                lambda statistics, use_input_stats: statistics == "none" and use_input_stats is False,
+            "no images to scale": lambda shape, weight: shape[0] == 0 and weight != "none",
+            "no images to shift": lambda shape, bias: shape[0] == 0 and bias != "none",
+            **MIXED,
+        },
     ),
     Entry(
         "group_norm", F.group_norm, TF.group_norm,
@@ -142,6 +164,7 @@ ENTRIES = [
             "eps": EPS,
         },
         group_norm, tolerance=10,
+        refuses={"one value has no variance": lambda shape, num_groups: lone(shape) and num_groups == 6, **MIXED},
     ),
     Entry(
         "layer_norm", F.layer_norm, TF.layer_norm,
@@ -149,12 +172,13 @@ ENTRIES = [
             "shape": [*SHAPES[:4], (0, 6, 3, 3), (6,)],
             "dtype": ["float64", "float32", Bad("int64")],
             "view": VIEWS,
-            "last": [1, 2, 3, Bad((7,)), Bad(())],
+            "last": [1, 2, 3, (7,), Bad(())],
             "weight": STATE,
             "bias": STATE,
             "eps": EPS,
         },
         layer_norm, tolerance=10,
+        refuses={"the shape is the last one": lambda shape, last: last == (7,) and shape[-1] != 7, **MIXED},
     ),
     Entry(
         "local_response_norm", F.local_response_norm, TF.local_response_norm,
@@ -177,7 +201,7 @@ ENTRIES = [
                 T((8, 2, 16, 16))],
             "p": PROBABILITIES,
             "training": [OMIT, True, False],
-            "inplace": [OMIT, False],
+            "inplace": [OMIT, False, True],
         },
     ),
     Entry(
@@ -187,7 +211,7 @@ ENTRIES = [
                 T((3, 4))],
             "p": PROBABILITIES,
             "training": [OMIT, True, False],
-            "inplace": [OMIT, False],
+            "inplace": [OMIT, False, True],
         },
     ),
 ]  # fmt: skip

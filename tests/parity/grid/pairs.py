@@ -1,16 +1,22 @@
-"""Choices of option values that hold every pair of values at least once; the same ones each time."""
+"""Choices of option values in which every pair of values is answered; the same ones each time."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cached_property
 
 Choice = tuple[int, ...]
 """For each option the number of its value."""
+Held = dict[int, int]
+"""For some options the number of their values."""
 Pair = tuple[int, int, int, int]
 """An option, its value, a later option, its value."""
+Rule = tuple[tuple[int, ...], frozenset[Choice]]
+"""Some options, and the values of these that do not go together."""
+ATTEMPTS, CANDIDATES = 100, 6
 
 
 def pairs_of(choice: Sequence[int]) -> list[Pair]:
@@ -18,52 +24,193 @@ def pairs_of(choice: Sequence[int]) -> list[Pair]:
     return [(i, choice[i], j, choice[j]) for i, j in itertools.combinations(range(len(choice)), 2)]
 
 
-def all_pairs(
-    bad: Sequence[Sequence[bool]],
-    possible: Callable[[Choice], bool],
-    answered: Callable[[Choice], bool],
-    at_least: int,
-) -> list[Choice]:
-    """Return choices that hold every pair of values for which there is a possible choice.
+@dataclass(frozen=True)
+class Space:
+    """What choices are drawn from.
 
-    Parameters
+    Attributes
     ----------
     bad : sequence of sequences of bool
-        For each option, and each of its values, whether it is refused whatever the others are. A refusal hides what
-        good values do together: pairs of these are held by choices that are answered, if there are such. Each bad value
-        has a choice in which it is the only one, and stands in others with every value of every other option.
+        For each option, and each of its values, whether it is refused whatever the others are.
+    rules : sequence of Rule
+        Which good values are refused together.
     possible : function
         Whether a choice may be run at all.
     answered : function
         Whether a choice is answered, or refused.
-    at_least : int
-        Choices drawn at random, without bad values, make up the number, where there are so many.
     """
-    may_be = cache(lambda choice: possible(choice) and answered(choice))
-    draw = random.Random(0)
-    every = [range(len(values)) for values in bad]
-    good = [[value for value in values if not bad[option][value]] or values for option, values in enumerate(every)]
-    found: dict[Choice, None] = {}
-    left = set(_pairs(good))
-    for pair in _pairs(good):
-        if pair in left:
-            _cover(pair, good, may_be, left, draw, found)
-    for option, values in enumerate(every):
-        for value in sorted(set(values) - set(good[option])):
-            others = [[value] if k == option else good[k] for k in range(len(bad))]
-            alone = next(filter(possible, (_drawn(others, draw) for _ in range(20))), None)
-            found |= {} if alone is None else {alone: None}
-    left = set(_pairs(every)) - {pair for choice in found for pair in pairs_of(choice)}
-    for pair in _pairs(every):
-        if pair in left:
-            _cover(pair, every, possible, left, draw, found)
-    for _ in range(20 * at_least):
-        if len(found) >= at_least:
-            break
-        choice = _drawn(good, draw)
-        if may_be(choice):
-            found[choice] = None
-    return list(found)
+
+    bad: Sequence[Sequence[bool]]
+    rules: Sequence[Rule]
+    possible: Callable[[Choice], bool]
+    answered: Callable[[Choice], bool]
+    random: random.Random = field(default_factory=lambda: random.Random(0))
+
+    @cached_property
+    def every(self) -> list[list[int]]:
+        """The values of each option."""
+        return [list(range(len(values))) for values in self.bad]
+
+    @cached_property
+    def good(self) -> list[list[int]]:
+        """The good values of each option; all where it has no other."""
+        return [[v for v in values if not self.bad[k][v]] or values for k, values in enumerate(self.every)]
+
+    @cached_property
+    def bound(self) -> list[int]:
+        """The options that rules are about."""
+        return sorted({option for options, _ in self.rules for option in options})
+
+    def goes(self, pair: Pair) -> bool:
+        """Whether some values of the other options break no rule together with a pair."""
+        held, left = _held(pair), [k for k in self.bound if k not in (pair[0], pair[2])]
+        in_order = lambda option, _: self.good[option]  # noqa: E731
+        return not self.broken(held) and _completed(held, left, self.rules, in_order) is not None
+
+    def broken(self, held: Held) -> list[Rule]:
+        """Return the rules that values break."""
+        return [rule for rule in self.rules if _breaks(held, rule)]
+
+    def drawn(self, held: Held, wanted: set[Pair], rules: Sequence[Rule] | None = None) -> Choice | None:
+        """Return a choice at random that breaks no rule and, if that can be, has many of the pairs that are wanted."""
+
+        def offers(option: int, held: Held) -> list[int]:
+            values = self.random.sample(self.good[option], len(self.good[option]))
+            if wanted:
+                values.sort(key=lambda v: -sum(_pair(option, v, *other) in wanted for other in held.items()))
+            return values
+
+        shuffled = self.random.sample(range(len(self.bad)), len(self.bad))
+        left = sorted((k for k in shuffled if k not in held), key=lambda k: k not in self.bound)
+        found = _completed(held, left, self.rules if rules is None else rules, offers)
+        return None if found is None else tuple(found[k] for k in range(len(self.bad)))
+
+    def probes(self, rule: Rule) -> list[Choice]:
+        """Return two choices for each thing that a rule forbids, which break no other one, if there are such."""
+        others = [other for other in self.rules if other is not rule]
+        forbidden = [dict(zip(rule[0], values)) for values in sorted(rule[1])]
+        drawn = [self.drawn(held, set(), others) for held in forbidden for _ in range(2)]
+        return [choice for choice in drawn if choice is not None and self.possible(choice)]
+
+    def mixed(self, held: Held, wanted: set[Pair]) -> Choice:
+        """Return a choice of good and bad values, whatever the rules say."""
+        for option in self.random.sample(range(len(self.bad)), len(self.bad)):
+            if option not in held:
+                offers = self.random.sample(self.every[option], len(self.every[option]))
+                key = lambda v: sum(_pair(option, v, *other) in wanted for other in held.items())  # noqa: B023, E731
+                held = {**held, option: max(offers, key=key)}
+        return tuple(held[k] for k in range(len(self.bad)))
+
+
+@dataclass
+class Covering:
+    """Choices that hold the pairs of a space, and the pairs of good values that none of them answers."""
+
+    space: Space
+    choices: dict[Choice, None] = field(default_factory=dict)
+    missing: list[Held] = field(default_factory=list)
+    _left: set[Pair] = field(default_factory=set)
+
+    def cover(self, at_least: int) -> Covering:
+        """Add all choices."""
+        self._answered_pairs()
+        self._left = set(_pairs(self.space.every)) - {pair for choice in self.choices for pair in pairs_of(choice)}
+        self._bad_values()
+        self._refused_pairs(at_least)
+        self._bad_pairs()
+        self._more(at_least)
+        return self
+
+    def _answered_pairs(self) -> None:
+        """Every pair of good values that breaks no rule, in a choice that is answered."""
+        space = self.space
+        wanted = [pair for pair in _pairs(space.good) if space.goes(pair)]
+        left = set(wanted)
+        for pair in wanted:
+            if pair not in left:
+                continue
+            choice = self._one_with(_held(pair), left)
+            if choice is None:
+                self.missing.append(_held(pair))
+                left.discard(pair)
+            else:
+                self.choices[choice] = None
+                left.difference_update(pairs_of(choice))
+
+    def _one_with(self, held: Held, left: set[Pair]) -> Choice | None:
+        """Return an answered choice with some values, the one with the most new pairs among the first drawn."""
+        space, answered = self.space, {}
+        for attempt in range(ATTEMPTS):
+            choice = space.drawn(held, left if attempt < 2 * CANDIDATES else set())
+            if choice is not None and choice not in answered and space.possible(choice) and space.answered(choice):
+                answered[choice] = len(left.intersection(pairs_of(choice)))
+            if answered and (attempt >= 2 * CANDIDATES or len(answered) == CANDIDATES):
+                break
+        return max(answered, key=lambda choice: answered[choice], default=None)
+
+    def _bad_values(self) -> None:
+        """Every bad value in a choice in which it is the only reason for a refusal."""
+        space = self.space
+        for option, values in enumerate(space.every):
+            for value in values:
+                if space.bad[option][value] and value not in space.good[option]:
+                    self._add(lambda: space.drawn({option: value}, self._left))  # noqa: B023
+
+    def _refused_pairs(self, at_most: int) -> None:
+        """Pairs of good values that break rules, each in a choice that breaks no other, as long as there is room."""
+        space = self.space
+        for pair in _pairs(space.good):
+            if len(self.choices) >= at_most:
+                break
+            if pair in self._left and not space.goes(pair):
+                broken = space.broken(_held(pair))
+                others = [rule for rule in space.rules if rule not in broken] if broken else []
+                self._add(lambda: space.drawn(_held(pair), self._left, others))  # noqa: B023
+
+    def _bad_pairs(self) -> None:
+        """Every other pair, in choices with any number of reasons for a refusal."""
+        for pair in _pairs(self.space.every):
+            if pair in self._left and _held(pair) not in self.missing:
+                self._add(lambda: self.space.mixed(_held(pair), self._left))  # noqa: B023
+
+    def _more(self, at_least: int) -> None:
+        """Choices drawn at random, which are answered, until there are enough, where there are so many."""
+        space = self.space
+        for _ in range(20 * at_least):
+            if len(self.choices) >= at_least:
+                break
+            choice = space.drawn({}, set())
+            if choice is not None and space.possible(choice) and space.answered(choice):
+                self.choices[choice] = None
+
+    def _add(self, drawn: Callable[[], Choice | None]) -> None:
+        """Add the first choice drawn that may be run."""
+        tried = (drawn() for _ in range(20))
+        choice = next((c for c in tried if c is not None and self.space.possible(c)), None)
+        if choice is not None:
+            self.choices[choice] = None
+            self._left.difference_update(pairs_of(choice))
+
+
+class Values(Covering):
+    """Choices that hold the values of a space, each in one that is answered, if there is such a one."""
+
+    def cover(self, at_least: int) -> Values:
+        """Add all choices."""
+        found: set[tuple[int, int]] = set()
+        for option, values in enumerate(self.space.good):
+            for value in values:
+                if (option, value) in found or self.space.bad[option][value]:
+                    continue
+                choice = self._one_with({option: value}, set())
+                if choice is None:
+                    self._add(lambda: self.space.drawn({option: value}, set()))  # noqa: B023
+                else:
+                    self.choices[choice] = None
+                    found.update(enumerate(choice))
+        self._bad_values()
+        self._more(at_least)
+        return self
 
 
 def _pairs(values: Sequence[Sequence[int]]) -> list[Pair]:
@@ -71,39 +218,35 @@ def _pairs(values: Sequence[Sequence[int]]) -> list[Pair]:
     return [(i, a, j, b) for i, j in options for a in values[i] for b in values[j]]
 
 
-def _drawn(values: Sequence[Sequence[int]], draw: random.Random) -> Choice:
-    return tuple(draw.choice(option) for option in values)
+def _pair(option: int, value: int, other: int, its: int) -> Pair:
+    return (option, value, other, its) if option < other else (other, its, option, value)
 
 
-def _cover(
-    pair: Pair,
-    values: Sequence[Sequence[int]],
-    possible: Callable[[Choice], bool],
-    left: set[Pair],
-    draw: random.Random,
-    found: dict[Choice, None],
-) -> None:
-    """Add a choice that holds this pair, and many that are left; none where no choice with it is possible."""
-    for attempt in range(20):
-        choice = {pair[0]: pair[1], pair[2]: pair[3]}
-        for option in draw.sample(range(len(values)), len(values)):
-            if option in choice:
-                continue
-            offers = draw.sample(values[option], len(values[option]))
-            if attempt:  # the best one is impossible: any other
-                choice[option] = offers[0]
-                continue
-            held = list(choice.items())
-            choice[option] = max(
-                offers,
-                key=lambda value: sum(
-                    ((option, value, *other) if option < other[0] else (*other, option, value)) in left  # noqa: B023
-                    for other in held  # noqa: B023
-                ),
-            )
-        made = tuple(choice[option] for option in range(len(values)))
-        if possible(made):
-            found[made] = None
-            left.difference_update(pairs_of(made))
-            return
-    left.discard(pair)
+def _held(pair: Pair) -> Held:
+    return {pair[0]: pair[1], pair[2]: pair[3]}
+
+
+def breaks(choice: Choice, rule: Rule) -> bool:
+    """Whether a choice breaks a rule."""
+    return _breaks(dict(enumerate(choice)), rule)
+
+
+def _breaks(held: Held, rule: Rule) -> bool:
+    options, together = rule
+    return all(k in held for k in options) and tuple(held[k] for k in options) in together
+
+
+def _completed(
+    held: Held, left: Sequence[int], rules: Sequence[Rule], offers: Callable[[int, Held], Sequence[int]]
+) -> Held | None:
+    """Return values for all that is left, the first ones offered that break no rule; nothing where there are none."""
+    if not left:
+        return held
+    option, *rest = left
+    for value in offers(option, held):
+        more = {**held, option: value}
+        if not any(option in rule[0] and _breaks(more, rule) for rule in rules):
+            found = _completed(more, rest, rules, offers)
+            if found is not None:
+                return found
+    return None

@@ -10,6 +10,7 @@ from numbanet import functional as F
 from tests.parity.grid.arithmetic import method
 from tests.parity.grid.cases import Entry
 from tests.parity.grid.convolution import handed
+from tests.parity.grid.rules import APART, DIM_BEYOND, beyond, given, twice
 from tests.parity.grid.running import Call
 from tests.parity.grid.values import OMIT, Bad, T
 
@@ -22,12 +23,26 @@ INPUTS = [
 ]  # fmt: skip
 DIMS = [OMIT, None, 0, -1, 1, (0, 1), [0, -1], (), Bad(9), Bad((0, -9)), Bad((0, 0)), Bad("0")]
 KEEP = [OMIT, False, True]
+FLOATS = [*INPUTS[:-2], Bad(INPUTS[-2]), Bad(INPUTS[-1])]
+NUMBERS = [*INPUTS[:-1], Bad(INPUTS[-1])]
+KEPT = {"keepdim is for some dim": lambda dim, keepdim: dim is OMIT and keepdim is not OMIT}
+NOTHING = {"nothing has no extreme": lambda input, dim: over_nothing(input, dim)}
 
 
-def over(name: str, where: Any, dims: list = DIMS, **options: Any) -> Entry:
+def over_nothing(input: T, dim: Any) -> bool:
+    """Whether one of the dimensions that go is empty."""
+    dims = range(len(input.shape)) if not given(dim) or dim == () else dim if isinstance(dim, (tuple, list)) else [dim]
+    return not beyond(input, list(dims)) and any(input.shape[d] == 0 for d in dims if input.shape)
+
+
+def over(
+    name: str, where: Any, dims: list = DIMS, inputs: list = INPUTS, refuses: Any = None, **options: Any
+) -> Entry:
     ours = method(name.removeprefix("Tensor.")) if where is None else getattr(F, name)
     theirs = ours if where is None else getattr(where, name)
-    return Entry(name, ours, theirs, {"input": INPUTS, "dim": dims, "keepdim": KEEP, **options}, over_call, 3)
+    more = dict(refuses or {}) if dims is not DIMS else {"a dimension is named twice": twice, **(refuses or {})}
+    choices = {"input": inputs, "dim": dims, "keepdim": KEEP, **options}
+    return Entry(name, ours, theirs, choices, over_call, 3, refuses={**DIM_BEYOND, **more})
 
 
 def over_call(input: Any, dim: Any, keepdim: Any, **options: Any) -> Call:
@@ -35,18 +50,21 @@ def over_call(input: Any, dim: Any, keepdim: Any, **options: Any) -> Call:
     return Call((input,), handed(dim=dim, keepdim=keepdim, **options))
 
 
-ONE_DIM = [OMIT, None, 0, -1, 1, -2, Bad(9), Bad(-9), Bad((0, 1)), Bad("0")]
+ANY_DIM = [OMIT, None, 0, -1, 1, -2, Bad(9), Bad(-9), Bad((0, 1)), Bad("0")]
+ONE_DIM = [OMIT, Bad(None), *ANY_DIM[2:]]
 ENTRIES = [
-    over("sum", torch), over("mean", torch),
-    over("var", torch, unbiased=[OMIT, True, False]), over("std", torch, correction=[OMIT, None, 0, 1, 2, 0.5]),
-    over("Tensor.var", None, correction=[OMIT, 0, 1, 2, 30]),
-    over("max", torch, ONE_DIM), over("min", torch, ONE_DIM), over("argmax", torch, ONE_DIM),
-    over("argmin", torch, ONE_DIM),
-    over("amax", torch), over("amin", torch),
+    over("sum", torch, refuses=KEPT), over("mean", torch, inputs=FLOATS, refuses=KEPT),
+    over("var", torch, inputs=FLOATS, unbiased=[OMIT, True, False]),
+    over("std", torch, inputs=FLOATS, correction=[OMIT, None, 0, 1, 2, 0.5]),
+    over("Tensor.var", None, inputs=FLOATS, correction=[OMIT, 0, 1, 2, 30]),
+    over("max", torch, ONE_DIM, refuses={**KEPT, **NOTHING}), over("min", torch, ONE_DIM, refuses={**KEPT, **NOTHING}),
+    over("argmax", torch, ANY_DIM, NUMBERS, NOTHING), over("argmin", torch, ANY_DIM, NUMBERS, NOTHING),
+    over("amax", torch, refuses=NOTHING), over("amin", torch, refuses=NOTHING),
     *(
         Entry(
             f"Tensor.{name}, of pairs", method(name), method(name),
             {"input": INPUTS[:4], "other": [T((3, 1, 5)), T(()), T((5,), "float32"), T((4,), "int64"), T((4,))]},
+            refuses=APART,
         )
         for name in ("max", "min")
     ),

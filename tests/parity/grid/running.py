@@ -81,8 +81,8 @@ def run(lib: Any, function: Callable, call: Call, grad: bool) -> Outcome:
 
 def _backward(results: list[Any], lib: Any) -> None:
     recorded = [r for r in results if getattr(r, "requires_grad", False)]
-    for number, result in enumerate(recorded):
+    for number, result in enumerate(recorded, 1):
         grad = np.random.default_rng(number).standard_normal(tuple(result.shape)).astype(_dtype(result))
         result.backward(
-            nnet.tensor(grad) if lib is nnet else torch.tensor(grad), retain_graph=result is not recorded[-1]
+            nnet.tensor(grad) if lib is nnet else torch.tensor(grad), retain_graph=number < len(recorded)
         )

@@ -24,12 +24,17 @@ OMIT = _Omitted()
 
 @dataclass(frozen=True)
 class Bad:
-    """A value that PyTorch refuses, whatever the other arguments are."""
+    """A value that PyTorch refuses, whatever the other arguments are; unless there is nothing to compute."""
 
     value: Any
 
     def __repr__(self) -> str:
         return f"{self.value!r}!"
+
+
+def plain(value: Any) -> Any:
+    """Return a value without the mark of bad ones."""
+    return value.value if isinstance(value, Bad) else value
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def array(spec: T, shape: tuple[int, ...], seed: Any) -> np.ndarray:
     if dtype.kind == "b":
         return rng.random(shape) < 0.5
     if dtype.kind == "u":
-        return rng.integers(0, 4, shape).astype(dtype)
+        return rng.integers(0, 256, shape).astype(dtype)
     if dtype.kind == "i" or spec.kind == "few":
         return rng.integers(-3, 4, shape).astype(dtype)
     x = rng.standard_normal(shape)
