@@ -298,14 +298,14 @@ class Methods:
 
     @numpy_names("unbiased", "keepdim")
     def var(
-        self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+        self, dim: Any = None, unbiased: bool = OMITTED, keepdim: bool = False, *, correction: Any = None
     ) -> Tensor:
         """Return the variance over all elements, or over some dimensions."""
         return functional().var(self, dim, unbiased, keepdim, correction=correction)
 
     @numpy_names("unbiased", "keepdim")
     def std(
-        self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+        self, dim: Any = None, unbiased: bool = OMITTED, keepdim: bool = False, *, correction: Any = None
     ) -> Tensor:
         """Return the standard deviation over all elements, or over some dimensions."""
         return functional().std(self, dim, unbiased, keepdim, correction=correction)

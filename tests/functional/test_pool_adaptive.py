@@ -87,7 +87,7 @@ def test_no_pixels_have_no_gradient(shape, size):
         x = nnet.tensor(np.ones(shape), requires_grad=True)
         y = pool(x, size)
         assert 0 in y.shape[-2:]
-        with pytest.raises(ValueError, match="grad must have channels and pixels"):
+        with pytest.raises(ValueError, match="output_size must have pixels"):
             y.sum().backward()
 
 

@@ -237,8 +237,12 @@ def indices(d: Draw) -> Call:
 def selected(x: Any, index: Any) -> Any:
     """A view of x of which numbers have selected, and what is left of the index: as PyTorch, before arrays do."""
     entries = index if isinstance(index, tuple) else (index,)
-    if not any(isinstance(entry, (tuple, list)) for entry in entries) or any(e is Ellipsis for e in entries):
+    if not any(isinstance(entry, (tuple, list)) for entry in entries):
         return x, index
+    if sum(e is Ellipsis for e in entries) == 1:
+        at = next(i for i, e in enumerate(entries) if e is Ellipsis)
+        left = np.ndim(x) - sum(e is not None and e is not Ellipsis for e in entries)
+        entries = (*entries[:at], *(slice(None),) * left, *entries[at + 1 :])
     picks = tuple(e if type(e) is int else slice(None) for e in entries if e is not None)
     return x[picks], tuple(e for e in entries if type(e) is not int)
 

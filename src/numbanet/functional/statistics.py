@@ -161,7 +161,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 def var(
     input: Tensor,
     dim: Any = None,
-    unbiased: bool | None = None,
+    unbiased: bool = OMITTED,
     keepdim: bool = False,
     *,
     correction: float | None = None,
@@ -191,14 +191,14 @@ def var(
 
 
 def _variance(
-    input: Tensor, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None
+    input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: float | None
 ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray]]]:
     """Return the variance, in float64 where it, or a sum on the way, is beyond float32; and its backward pass."""
     if isinstance(dim, bool):
-        if unbiased is not None or keepdim:
+        if unbiased is not OMITTED or keepdim:
             raise TypeError(f"unbiased must stand alone where it is given without dim, got {dim} and more")
         unbiased, dim = dim, None
-    if unbiased is not None and correction is not None:
+    if unbiased is not OMITTED and correction is not None:
         raise TypeError(f"unbiased and correction must not both be given, got {unbiased!r} and {correction!r}")
     x, away = values("input", input), _correction(unbiased, correction)
     centred, total = _deviations(x, dim, keepdim)
@@ -214,11 +214,11 @@ def _variance(
     return ops.div(total, free if free > 0 else 0.0), backward
 
 
-def _correction(unbiased: bool | None, correction: float | None) -> float:
+def _correction(unbiased: bool, correction: float | None) -> float:
     """Return by how much less than the number of elements a variance is divided."""
     if correction is not None:
         return number("correction", int(correction) if isinstance(correction, bool) else correction)
-    return 1.0 if unbiased is None or flag("unbiased", unbiased) else 0.0
+    return 1.0 if unbiased is OMITTED or flag("unbiased", unbiased) else 0.0
 
 
 def _deviations(x: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +261,7 @@ def _centred_again(centred: np.ndarray, dim: Any, keepdim: bool) -> tuple[np.nda
 def std(
     input: Tensor,
     dim: Any = None,
-    unbiased: bool | None = None,
+    unbiased: bool = OMITTED,
     keepdim: bool = False,
     *,
     correction: float | None = None,

@@ -341,6 +341,6 @@ def adaptive_avg_pool2d_backward(grad: np.ndarray, input_shape: Sequence[int]) -
     grad = float_array("grad", grad)
     size = tuple(_batched("grad", grad).shape[2:])
     if 0 in grad.shape[1:] and size != (1, 1):
-        raise ValueError(f"grad must have channels and pixels, got shape {grad.shape}: the pooling has no gradient")
+        raise ValueError(f"output_size must have pixels, and input channels, for a gradient: grad is {grad.shape}")
     problem = adaptive_avg_pool2d_problem("backward_input", _batched_shape(input_shape), same_dtype(grad=grad), size)
     return _pool_backward(grad, problem, len(input_shape))

@@ -85,7 +85,7 @@ def adaptive_max_pool2d_backward(grad: np.ndarray, positions: np.ndarray, input_
     if grad.ndim not in (3, 4) or grad.shape[:-2] != shape[:-2]:
         raise ValueError(f"grad must have the samples and channels of input_shape {shape}, got shape {grad.shape}")
     if 0 in grad.shape[1:]:
-        raise ValueError(f"grad must have channels and pixels, got shape {grad.shape}: the pooling has no gradient")
+        raise ValueError(f"output_size must have pixels, and input channels, for a gradient: grad is {grad.shape}")
     grads, images = _batched("grad", grad), shape if len(shape) == 4 else (1, *shape)
     problem = adaptive_max_pool2d_problem("backward_input", images, same_dtype(grad=grad), grads.shape[2:])
     # As unsigned numbers, negative positions are huge.
