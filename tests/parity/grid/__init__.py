@@ -1,5 +1,8 @@
 """A grid of cases over every option of every function, each answered (or refused) by numbanet and by PyTorch.
 
-`cases` makes the cases, `values` what they are made of, `compare` runs one, `known` lists where the two differ and why;
-the other files are the table of functions, a family each. ``python -m tests.parity.grid`` prints what came out.
+`pairs` chooses the cases and `cases` makes them, `values` is what they are made of, `running` and `compare` run and
+compare one, `rules` has what several functions refuse, `known` lists where the libraries differ and why, and `instead`
+what numbanet answers there; the other files are the table of functions, a family each, and that of layers without
+parameters, `stateless`.
+``python -m tests.parity.grid`` prints what came out.
 """

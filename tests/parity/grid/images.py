@@ -121,8 +121,12 @@ ENTRIES = [
         },
         fewest=90,
         refuses=resized(
-            "size", **{"no pixels are those of areas only": lambda size, mode: size == 0 and mode != "area",
-            "no pixels have no gradient": lambda size, gradients: size == 0 and gradients}
+            "size",
+            **{
+                "no pixels are those of areas only": lambda size, mode: size == 0 and mode != "area",
+                "no pixels have no gradient":
+                    lambda input, size, gradients: input.dtype != "uint8" and size == 0 and gradients,
+            },
         ),
     ),
     Entry(

@@ -16,7 +16,7 @@ Pair = tuple[int, int, int, int]
 """An option, its value, a later option, its value."""
 Rule = tuple[tuple[int, ...], frozenset[Choice]]
 """Some options, and the values of these that do not go together."""
-ATTEMPTS, CANDIDATES = 100, 6
+ATTEMPTS, CANDIDATES, PROBES = 100, 6, 80
 
 
 def pairs_of(choice: Sequence[int]) -> list[Pair]:
@@ -86,11 +86,12 @@ class Space:
         return None if found is None else tuple(found[k] for k in range(len(self.bad)))
 
     def probes(self, rule: Rule) -> list[Choice]:
-        """Return two choices for each thing that a rule forbids, which break no other one, if there are such."""
+        """Return choices for each thing that a rule forbids, which break no other one, if there are such."""
         others = [other for other in self.rules if other is not rule]
         forbidden = [dict(zip(rule[0], values)) for values in sorted(rule[1])]
-        drawn = [self.drawn(held, set(), others) for held in forbidden for _ in range(2)]
-        return [choice for choice in drawn if choice is not None and self.possible(choice)]
+        times = max(2, PROBES // max(1, len(forbidden)))
+        drawn = [self.drawn(held, set(), others) for held in forbidden for _ in range(times)]
+        return list({choice: None for choice in drawn if choice is not None and self.possible(choice)})
 
     def mixed(self, held: Held, wanted: set[Pair]) -> Choice:
         """Return a choice of good and bad values, whatever the rules say."""

@@ -54,7 +54,7 @@ ANY_DIM = [OMIT, None, 0, -1, 1, -2, Bad(9), Bad(-9), Bad((0, 1)), Bad("0")]
 ONE_DIM = [OMIT, Bad(None), *ANY_DIM[2:]]
 ENTRIES = [
     over("sum", torch, refuses=KEPT), over("mean", torch, inputs=FLOATS, refuses=KEPT),
-    over("var", torch, inputs=FLOATS, unbiased=[OMIT, True, False]),
+    over("var", torch, inputs=FLOATS, unbiased=[OMIT, True, False, Bad(None)]),
     over("std", torch, inputs=FLOATS, correction=[OMIT, None, 0, 1, 2, 0.5]),
     over("Tensor.var", None, inputs=FLOATS, correction=[OMIT, 0, 1, 2, 30]),
     over("max", torch, ONE_DIM, refuses={**KEPT, **NOTHING}), over("min", torch, ONE_DIM, refuses={**KEPT, **NOTHING}),
