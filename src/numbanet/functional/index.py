@@ -15,7 +15,8 @@ from numbanet.watch import doubt
 _ARRAYS = (np.ndarray, DeviceArray)
 _SEQUENCES = (list, tuple, range)
 _FEW = 32  # shorter lists with sequences in them count as tuples: so NumPy did once, and PyTorch does
-_DTYPES = ("bool", "uint8", "int32", "int64")
+_DTYPES = {("b", 1): "bool", ("u", 1): "uint8", ("i", 4): "int32", ("i", 8): "int64"}
+_PLAIN = (int, type(None))
 
 
 def index_steps(index: Any) -> tuple[tuple[Any, ...], ...]:
@@ -63,9 +64,9 @@ def _plain(part: Any) -> Any:
         if not isinstance(part, Tensor) or part.device == "cpu":
             doubt("an array was an index")
         if isinstance(part, Tensor):
-            if part.ndim and part.dtype.name not in _DTYPES:
-                raise IndexError(f"index must have dtype {', '.join(_DTYPES)}, got {part.dtype}")
             part = part.data
+            if part.ndim and (part.dtype.kind, part.dtype.itemsize) not in _DTYPES:
+                raise IndexError(f"index must have dtype {', '.join(_DTYPES.values())}, got {part.dtype}")
     elif isinstance(part, _SEQUENCES):
         part = _array(part)
     if isinstance(part, DeviceArray) and not part.ndim:
@@ -80,6 +81,8 @@ def _plain(part: Any) -> Any:
 
 def _slice(part: slice) -> slice:
     """Return a slice with tensors, and other integers, as numbers."""
+    if part.step is None and type(part.start) in _PLAIN and type(part.stop) in _PLAIN:
+        return part
     bounds = []
     for name, value in (("start", part.start), ("stop", part.stop), ("step", part.step)):
         plain = value is None or type(value) is int
