@@ -104,6 +104,7 @@ class Entry:
         found = (Covering if self.pairwise else Values)(space).cover(self.fewest)
         assert len(found.choices) <= MOST, f"{self.name}: {len(found.choices)} cases, more than {MOST}"
         wrong = [f"{self.name}: never answered, and no rule says so: {self._words(pair)}" for pair in found.missing]
+        wrong += [f"{self.name}: never asked: {self._words(pair)}" for pair in found.unasked]
         for reason, rule in self.rules.items() if self.pairwise else ():
             if not rule[1]:
                 wrong.append(f"{self.name}: a rule about nothing: {reason}")

@@ -119,14 +119,14 @@ ENTRIES = [
     Entry(
         "cross_entropy", F.cross_entropy, TF.cross_entropy,
         {
-            "shape": [*SHAPES, Bad(())],
+            "shape": SHAPES,
             "target": [*TARGETS, "probabilities", "other probabilities"],
             **COMMON,
             "ignore_index": [OMIT, -100, 2, 0],
             "reduction": REDUCTIONS,
             "label_smoothing": [OMIT, 0.0, 0.3, 1.0, -0.1, Bad(2.0)],
         },
-        classes, possible=lambda shape, **c: shape != () and safe(shape, **c), fewest=120,
+        classes, possible=safe, fewest=120,
         refuses={
             **REDUCED, **OF_CLASSES,
             "probabilities ignore no class":

@@ -122,6 +122,16 @@ class Covering:
         self._more(at_least)
         return self
 
+    @property
+    def unasked(self) -> list[Held]:
+        """The pairs of values that no choice holds though they may be run, but those that are said to be missing."""
+        return [
+            held
+            for held in map(_held, sorted(self._left))
+            if held not in self.missing
+            and any(self.space.possible(self.space.mixed(held, set())) for _ in range(ATTEMPTS))
+        ]
+
     def _answered_pairs(self) -> None:
         """Every pair of good values that breaks no rule, in a choice that is answered."""
         space = self.space
@@ -172,7 +182,9 @@ class Covering:
         """Every other pair, in choices with any number of reasons for a refusal."""
         for pair in _pairs(self.space.every):
             if pair in self._left and _held(pair) not in self.missing:
-                self._add(lambda: self.space.mixed(_held(pair), self._left))  # noqa: B023
+                for wanted in (self._left, set()):  # what is wanted most may be what cannot be run
+                    if self._add(lambda: self.space.mixed(_held(pair), wanted)):  # noqa: B023
+                        break
 
     def _more(self, at_least: int) -> None:
         """Choices drawn at random, which are answered, until there are enough, where there are so many."""
@@ -184,13 +196,14 @@ class Covering:
             if choice is not None and space.possible(choice) and space.answered(choice):
                 self.choices[choice] = None
 
-    def _add(self, drawn: Callable[[], Choice | None]) -> None:
-        """Add the first choice drawn that may be run."""
+    def _add(self, drawn: Callable[[], Choice | None]) -> bool:
+        """Add the first choice drawn that may be run; whether there was one."""
         tried = (drawn() for _ in range(20))
         choice = next((c for c in tried if c is not None and self.space.possible(c)), None)
         if choice is not None:
             self.choices[choice] = None
             self._left.difference_update(pairs_of(choice))
+        return choice is not None
 
 
 class Values(Covering):
