@@ -144,6 +144,8 @@ def test_refusals() -> None:
     for change in (lambda: counts.add_(1.5), lambda: counts.div_(2), lambda: nnet.tensor([True]).add_(1)):
         with pytest.raises(TypeError, match="does not fit in the tensor's dtype"):
             change()
+    with pytest.raises(ValueError, match=r"value of shape \(1, 3\) does not fit in tensor of shape \(2,\)"):
+        x[x > -100] = np.ones((1, 3))
     with pytest.raises(ValueError, match=r"value of shape \(3,\) does not fit in tensor of shape \(2,\)"):
         x[:] = np.ones(3)
     with pytest.raises(TypeError, match="value must be a Tensor, an array or a number, got list"):

@@ -162,5 +162,5 @@ def test_sizes_by_their_names() -> None:
     assert x.reshape(shape=(3, 2)).tolist() == x.view(size=(3, 2)).tolist() == x.reshape(3, 2).tolist()
     assert x.permute(dims=(1, 0)).shape == (3, 2) and x.expand(size=(4, 2, 3)).shape == (4, 2, 3)
     for wrong in (lambda: x.reshape(size=(6,)), lambda: x.reshape(6, shape=(6,)), lambda: x.permute(dims=(1, 0), x=1)):
-        with pytest.raises(TypeError, match=r"(shape|dims) must be given, once and alone"):
+        with pytest.raises(TypeError, match=r"(shape|dims) must be given once and alone, got also"):
             wrong()

@@ -36,7 +36,8 @@ def _sizes(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Return numbers that were handed over one by one, or as one sequence, also by its name."""
     if named:
         if given or list(named) != [name]:
-            raise TypeError(f"{name} must be given, once and alone, got also {', '.join(named)}")
+            given_too = ["numbers without a name"] * bool(given) + [word for word in named if word != name]
+            raise TypeError(f"{name} must be given once and alone, got also {', '.join(given_too)}")
         given = (named[name],)
     if not given:
         raise TypeError(f"{name} must be given: integers, or a sequence of them")

@@ -230,6 +230,9 @@ def test_rounded_quotients_of_integers():
         floor, trunc = call(a, b, rounding_mode="floor"), call(a, b, rounding_mode="trunc")
         assert floor.dtype == trunc.dtype == np.int64
         assert floor.tolist() == [-4, 3, 3, -4, -2, 0] and trunc.tolist() == [-3, 3, 3, -3, -2, 0]
+    flat = nnet.tensor(np.ones(2), requires_grad=True)
+    (flat.div(2, rounding_mode="floor") * float("inf")).sum().backward()
+    assert flat.grad.tolist() == [0, 0]
     assert a.div(2.5, rounding_mode="floor").dtype == np.float32 and a.div(b, rounding_mode=None).dtype == np.float32
     assert nnet.tensor(np.array([7], np.uint8)).div(2, rounding_mode="trunc").dtype == np.uint8
     for zero in (0, nnet.tensor([0]), nnet.tensor([[1, 0]]).reshape(2, 1)):

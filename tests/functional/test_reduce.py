@@ -94,6 +94,19 @@ def test_products(size, rng):
     gradcheck(lambda x: F.prod(x, 1), a)
 
 
+@pytest.mark.parametrize(
+    ("factors", "dtype"),
+    [([1e30, 1e-30, 1e30, 1e-30], "float32"), ([1e30, 1e30, 1e-30, 1e-30], "float32"), ([1e200, 1e-200] * 2, "float64"),
+     ([1e10, 1e-10] * 8, "float32")],
+)  # fmt: skip
+def test_products_that_balance(factors, dtype):
+    x = nnet.tensor(np.array(factors, dtype), requires_grad=True)
+    y = x.prod()
+    assert y.dtype == dtype and y.item() == pytest.approx(1, rel=1e-6)
+    y.backward()
+    np.testing.assert_allclose(x.grad.data, 1 / np.array(factors), rtol=1e-6)
+
+
 def test_products_of_integers_and_of_nothing():
     for dtype in ("bool", "uint8", "int8", "int32"):
         y = nnet.tensor(np.array([[1, 1], [1, 0]], dtype)).prod(1)

@@ -164,6 +164,18 @@ def test_bytes_are_masks(rng):
     assert t.tolist() == [array[0].tolist(), [5, 5, 5]]
 
 
+def test_warnings_name_the_line_that_wrote_the_index():
+    t, mask = nnet.tensor(np.zeros(2)), nnet.tensor(np.array([1, 0], np.uint8))
+
+    def write():
+        t[mask] = 1
+
+    for use in (lambda: t[mask], write, lambda: t.where(mask, 0), lambda: F.where(mask, t, 0)):
+        with pytest.warns(UserWarning, match="uint8") as caught:
+            use()
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_tensors_are_integers(rng):
     array = rng.standard_normal((4, 5))
     t = nnet.tensor(array, requires_grad=True)

@@ -49,8 +49,11 @@ def test_same_upper_of_pools(kernel: Any, stride: Any, dilation: Any, size: tupl
     def theirs(t: torch.Tensor) -> torch.Tensor:
         return TF.max_pool2d(TF.pad(t, pads, value=-torch.inf), kernel, stride, 0, dilation)
 
-    if size[0] > 1 or dilation == (1, 1):  # else windows see no pixel at all
+    if size[0] > 1 or dilation == (1, 1):
         both(x, largest, theirs)
+    else:
+        with pytest.raises(ValueError, match="'same_upper' must leave each window a pixel of the image of 1 x 6"):
+            largest(nnet.tensor(x))
     if dilation != (1, 1):
         return
     ones = TF.avg_pool2d(TF.pad(torch.ones(x.shape, dtype=torch.float64), pads), kernel, stride)

@@ -55,13 +55,15 @@ class Dataset:
             raise TypeError(f"labels must be integers, got {labels.dtype}")
         if labels.shape != images.shape[:1]:
             raise ValueError(f"labels must have shape {images.shape[:1]}, one for each image, got {labels.shape}")
+        if labels.size and labels.min() < 0:
+            raise ValueError(f"labels must not be negative, got {labels.min()}")
         if not classes and labels.size:
             count = int(labels.max()) + 1
             if count > _MAX_CLASSES:
                 raise ValueError(f"labels must lie below {_MAX_CLASSES} where no classes are named, got {count - 1}")
             classes = tuple(map(str, range(count)))
         object.__setattr__(self, "classes", classes)
-        if labels.size and not (0 <= labels.min() and labels.max() < len(self.classes)):
+        if labels.size and labels.max() >= len(self.classes):
             raise ValueError(
                 f"labels must lie in 0..{len(self.classes) - 1}, one of {len(self.classes)} classes, "
                 f"got {labels.min()}..{labels.max()}"

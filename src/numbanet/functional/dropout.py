@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 from numbanet import memory, ops
+from numbanet.caller import stacklevel
 from numbanet.functional.elementwise import mul
 from numbanet.functional.inplace import replace
 from numbanet.problem.dropout import probability
@@ -71,7 +72,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     if drops and p < 1 and input.ndim < 2:
         raise ValueError(f"input must have shape (N, C, ...), got {input.shape}")
     if values("input", input).ndim != 4:
-        warnings.warn(f"dropout2d: input of shape {input.shape} is taken as (N, C, ...)", UserWarning, stacklevel=2)
+        warnings.warn(f"dropout2d: input of shape {input.shape} is taken as (N, C, ...)", UserWarning, stacklevel())
     if not drops:
         return input
     if inplace:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, ops
+from numbanet.caller import stacklevel
 from numbanet.deferred import Deferred, added
 from numbanet.device_array import DeviceArray
 from numbanet.ops.elementwise import elementwise_backward
@@ -141,7 +142,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     a, b = _data(input), _data(other)
     if rounding_mode is not None:
         y = ops.div(a, b, rounding_mode)
-        flat = lambda grad: ops.mul(grad, 0.0)  # noqa: E731
+        flat = lambda grad: memory.zeros(grad.shape, grad.dtype, grad)  # noqa: E731
         return _record(y, input, other, flat, flat) if y.dtype.kind == "f" else Tensor(y)
     return _record(
         ops.div(a, b),
@@ -224,7 +225,7 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
         raise TypeError("input and other must both be given, or neither")
     mask = _data(condition)
     if getattr(mask, "dtype", None) == np.uint8:
-        warnings.warn("condition holds uint8: use bool, as in PyTorch", UserWarning, stacklevel=2)
+        warnings.warn("condition holds uint8: use bool, as in PyTorch", UserWarning, stacklevel())
         mask = ops.ne(mask, 0)
     return _record(
         ops.where(mask, _data(input), _data(other)),

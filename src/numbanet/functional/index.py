@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.caller import stacklevel
 from numbanet.device_array import DeviceArray
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
@@ -72,7 +73,7 @@ def _plain(part: Any) -> Any:
     if isinstance(part, DeviceArray) and not part.ndim:
         part = part.to_host()
     if isinstance(part, _ARRAYS) and part.dtype == np.uint8:
-        warnings.warn("an index of dtype uint8 is a mask, as in PyTorch: use bool", UserWarning, stacklevel=5)
+        warnings.warn("an index of dtype uint8 is a mask, as in PyTorch: use bool", UserWarning, stacklevel())
         part = part.astype(np.bool_)
     if isinstance(part, _ARRAYS) and (part.ndim or part.dtype == bool):
         return part

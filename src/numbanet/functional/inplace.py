@@ -147,7 +147,7 @@ def assign(input: Tensor, index: Any, value: Any) -> Tensor:
             raise TypeError(f"{name} must hold real numbers, got {dtype}")
     _refuse_leaf(input)
     steps = index_steps(index)
-    source = _without_leading_ones(value.data if isinstance(value, Tensor) else value)
+    source = value.data if isinstance(value, Tensor) else value
     if not needs_grad(input, value if isinstance(value, Tensor) else None):
         return _write(input, steps, source)
 
@@ -202,7 +202,7 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         if not low <= value <= high:  # NumPy 1 would take a part of it
             raise ValueError(f"value of shape () does not fit in tensor of shape {shape}: {x.dtype} can't hold {value}")
     try:
-        _get(x, steps[:-1])[steps[-1] if steps else ...] = value
+        _get(x, steps[:-1])[steps[-1] if steps else ...] = _without_leading_ones(value)
     except IndexError as error:
         raise IndexError(f"index does not fit a tensor of shape {shape}: {error}") from None
     except (ValueError, OverflowError, TypeError) as error:  # the last where a mask shall take rows

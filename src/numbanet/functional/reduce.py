@@ -114,17 +114,22 @@ def prod(input: Tensor, dim: int = OMITTED, keepdim: bool = False, *, dtype: Any
 
 
 def _product(x: Tensor, axis: int) -> Tensor:
-    """Return the product along an axis, which stays: half times half, so the gradient divides by nothing."""
+    """Return the product along an axis, which stays: neighbours in pairs, so that the gradient divides by nothing.
+
+    Of float32 in float64, whose range no products of few numbers leave.
+    """
+    if x.dtype == np.float32:
+        return to_dtype(_product(to_dtype(x, np.float64), axis), np.float32)
     size = x.shape[axis]
     if not size:
         return to_dtype(add(sum(x, axis, True), 1), x.dtype)
 
-    def part(start: int, stop: int) -> Tensor:
-        return getitem(x, (slice(None),) * axis + (slice(start, stop),))
+    def part(start: int, stop: int, step: int = 1) -> Tensor:
+        return getitem(x, (slice(None),) * axis + (slice(start, stop, step),))
 
     while size > 1:
         half, odd = divmod(size, 2)
-        y = mul(part(0, half), part(half, 2 * half))
-        x = cat([y, part(2 * half, size)], axis) if odd else y
+        y = mul(part(0, size - odd, 2), part(1, size, 2))
+        x = cat([y, part(size - 1, size)], axis) if odd else y
         size = half + odd
     return x

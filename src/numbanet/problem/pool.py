@@ -153,8 +153,21 @@ def _window(
         raise ValueError(
             f"kernel_size {kernel} with dilation {gaps} spans more than the input of {h} x {w} with padding {padding}"
         )
+    if isinstance(padding, str) and gaps != (1, 1):
+        axes = zip((h, w), (p, q), (top, left), kernel, steps, gaps)
+        if not all(_all_see(*axis) for axis in axes):
+            raise ValueError(
+                f"padding {padding!r} must leave each window a pixel of the image of {h} x {w}: some of kernel_size "
+                f"{kernel} with dilation {gaps} have none"
+            )
     fields = {"n": n, "c": c, "h": h, "w": w, "p": p, "q": q, "kernel": kernel, "stride": steps, "padding": (top, left)}
     return fields, (bottom, right)
+
+
+def _all_see(size: int, count: int, before: int, kernel: int, step: int, gap: int) -> bool:
+    """Return whether each window along an axis has a pixel of the image among its taps."""
+    starts = range(-before, count * step - before, step)
+    return all(any(0 <= start + gap * tap < size for tap in range(kernel)) for start in starts)
 
 
 def max_pool2d_problem(
