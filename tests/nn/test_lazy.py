@@ -161,6 +161,50 @@ def test_an_activation_sees_the_layers_format(rng):
     assert seen == [(2, 3, 4, 4), (2, 7, 8, 4)]
 
 
+LAYERS = [
+    lambda **more: nn.Conv2d(2, 3, 1, **more), lambda **more: nn.Linear(2, 3, **more),
+    lambda **more: nn.Conv1d(2, 3, 1, **more), lambda **more: nn.ConvTranspose2d(2, 3, 1, **more),
+    lambda **more: nn.LazyConv2d(3, 1, **more), lambda **more: nn.LazyLinear(3, **more),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_another_activation_is_assigned(make):
+    layer = make(activation=nn.PReLU(3))
+    assert list(layer._modules) == ["activation"]
+    for value, children in ((F.relu, []), (nn.ReLU(), ["activation"]), ("relu", []), (nn.ReLU(), ["activation"])):
+        layer.activation = value
+        assert layer.activation is value and list(layer._modules) == children
+        assert copy.deepcopy(layer)._modules.keys() == layer._modules.keys()
+    for none in (None, "linear"):
+        layer.activation = nn.ReLU()
+        layer.activation = none
+        assert layer.activation is None and "activation" not in repr(layer) and not list(layer.children())
+    with pytest.raises(ValueError, match="activation must be None.*'rely'"):
+        layer.activation = "rely"
+    layer.activation = nn.ReLU()
+    del layer.activation
+    assert layer.activation is None
+    with pytest.raises(AttributeError, match="has no attribute 'activations'"):
+        _ = layer.activations
+
+
+@pytest.mark.parametrize("make", LAYERS[:4])
+def test_a_layer_of_before_there_were_activations(make, rng):
+    layer = make()
+    x = nnet.tensor(rng.standard_normal((2, 2) if isinstance(layer, nn.Linear) else (2, 2, 4, 4)).astype(np.float32))
+    x = x[..., 0] if isinstance(layer, nn.Conv1d) else x
+    state = {name: value for name, value in vars(layer).items() if name not in ("activation", "data_format")}
+    old = type(layer).__new__(type(layer))
+    vars(old).update(state)
+    for twin in (old, pickle.loads(pickle.dumps(old)), copy.deepcopy(old)):
+        assert np.array_equal(twin(x).data, layer(x).data) and repr(twin) == repr(layer)
+    with nnet.no_grad():
+        assert np.array_equal(nn.fuse(nn.Sequential(old))(x).data, layer(x).data)
+    old.activation = nn.ReLU()
+    assert np.array_equal(old(x).data, np.maximum(layer(x).data, 0))
+
+
 def test_text_of_activations():
     assert repr(nn.Linear(2, 3, activation=F.relu)).endswith(", activation=relu)")
     assert repr(nn.Linear(2, 3, activation="linear")) == repr(nn.Linear(2, 3))

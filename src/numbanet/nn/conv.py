@@ -11,7 +11,7 @@ from numbanet import functional as F
 from numbanet import memory
 from numbanet.nn import init
 from numbanet.nn.layout import Images, channel_axis, images
-from numbanet.nn.named import Activation, activated, check_activation, text
+from numbanet.nn.named import Activated, Activation, activated, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.conv import resolve_padding
@@ -20,7 +20,7 @@ from numbanet.tensor import Tensor
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class Conv2d(Images):
+class Conv2d(Activated, Images):
     """Convolve (cross-correlate) images with learned filters, as torch.nn.Conv2d.
 
     Input (N, C, H, W) or (C, H, W); output (N, K, P, Q) or (K, P, Q); see `numbanet.ops.conv2d` for their sizes.
@@ -85,7 +85,7 @@ class Conv2d(Images):
         data_format: str = "channels_first",
     ) -> None:
         super().__init__(data_format)
-        self.activation = check_activation(activation)
+        self.activation = activation
         self.groups = integer("groups", groups, 1)
         self.in_channels = _channels("in_channels", in_channels, groups)
         self.out_channels = _channels("out_channels", out_channels, groups)

@@ -12,8 +12,7 @@ from numbanet import memory
 from numbanet.functional.conv_transpose import single
 from numbanet.nn import init
 from numbanet.nn.layout import Images, channel_axis, channels_last, shape_channels_first
-from numbanet.nn.module import Module
-from numbanet.nn.named import Activation, activated, check_activation, text
+from numbanet.nn.named import Activated, Activation, activated, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.conv import resolve_padding
@@ -36,7 +35,7 @@ def _text(layer: Any, *others: tuple[str, Any, Any]) -> str:
     return first + "".join(f", {name}={value}" for name, value, default in others if value != default)
 
 
-class Conv1d(Module):
+class Conv1d(Activated):
     """Convolve (cross-correlate) sequences with learned filters, as torch.nn.Conv1d.
 
     Input (N, C, L) or (C, L); output (N, K, Q) or (K, Q); parameters, attributes and errors as for `Conv2d`, with one
@@ -61,7 +60,7 @@ class Conv1d(Module):
         activation: Activation = None,
     ) -> None:
         super().__init__()
-        self.activation = check_activation(activation)
+        self.activation = activation
         self.groups = integer("groups", groups, 1)
         self.in_channels = _divisible("in_channels", in_channels, groups)
         self.out_channels = _divisible("out_channels", out_channels, groups)
@@ -105,7 +104,7 @@ class Conv1d(Module):
         )  # fmt: skip
 
 
-class ConvTranspose2d(Images):
+class ConvTranspose2d(Activated, Images):
     """Transposed convolution with learned filters, as torch.nn.ConvTranspose2d.
 
     Input (N, K, P, Q) or (K, P, Q); output (N, C, H, W) or (C, H, W); see `numbanet.ops.conv_transpose2d`.
@@ -167,7 +166,7 @@ class ConvTranspose2d(Images):
         data_format: str = "channels_first",
     ) -> None:
         super().__init__(data_format)
-        self.activation = check_activation(activation)
+        self.activation = activation
         self.groups = integer("groups", groups, 1)
         self.in_channels = _divisible("in_channels", in_channels, groups)
         self.out_channels = _divisible("out_channels", out_channels, groups)

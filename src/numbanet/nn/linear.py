@@ -9,14 +9,13 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import memory
 from numbanet.nn import init
-from numbanet.nn.module import Module
-from numbanet.nn.named import Activation, activated, check_activation, text
+from numbanet.nn.named import Activated, Activation, activated, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
 
-class Linear(Module):
+class Linear(Activated):
     """Return ``input @ weight.T + bias``, as torch.nn.Linear.
 
     Input (..., in_features); output (..., out_features).
@@ -60,7 +59,7 @@ class Linear(Module):
         activation: Activation = None,
     ) -> None:
         super().__init__()
-        self.activation = check_activation(activation)
+        self.activation = activation
         self.in_features = integer("in_features", in_features, 0)
         self.out_features = integer("out_features", out_features, 0)
         dtype = float_dtype(dtype, device)

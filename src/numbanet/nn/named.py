@@ -16,6 +16,34 @@ _NAMES = (
 )  # fmt: skip
 
 
+class _Child:
+    """What an attribute is that is not in the layer's ``__dict__``: the child module of that name, or None."""
+
+    def __get__(self, layer: Any, owner: Any = None) -> Any:
+        return self if layer is None else layer._modules.get("activation")
+
+
+class Activated(Module):
+    """A layer with an attribute ``activation``: None, a name, a function, or a layer, which then is a child module.
+
+    What is assigned is checked as the argument is. A layer that was pickled when there was no such attribute has none.
+    """
+
+    activation: Any = _Child()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "activation":
+            super().__setattr__(name, value)
+            return
+        value, children = check_activation(value), self._modules
+        self.__dict__.pop(name, None)
+        if isinstance(value, Module):
+            children[name] = value
+        else:
+            children.pop(name, None)
+            self.__dict__[name] = value
+
+
 def check_activation(activation: Any) -> Activation:
     """Return the argument ``activation``; None for ``"linear"``.
 
