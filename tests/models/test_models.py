@@ -82,6 +82,26 @@ def test_an_unknown_option_lists_those_that_a_model_has(name: str) -> None:
     assert {"in_channels", "generator"} <= set(options) and not {"self", "block", "depth", "options"} & set(options)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "plain"),
+    [("vgg16_bn", "batch_norm", "vgg16"), ("resnext50_32x4d", "groups", "resnet50"),
+     ("resnext50_32x4d", "width_per_group", "resnet50"), ("resnet32", "depth", None)],
+)  # fmt: skip
+def test_what_a_name_stands_for_is_no_option(name: str, option: str, plain: str | None) -> None:
+    with pytest.raises(TypeError, match=f"{name} has no option {option}; it has num_classes, ") as caught:
+        models.get(name, **{option: 1})
+    assert option not in str(caught.value).partition("; it has ")[2].split(", ")
+    if plain is not None:
+        with pytest.raises(TypeError, match=rf"; it has .*\b{option}\b"):
+            models.get(plain, classes=1)
+
+
+def test_names_are_the_models_of_the_functions() -> None:
+    assert models.get("resnext50_32x4d", 2).layer1[0].conv2.groups == 32
+    assert [*models.get("resnext50_32x4d", 2).state_dict()] == [*models.resnext50_32x4d(2).state_dict()]
+    assert isinstance(models.get("vgg11_bn", 2).features[1], nn.BatchNorm2d)
+
+
 def test_options_of_a_model_reach_its_class() -> None:
     assert models.get("densenet121", 3, drop_rate=0.25).features[4][0].drop.p == 0.25
     assert models.get("mobilenet_v2", 3, width_mult=0.5).classifier[1].weight.shape == (3, 1280)

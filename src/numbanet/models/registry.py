@@ -38,12 +38,13 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet56": resnet56,
     **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in (32, 44, 110)},
     **{f"resnet{depth}": getattr(resnet, f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
-    "resnext50_32x4d": resnet.resnext50_32x4d,
+    "resnext50_32x4d": partial(resnet.resnet50, groups=32, width_per_group=4),
     "shufflenet_v2_x1_0": shufflenet_v2_x1_0,
     "squeezenet1_0": squeezenet1_0,
     "squeezenet1_1": squeezenet1_1,
     "zfnet": zfnet,
-    **{name: getattr(vgg, name) for depth in (11, 13, 16, 19) for name in (f"vgg{depth}", f"vgg{depth}_bn")},
+    **{f"vgg{depth}": getattr(vgg, f"vgg{depth}") for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}_bn": partial(getattr(vgg, f"vgg{depth}"), batch_norm=True) for depth in (11, 13, 16, 19)},
 }
 
 
@@ -103,10 +104,14 @@ _FIXED = ("self", "block", "layers", "depth", "version")
 
 
 def _options(build: Callable[..., nn.Module]) -> list[str]:
-    """Return the names of a builder's arguments, with those of its class that it hands on as ``**options``."""
+    """Return the names of a builder's arguments, with those of its class that it hands on as ``**options``.
+
+    What a `functools.partial` binds is no option.
+    """
+    bound = build.keywords if isinstance(build, partial) else {}
     parameters = inspect.signature(build).parameters.values()
     found = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     if len(found) < len(parameters):
-        made = get_type_hints(build)["return"]
+        made = get_type_hints(build.func if isinstance(build, partial) else build)["return"]
         found += [name for name in inspect.signature(made).parameters if name not in (*found, *_FIXED)]
-    return found
+    return [name for name in found if name not in bound]
