@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ class Branches(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Linear(5, 2))])
+        self.parts = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Linear(192, 2))])
         self.hidden = [nn.Conv2d(9, 1, 1)]
 
     def forward(self, x: Any, hidden: bool = False) -> Any:
@@ -38,7 +39,7 @@ def test_the_path_to_the_layer_and_the_layer() -> None:
     assert text.endswith(" (layer '1.1': Conv2d(4, 2, kernel_size=(1, 1), stride=(1, 1)))")
     assert text.count("(layer") == 1
     text = failing(lambda: nn.Sequential(Branches())(images()))
-    assert "nn.Flatten() makes (2, 192) of that (layer '0.parts.1.1': Linear(in_features=5, " in text
+    assert "nn.Flatten() makes (2, 192) of that (layer '0.parts.1.1': Linear(in_features=192, " in text
     assert "(layer 'parts.1.1': Linear(" in failing(lambda: Branches()(images()))
     assert "(layer '<Conv2d>': Conv2d(9, 1, " in failing(lambda: Branches()(images(), hidden=True))
 
@@ -75,6 +76,84 @@ def test_errors_of_other_kinds_stay_as_they_are(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         nn.Sequential(nn.Sequential(Raises()))(1)
     assert caught.value is error and error.args == before
+
+
+class Raises(nn.Module):
+    """Raises what it is given."""
+
+    def forward(self, error: Exception) -> Any:
+        raise error
+
+
+class Named(nn.Module):
+    """One layer, of another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = Raises()
+
+    def forward(self, x: Any) -> Any:
+        return self.last(x)
+
+
+def test_an_error_is_pickled_without_the_model() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Linear(4, 1 << 18))
+    model[1].activation = lambda y: y
+    with pytest.raises(ValueError, match="layer '1': Linear") as caught:
+        model(images())
+    pickled = pickle.dumps(caught.value)
+    assert len(pickled) < 2000 and str(pickle.loads(pickled)) == str(caught.value)
+
+    class Asks(nn.Sequential):
+        def forward(self, x: Any) -> Any:
+            try:
+                return super().forward(x)
+            except ValueError as error:
+                assert len(pickle.dumps(error)) < 2000  # on its way too
+                raise
+
+    assert "(layer '0.1': Linear(" in failing(lambda: nn.Sequential(Asks(*model))(images()))
+
+
+def test_what_a_user_writes_into_an_error_stays() -> None:
+    class Hints(nn.Sequential):
+        def forward(self, x: Any) -> Any:
+            try:
+                return super().forward(x)
+            except ValueError as error:
+                error.args = (f"my hint. {error}",)
+                raise
+
+    error = ValueError("no")
+    assert failing(lambda: Hints(nn.Sequential(Raises()))(error)) == "my hint. no (layer '0': Raises())"
+    text = failing(lambda: nn.Sequential(nn.Sequential(Hints(Raises())))(ValueError("no")))
+    assert text == "my hint. no (layer '0.0': Hints)"
+
+
+def test_an_error_that_is_raised_again_has_the_path_of_then() -> None:
+    error = ValueError("no")
+    assert failing(lambda: nn.Sequential(nn.Sequential(Raises()))(error)) == "no (layer '0.0': Raises())"
+    assert failing(lambda: Raises()(error)) == "no"
+    assert failing(lambda: Named()(error)) == "no (layer 'last': Raises())"
+
+
+def test_a_layer_that_cannot_be_described_hides_no_error() -> None:
+    class Bad(Raises):
+        def extra_repr(self) -> str:
+            raise KeyError("extra")
+
+    class Unnamed(nn.Sequential):
+        def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+            raise KeyError("names")
+
+    assert failing(lambda: nn.Sequential(nn.Identity(), Bad())(ValueError("no"))) == "no (layer '1': Bad)"
+    assert failing(lambda: Unnamed(Bad())(ValueError("no"))) == "no"
+
+
+def test_flatten_is_named_where_it_helps() -> None:
+    assert "Flatten" not in failing(lambda: nn.Linear(191, 2)(images()))
+    assert "Flatten" not in failing(lambda: nn.Linear(192, 2)(nnet.tensor(np.zeros(8, np.float32))))
+    assert "nn.Flatten() makes (2, 192) of that" in failing(lambda: nn.Linear(192, 2)(images()))
 
 
 def test_dtypes_tell_the_remedy() -> None:

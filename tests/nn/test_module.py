@@ -303,12 +303,22 @@ def test_names_that_differ_by_a_prefix_are_told_as_such() -> None:
     for target, given, message in cases:
         with pytest.raises(RuntimeError, match=message) as caught:
             target.load_state_dict(given)
-        assert "missing" not in str(caught.value)
+        _, hint, missing, unexpected = str(caught.value).split("\n")
+        assert message.split(" ")[0] in hint and missing.startswith("  missing: ") and "  unexpected: " in unexpected
+    assert missing == "  missing: 0.weight, 0.bias, 1.weight, 1.bias and 2 more"
+    assert unexpected == "  unexpected: epoch, model"
     state_dict = longer
     model.load_state_dict({name.removeprefix("module."): value for name, value in state_dict.items()})
     state_dict = {f"module.{name}": value for name, value in list(state.items())[1:]}  # not only the prefix
     with pytest.raises(RuntimeError, match="missing: 0.weight, 0.bias.*\n.*unexpected: module.0.bias, "):
         model.load_state_dict(state_dict)
+    alien = {**longer, "optimizer.step": 1}  # more than the prefix: no remedy loads it, and all names are told
+    other = {**longer, "module.0.weight": np.zeros((3, 1, 1, 1))}
+    twice = {**longer, "1.weight": longer["module.1.weight"]}
+    for given in (alien, other, twice, {"model": alien}, {"a": state, 3: 4, "model": other}):
+        with pytest.raises(RuntimeError, match="missing: (0.)?0.weight, .*\n.*unexpected: [^\n]*$") as caught:
+            (model if "a" not in given else nn.Sequential(model)).load_state_dict(given)
+        assert "load" not in str(caught.value).replace("nothing was loaded", "") and "more" not in str(caught.value)
     with pytest.raises(TypeError, match=r"got str: numbanet.io.load_model\(model, 'own.safetensors'\) reads a file"):
         model.load_state_dict("own.safetensors")  # type: ignore[arg-type]
 

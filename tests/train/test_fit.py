@@ -220,6 +220,20 @@ def test_a_second_ctrl_c_tells_what_is_there(remake: Any, tmp_path: Path) -> Non
     assert len(train.History.read(out)) == 1
 
 
+def test_an_interruption_of_somebodys_own_stays_what_it_is(tiny: Any) -> None:
+    class Stop(KeyboardInterrupt):
+        pass
+
+    stop = Stop("budget")
+
+    def loss(*args: Any) -> Any:
+        raise stop
+
+    with pytest.raises(Stop) as caught:
+        tiny.fit(None, loss=loss)
+    assert caught.value is stop
+
+
 def test_only_a_folder_that_was_made_for_a_training_goes_with_it(remake: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
 

@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 # Exactly these: of others nobody knows what their arguments mean.
 _KINDS = (TypeError, ValueError, RuntimeError)
+_KEY = "_numbanet_layer"
 
 
 def locate(error: Exception, module: Any) -> None:
     """Tell in the text of an error, on its way out of a call of `module`, which layer below that raised it.
 
     Every module does so, the innermost first: each finds the name of the one before among its own, and puts it in front
-    of the path. An error of a layer that was called by itself stays as it is.
+    of the path. An error of a layer that was called by itself stays as it is. What others write into the error on its
+    way stays too: the path begins anew behind it. The error holds texts and numbers, no module: it can be pickled.
+
+    Parameters
+    ----------
+    error : Exception
+    module : Module
+        The one whose ``__call__`` calls this.
     """
     if type(error) not in _KINDS or len(error.args) != 1 or not isinstance(error.args[0], str):
         return
-    text, inner, path, layer = error.__dict__.get("_numbanet_layer", (error.args[0], None, "", _described(module)))
-    if inner is not None and inner is not module:
-        path = f"{_name(module, inner)}.{path}".rstrip(".")
-        error.args = (f"{text} (layer {path!r}: {layer})",)
-    error.__dict__["_numbanet_layer"] = text, module, path, layer
+    with suppress(Exception):  # of a module that can't be asked for its layers: the error at hand is the one to show
+        _extend(error, module, _is_outermost(sys._getframe(1)))
+
+
+def _extend(error: Exception, module: Any, outermost: bool) -> None:
+    """Put the name of the module before into the text, and keep what the next module needs to do so."""
+    told = error.args[0]
+    text, written, inner, path, layer = error.__dict__.get(_KEY, (told, told, None, "", ""))
+    if told != written:
+        text, inner = told, None
+    own = id(module), type(module).__name__  # alive as long as the error is in one of its calls
+    if inner is None:
+        written, path, layer = text, "", _described(module)
+    elif inner != own:
+        path = f"{_name(module, *inner)}.{path}".rstrip(".")
+        written = f"{text} (layer {path!r}: {layer})"
+    error.args = (written,)
+    # Whoever raises the error once more, after the outermost call, gets a path of his own.
+    error.__dict__[_KEY] = text, written, None if outermost else own, path, layer
+
+
+def _is_outermost(call: FrameType) -> bool:
+    """Return whether a frame of ``Module.__call__`` is in no other call of a module."""
+    code, frame = call.f_code, call.f_back
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is None
 
 
 def _described(module: Any) -> str:
-    return type(module).__name__ if module._modules else repr(module)
+    try:
+        return type(module).__name__ if module._modules else repr(module)
+    except Exception:  # of somebody's extra_repr
+        return type(module).__name__
 
 
-def _name(module: Any, inner: Any) -> str:
+def _name(module: Any, inner: int, kind: str) -> str:
     """Return the dotted name of a module below another, or its class if nobody registered it."""
-    return next((name for name, found in module.named_modules() if found is inner), f"<{type(inner).__name__}>")
+    return next((name for name, found in module.named_modules() if id(found) == inner), f"<{kind}>")

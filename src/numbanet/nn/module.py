@@ -417,8 +417,8 @@ class Module:
         Raises
         ------
         RuntimeError
-            If shapes do not match or, with `strict`, names are missing or unexpected. The message lists them all, and
-            nothing was copied.
+            If shapes do not match or, with `strict`, names are missing or unexpected. The message lists them all, or
+            some and what to load instead, where that is known; nothing was copied.
         TypeError
             If `state_dict` is not a mapping.
         """

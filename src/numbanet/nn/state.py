@@ -25,14 +25,12 @@ def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, stric
         file = isinstance(state_dict, (str, PathLike))
         hint = f": numbanet.io.load_model(model, {str(state_dict)!r}) reads a file" if file else ""
         raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}{hint}")
-    # Files older than the counter of batches are complete without it, as in torch: it then stays as it is.
-    missing = [name for name in targets if name not in state_dict and name.split(".")[-1] != "num_batches_tracked"]
-    unexpected = [name for name in state_dict if name not in targets]
+    missing, unexpected = _names(targets, state_dict)
     values, faults = _values(targets, state_dict)
     if strict:
-        cause = _renamed(missing, unexpected, state_dict) if missing and unexpected else None
-        names = [*_listed("missing", missing), *_listed("unexpected", unexpected)] if cause is None else [cause]
-        faults = [*names, *faults]
+        remedy = _remedy(targets, state_dict, missing, unexpected) if missing and unexpected else []
+        most = 4 if remedy else max(len(missing), len(unexpected))  # a remedy needs some only
+        faults = [*remedy, *_listed("missing", missing, most), *_listed("unexpected", unexpected, most), *faults]
     if faults:
         raise RuntimeError(f"state_dict does not fit {owner}, nothing was loaded:\n  " + "\n  ".join(faults))
     for name, value in values.items():
@@ -42,6 +40,13 @@ def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, stric
         memory.assign(target.data, value)
         target.bump_version()
     return LoadResult(missing, unexpected)
+
+
+def _names(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the missing and the unexpected names."""
+    # Files older than the counter of batches are complete without it, as in torch: it then stays as it is.
+    missing = [name for name in targets if name not in state_dict and name.split(".")[-1] != "num_batches_tracked"]
+    return missing, [name for name in state_dict if name not in targets]
 
 
 def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -70,26 +75,41 @@ def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tup
     return values, faults
 
 
-def _renamed(missing: list[str], unexpected: list[str], state_dict: Any) -> str | None:
-    """Return what would make names fit of which many are missing and many unexpected, if something simple would."""
-    if any(not isinstance(name, str) for name in unexpected):
-        return None
+def _remedy(
+    targets: Mapping[str, Tensor], state_dict: Mapping[str, Any], missing: list[str], unexpected: list[str]
+) -> list[str]:
+    """Return the line that tells what to load instead, if something simple loads completely."""
     for name in unexpected:
-        if isinstance(state_dict[name], Mapping) and not set(missing).isdisjoint(state_dict[name]):
-            return f"the values are one level deeper: load state_dict[{name!r}]"
+        if _loads(targets, state_dict[name]):
+            return [f"the values are one level deeper: load state_dict[{name!r}]"]
+    if any(not isinstance(name, str) for name in unexpected):
+        return []
     first = missing[0]
-    longer = next((name for name in unexpected if name.endswith(f".{first}")), first)
-    prefix = longer.removesuffix(first)  # of the file's names
-    if prefix and {name.removeprefix(prefix) for name in unexpected} >= set(missing):
-        bare = f"{{name.removeprefix({prefix!r}): value for name, value in state_dict.items()}}"
-        return f"the names begin with {prefix!r}, those of the model do not: load {bare}"
-    shorter = next((name for name in unexpected if first.endswith(f".{name}")), first)
-    prefix = first.removesuffix(shorter)  # of the model's names
-    if prefix and {f"{prefix}{name}" for name in unexpected} >= set(missing):
-        added = f"{{{prefix!r} + name: value for name, value in state_dict.items()}}"
-        return f"the names of the model begin with {prefix!r}, those of state_dict do not: load {added}"
-    return None
+    for name in unexpected:
+        if name.endswith(f".{first}"):
+            prefix = name.removesuffix(first)
+            renamed = {name.removeprefix(prefix): value for name, value in state_dict.items()}
+            text = f"the names begin with {prefix!r}, those of the model do not"
+            how = f"{{name.removeprefix({prefix!r}): value for name, value in state_dict.items()}}"
+        elif first.endswith(f".{name}"):
+            prefix = first.removesuffix(name)
+            renamed = {prefix + name: value for name, value in state_dict.items()}
+            text = f"the names of the model begin with {prefix!r}, those of state_dict do not"
+            how = f"{{{prefix!r} + name: value for name, value in state_dict.items()}}"
+        else:
+            continue
+        if len(renamed) == len(state_dict) and _loads(targets, renamed):
+            return [f"{text}: load {how}"]
+    return []
 
 
-def _listed(kind: str, names: list[str]) -> list[str]:
-    return [f"{kind}: {', '.join(map(str, names))}"] if names else []
+def _loads(targets: Mapping[str, Tensor], state_dict: Any) -> bool:
+    """Return whether a state has all names of the model, no others, and values that fit."""
+    if not isinstance(state_dict, Mapping) or any(_names(targets, state_dict)):
+        return False
+    return not _values(targets, state_dict)[1]
+
+
+def _listed(kind: str, names: list[str], most: int) -> list[str]:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"{kind}: {', '.join(map(str, names[:most]))}{more}"] if names else []

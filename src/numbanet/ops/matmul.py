@@ -164,7 +164,8 @@ def linear(
         raise ValueError(f"weight must have shape (out_features, in_features), got {weight.shape}")
     (*_, columns), before = weight.shape, weight.shape[:-1]
     if x.ndim == 0 or x.shape[-1] != columns:
-        flat = f": nn.Flatten() makes {(len(x), math.prod(x.shape[1:]))} of that" if x.ndim > 2 else ""
+        fits = x.ndim > 2 and math.prod(x.shape[1:]) == columns
+        flat = f": nn.Flatten() makes {(len(x), columns)} of that" if fits else ""
         raise ValueError(f"input must have shape (..., {columns}) for weight {weight.shape}, got {x.shape}{flat}")
     shape = (*x.shape[:-1], *before)
     if bias is not None and not _broadcasts(bias.shape, shape):

@@ -278,7 +278,7 @@ def _where_interrupted(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        if isinstance(error, Interrupted):
+        if type(error) is not KeyboardInterrupt:  # `Interrupted`, or somebody's own, who waits for it
             raise
         path = None if run.out is None else run.out / LAST_NAME
         saved = f"{path} is from before: {_RESUME}" if path is not None and path.exists() else "nothing was saved"
