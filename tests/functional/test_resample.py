@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -172,6 +174,16 @@ def test_volumes_are_refused_by_mode(mode, dimensions):
         F.interpolate(volumes, scale_factor=2, mode=mode)
     with pytest.raises(ValueError, match=f"antialias must be False unless|must have {dimensions} dimensions"):
         F.interpolate(volumes, scale_factor=2, mode=mode, antialias=True)
+
+
+def test_gradients_of_axes_that_stay_or_double(rng):
+    """By hand, and of what was computed: small images leave the scale out, sequences follow it."""
+    ramp = np.arange(4.0)
+    assert ops.interpolate(ramp.reshape(1, 1, 1, 4), scale_factor=1.2).ravel().tolist() == [0, 1, 2, 3]
+    assert ops.interpolate(ramp.reshape(1, 1, 1, 4), scale_factor=(1, 2.1)).ravel().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert ops.interpolate(ramp.reshape(1, 1, 4), scale_factor=1.2).ravel().tolist() == [0, 0, 1, 2]
+    for shape, factor in itertools.product([(1, 2, 4), (1, 2, 3, 4), (1, 1, 2, 3, 4)], (1.2, 2.1)):
+        gradcheck(lambda t, f=factor: F.interpolate(t, scale_factor=f), rng.standard_normal(shape))
 
 
 def test_types():

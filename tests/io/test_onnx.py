@@ -186,6 +186,7 @@ def test_split(opset: int, constants: dict[str, np.ndarray], attributes: dict[st
 RESIZE = [
     ("nearest", "asymmetric", {"nearest_mode": "floor"}, (1, 1, 2, 2)),
     ("nearest", "asymmetric", {"nearest_mode": "floor"}, (1, 1, 1.5, 0.7)),
+    ("nearest", "asymmetric", {"nearest_mode": "floor"}, (1, 1, 1.1, 2.05)),  # sizes that stay, and double
     ("nearest", "half_pixel", {}, (1, 1, 3, 2)),
     ("nearest", "half_pixel", {"nearest_mode": "round_prefer_ceil"}, (1, 1, 0.5, 0.6)),
     ("linear", "half_pixel", {}, (1, 1, 2, 1.6)),

@@ -56,3 +56,33 @@ def test_bytes(mode, align, antialias, rng):
         last = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
         np.testing.assert_array_equal(TF.interpolate(last, **target, **options).numpy(), want)
         np.testing.assert_array_equal(F.interpolate(nnet.tensor(x), **target, **options).data, want)
+
+
+def test_cubic_bytes_of_nearly_the_same_size(rng):
+    """The precision of the weights follows sums at the borders, which are near 1 there."""
+    counts = [(n, n + d) for n in range(5, 71) for d in (-3, -2, -1, 1, 2, 3)]
+    counts += [(225, 224), (224, 223), (301, 300), (300, 299), (300, 301), (1000, 999)]
+    for (size, count), align in itertools.product(counts, (False, True)):
+        x = rng.integers(0, 256, (1, 1, 20, size), dtype=np.uint8)
+        options = {"size": (20, count), "mode": "bicubic", "align_corners": align}
+        want = TF.interpolate(torch.from_numpy(x), **options).numpy()
+        np.testing.assert_array_equal(F.interpolate(nnet.tensor(x), **options).data, want, err_msg=f"{size} {options}")
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_scales_of_axes_that_stay_or_double(mode, rng):
+    """The gradient too, where PyTorch's is that of its own result: see `interpolate`."""
+    scales = [(1.1, 1.04), (1.0, 2.05), (2.09, 1.0), (1.3, 2.09), (2.05, 1.1)]
+    for factors, channels in itertools.product(scales, (1, 3, 5)):
+        for dtype in ("float32", "float64"):
+            x = rng.standard_normal((2, channels, 8, 11)).astype(dtype)
+            assert agree(F.interpolate, TF.interpolate, [x], scale_factor=factors, mode=mode, tolerance=1e-6)
+    for factor, shape in itertools.product((1.1, 2.05), [(2, 3, 8), (1, 2, 8, 8), (1, 2, 4, 8, 9)]):
+        for x in (rng.standard_normal(shape), rng.integers(0, 256, shape).astype(np.uint8)):
+            want = TF.interpolate(torch.from_numpy(x), scale_factor=factor, mode=mode).numpy()
+            np.testing.assert_array_equal(F.interpolate(nnet.tensor(x), scale_factor=factor, mode=mode).data, want)
+    for height, width in ((63, 63), (63, 65), (63, 66), (64, 64), (65, 65), (31, 33), (32, 32), (32, 33), (200, 2)):
+        for factor in (1 + 0.6 / max(height, width), 2 + 0.6 / max(height, width)):
+            x = rng.standard_normal((1, 3, height, width)).astype("float32")
+            want = TF.interpolate(torch.from_numpy(x), scale_factor=factor, mode=mode).numpy()
+            np.testing.assert_array_equal(F.interpolate(nnet.tensor(x), scale_factor=factor, mode=mode).data, want)

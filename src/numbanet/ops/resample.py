@@ -116,6 +116,11 @@ def interpolate(
         ``"linear"`` is for sequences, ``"bilinear"`` and ``"bicubic"`` for images, ``"trilinear"`` for volumes, the
         others for all. ``"nearest"`` takes the pixel at floor(index * scale), ``"nearest-exact"`` the one under the
         centre; the cubic kernel is that of Keys with a = -0.75; ``"area"`` is an adaptive average pooling.
+
+        With ``"nearest"``, an axis of an image that keeps its size or doubles it is copied or doubled whatever
+        `scale_factor` is, if the result's height and width sum to at most 128: the pixels that PyTorch gives for
+        contiguous tensors. PyTorch's gradient does so for sequences, volumes and larger images too, though its results
+        there follow the scale; here the gradient is always that of the result.
     align_corners : bool, optional
         Whether the centres of the corner pixels stay where they are; else (None, False) the borders of the image do.
     recompute_scale_factor : bool, optional

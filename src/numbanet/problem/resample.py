@@ -18,6 +18,7 @@ _DIMENSIONS = {
 }  # fmt: skip
 MODES = tuple(_DIMENSIONS)
 _LARGEST = 2.0**40  # beyond it no result has a place in memory
+_SMALL = 128  # height + width up to which torch's "nearest" ignores the scales of axes that stay, or double
 # The derivative of the cubic kernel at 1, torch's choices (Keys, 1981, has -0.5): plain, and with antialias.
 _CUBIC, _WIDE_CUBIC = -0.75, -0.5
 
@@ -127,18 +128,22 @@ def wide_table(size: int, count: int, mode: str, align_corners: bool, scale: flo
 
 
 def byte_table(table: Table, size: int) -> Table:
-    """Return a table of `size` inputs with its weights in fixed point: PyTorch's rule for uint8, which is Pillow's.
+    """Return a table of `size` inputs with its weights in fixed point: PyTorch's rule for uint8.
 
-    They are multiples of 2^-bits, with as many bits as let the largest one fit in 15; what an output takes twice, at a
-    border, is one weight.
+    They are multiples of 2^-bits, with as many bits as let the largest one fit in 15. What an output takes more than
+    once, at a border, is one weight, the sum; the largest is that of all the sums on the way there.
     """
     count = len(table.starts) - 1
     outputs = np.repeat(np.arange(count), np.diff(table.starts))
-    places, taps = np.unique(outputs * size + table.sources, return_inverse=True)
+    places, first, taps = np.unique(outputs * size + table.sources, return_index=True, return_inverse=True)
+    turns = np.arange(len(taps)) - first[taps]
+    weight, largest = np.zeros(len(places)), 0.0
+    for turn in range(turns.max() + 1):
+        now = turns == turn
+        weight[taps[now]] += table.weight[now]
+        largest = max(largest, weight.max())
     outputs, sources = np.divmod(places, size)
-    weight: np.ndarray = np.bincount(taps, table.weight)
-    weight = weight / np.bincount(outputs, weight)[outputs]
-    bits = next(bits for bits in range(23) if bits == 22 or int(weight.max() * 2.0 ** (bits + 1) + 0.5) >= 1 << 15)
+    bits = next(bits for bits in range(23) if bits == 22 or int(largest * 2.0 ** (bits + 1) + 0.5) >= 1 << 15)
     whole = np.trunc(weight * 2.0**bits + np.copysign(0.5, weight))
     return Table(np.searchsorted(outputs, np.arange(count + 1)), sources, whole / 2.0**bits)
 
@@ -217,7 +222,9 @@ def resizing(
             raise ValueError(f"scale_factor must be above 0 and below 2^40, got {scale_factor!r}")
         sizes = tuple(math.floor(n * float(f)) for n, f in zip(shape[2:], factors))
         if not recompute_scale_factor and mode != "area":
-            scales = tuple(1 / float(f) if f > 0 else None for f in factors)
+            scales = tuple(1 / float(f) for f in factors)
+    if mode == "nearest" and axes == 2 and sum(sizes) <= _SMALL:
+        scales = tuple(None if p in (n, 2 * n) else scale for n, p, scale in zip(shape[2:], sizes, scales))
     if min(*sizes, *shape[1:]) < 1:
         raise ValueError(f"input and result must have channels and pixels, got {tuple(shape)} to {sizes}")
     return Resizing(sizes, scales, bool(align_corners), bool(antialias))

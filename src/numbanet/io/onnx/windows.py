@@ -215,6 +215,12 @@ def _resize(node: Node, graph: Graph) -> None:
 
 
 def _resized(x: Tensor, single: bool, options: dict[str, Any]) -> Tensor:
+    factors = options.get("scale_factor", ())
+    if options["mode"] == "nearest" and x.ndim == 4 and any(factor != int(factor) for factor in factors):
+        # As a volume, where the scales always count: those of small images do not where PyTorch ignores them.
+        n, c, h, w = x.shape
+        y = F.interpolate(x.reshape(n, c, 1, h, w), scale_factor=(1.0, *factors), mode="nearest")
+        return y.reshape(n, c, *y.shape[3:])
     y = F.interpolate(x, **options)
     if not single and any(new == 1 and old > 1 for new, old in zip(y.shape[2:], x.shape[2:])):
         raise ValueError("coordinate_transformation_mode='pytorch_half_pixel' is not supported for one pixel")
