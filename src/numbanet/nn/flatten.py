@@ -26,10 +26,10 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-def _sizes(value: Sequence[int]) -> tuple[int, ...]:
+def _sizes(value: Sequence[int]) -> Sequence[int]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"unflattened_size must be a sequence of sizes, got {value!r}")
-    return tuple(integer("unflattened_size", size, -1) for size in value)
+    return type(value)([integer("unflattened_size", size, -1) for size in value])
 
 
 class Unflatten(Module):

@@ -19,9 +19,11 @@ def _widths(padding: Any, count: int) -> tuple[int, ...]:
     return (integer("padding", padding),) * count
 
 
-def _value(value: Any) -> float:
-    """Return the constant; PyTorch takes True for 1."""
-    return number("value", int(value) if isinstance(value, bool) else value)
+def _value(value: Any) -> float | None:
+    """Return the constant as it was given; PyTorch takes True for 1, and None for 0."""
+    if value is not None and not isinstance(value, bool):
+        number("value", value)
+    return value
 
 
 class _Pad(Images):
@@ -37,8 +39,8 @@ class _Pad(Images):
         return functional.pad(input, self.padding, self.mode, self.value)
 
     def extra_repr(self) -> str:
-        """Return the widths, and the value of a constant."""
-        constant = self.value is not None
+        """Return the widths, and the constant of a layer that was given one."""
+        constant = "value" in vars(self)
         return self._described(f"padding={self.padding}, value={self.value}" if constant else str(self.padding))
 
 
@@ -73,19 +75,19 @@ class _Pad2d(_Pad):
 
 
 class ConstantPad1d(_Pad1d):
-    __doc__ = f"{_Pad1d.__doc__}    value : float\n        What the new elements are.\n"
+    __doc__ = f"{_Pad1d.__doc__}    value : float\n        What the new elements are; None stands for zero.\n"
     mode = "constant"
 
-    def __init__(self, padding: int | Sequence[int], value: float):
+    def __init__(self, padding: int | Sequence[int], value: float | None):
         super().__init__(padding)
         self.value = _value(value)
 
 
 class ConstantPad2d(_Pad2d):
-    __doc__ = f"{_Pad2d.__doc__}    value : float\n        What the new pixels are.\n"
+    __doc__ = f"{_Pad2d.__doc__}    value : float\n        What the new pixels are; None stands for zero.\n"
     mode = "constant"
 
-    def __init__(self, padding: int | Sequence[int], value: float, *, data_format: str = "channels_first"):
+    def __init__(self, padding: int | Sequence[int], value: float | None, *, data_format: str = "channels_first"):
         super().__init__(padding, data_format=data_format)
         self.value = _value(value)
 

@@ -296,11 +296,12 @@ def pad(x: np.ndarray, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"value must be None with mode={mode!r}, got {value!r}")
     x = array("x", x)
     if x.dtype.kind != "f":
-        if x.dtype.kind in "iu" and any(pad) and not np.iinfo(x.dtype).min <= (value or 0) <= np.iinfo(x.dtype).max:
-            raise ValueError(f"value must be a number that {x.dtype} holds, got {value!r}")
         problem = pad_problem("forward", x.shape, "float64", pad, mode)
         padded = _padded_whole if type(x) is DeviceArray else definition.pad
-        return padded(x, problem, value or 0)
+        fill = (value or 0) if any(width > 0 for width in pad) else 0
+        if x.dtype.kind in "iu" and not np.iinfo(x.dtype).min <= fill <= np.iinfo(x.dtype).max:
+            raise ValueError(f"value must be a number that {x.dtype} holds, got {value!r}")
+        return padded(x, problem, fill)
     x = float_array("input", x)
     problem = pad_problem("forward", x.shape, same_dtype(input=x), pad, mode)
     return _padded(x, problem, value or 0.0) if x.ndim else x.copy()

@@ -152,11 +152,6 @@ KNOWN: tuple[Known, ...] = (
         "areas of an image without pixels are answered by PyTorch where no gradient is recorded",
     ),
     Known(
-        ("pad, constant",), lambda c: c["input"].dtype == "int64" and c["value"] == float("inf"), "answers",
-        (ValueError,),
-        "PyTorch looks at the value only where something is filled, numbanet always",
-    ),
-    Known(
         ("cat",), lambda c: c["first"].shape == (0,) and c["dim"] not in (OMIT, 0, -1), "answers",
         (ValueError, IndexError),
         "PyTorch does not look at dim where all tensors have the shape (0,)",

@@ -19,6 +19,7 @@ from tests.parity.grid import (
     pooling,
     reductions,
     shapes,
+    shaping,
     stateless,
 )
 from tests.parity.grid.cases import Entry
@@ -27,6 +28,7 @@ from tests.parity.grid.known import KNOWN, Known, empty
 
 FAMILIES = (
     convolution, pooling, normalisation, activation, images, losses, arithmetic, reductions, shapes, layers, stateless,
+    shaping,
 )  # fmt: skip
 ENTRIES: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}
 
