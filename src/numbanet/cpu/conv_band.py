@@ -7,7 +7,7 @@ filter row (s, c) is one run of memory. The copy is a small part of the work, an
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, splat, store, store_tail
+from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
@@ -41,59 +41,91 @@ def _clear(band, out, count):
         store_tail(band, out + i, splat(band, 0.0), count - i)
 
 
+class Geometry(NamedTuple):
+    """What kernels read of a problem: the integers of a launch begin with it."""
+
+    h: int  # the image: rows,
+    w: int  # columns
+    c: int  # and channels,
+    p: int  # and those of the result
+    q: int
+    k: int
+    r: int  # the filter
+    s: int
+    stride_h: int
+    stride_w: int
+    top: int  # padding
+    left: int
+    dilation_h: int
+    dilation_w: int
+    span_h: int  # input rows that one output row sees,
+    span_w: int  # and columns that all output columns see
+
+
+class Cut(NamedTuple):
+    """What the kernel reads of how a problem is cut; it follows the geometry."""
+
+    panels: int
+    band_rows: int
+    bands: int  # of an image
+    flags: int  # of the tiles' stores
+
+
+CUT = len(Geometry._fields)  # where a cut begins
+
+
 @device
-def copy_band(x, geometry, n, first, rows, band):
+def copy_band(x, ints, n, first, rows, band):
     """Copy the input rows that `rows` output rows of image n from `first` on see, zeros where they are padding."""
-    h, w, c, _, _, _, _, stride_h, _, top, left, _, _, span_h, span_w = integers(geometry, 15)
-    low = min(left, span_w)
-    high = max(low, min(span_w, left + w))
-    for b in range((rows - 1) * stride_h + span_h):
-        row = first * stride_h - top + b
-        out = b * span_w * c
-        if row < 0 or row >= h:
-            _clear(band, out, span_w * c)
+    g = named(ints, Geometry)
+    c, span = g.c, g.span_w
+    low = min(g.left, span)
+    high = max(low, min(span, g.left + g.w))
+    for b in range((rows - 1) * g.stride_h + g.span_h):
+        row = first * g.stride_h - g.top + b
+        out = b * span * c
+        if row < 0 or row >= g.h:
+            _clear(band, out, span * c)
         else:
             _clear(band, out, low * c)
-            _copy(x, ((n * h + row) * w + low - left) * c, band, out + low * c, (high - low) * c)
-            _clear(band, out + high * c, (span_w - high) * c)
+            _copy(x, ((n * g.h + row) * g.w + low - g.left) * c, band, out + low * c, (high - low) * c)
+            _clear(band, out + high * c, (span - high) * c)
 
 
 @kernel
 def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, y: T):
     """Convolve one band of one image."""
-    (
-        _, _, c, p, q, r_size, s_size, stride_h, stride_w, _, _, dilation_h, dilation_w, _, span_w,
-        k, panels, band_rows, bands, flags,
-    ) = integers(ints, 20)  # fmt: skip
-    n, first = task // bands, task % bands * band_rows
-    rows = min(band_rows, p - first)
+    g, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
+    c, q, k = g.c, g.q, g.k
+    n, first = task // cut.bands, task % cut.bands * cut.band_rows
+    rows = min(cut.band_rows, g.p - first)
     count = rows * q
     padded = count + MAX_ROWS
     band = stack_buffer(x, BUFFER)
     sources, outs = stack_buffer(ints, TABLE), stack_buffer(ints, TABLE)
     copy_band(x, ints, n, first, rows, band)
     # In the band a filter row is one run if it is not dilated.
-    s_taps = 1 if dilation_w == 1 else s_size
-    taps, run = r_size * s_taps, s_size * c // s_taps
+    s_taps = 1 if g.dilation_w == 1 else g.s
+    taps, run = g.r * s_taps, g.s * c // s_taps
     for tap in range(taps):
-        shift = (tap // s_taps * dilation_h * span_w + tap % s_taps * dilation_w) * c
+        shift = (tap // s_taps * g.dilation_h * g.span_w + tap % s_taps * g.dilation_w) * c
         for i in range(rows):
-            here = address(band, shift + i * stride_h * span_w * c)
-            step = address(band, stride_w * c) - address(band, 0)
+            here = address(band, shift + i * g.stride_h * g.span_w * c)
+            step = address(band, g.stride_w * c) - address(band, 0)
             for j in range(q):
                 sources[tap * padded + i * q + j] = here + j * step
         for m in range(count, padded):
             sources[tap * padded + m] = sources[tap * padded + count - 1]
-    base = (n * p + first) * q * k
+    base = (n * g.p + first) * q * k
     for m in range(padded):
         outs[m] = address(y, base + min(m, count - 1) * k)
     vector = lanes(x)
-    for panel in range(panels):
+    for panel in range(cut.panels):
         column = panel * MAX_VECTORS * vector
         width = min(MAX_VECTORS, (k - column + vector - 1) // vector)
         run_tiles(
             width, min(k - column - (width - 1) * vector, vector), sources, padded, 0, taps, run,
-            offset(packed, column * taps * run), run * width * vector, outs, column, count, flags, bias,
+            offset(packed, column * taps * run), run * width * vector, outs, column, count, cut.flags, bias,
             address(residual, 0) - address(y, 0),
         )  # fmt: skip
 
@@ -117,8 +149,10 @@ def _band_rows(p: ConvProblem) -> int:
     return max(0, min(fitting, max(1, _POSITIONS // p.q), p.p))
 
 
-def geometry(p: ConvProblem) -> tuple[int, ...]:
-    return (p.h, p.w, p.c, p.p, p.q, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation, *spans(p))
+def geometry(p: ConvProblem) -> Geometry:
+    """Return what kernels read of a problem."""
+    shape = p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s
+    return Geometry(*shape, *p.stride, p.pads[0], p.pads[2], *p.dilation, *spans(p))
 
 
 @lru_cache(maxsize=64)
@@ -133,8 +167,8 @@ def _forward_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     band_rows = _band_rows(p)
     bands = -(-p.p // band_rows)
     taps = _row_taps(row_runs(p)[0])
-    flags = epilogue_flags(p.epilogue)
-    return taps, p.n * bands, (*geometry(p), p.k, panel_count(p.k, p.dtype), band_rows, bands, flags)
+    cut = Cut(panel_count(p.k, p.dtype), band_rows, bands, epilogue_flags(p.epilogue))
+    return taps, p.n * bands, (*geometry(p), *cut)
 
 
 def _prepare(p: ConvProblem, weight: np.ndarray) -> np.ndarray:

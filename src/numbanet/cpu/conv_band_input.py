@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance, zeros
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load, numpy_lanes, offset, splat, store, store_tail
+from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, splat, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
@@ -48,31 +48,56 @@ def _sum_row(z, q, columns, c, w, s_size, stride, left, dilation, s_step, q_step
                 store_tail(line, j * c + channel, total, c - channel)
 
 
+class Band(NamedTuple):
+    """What the kernel reads of a problem and of how it is cut: the integers of a launch."""
+
+    h: int  # the image: rows,
+    w: int  # columns
+    c: int  # and channels,
+    p: int  # and those of the result of the convolution
+    q: int
+    k: int
+    r: int  # the filter
+    s: int
+    stride_h: int
+    stride_w: int
+    top: int  # padding
+    left: int
+    dilation_h: int
+    dilation_w: int
+    r_step: int  # from a filter row that lies over an input row to the next,
+    p_step: int  # and between the output rows that they belong to
+    s_step: int
+    q_step: int
+    columns: int  # of z: numbers of a filter row
+    band_rows: int  # input rows of a task,
+    bands: int  # and tasks for all rows of a residue
+    panels: int
+
+
 @kernel
 def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T):
     """Compute a few input rows of one image that see the same filter rows."""
-    (
-        h, w, c, p, q, k, r_size, s_size, stride_h, stride_w, top, left, dilation_h, dilation_w,
-        r_step, p_step, s_step, q_step, columns, band_rows, bands, panels,
-    ) = integers(ints, 22)  # fmt: skip
-    residue, band, n = task % stride_h, task // stride_h % bands, task // (stride_h * bands)
-    first, vector = residue + band * band_rows * stride_h, lanes(g)
-    rows = min(band_rows, (h - first + stride_h - 1) // stride_h)
+    b = named(ints, Band)
+    h, w, c, q, k, columns = b.h, b.w, b.c, b.q, b.k, b.columns
+    residue, band, n = task % b.stride_h, task // b.stride_h % b.bands, task // (b.stride_h * b.bands)
+    first, vector = residue + band * b.band_rows * b.stride_h, lanes(g)
+    rows = min(b.band_rows, (h - first + b.stride_h - 1) // b.stride_h)
     r_first = 0
-    while r_first < r_size and (first + top - r_first * dilation_h) % stride_h != 0:
+    while r_first < b.r and (first + b.top - r_first * b.dilation_h) % b.stride_h != 0:
         r_first += 1
     z, line = stack_buffer(g, _PRODUCTS), stack_buffer(g, _LINE)
     sources, outs = stack_buffer(ints, TABLE), stack_buffer(ints, TABLE)
-    if rows > 0 and r_first < r_size:
+    if rows > 0 and r_first < b.r:
         count = rows * q
         padded = count + MAX_ROWS
-        taps = (r_size - r_first + r_step - 1) // r_step
+        taps = (b.r - r_first + b.r_step - 1) // b.r_step
         pixel = address(g, k) - address(g, 0)
         for tap in range(taps):
             for i in range(rows):
-                row = (first + i * stride_h + top - (r_first + tap * r_step) * dilation_h) // stride_h
-                inside = 0 <= row < p
-                here = address(g, (n * p + row) * q * k) if inside else address(zero, 0)
+                row = (first + i * b.stride_h + b.top - (r_first + tap * b.r_step) * b.dilation_h) // b.stride_h
+                inside = 0 <= row < b.p
+                here = address(g, (n * b.p + row) * q * k) if inside else address(zero, 0)
                 step = pixel if inside else 0
                 for j in range(q):
                     sources[tap * padded + i * q + j] = here + j * step
@@ -80,21 +105,22 @@ def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T)
                 sources[tap * padded + m] = sources[tap * padded + count - 1]
         for m in range(padded):
             outs[m] = address(z, min(m, count - 1) * columns)
-        for panel in range(panels):
+        for panel in range(b.panels):
             column = panel * MAX_VECTORS * vector
             width = min(MAX_VECTORS, (columns - column + vector - 1) // vector)
             pitch = width * vector
             run_tiles(
                 width, min(columns - column - pitch + vector, vector), sources, padded, 0, taps, k,
-                offset(packed, column * r_size * k + r_first * k * pitch), r_step * k * pitch,
+                offset(packed, column * b.r * k + r_first * k * pitch), b.r_step * k * pitch,
                 outs, column, count, 0, zero, 0,
             )  # fmt: skip
     for i in range(rows):
-        size = s_size if r_first < r_size else 0
+        size = b.s if r_first < b.r else 0
         _sum_row(
-            offset(z, i * q * columns), q, columns, c, w, size, stride_w, left, dilation_w, s_step, q_step, line
+            offset(z, i * q * columns), q, columns, c, w, size, b.stride_w, b.left, b.dilation_w, b.s_step, b.q_step,
+            line,
         )  # fmt: skip
-        out = (n * h + first + i * stride_h) * w * c
+        out = (n * h + first + i * b.stride_h) * w * c
         for j in range(0, w * c, vector):
             if j + vector <= w * c:
                 store(dx, out + j, load(line, j))
@@ -121,10 +147,10 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     rows, columns = _band_rows(p), p.s * p.c
     height = -(-p.h // p.stride[0])  # input rows of a residue
     bands = -(-height // rows)
-    integers_ = (
+    integers_ = Band(
         p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation,
         *_steps(p.stride[0], p.dilation[0]), *_steps(p.stride[1], p.dilation[1]),
-        columns, rows, bands, panel_count(columns, p.dtype),
+        columns=columns, band_rows=rows, bands=bands, panels=panel_count(columns, p.dtype),
     )  # fmt: skip
     return np.array([(0, 0, r) for r in range(p.r)], np.int64), p.n * bands * p.stride[0], integers_
 

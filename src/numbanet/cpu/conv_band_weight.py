@@ -16,7 +16,18 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, kernel
-from numbanet.cpu.conv_band import BUFFER, copy_band, copy_cost, geometry, row_runs, seen_too_much, spans, unsuitable
+from numbanet.cpu.conv_band import (
+    BUFFER,
+    CUT,
+    Geometry,
+    copy_band,
+    copy_cost,
+    geometry,
+    row_runs,
+    seen_too_much,
+    spans,
+    unsuitable,
+)
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.conv_weight import split_count
 from numbanet.cpu.parallel import launch
@@ -33,24 +44,8 @@ _ROOM = BUFFER + max(MOST_RUN_ROWS, RUN_TILES[-1][1] * numpy_lanes("float32"))
 
 
 class Cut(NamedTuple):
-    """What the kernels read of a problem and of how it is cut; first what `geometry` returns."""
+    """What the kernels read of how a problem is cut; it follows the geometry."""
 
-    h: int
-    w: int
-    c: int
-    p: int
-    q: int
-    r: int
-    s: int
-    stride_h: int
-    stride_w: int
-    top: int
-    left: int
-    dilation_h: int
-    dilation_w: int
-    span_h: int
-    span_w: int
-    k: int
     rows: int  # of a band
     bands: int  # of an image,
     all_bands: int
@@ -81,33 +76,33 @@ _TILE = len(Tile._fields)
 @kernel
 def band_weight_gradient(task: Index, ints: I64, x: T, g: T, tiles: I64, sums: T):
     """Sum the outer products of filter elements and gradients over one share of the bands."""
-    cut = named(ints, Cut)
+    s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
     start, end = task * cut.all_bands // cut.shares, (task + 1) * cut.all_bands // cut.shares
     band, own, vector = stack_buffer(x, _ROOM), offset(sums, task * cut.size), lanes(x)
     for at in range(start, end):
         n, first = at // cut.bands, at % cut.bands * cut.rows
-        rows = min(cut.rows, cut.p - first)
+        rows = min(cut.rows, s.p - first)
         copy_band(x, ints, n, first, rows, band)
-        pixels, here = rows * cut.q, offset(g, (n * cut.p + first) * cut.q * cut.k)
+        pixels, here = rows * s.q, offset(g, (n * s.p + first) * s.q * s.k)
         # What the next band reads follows: its rows of the gradient, and then as many rows of x as this band moved on.
-        x_line, g_line, x_step = cut.stride_h * cut.span_w * cut.c, cut.q * cut.k, cut.stride_w * cut.c
-        g_tiles = (cut.k + vector - 1) // vector if at + 1 < end else 0
-        x_lines = rows * cut.stride_h * cut.w * cut.c // vector
+        x_line, g_line, x_step = s.stride_h * s.span_w * s.c, s.q * s.k, s.stride_w * s.c
+        g_tiles = (s.k + vector - 1) // vector if at + 1 < end else 0
+        x_lines = rows * s.stride_h * s.w * s.c // vector
         x_tiles = (x_lines + pixels - 1) // pixels if at + 1 < end else 0
         for number in range(cut.tiles):
             tile = named(offset(tiles, number * _TILE), Tile)
             ahead, step = band, 0
             if number < g_tiles:
-                ahead, step = offset(here, pixels * (cut.k + number * vector)), vector
+                ahead, step = offset(here, pixels * (s.k + number * vector)), vector
             elif number < g_tiles + x_tiles:
-                row = n * cut.h + (first + rows - 1) * cut.stride_h - cut.top + cut.span_h
-                ahead, step = offset(x, row * cut.w * cut.c + (number - g_tiles) * pixels * vector), vector
+                row = n * s.h + (first + rows - 1) * s.stride_h - s.top + s.span_h
+                ahead, step = offset(x, row * s.w * s.c + (number - g_tiles) * pixels * vector), vector
             a, a_line, a_step = offset(band, tile.shift), x_line, x_step
-            b, b_line, b_step = offset(here, tile.channel), g_line, cut.k
+            b, b_line, b_step = offset(here, tile.channel), g_line, s.k
             if cut.turned:
                 a, a_line, a_step, b, b_line, b_step = b, b_line, b_step, a, a_line, a_step
             run_tile(
-                1, tile.which, a, b, rows, cut.q, a_line, b_line, a_step, b_step, tile.last_lanes, ahead, step,
+                1, tile.which, a, b, rows, s.q, a_line, b_line, a_step, b_step, tile.last_lanes, ahead, step,
                 offset(own, tile.sums), tile.pitch, at - start,
             )  # fmt: skip
 
@@ -115,9 +110,9 @@ def band_weight_gradient(task: Index, ints: I64, x: T, g: T, tiles: I64, sums: T
 @kernel
 def gather_bands(task: Index, ints: I64, tiles: I64, sums: T, out: T):
     """Write the gradient of one tile's filter elements: the sums of all shares, added in their order."""
-    cut = named(ints, Cut)
+    s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
     tile = named(offset(tiles, task * _TILE), Tile)
-    total, vector, elements = stack_buffer(out, 64), lanes(out), cut.r * cut.s * cut.c
+    total, vector, elements = stack_buffer(out, 64), lanes(out), s.r * s.s * s.c
     for row in range(tile.skipped, tile.rows):
         for j in range(0, tile.columns, vector):
             at = tile.sums + row * tile.pitch + j
@@ -186,21 +181,23 @@ def _refusal(p: ConvProblem) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> tuple[np.ndarray, Cut]:
+def _plan(p: ConvProblem) -> tuple[np.ndarray, Cut, tuple[int, ...]]:
+    """Return the table of tiles, the cut, and the integers of the launches."""
     table, size = _table(p)
     bands = -(-p.p // _rows(p))
     shares = min(_SHARES, p.n * bands, split_count(size * np.dtype(p.dtype).itemsize, p.n * p.p * p.q))
-    return table, Cut(
-        *geometry(p), k=p.k, rows=-(-p.p // bands), bands=bands, all_bands=p.n * bands, shares=shares,
+    cut = Cut(
+        rows=-(-p.p // bands), bands=bands, all_bands=p.n * bands, shares=shares,
         tiles=len(table), size=size, turned=_turned(p)[1],
     )  # fmt: skip
+    return table, cut, (*geometry(p), *cut)
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    table, cut = _plan(p)
+    table, cut, integers_ = _plan(p)
     sums = memory.empty((cut.shares * cut.size,), p.dtype)
-    launch(band_weight_gradient, cut.shares, (*inputs, table, sums), cut, p.dtype)
-    launch(gather_bands, cut.tiles, (table, sums, *outputs), cut, p.dtype)
+    launch(band_weight_gradient, cut.shares, (*inputs, table, sums), integers_, p.dtype)
+    launch(gather_bands, cut.tiles, (table, sums, *outputs), integers_, p.dtype)
 
 
 def _cost(p: ConvProblem) -> float:

@@ -7,7 +7,7 @@ reused from the cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import clear_unseen, grids, tolerance
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, select, splat, store, store_tail
+from numbanet.cpu.simd import fma, lanes, load, load_tail, named, select, splat, store, store_tail
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
@@ -80,44 +80,61 @@ def _one(x, weight, table, count, c, source, start, y, out, residual, flags):
         _finish(a, y, residual, out + channel, n, flags)
 
 
+class Gather(NamedTuple):
+    """What the kernel reads of a problem: the integers of a launch."""
+
+    h: int  # rows and columns of the source,
+    w: int
+    c: int  # and channels
+    stride_h: int  # source pixels from a position of the grid to the next
+    stride_w: int
+    grid_h: int  # the grid of positions
+    grid_w: int
+    base: int  # elements of the result before the first position,
+    image_step: int  # and from one to that of the next image,
+    row_step: int  # row
+    column_step: int  # and column
+    taps: int
+    rows: int  # of positions a task,
+    all_rows: int  # and of all images
+    flags: int  # of what completes the result
+
+
 @kernel
 def depthwise_gather(task: Index, ints: I64, x: T, weight: T, taps: I64, start: T, residual: T, y: T):
     """Convolve a few rows of positions; every output starts as the channel's number in `start`."""
-    (
-        h, w, c, stride_h, stride_w, grid_h, grid_w, base, step_n, step_i, step_j, count, rows, all_rows, flags,
-    ) = integers(ints, 15)  # fmt: skip
+    s = named(ints, Gather)
+    h, w, c, grid_w, jump, flags = s.h, s.w, s.c, s.grid_w, s.stride_w, s.flags
     present = stack_buffer(ints, _PAIRS)  # pairs of source and weight offset: the taps whose source row exists,
     inside = stack_buffer(ints, _PAIRS)  # and those of them whose source column exists for one position
     columns = stack_buffer(ints, _TAPS)
-    for row in range(task * rows, min(all_rows, (task + 1) * rows)):
-        n, i = row // grid_h, row % grid_h
+    for row in range(task * s.rows, min(s.all_rows, (task + 1) * s.rows)):
+        n, i = row // s.grid_h, row % s.grid_h
         found, low, high = 0, 0, grid_w  # from low to high, every column exists
-        for t in range(count):
-            source, column = i * stride_h + taps[3 * t], taps[3 * t + 1]
+        for t in range(s.taps):
+            source, column = i * s.stride_h + taps[3 * t], taps[3 * t + 1]
             if 0 <= source < h:
                 present[2 * found] = ((n * h + source) * w + column) * c
                 present[2 * found + 1] = taps[3 * t + 2] * c
                 columns[found] = column
-                low = max(low, (-column + stride_w - 1) // stride_w)
-                high = min(high, (w - column + stride_w - 1) // stride_w)
+                low = max(low, (-column + jump - 1) // jump)
+                high = min(high, (w - column + jump - 1) // jump)
                 found += 1
-        out = base + n * step_n + i * step_i
+        out = s.base + n * s.image_step + i * s.row_step
         j = 0
         while j < grid_w:
+            here, there = j * jump * c, out + j * s.column_step
             if low <= j and j + 4 <= high:
-                _four(
-                    x, weight, present, found, c, j * stride_w * c, stride_w * c, start, y, out + j * step_j, step_j,
-                    residual, flags,
-                )  # fmt: skip
+                _four(x, weight, present, found, c, here, jump * c, start, y, there, s.column_step, residual, flags)
                 j += 4
             else:
                 kept = 0
                 for t in range(found):
-                    if 0 <= j * stride_w + columns[t] < w:
+                    if 0 <= j * jump + columns[t] < w:
                         inside[2 * kept] = present[2 * t]
                         inside[2 * kept + 1] = present[2 * t + 1]
                         kept += 1
-                _one(x, weight, inside, kept, c, j * stride_w * c, start, y, out + j * step_j, residual, flags)
+                _one(x, weight, inside, kept, c, here, start, y, there, residual, flags)
                 j += 1
 
 
@@ -141,10 +158,11 @@ def _gather(
         clear_unseen(p, out)
     for grid in grids(p):
         rows = p.n * grid.size[0]
-        integers_ = (
-            source.shape[1], source.shape[2], p.c, *grid.stride, *grid.size,
-            grid.start[0] * row + grid.start[1] * p.c, image, grid.step[0] * row, grid.step[1] * p.c,
-            len(grid.taps), _ROWS, rows, epilogue_flags(p.epilogue),
+        integers_ = Gather(
+            *source.shape[1:], *grid.stride, *grid.size,
+            base=grid.start[0] * row + grid.start[1] * p.c, image_step=image, row_step=grid.step[0] * row,
+            column_step=grid.step[1] * p.c, taps=len(grid.taps), rows=_ROWS, all_rows=rows,
+            flags=epilogue_flags(p.epilogue),
         )  # fmt: skip
         buffers = source, by_tap, grid.taps, start, start if residual is None else residual, out
         launch(depthwise_gather, -(-rows // _ROWS), buffers, integers_, p.dtype)

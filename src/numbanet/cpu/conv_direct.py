@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.prefetch import prefetch_far
-from numbanet.cpu.simd import integers, lanes, numpy_lanes, offset
+from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import (
     ACCUMULATE,
     MAX_ROWS,
@@ -80,55 +80,86 @@ def run_tiles_ahead(
     return ahead
 
 
+class Gather(NamedTuple):
+    """What the kernel reads of a problem and of how it is cut: the integers of a launch.
+
+    The functions of `addresses` read the first five.
+    """
+
+    h: int  # the source: rows,
+    w: int  # columns
+    all_channels: int  # and channels of all groups;
+    stride_h: int  # source pixels from a position of the grid to the next
+    stride_w: int
+    images: int  # the grid of positions
+    rows: int
+    columns: int
+    base: int  # elements of the result before the first position,
+    image_step: int  # and from one to that of the next image,
+    row_step: int  # row
+    column_step: int  # and column
+    c: int  # channels of a group in the source
+    k: int  # and in the result
+    panels: int  # of columns of the packed weight, of all groups;
+    parts: int  # tasks take one of so many parts of them
+    taps: int
+    block: int  # positions of a task,
+    tap_block: int  # and taps and channels of a group that its tiles add up at once
+    channel_block: int
+    flags: int  # of the tiles' last stores
+    fetched: int  # cache lines that each tile fetches for the next block
+    across: int  # whether positions go row by row across images
+    blocks: int
+    tasks_a_block: int  # how tasks are numbered: block by block,
+    tasks_a_part: int  # or part by part
+
+
 @kernel
 def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T, residual: T, y: T):
     """Convolve one block of grid positions with some of the panels."""
-    (
-        h, w, all_channels, stride_h, stride_w,
-        grid_n, grid_h, grid_w, base, step_n, step_i, step_j,
-        c, k, panels, parts, count_taps, block, tap_block, channel_block, final_flags, fetched, across,
-        blocks, tasks_a_block, tasks_a_part,
-    ) = integers(ints, 26)  # fmt: skip
-    first = task // tasks_a_block % blocks * block
-    count = min(block, grid_n * grid_h * grid_w - first)
-    padded = block + MAX_ROWS
+    s = named(ints, Gather)
+    c, k, panels = s.c, s.k, s.panels
+    first = task // s.tasks_a_block % s.blocks * s.block
+    count = min(s.block, s.images * s.rows * s.columns - first)
+    padded = s.block + MAX_ROWS
     outs, pixels = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
     rows, columns = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
     sources = stack_buffer(taps, _ROOM)
     write_positions(
-        outs, pixels, rows, columns, first, count, padded, grid_n, grid_h, grid_w, across,
-        y, base, step_n, step_i, step_j, x, ints,
+        outs, pixels, rows, columns, first, count, padded, s.images, s.rows, s.columns, s.across,
+        y, s.base, s.image_step, s.row_step, s.column_step, x, ints,
     )  # fmt: skip
 
     # Tiles jump from row to row and tap to tap, and nothing foresees that: the next pixels are fetched meanwhile.
-    n, rest = (first + block) // (grid_h * grid_w), (first + block) % (grid_h * grid_w)
-    ahead = ((n * h + rest // grid_w * stride_h) * w + rest % grid_w * stride_w) * all_channels
-    vector, part = lanes(x), task // tasks_a_part % parts
+    n, rest = (first + s.block) // (s.rows * s.columns), (first + s.block) % (s.rows * s.columns)
+    ahead = (n * s.h + rest // s.columns * s.stride_h) * s.w + rest % s.columns * s.stride_w
+    ahead *= s.all_channels
+    vector, part = lanes(x), task // s.tasks_a_part % s.parts
     panels_a_group = (k + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
     packed_columns = (k + vector - 1) // vector * vector
-    for tap in range(0, count_taps, tap_block):
-        here = min(tap_block, count_taps - tap)
+    for tap in range(0, s.taps, s.tap_block):
+        here = min(s.tap_block, s.taps - tap)
         for t in range(here):
             source_addresses(
                 offset(sources, t * padded), padded, pixels, rows, columns,
                 x, ints, taps[3 * (tap + t)], taps[3 * (tap + t) + 1], address(zeros, 0),
             )  # fmt: skip
-        for panel in range(part * panels // parts, (part + 1) * panels // parts):
+        for panel in range(part * panels // s.parts, (part + 1) * panels // s.parts):
             group = panel // panels_a_group
             column = (panel - group * panels_a_group) * MAX_VECTORS * vector
             width = min(MAX_VECTORS, (packed_columns - column) // vector)
             last = min(k - column - (width - 1) * vector, vector)
             pitch = width * vector
-            start = (group * packed_columns + column) * count_taps * c + tap * c * pitch
-            for channel in range(0, c, channel_block):
-                channels = min(channel_block, c - channel)
+            start = (group * packed_columns + column) * s.taps * c + tap * c * pitch
+            for channel in range(0, c, s.channel_block):
+                channels = min(s.channel_block, c - channel)
                 flags = ACCUMULATE if tap + channel > 0 else 0
-                if tap + here == count_taps and channel + channels == c:
-                    flags |= final_flags
+                if tap + here == s.taps and channel + channels == c:
+                    flags |= s.flags
                 ahead = run_tiles_ahead(
                     width, last, sources, padded, group * c + channel, here, channels,
                     offset(packed, start + channel * pitch), c * pitch, outs, group * k + column, count, flags, bias,
-                    address(residual, 0) - address(y, 0), x, ahead, fetched,
+                    address(residual, 0) - address(y, 0), x, ahead, s.fetched,
                     address(zeros, 0),
                 )  # fmt: skip
 
@@ -255,13 +286,13 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
         lines = block * source_bytes // host_isa().vector_bytes
         reused = taps >= grid.stride[0] * grid.stride[1] and not across
         fetched = -(-lines // tiles) if reused and fetches_ahead() else 0
-        flags = epilogue_flags(p.epilogue)
-        integers_ = (
-            *source, *grid.stride,
-            p.n, *grid.size, grid.start[0] * row + grid.start[1] * out[2], image, grid.step[0] * row,
-            grid.step[1] * out[2],
-            reduction, columns, panels, parts, taps, block, tap_block, max(1, channel_block), flags, fetched, across,
-            blocks, *((1, blocks) if weight_first else (parts, 1)),
+        integers_ = Gather(
+            *source, *grid.stride, p.n, *grid.size,
+            base=grid.start[0] * row + grid.start[1] * out[2], image_step=image, row_step=grid.step[0] * row,
+            column_step=grid.step[1] * out[2], c=reduction, k=columns, panels=panels, parts=parts, taps=taps,
+            block=block, tap_block=tap_block, channel_block=max(1, channel_block), flags=epilogue_flags(p.epilogue),
+            fetched=fetched, across=across, blocks=blocks,
+            tasks_a_block=1 if weight_first else parts, tasks_a_part=blocks if weight_first else 1,
         )  # fmt: skip
         launches.append((grid, blocks * parts, integers_))
     return launches

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,16 +28,64 @@ from numbanet.cpu.group_tile import (
 )
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, offset, splat, store
+from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
-_GRID = 13  # numbers that describe a grid of positions
 _WIDE, _NARROW = 8, 4  # columns of the tiles
 _SEGMENT = 32  # columns whose source is in the plane at a time
 _ROWS = 8  # rows of a band at most
 _PLANE = 8192  # numbers of a plane
 _TASKS = 32  # as many tasks at least, where the problem allows it
+
+
+class Gather(NamedTuple):
+    """What the kernel reads of a problem and of how it is cut: the integers of a launch."""
+
+    stride_h: int  # source pixels from a position of a grid to the next
+    stride_w: int
+    reduction: int  # in-channels of a group
+    flags: int  # of what completes the result
+    h: int  # rows, columns and channels of the source,
+    w: int
+    c: int
+    k: int  # and channels of the result
+    in_lanes: int  # channels of a block in the source
+    out_lanes: int  # and in the result
+    taps: int  # of all grids
+    image: int  # elements of an image of the result
+    top: int  # source pixel of the first tap of position (0, 0)
+    left: int
+    span_h: int  # source rows and columns of one position
+    span_w: int
+    band_rows: int  # positions of a band and of a segment
+    segment: int
+    width: int  # columns of the widest grid
+    blocks: int  # of channels
+    parts: int  # tasks take one of so many parts of them
+    bands: int
+    grids: int
+
+
+class GridRow(NamedTuple):
+    """A grid of positions: a row of the table that the kernel reads."""
+
+    kind: int  # which of `SPANS`
+    rows: int
+    columns: int
+    base: int  # elements of the result before the first position,
+    row_step: int  # and from one to that of the next row
+    column_step: int  # and column
+    top: int  # of the first tap, from that of all grids
+    left: int
+    v_step: int  # source rows from a tap to the next,
+    v_count: int  # and such taps
+    h_step: int
+    h_count: int
+    first_tap: int  # in the packed weight
+
+
+_GRID = len(GridRow._fields)
 
 
 @dataclass(frozen=True)
@@ -140,27 +188,26 @@ def _window(span: int, stride: int) -> Any:
 
     @device
     def window(plane, plane_columns, rows, columns, ints, grid, packed, start, index, initial, y, out, valid, residual):
-        stride_h, stride_w, reduction, flags = integers(ints, 4)
-        _, _, _, _, step_i, step_j, top, left, v_step, v_count, h_step, h_count, _ = integers(grid, _GRID)
+        s, g = named(ints, Gather), named(grid, GridRow)
         vector = lanes(plane)
-        h_count = h_count if stride == 0 else span
-        row_step, tap_step = v_step * plane_columns * vector, h_step * vector
+        h_count = g.h_count if stride == 0 else span
+        row_step, tap_step = g.v_step * plane_columns * vector, g.h_step * vector
         for j in range(0, columns, _WIDE):
             for i in range(rows):
-                at = ((i * stride_h + top) * plane_columns + j * stride_w + left) * vector
-                place = out + i * step_i + j * step_j
+                at = ((i * s.stride_h + g.top) * plane_columns + j * s.stride_w + g.left) * vector
+                place = out + i * g.row_step + j * g.column_step
                 if columns - j > _NARROW:
                     sums = wide(
-                        plane, at, row_step, v_count, tap_step, h_count, stride_w, packed, start, reduction, index,
-                        initial,
+                        plane, at, row_step, g.v_count, tap_step, h_count, s.stride_w, packed, start, s.reduction,
+                        index, initial,
                     )  # fmt: skip
-                    _finish(sums, y, place, step_j, columns - j, valid, residual, flags)
+                    _finish(sums, y, place, g.column_step, columns - j, valid, residual, s.flags)
                 else:
                     few = narrow(
-                        plane, at, row_step, v_count, tap_step, h_count, stride_w, packed, start, reduction, index,
-                        initial,
+                        plane, at, row_step, g.v_count, tap_step, h_count, s.stride_w, packed, start, s.reduction,
+                        index, initial,
                     )  # fmt: skip
-                    _finish(few, y, place, step_j, columns - j, valid, residual, flags)
+                    _finish(few, y, place, g.column_step, columns - j, valid, residual, s.flags)
 
     return window
 
@@ -172,29 +219,28 @@ _any_span, _three, _three_by_two, _five, _five_by_two = (_window(span, stride) f
 @kernel
 def grouped_gather(task: Index, ints: I64, x: T, packed: T, table: I64, index: I32, bias: T, residual: T, y: T):
     """Compute a band of rows of all grids, for some blocks of groups."""
-    (
-        stride_h, stride_w, reduction, _, h, w, c, k, in_lanes, out_lanes, taps, image,
-        top, left, span_h, span_w, band_rows, segment, size_w, blocks, parts, bands, grids,
-    ) = integers(ints, 23)  # fmt: skip
-    part, low, n = task % parts, task // parts % bands * band_rows, task // (parts * bands)
+    s = named(ints, Gather)
+    part, n = task % s.parts, task // (s.parts * s.bands)
+    low = task // s.parts % s.bands * s.band_rows
     plane = stack_buffer(x, _PLANE)
-    for first in range(0, size_w, segment):
-        columns = min(segment, size_w - first)
-        plane_columns = ((columns + _NARROW - 1) // _NARROW * _NARROW - 1) * stride_w + span_w
-        for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-            channel, source = block * out_lanes, block * in_lanes
-            valid = min(out_lanes, k - channel)
+    for first in range(0, s.width, s.segment):
+        columns = min(s.segment, s.width - first)
+        plane_columns = ((columns + _NARROW - 1) // _NARROW * _NARROW - 1) * s.stride_w + s.span_w
+        for block in range(part * s.blocks // s.parts, (part + 1) * s.blocks // s.parts):
+            channel, source = block * s.out_lanes, block * s.in_lanes
+            valid = min(s.out_lanes, s.k - channel)
             initial = load_tail(bias, channel, valid)
             copy_plane(
-                x, n, low * stride_h + top, first * stride_w + left, h, w, c, source, min(in_lanes, c - source),
-                (band_rows - 1) * stride_h + span_h, plane_columns, plane,
+                x, n, low * s.stride_h + s.top, first * s.stride_w + s.left, s.h, s.w, s.c, source,
+                min(s.in_lanes, s.c - source), (s.band_rows - 1) * s.stride_h + s.span_h, plane_columns, plane,
             )  # fmt: skip
-            for number in range(grids):
+            for number in range(s.grids):
                 grid = offset(table, _GRID * number)
-                kind, size_h, grid_w, base, step_i, step_j = integers(grid, 6)
-                rows, here = min(band_rows, size_h - low), min(columns, grid_w - first)
-                start = (block * taps + grid[_GRID - 1]) * reduction * lanes(x)
-                out = base + n * image + low * step_i + first * step_j + channel
+                g = named(grid, GridRow)
+                kind = g.kind
+                rows, here = min(s.band_rows, g.rows - low), min(columns, g.columns - first)
+                start = (block * s.taps + g.first_tap) * s.reduction * lanes(x)
+                out = g.base + n * s.image + low * g.row_step + first * g.column_step + channel
                 if kind == 0:
                     _any_span(
                         plane, plane_columns, rows, here, ints, grid, packed, start, index, initial, y, out, valid,
@@ -276,16 +322,16 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, np.ndarray, int, tuple[int, ...]]
     backward, b, view = p.which == "backward_input", blocks(p), window(p)
     source, out = ((p.p, p.q, p.k), (p.h, p.w, p.c)) if backward else ((p.h, p.w, p.c), (p.p, p.q, p.k))
     row, found = out[1] * out[2], [grid for grid in grids(p) if len(grid.taps)]
-    table: list[tuple[int, ...]] = []
+    table: list[GridRow] = []
     order: list[int] = []
     for grid in found:
         (vertical, v_step), (horizontal, h_step) = _progression(grid.taps[:, 0]), _progression(grid.taps[:, 1])
         kind = (len(horizontal), grid.stride[1])
-        table.append((
-            SPANS.index(kind) if h_step == 1 and kind in SPANS else 0,
-            *grid.size, grid.start[0] * row + grid.start[1] * out[2], grid.step[0] * row, grid.step[1] * out[2],
-            vertical[0] - view.first[0], horizontal[0] - view.first[1], v_step, len(vertical), h_step, len(horizontal),
-            len(order),
+        table.append(GridRow(
+            SPANS.index(kind) if h_step == 1 and kind in SPANS else 0, *grid.size,
+            base=grid.start[0] * row + grid.start[1] * out[2], row_step=grid.step[0] * row,
+            column_step=grid.step[1] * out[2], top=vertical[0] - view.first[0], left=horizontal[0] - view.first[1],
+            v_step=v_step, v_count=len(vertical), h_step=h_step, h_count=len(horizontal), first_tap=len(order),
         ))  # fmt: skip
         order += _sorted_taps(grid)
     height, width = (max((grid.size[axis] for grid in found), default=0) for axis in (0, 1))
@@ -294,10 +340,11 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, np.ndarray, int, tuple[int, ...]]
     if 0 < p.n * bands * parts < _TASKS:
         rows = -(-height // min(height, -(-_TASKS // (p.n * parts))))
         bands = -(-height // rows)
-    integers_ = (
-        *(found[0].stride if found else (1, 1)), b.reduction, epilogue_flags(p.epilogue),
-        *source, out[2], b.groups * b.reduction, b.groups * b.columns, len(order), out[0] * row,
-        *view.first, *view.span, rows, view.columns, width, b.count, parts, bands, len(table),
+    integers_ = Gather(
+        *(found[0].stride if found else (1, 1)), b.reduction, epilogue_flags(p.epilogue), *source, k=out[2],
+        in_lanes=b.groups * b.reduction, out_lanes=b.groups * b.columns, taps=len(order), image=out[0] * row,
+        top=view.first[0], left=view.first[1], span_h=view.span[0], span_w=view.span[1],
+        band_rows=rows, segment=view.columns, width=width, blocks=b.count, parts=parts, bands=bands, grids=len(table),
     )  # fmt: skip
     return np.array(table, np.int64), np.array(order, np.intp), p.n * bands * parts, integers_
 

@@ -8,7 +8,7 @@ partial results of its own, which are added in a fixed order at last.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from numbanet.cpu.conv_grouped import SPANS, Blocks, blocks, permutations, refus
 from numbanet.cpu.conv_weight import reduce_partials
 from numbanet.cpu.group_tile import add_outer, add_to_memory, repeat, tail_mask
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, numpy_lanes, splat, store
+from numbanet.cpu.simd import lanes, named, numpy_lanes, splat, store
 from numbanet.problem.conv import ConvProblem
 
 _COLUMNS = 4  # columns of the gradient that share their loads
@@ -28,6 +28,35 @@ _PIXELS = 128  # pixels of a chunk of rows, about: their vectors of a block stay
 _TASKS = 16
 _SHARE = 512  # pixels of a share at least
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
+
+
+class Share(NamedTuple):
+    """What the kernels read of a problem and of how it is cut: the integers of a launch."""
+
+    h: int  # rows, columns and channels of the image,
+    w: int
+    c: int
+    p: int  # and of the gradient
+    q: int
+    k: int
+    r: int  # the filter
+    s: int
+    stride_h: int
+    stride_w: int
+    top: int  # padding
+    left: int
+    dilation_h: int
+    dilation_w: int
+    in_lanes: int  # channels of a block in the image
+    out_lanes: int  # and in the gradient
+    reduction: int  # in-channels of a group
+    blocks: int
+    parts: int  # tasks take one of so many parts of the blocks,
+    shares: int  # and of the rows
+    rows: int  # of the gradient, of all images
+    chunk: int  # rows whose sums go to memory at once
+    kind: int  # which of `SPANS`,
+    span: int  # and its taps
 
 
 def _tile(span: int, stride: int, channels: int, permuted: int) -> Any:
@@ -68,33 +97,31 @@ def _share(channels: int, permuted: int) -> Any:
 
     @device
     def share(task, ints, x, g, index, zeros, partials):
-        (
-            h, w, c, p, q, k, r_size, s_size, stride_h, stride_w, top, left, dilation_h, dilation_w,
-            in_lanes, out_lanes, reduction, all_blocks, parts, shares, all_rows, chunk, kind, span,
-        ) = integers(ints, 24)  # fmt: skip
-        number, part, vector = task // parts, task % parts, lanes(x)
-        pitch = reduction * vector
-        size = r_size * s_size * pitch
-        first, last = part * all_blocks // parts, (part + 1) * all_blocks // parts
-        start = (number * all_blocks + first) * size
+        s = named(ints, Share)
+        h, w, c, p, q, k, stride_h, kind = s.h, s.w, s.c, s.p, s.q, s.k, s.stride_h, s.kind
+        number, part, vector, taps = task // s.parts, task % s.parts, lanes(x), s.r * s.s
+        pitch = s.reduction * vector
+        size = taps * pitch
+        first, last = part * s.blocks // s.parts, (part + 1) * s.blocks // s.parts
+        start = (number * s.blocks + first) * size
         for i in range(0, (last - first) * size, vector):
             store(partials, start + i, splat(x, 0.0))
-        row, end = number * all_rows // shares, (number + 1) * all_rows // shares
+        row, end = number * s.rows // s.shares, (number + 1) * s.rows // s.shares
         while row < end:
             n, i = row // p, row % p
-            rows = min(min(chunk, end - row), p - i)
+            rows = min(min(s.chunk, end - row), p - i)
             row += rows
             for block in range(first, last):
-                channel, source = block * out_lanes, block * in_lanes
-                mask, g_mask = tail_mask(x, min(in_lanes, c - source)), tail_mask(x, min(out_lanes, k - channel))
-                for tap in range(0, r_size * s_size, span):
-                    down, across = tap // s_size * dilation_h - top, tap % s_size * dilation_w - left
-                    for j in range(0, reduction, channels):
+                channel, source = block * s.out_lanes, block * s.in_lanes
+                mask, g_mask = tail_mask(x, min(s.in_lanes, c - source)), tail_mask(x, min(s.out_lanes, k - channel))
+                for tap in range(0, taps, s.span):
+                    down, across = tap // s.s * s.dilation_h - s.top, tap % s.s * s.dilation_w - s.left
+                    for j in range(0, s.reduction, channels):
                         order = j * lanes(index)
-                        at = (number * all_blocks + block) * size + tap * pitch + j * vector
+                        at = (number * s.blocks + block) * size + tap * pitch + j * vector
                         if kind == 0:
                             one(
-                                x, g, n, i, rows, down, across, h, w, c, p, q, k, stride_h, stride_w, source, channel,
+                                x, g, n, i, rows, down, across, h, w, c, p, q, k, stride_h, s.stride_w, source, channel,
                                 mask, g_mask, zeros, index, order, partials, at, pitch,
                             )  # fmt: skip
                         elif kind == 1:
@@ -151,10 +178,10 @@ def _plan(p: ConvProblem) -> tuple[int, int, tuple[int, ...]]:
     shares = max(1, min(_TASKS, rows, rows * p.q // _SHARE, _SMALL_WEIGHT // size))
     parts = min(b.count, -(-_TASKS // shares))
     kind = SPANS.index((p.s, p.stride[1])) if (p.s, p.stride[1]) in SPANS and p.dilation[1] == 1 else 0
-    integers_ = (
+    integers_ = Share(
         p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation,
-        b.groups * b.reduction, b.groups * b.columns, b.reduction, b.count, parts, shares, rows,
-        max(1, _PIXELS // p.q), kind, SPANS[kind][0],
+        in_lanes=b.groups * b.reduction, out_lanes=b.groups * b.columns, reduction=b.reduction, blocks=b.count,
+        parts=parts, shares=shares, rows=rows, chunk=max(1, _PIXELS // p.q), kind=kind, span=SPANS[kind][0],
     )  # fmt: skip
     return shares, shares * parts, integers_
 

@@ -8,7 +8,7 @@ for large matrices only (`numbanet.cpu.matmul`). A task does a part of one produ
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.matmul import memory_cost, tolerance
 from numbanet.cpu.matmul_few import finish_row
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, offset, store
+from numbanet.cpu.simd import lanes, load_tail, named, numpy_lanes, offset, store
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, epilogue_flags, outer_tile, stack_buffer, tile_rows
 from numbanet.cpu.transpose import transpose_block
 from numbanet.problem.matmul import MatmulProblem
@@ -63,37 +63,56 @@ def _tiles(width, last, runs, rows, row_step, term_step, b_step, table, out, out
         )  # fmt: skip
 
 
+class Products(NamedTuple):
+    """What the kernel reads of a problem and of how it is cut: the integers of a launch."""
+
+    batch: int
+    m: int
+    n: int
+    k: int
+    row_step: int  # elements of a from a row to the next,
+    term_step: int  # and from a term of the sums to the next
+    reading: int  # how b is read: DIRECT, COPIED or TURNED
+    several: int  # products of a task; or of one product
+    rows_each: int  # so many rows
+    row_blocks: int
+    columns_each: int  # and columns
+    column_blocks: int
+    flags: int  # of what completes the result
+
+
 @kernel
 def products(task: Index, ints: I64, a: T, b: T, index: I64, bias: T, residual: T, out: T):
     """Compute a part of one product, or some of many."""
-    (
-        batch, m, n, k, row_step, term_step, reading, several, rows_each, row_blocks, columns_each,
-        column_blocks, flags,
-    ) = integers(ints, 13)  # fmt: skip
+    s = named(ints, Products)
+    m, n, k, flags = s.m, s.n, s.k, s.flags
     vector = lanes(a)
     block, runs, table = stack_buffer(a, _BUFFER), stack_buffer(ints, 4), stack_buffer(ints, MAX_ROWS)
-    rest = task // row_blocks
-    row, first = task % row_blocks * rows_each, rest % column_blocks * columns_each
-    rows, end = min(rows_each, m - row), min(n, first + columns_each)
-    start = rest // column_blocks * several
-    for item in range(start, min(batch, start + several)):
-        a_at, b_at, out_at = index[item] * m * k + row * row_step, index[batch + item] * k * n, (item * m + row) * n
+    rest = task // s.row_blocks
+    row, first = task % s.row_blocks * s.rows_each, rest % s.column_blocks * s.columns_each
+    rows, end = min(s.rows_each, m - row), min(n, first + s.columns_each)
+    start = rest // s.column_blocks * s.several
+    for item in range(start, min(s.batch, start + s.several)):
+        a_at, b_at = index[item] * m * k + row * s.row_step, index[s.batch + item] * k * n
+        out_at = (item * m + row) * n
         for c in range(0, k, _BLOCK):
             terms = min(_BLOCK, k - c)
-            runs[0] = address(a, a_at + c * term_step)
+            runs[0] = address(a, a_at + c * s.term_step)
             runs[2] = terms
             for column in range(first, end, MAX_VECTORS * vector):
                 width = min(MAX_VECTORS, (end - column + vector - 1) // vector)
                 last = min(vector, end - column - (width - 1) * vector)
                 step = width * vector
-                if reading == TURNED:
+                if s.reading == TURNED:
                     _turn_block(b, b_at + column * k + c, k, terms, end - column, width, block)
-                elif reading == COPIED:
+                elif s.reading == COPIED:
                     _copy_block(b, b_at + c * n + column, n, terms, end - column, width, block)
                 else:
                     step = n
-                runs[1] = address(b, b_at + c * n + column) if reading == DIRECT else address(block, 0)
-                _tiles(width, last, runs, rows, row_step, term_step, step, table, offset(out, out_at + column), n, c)
+                runs[1] = address(b, b_at + c * n + column) if s.reading == DIRECT else address(block, 0)
+                _tiles(
+                    width, last, runs, rows, s.row_step, s.term_step, step, table, offset(out, out_at + column), n, c
+                )  # fmt: skip
         if flags:
             for i in range(rows):
                 finish_row(out, out_at + i * n + first, end - first, first, flags, bias, 1, residual)
@@ -124,7 +143,7 @@ def _plan(p: MatmulProblem) -> tuple[int, tuple[int, ...]]:
     rows_each = _rounded(max(rows_each, 1 if reading == DIRECT else _COPIED_ROWS), 6)
     row_step, term_step = (p.k, 1) if p.a_rows else (1, p.m)
     row_blocks, column_blocks = -(-p.m // rows_each), -(-p.n // columns_each)
-    integers_ = (
+    integers_ = Products(
         p.batch, p.m, p.n, p.k, row_step, term_step, reading, several, rows_each, row_blocks, columns_each,
         column_blocks, epilogue_flags(p.epilogue),
     )  # fmt: skip
