@@ -239,6 +239,11 @@ def test_rounded_quotients_of_integers():
         for mode in ("floor", "trunc"):
             with pytest.raises(ValueError, match="other must not hold 0"):
                 a.div(zero, rounding_mode=mode)
+    with pytest.raises(ValueError, match="must not hold 0, as int32,"):
+        nnet.tensor(np.ones(1, np.int32)).div(2**40, rounding_mode="floor")
+    nothing = nnet.tensor(np.zeros((2, 0), np.int64))
+    for zero in (0, nnet.tensor([[0], [1]])):
+        assert nothing.div(zero, rounding_mode="trunc").shape == (2, 0)
     with pytest.raises(ValueError, match="rounding_mode must be one of 'trunc', 'floor', got 'up'"):
         a.div(b, rounding_mode="up")
     with pytest.raises(ValueError, match="input and other: shapes"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,35 @@ def test_an_error_that_is_raised_again_has_the_path_of_then() -> None:
     assert failing(lambda: nn.Sequential(nn.Sequential(Raises()))(error)) == "no (layer '0.0': Raises())"
     assert failing(lambda: Raises()(error)) == "no"
     assert failing(lambda: Named()(error)) == "no (layer 'last': Raises())"
+
+
+class InPool(nn.Module):
+    """Calls a branch in a thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Identity(), Raises())
+
+    def forward(self, error: Exception) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.branch, error).result()
+
+
+def test_the_path_goes_on_where_a_thread_calls_a_branch() -> None:
+    error = ValueError("no")
+    assert failing(lambda: nn.Sequential(InPool())(error)) == "no (layer '0.branch.1': Raises())"
+    assert failing(lambda: InPool()(error)) == "no (layer 'branch.1': Raises())"
+    assert failing(lambda: Named()(error)) == "no (layer 'last': Raises())"
+
+
+def test_a_path_from_another_process_stays() -> None:
+    model = nn.Sequential(Raises())
+    with pytest.raises(ValueError, match="no") as caught:
+        model(ValueError("no"))
+    [(key, kept)] = vars(caught.value).items()
+    text, written, (pid, *module), *rest = kept
+    vars(caught.value)[key] = text, written, (pid + 1, *module), *rest
+    assert failing(lambda: model(caught.value)) == "no (layer '0': Raises()) (layer '0': Raises())"
 
 
 def test_a_layer_that_cannot_be_described_hides_no_error() -> None:

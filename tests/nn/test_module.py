@@ -123,6 +123,16 @@ def test_assignment_before_init(value: Any) -> None:
         Late()
 
 
+def test_assignment_of_an_activation_before_init() -> None:
+    class Late(nn.Linear):
+        def __init__(self) -> None:
+            self.activation = nn.ReLU()
+            super().__init__(2, 3)
+
+    with pytest.raises(AttributeError, match=r"cannot assign activation before Module.__init__\(\) call"):
+        Late()
+
+
 def test_shared_parameters_and_modules_come_once() -> None:
     model = nn.Sequential(Affine(), Affine())
     model[1].weight = model[0].weight
@@ -291,6 +301,13 @@ def test_load_state_dict_reports_everything_and_changes_nothing() -> None:
     assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
 
 
+class Unreadable:
+    """What stands for a tensor of another library, on another device."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("not here")
+
+
 def test_names_that_differ_by_a_prefix_are_told_as_such() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     state = {name: array + 1 for name, array in model.state_dict().items()}
@@ -319,6 +336,13 @@ def test_names_that_differ_by_a_prefix_are_told_as_such() -> None:
         with pytest.raises(RuntimeError, match="missing: (0.)?0.weight, .*\n.*unexpected: [^\n]*$") as caught:
             (model if "a" not in given else nn.Sequential(model)).load_state_dict(given)
         assert "load" not in str(caught.value).replace("nothing was loaded", "") and "more" not in str(caught.value)
+    unread = {f"module.{name}": Unreadable() for name in state}
+    for given in (unread, {"model": unread}, {"model": {name: Unreadable() for name in state}}):
+        with pytest.raises(RuntimeError, match="missing: 0.weight, "):
+            model.load_state_dict(given)
+    with pytest.raises(RuntimeError, match="0.bias: can't be read as an array: not here") as caught:
+        model.load_state_dict({**state, "0.bias": Unreadable(), "1.bias": np.zeros(3)})
+    assert "1.bias: has shape (3,), the model needs (2,)" in str(caught.value)
     with pytest.raises(TypeError, match=r"got str: numbanet.io.load_model\(model, 'own.safetensors'\) reads a file"):
         model.load_state_dict("own.safetensors")  # type: ignore[arg-type]
 

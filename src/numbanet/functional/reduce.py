@@ -93,7 +93,8 @@ def prod(input: Tensor, dim: int = OMITTED, keepdim: bool = False, *, dtype: Any
     Returns
     -------
     Tensor
-        1 where there is nothing to multiply. The gradient is right beside zeros too.
+        1 where there is nothing to multiply. The gradient is right beside zeros too. float32 is multiplied in float64,
+        so that nothing overflows or vanishes on the way, other than in PyTorch.
 
     Raises
     ------

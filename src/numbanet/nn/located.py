@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from types import FrameType
@@ -34,18 +35,20 @@ def locate(error: Exception, module: Any) -> None:
 def _extend(error: Exception, module: Any, outermost: bool) -> None:
     """Put the name of the module before into the text, and keep what the next module needs to do so."""
     told = error.args[0]
-    text, written, inner, path, layer = error.__dict__.get(_KEY, (told, told, None, "", ""))
-    if told != written:
+    text, written, inner, ended, path, layer = error.__dict__.get(_KEY, (told, told, None, False, "", ""))
+    own = os.getpid(), id(module), type(module).__name__  # alive as long as the error is in one of its calls
+    if told != written or (inner is not None and inner[0] != own[0]):  # others wrote, or another process
         text, inner = told, None
-    own = id(module), type(module).__name__  # alive as long as the error is in one of its calls
+    if inner is not None and ended and not any(name for name, found in module.named_modules() if _is(found, inner)):
+        inner = None  # somebody raises the error once more
     if inner is None:
         written, path, layer = text, "", _described(module)
     elif inner != own:
-        path = f"{_name(module, *inner)}.{path}".rstrip(".")
+        path = f"{_name(module, inner)}.{path}".rstrip(".")
         written = f"{text} (layer {path!r}: {layer})"
     error.args = (written,)
-    # Whoever raises the error once more, after the outermost call, gets a path of his own.
-    error.__dict__[_KEY] = text, written, None if outermost else own, path, layer
+    # An outermost call ends the way, unless it is that of a thread for a module that called it.
+    error.__dict__[_KEY] = text, written, own, outermost, path, layer
 
 
 def _is_outermost(call: FrameType) -> bool:
@@ -63,6 +66,10 @@ def _described(module: Any) -> str:
         return type(module).__name__
 
 
-def _name(module: Any, inner: int, kind: str) -> str:
+def _is(module: Any, other: tuple[int, int, str]) -> bool:
+    return (id(module), type(module).__name__) == other[1:]
+
+
+def _name(module: Any, inner: tuple[int, int, str]) -> str:
     """Return the dotted name of a module below another, or its class if nobody registered it."""
-    return next((name for name, found in module.named_modules() if id(found) == inner), f"<{kind}>")
+    return next((name for name, found in module.named_modules() if _is(found, inner)), f"<{inner[2]}>")

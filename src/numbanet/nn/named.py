@@ -35,6 +35,8 @@ class Activated(Module):
         if name != "activation":
             super().__setattr__(name, value)
             return
+        if "_modules" not in self.__dict__:
+            raise AttributeError("cannot assign activation before Module.__init__() call")
         value, children = check_activation(value), self._modules
         self.__dict__.pop(name, None)
         if isinstance(value, Module):

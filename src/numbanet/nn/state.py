@@ -59,7 +59,11 @@ def _values(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> tup
             if not isinstance(tensor, UninitializedParameter):
                 faults.append(f"{name}: is not initialized, the model needs values of shape {tensor.shape}")
             continue
-        array = as_array(value.data if isinstance(value, Tensor) else value)
+        try:
+            array = as_array(value.data if isinstance(value, Tensor) else value)
+        except Exception as error:  # of somebody's kind of array
+            faults.append(f"{name}: can't be read as an array: {error}")
+            continue
         if isinstance(tensor, UninitializedParameter):
             fits, expected = tensor.fits(array.shape), tensor.expected()
         else:

@@ -161,8 +161,8 @@ def _rounded_quotient(a: np.ndarray, b: np.ndarray, down: bool) -> np.ndarray:
             return np.floor_divide(a, b) if down else np.trunc(np.true_divide(a, b))
     if a.dtype == _BOOL:
         raise TypeError("input and other must not both hold booleans in a quotient that is rounded")
-    if not np.all(b):
-        raise ValueError("other must not hold 0 where integers are divided and rounded")
+    if a.size and b.size and not np.all(b):
+        raise ValueError(f"other must not hold 0, as {b.dtype}, where integers are divided and rounded")
     found = np.floor_divide(a, b)
     if down or a.dtype.kind == "u":
         return found

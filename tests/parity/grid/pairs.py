@@ -207,7 +207,14 @@ class Covering:
 
 
 class Values(Covering):
-    """Choices that hold the values of a space, each in one that is answered, if there is such a one."""
+    """Choices that hold the values of a space, each good one in one that is answered."""
+
+    @property
+    def unasked(self) -> list[Held]:
+        """The values that no choice holds."""
+        held = {value for choice in self.choices for value in enumerate(choice)}
+        every = [(option, value) for option, values in enumerate(self.space.every) for value in values]
+        return [{option: value} for option, value in every if (option, value) not in held]
 
     def cover(self, at_least: int) -> Values:
         """Add all choices."""
@@ -218,7 +225,7 @@ class Values(Covering):
                     continue
                 choice = self._one_with({option: value}, set())
                 if choice is None:
-                    self._add(lambda: self.space.drawn({option: value}, set()))  # noqa: B023
+                    self.missing.append({option: value})
                 else:
                     self.choices[choice] = None
                     found.update(enumerate(choice))

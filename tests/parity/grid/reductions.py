@@ -12,7 +12,7 @@ from tests.parity.grid.cases import Entry
 from tests.parity.grid.convolution import handed
 from tests.parity.grid.rules import APART, DIM_BEYOND, beyond, given, twice
 from tests.parity.grid.running import Call
-from tests.parity.grid.values import OMIT, Bad, T
+from tests.parity.grid.values import OMIT, Bad, D, T
 
 INPUTS = [
     T((3, 4, 5)), T(()), T((6,), "float32"), T((2, 3, 5, 4), "float32", "channels_last"),
@@ -25,6 +25,8 @@ DIMS = [OMIT, None, 0, -1, 1, (0, 1), [0, -1], (), Bad(9), Bad((0, -9)), Bad((0,
 KEEP = [OMIT, False, True]
 FLOATS = [*INPUTS[:-2], Bad(INPUTS[-2]), Bad(INPUTS[-1])]
 NUMBERS = [*INPUTS[:-1], Bad(INPUTS[-1])]
+# PyTorch's gradient of a product divides by each number, and is NaN beside infinity.
+FACTORS = [x.like(grad=x.kind != "wild") for x in INPUTS]
 KEPT = {"keepdim is for some dim": lambda dim, keepdim: dim is OMIT and keepdim is not OMIT}
 NOTHING = {"nothing has no extreme": lambda input, dim: over_nothing(input, dim)}
 
@@ -59,6 +61,8 @@ ENTRIES = [
     over("Tensor.var", None, inputs=FLOATS, correction=[OMIT, 0, 1, 2, 30]),
     over("max", torch, ONE_DIM, refuses={**KEPT, **NOTHING}), over("min", torch, ONE_DIM, refuses={**KEPT, **NOTHING}),
     over("argmax", torch, ANY_DIM, NUMBERS, NOTHING), over("argmin", torch, ANY_DIM, NUMBERS, NOTHING),
+    over("prod", torch, ONE_DIM, FACTORS, refuses=KEPT, dtype=[OMIT, None, D("float64")]),
+    over("any", torch), over("all", torch),
     over("amax", torch, refuses=NOTHING), over("amin", torch, refuses=NOTHING),
     *(
         Entry(

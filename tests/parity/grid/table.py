@@ -66,7 +66,7 @@ def row(name: str, result: Result) -> str:
 def total(results: Iterable[Result]) -> str:
     """Return the last line of the table."""
     results = list(results)
-    return f"| all | {sum(r.cases for r in results)} | {sum(r.agreed for r in results)} | |"
+    return f"| total | {sum(r.cases for r in results)} | {sum(r.agreed for r in results)} | |"
 
 
 def examine(entry: Entry) -> Result:
