@@ -28,7 +28,6 @@ from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lan
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
-_PIXELS = 80  # of a chunk: 64 numbers of each are half of the first-level cache
 _FEW = 512  # pixels in all,
 _LONG = 208  # whose chunks are longer: the result is large beside them, and shall pass by once or twice
 _STRIP = 16  # rows of a strip of g at most
@@ -39,6 +38,7 @@ _HEAD = 8  # numbers before the runs of what is fetched ahead
 _AHEAD = _HEAD + _RUNS
 _WIDTH = MAX_VECTORS * numpy_lanes("float32")  # numbers of a row of a panel, or more
 _PANEL = _LONG * _WIDTH  # numbers in a copied panel
+_PIXELS = min(_LONG, 5120 // _WIDTH)  # of a chunk: the panel's numbers are half of the first-level cache
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
 _SHARE = 128  # pixels of a partial result at least
 _FAR = 512  # bytes from a pixel to the next
