@@ -24,12 +24,15 @@ class Isa:
     run_rows : tuple of tuples of int
         ``run_rows[v - 1]`` are the numbers of rows, ascending, of the tiles that are ``v`` vectors wide and whose rows
         follow each other in memory: one address serves them all. A few each: less is wasted on what is left over.
+    masks : bool
+        Whether a masked load or store takes no longer than an ordinary one.
     """
 
     name: str
     vector_bytes: int
     tile_rows: tuple[int, ...]
     run_rows: tuple[tuple[int, ...], ...]
+    masks: bool = False
 
     @property
     def tile_vectors(self) -> int:
@@ -39,7 +42,7 @@ class Isa:
 
 _OF_32 = (6, 9, 16, 24), (6, 9, 12), (4, 7, 9), (4, 6)  # with 32 registers,
 _OF_16 = (4, 8, 12), (3, 6)  # and with 16
-AVX512 = Isa("avx512", 64, (14, 12, 8, 6), _OF_32)
+AVX512 = Isa("avx512", 64, (14, 12, 8, 6), _OF_32, masks=True)
 AVX2 = Isa("avx2", 32, (8, 6, 4), _OF_16)
 SSE2 = Isa("sse2", 16, (8, 4), _OF_16)
 # Its machine code is cross-compiled and inspected by the tests, but was never run: there was no such machine.

@@ -108,6 +108,19 @@ def ir_masked_load(
 
 def ir_masked_store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, vec: Vec, mask: ir.Value) -> None:
     """Store the lanes of `mask`; the memory of the others is not touched."""
+    if host_isa().masks:
+        _masked_store(builder, value, pointer, vec, mask)
+        return
+    whole = ir.IntType(vec.lanes)
+    with builder.if_else(builder.icmp_signed("==", builder.bitcast(mask, whole), ir.Constant(whole, -1))) as branches:
+        all_lanes, some = branches
+        with all_lanes:
+            ir_store(builder, value, pointer, vec)
+        with some:
+            _masked_store(builder, value, pointer, vec, mask)
+
+
+def _masked_store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, vec: Vec, mask: ir.Value) -> None:
     vector = ir_vector(vec)
     address = builder.bitcast(pointer, vector.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [vector, address.type, _I32, mask.type])
