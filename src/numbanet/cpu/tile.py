@@ -285,6 +285,7 @@ def _outer_tile(
     ahead: ir.Value,
     ahead_offset: ir.Value,
     ahead_step: ir.Value,
+    masked: bool,
 ) -> None:
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     pointer_type = out.type
@@ -307,7 +308,7 @@ def _outer_tile(
             columns = []
             for j in range(vectors):
                 spot = builder.gep(x_here, [ir_int(j * vec.lanes)])
-                last = j == vectors - 1
+                last = masked and j == vectors - 1
                 columns.append(ir_masked_load(builder, spot, vec, mask) if last else ir_load(builder, spot, vec))
             sums = []
             for i, accumulators in enumerate(ir_grid(old, vectors)):
@@ -322,7 +323,8 @@ def _outer_tile(
         row = builder.gep(out, [builder.mul(ir_int(i), out_step)])
         with builder.if_then(builder.icmp_signed("<", ir_int(i), valid)):
             for j in range(vectors):
-                spot, last, value = builder.gep(row, [ir_int(j * vec.lanes)]), j == vectors - 1, sums[i * vectors + j]
+                spot, value = builder.gep(row, [ir_int(j * vec.lanes)]), sums[i * vectors + j]
+                last = masked and j == vectors - 1
 
                 def add(values: list[ir.Value], spot: ir.Value = spot, last: bool = last) -> list[ir.Value]:
                     old = ir_masked_load(builder, spot, vec, mask) if last else ir_load(builder, spot, vec)
@@ -386,10 +388,19 @@ def outer_tile(
             plain = builder.and_(whole, builder.icmp_signed("!=", contiguous, ir_int(0)))
             with builder.if_else(plain) as (then, otherwise):
                 with then:
-                    _outer_tile(*common, [ir_int(i) for i in range(rows)], *rest)
+                    near = [ir_int(i) for i in range(rows)]
+                    if host_isa().masks:
+                        _outer_tile(*common, near, *rest, True)
+                    else:  # the loop has no register for a mask either
+                        all_lanes = builder.icmp_signed("==", rest[4], ir_int(vec.lanes))
+                        with builder.if_else(all_lanes) as (then_too, otherwise_too):
+                            with then_too:
+                                _outer_tile(*common, near, *rest, False)
+                            with otherwise_too:
+                                _outer_tile(*common, near, *rest, True)
                 with otherwise:
                     loaded = [builder.load(builder.gep(table, [ir_int(i)])) for i in range(rows)]
-                    _outer_tile(*common, loaded, *rest)
+                    _outer_tile(*common, loaded, *rest, True)
 
         _by_width(builder, width, emit)
         return context.get_dummy_value()
