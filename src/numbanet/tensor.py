@@ -442,7 +442,11 @@ def values(name: str, operand: Any) -> np.ndarray:
             return operand.data
         take(operand)
         return array
-    raise TypeError(f"{name} must be a Tensor, got {type(operand).__name__}: numbanet.tensor makes one")
+    if operand is None:
+        raise TypeError(f"{name} must be a Tensor, got None: does a forward return nothing?")
+    kind = type(operand)
+    package = f"{kind.__module__.split('.')[0]}." if kind.__name__ == "Tensor" else ""  # PyTorch's has the same name
+    raise TypeError(f"{name} must be a Tensor, got {package}{kind.__name__}: numbanet.tensor makes one")
 
 
 def constant(name: str, operand: Any) -> np.ndarray:

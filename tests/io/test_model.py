@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numbanet import io
+from numbanet import io, nn
 
 
 class Fake:
@@ -50,3 +50,20 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
     io.save(tmp_path / "a", {})
     with pytest.raises(TypeError, match="model must be a Module, got int"):
         io.load_model(5, tmp_path / "a")
+
+
+def test_a_remedy_says_where_the_state_comes_from(tmp_path: Path) -> None:
+    model = nn.Linear(2, 3)
+    longer = {f"module.{name}": value for name, value in model.state_dict().items()}
+    io.save(tmp_path / "tensors", longer)
+    io.save_state(tmp_path / "state", {"model": longer})
+    for name, reader in (("tensors", "numbanet.io.load('{}')"), ("state", "numbanet.io.load_state('{}')['model']")):
+        path = str(tmp_path / name)
+        with pytest.raises(RuntimeError, match="the names begin with 'module.'") as caught:
+            io.load_model(model, path)
+        assert f"\n  with state_dict = {reader.format(path)}" in str(caught.value)
+    with pytest.raises(ValueError, match="holds tensors only, and no state: numbanet.io.load reads it"):
+        io.load_state(tmp_path / "tensors")
+    io.save_state(tmp_path / "other", {"epoch": 3})
+    with pytest.raises(ValueError, match="its state has no key 'model': numbanet.io.load_state reads it"):
+        io.load_model(model, tmp_path / "other")

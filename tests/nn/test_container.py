@@ -75,8 +75,11 @@ def test_module_list_registers_but_has_no_forward() -> None:
     assert names(items) == ["0"] and len(nn.ModuleList()) == 0
     with pytest.raises(NotImplementedError):
         items(nnet.tensor([1.0]))
-    with pytest.raises(TypeError, match="must be a Module or None, got int"):
-        items.append(3)  # type: ignore[arg-type]
+    for given, message in (
+        (3, "int"), ([Add(1)], "a list: give its modules one by one"), (nn.ReLU, r"the class ReLU: ReLU\(\) makes one")
+    ):
+        with pytest.raises(TypeError, match=f"must be a Module or None, got {message}"):
+            items.append(given)  # type: ignore[arg-type]
 
 
 def test_repr_is_nested() -> None:

@@ -186,6 +186,21 @@ def test_flatten_is_named_where_it_helps() -> None:
     assert "nn.Flatten() makes (2, 192) of that" in failing(lambda: nn.Linear(192, 2)(images()))
 
 
+def test_what_is_no_tensor() -> None:
+    class Tensor:
+        __module__ = "elsewhere.inside"
+
+    assert "got elsewhere.Tensor: numbanet.tensor makes one" in failing(lambda: nn.ReLU()(Tensor()), TypeError)
+    assert "got None: does a forward return nothing?" in failing(lambda: nn.ReLU()(None), TypeError)
+
+
+def test_channels_that_come_last() -> None:
+    last = nnet.tensor(np.zeros((2, 8, 8, 3), np.float32))
+    text = failing(lambda: nn.Conv2d(3, 2, 1)(last))
+    assert "images with channels last need permute(0, 3, 1, 2), or a layer with data_format='channels_last'" in text
+    assert "last" not in failing(lambda: nn.Conv2d(4, 2, 1)(last))
+
+
 def test_dtypes_tell_the_remedy() -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
     text = failing(lambda: model(images(dtype=np.float64)), TypeError)

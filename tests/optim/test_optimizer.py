@@ -142,6 +142,8 @@ def test_names_of_parameters() -> None:
 
 def test_refuses_what_is_no_parameter() -> None:
     p = parameter(3)
+    with pytest.raises(TypeError, match="params must be an iterable of .*, got a function: call it"):
+        optim.SGD(nnet.nn.Linear(1, 1).parameters, lr=0.1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="params must be an iterable of Tensors or dictionaries, got a Tensor"):
         optim.SGD(p)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"got a Sequential: hand over its parameters, model.parameters\(\)"):

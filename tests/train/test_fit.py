@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import data, get_num_threads, io, nn, optim, set_num_threads, train
 from numbanet import functional as F
-from numbanet import get_num_threads, io, nn, optim, set_num_threads, train
 from numbanet.amp import GradScaler
 from numbanet.creation import tensor
 from numbanet.tape import is_grad_enabled
@@ -419,6 +419,23 @@ def test_loaders_that_yield_no_batches_are_refused(
     optimizer = optim.SGD(tiny.model.parameters(), lr=0.1)
     with pytest.raises(error, match=message):
         train.fit(tiny.model, optimizer, loader, epochs=1, progress="off")
+
+
+def test_refusals_tell_what_to_do(tiny: Any) -> None:
+    with pytest.raises(TypeError, match=r"got ndarray: data.DataLoader\(data.Dataset\(images, labels\), "):
+        train.evaluate(tiny.model, np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match=r"got Dataset: data.DataLoader\(dataset, batch_size\) makes one"):
+        train.evaluate(tiny.model, data.load_digits())  # type: ignore[arg-type]
+
+
+def test_labels_are_numbers_or_probabilities_of_classes() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((6, 4)).astype(np.float32), rng.integers(3, size=6)
+    model, soft = nn.Linear(4, 3), np.eye(3, dtype=np.float32)[labels] * 0.8 + np.float32(0.2 / 3)
+    numbers, probabilities = (train.evaluate(model, [(images, given)]) for given in (labels, soft))
+    assert numbers.accuracy == probabilities.accuracy and numbers.loss != probabilities.loss
+    with pytest.raises(ValueError, match=r"labels must have shape \(6,\), got \(6, 1\): right classes are counted"):
+        train.evaluate(model, [(images, soft[:, :1])], loss=lambda scores, target: scores.sum())
 
 
 def test_a_folder_must_be_a_path(tiny: Any) -> None:

@@ -46,7 +46,7 @@ class Dataset:
         except TypeError:
             raise TypeError(f"classes must be a sequence of names, got {self.classes!r}") from None
         if images.dtype not in PIXEL_DTYPES:
-            remedy = ": convert them, with images.astype(np.float32)" if images.dtype.kind in "biuf" else ""
+            remedy = ": convert them, with np.asarray(images, np.float32)" if images.dtype.kind in "biuf" else ""
             raise TypeError(f"images must be uint8 or float32, got {images.dtype}{remedy}")
         if images.ndim != 4:
             grey = ": images[:, None] of grey ones" if images.ndim == 3 else ""

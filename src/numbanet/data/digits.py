@@ -7,6 +7,7 @@ from importlib import resources
 import numpy as np
 
 from numbanet.data.dataset import Dataset
+from numbanet.problem.base import flag
 
 
 def load_digits(train: bool = True) -> Dataset:
@@ -24,7 +25,13 @@ def load_digits(train: bool = True) -> Dataset:
     -------
     Dataset
         Images of shape (N, 1, 8, 8). The original values 0..16 are spread over 0..255.
+
+    Raises
+    ------
+    TypeError
+        If `train` is no boolean.
     """
+    train = flag("train", train)
     with resources.files(__package__).joinpath("digits.npz").open("rb") as stream, np.load(stream) as file:
         values, labels = file["images"], file["labels"]
     images = ((values.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)[:, None]

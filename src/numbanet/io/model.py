@@ -36,14 +36,18 @@ def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) ->
     _checked(model)
     tensors, metadata = load_with_metadata(path)
     state: Any = tensors
+    reader = f"numbanet.io.load({os.fspath(path)!r})"
     if is_state(metadata):
         state = unpack_state(path, tensors, metadata).get("model")
         if not isinstance(state, dict):
-            raise ValueError(f"{os.fspath(path)}: is the state of a training run without a model")
+            raise ValueError(f"{os.fspath(path)}: its state has no key 'model': numbanet.io.load_state reads it")
+        reader = f"numbanet.io.load_state({os.fspath(path)!r})['model']"
     try:
         model.load_state_dict(state, strict=strict)
     except (ValueError, RuntimeError) as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from None
+        # What the error may tell to load instead is written in terms of a state_dict.
+        remedy = f"\n  with state_dict = {reader}" if "load {" in str(error) else ""
+        raise type(error)(f"{os.fspath(path)}: {error}{remedy}") from None
 
 
 def _checked(model: Any) -> Any:

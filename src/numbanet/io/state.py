@@ -55,7 +55,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     tensors, metadata = load_with_metadata(path)
     if not is_state(metadata):
-        raise ValueError(f"{os.fspath(path)}: holds tensors only, and no state of a training run")
+        raise ValueError(f"{os.fspath(path)}: holds tensors only, and no state: numbanet.io.load reads it")
     return unpack_state(path, tensors, metadata)
 
 

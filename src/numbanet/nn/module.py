@@ -139,7 +139,7 @@ class Module:
         """
         self._check_name("module", name, "_modules")
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"module {name!r} must be a Module or None, got {type(module).__name__}")
+            raise TypeError(f"module {name!r} must be a Module or None, got {_no_module(module)}")
         self._modules[name] = module
 
     register_module = add_module
@@ -454,3 +454,12 @@ def _join(path: str, name: str) -> str:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
+
+
+def _no_module(value: Any) -> str:
+    """Return what a value is that stands where a module should, and what is one instead, if that is clear."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}: {value.__name__}() makes one"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__}: give its modules one by one, with a * before it"
+    return type(value).__name__

@@ -68,6 +68,8 @@ class Optimizer(ABC):
                 f"params must be an iterable of Tensors or dictionaries, got a {type(params).__name__}: "
                 "hand over its parameters, model.parameters()"
             )
+        if callable(params):
+            raise TypeError("params must be an iterable of Tensors or dictionaries, got a function: call it")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, State] = {}

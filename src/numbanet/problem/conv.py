@@ -201,6 +201,13 @@ def conv2d_problem(
 
 
 @lru_cache(maxsize=4096, typed=True)
+def _channels_last_hint(x_shape: tuple[int, ...], channels: int) -> str:
+    """Return what to do with images whose channels come last, if a shape looks like that of such ones."""
+    if x_shape[2] == 1 or x_shape[3] != channels:
+        return ""
+    return ": images with channels last need permute(0, 3, 1, 2), or a layer with data_format='channels_last'"
+
+
 def _conv2d_problem(
     which: str, x_shape: tuple, weight_shape: tuple, dtype: str, stride: Any, padding: Any, dilation: Any, groups: int,
     epilogue: Epilogue, prepared: bool,
@@ -220,7 +227,7 @@ def _conv2d_problem(
     if c != cg * groups:
         raise ValueError(
             f"input must have {cg * groups} channels for weight of shape {weight_shape} and groups={groups}, "
-            f"got input of shape {x_shape}"
+            f"got input of shape {x_shape}{_channels_last_hint(x_shape, cg * groups)}"
         )
     if k % groups:
         raise ValueError(f"groups must divide the {k} out-channels of weight, got groups={groups}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from numbanet import functional as F
 from numbanet import memory, ops
 from numbanet.creation import tensor
+from numbanet.data.dataset import Dataset
 from numbanet.device_array import DeviceArray
 from numbanet.nn.mode import evaluating
 from numbanet.problem.base import integer
@@ -66,12 +67,18 @@ class Meter:
 def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int | float:
     """Return how many rows of `logits` (N, classes) have their largest value at the label.
 
-    An image with a label a pixel, logits (N, classes, H, W), counts for the share of its pixels that are right.
+    An image with a label a pixel, logits (N, classes, H, W), counts for the share of its pixels that are right. Labels
+    (N, classes) are probabilities, of which the largest counts.
     """
     best = ops.extremum(logits.data, 1)[1] if type(logits.data) is DeviceArray else logits.data.argmax(axis=1)
     best, labels = memory.on_host(best), memory.on_host(labels)
+    if labels.ndim == 2 and labels.shape == logits.shape:
+        labels = labels.argmax(axis=1)
     if best.shape != labels.shape:
-        raise ValueError(f"labels must have shape {best.shape}, got {labels.shape}")
+        raise ValueError(
+            f"labels must have shape {best.shape}, got {labels.shape}: right classes are counted; a loop of one's own "
+            "trains on other targets"
+        )
     found = int(np.count_nonzero(best == labels))
     return found if labels.ndim == 1 else found * len(labels) / max(1, labels.size)
 
@@ -79,7 +86,10 @@ def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int | float:
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     """Return the images and the labels of a batch, arrays or tensors, as tensors."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise TypeError(f"loader must yield pairs of images and labels, got {type(batch).__name__}")
+        raise TypeError(
+            f"loader must yield pairs of images and labels, got {type(batch).__name__}: "
+            "data.DataLoader(data.Dataset(images, labels), batch_size) does"
+        )
     images, labels = (part if isinstance(part, Tensor) else tensor(part) for part in batch)
     if labels.ndim == 0:
         raise ValueError(f"labels must have shape (N,), or (N, H, W) of pixels, got {labels.shape}")
@@ -89,7 +99,8 @@ def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
 def check_loader(name: str, loader: Any) -> None:
     """Raise TypeError, with the name of the argument, for what nobody can iterate over."""
     if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-        raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}")
+        hint = ": data.DataLoader(dataset, batch_size) makes one" if isinstance(loader, Dataset) else ""
+        raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}{hint}")
 
 
 def check_loss(loss: Any) -> None:
