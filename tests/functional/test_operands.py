@@ -38,7 +38,7 @@ FUNCTIONS = [name for name, f in vars(F).items() if inspect.isfunction(f) and na
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("operand", [np.ones((2, 2)), [1.0, 2.0], 3.0, None], ids=["array", "list", "number", "None"])
 def test_not_a_tensor(name, operand):
-    with pytest.raises(TypeError, match=r"(input|operand) must be a Tensor, got (ndarray|list|float|NoneType)"):
+    with pytest.raises(TypeError, match=r"(input|operand) must be a Tensor, got (ndarray|list|float|None)"):
         getattr(F, name)(operand, *ARGUMENTS.get(name, ()))
 
 

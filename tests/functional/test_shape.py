@@ -222,4 +222,4 @@ def test_layers(rng):
     assert nn.Flatten(0, 1)(x).shape == (6, 4, 5)
     assert nn.Unflatten(1, (3, 1))(x).shape == (2, 3, 1, 4, 5)
     assert repr(nn.Flatten()) == "Flatten(start_dim=1, end_dim=-1)"
-    assert repr(nn.Unflatten(1, [2, 5])) == "Unflatten(dim=1, unflattened_size=(2, 5))"
+    assert repr(nn.Unflatten(1, [2, 5])) == "Unflatten(dim=1, unflattened_size=[2, 5])"

@@ -68,6 +68,12 @@ def ir_shifted(builder: ir.IRBuilder, pointer: ir.Value, count: ir.Value) -> ir.
 
 def _all_equal(builder: ir.IRBuilder, table: ir.Value, count: int, value: ir.Value) -> ir.Value:
     """Return whether all of `count` integers of a table equal a value."""
+    if not host_isa().masks:  # the bits of a comparison would have to be collected one by one
+        different = ir_int(0)
+        for i in range(count):
+            number = builder.load(builder.gep(table, [ir_int(i)]))
+            different = builder.or_(different, builder.xor(number, value))
+        return builder.icmp_signed("==", different, ir_int(0))
     numbers = builder.load(builder.bitcast(table, ir.VectorType(_I64, count).as_pointer()))
     numbers.align = 8
     same = builder.icmp_signed("==", numbers, ir_splat(builder, value, count))
