@@ -14,6 +14,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
+from numbanet.cpu.conv_geometry import CUT, Geometry, geometry, spans
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store, store_tail
@@ -41,27 +42,6 @@ def _clear(band, out, count):
         store_tail(band, out + i, splat(band, 0.0), count - i)
 
 
-class Geometry(NamedTuple):
-    """What kernels read of a problem: the integers of a launch begin with it."""
-
-    h: int  # the image: rows,
-    w: int  # columns
-    c: int  # and channels,
-    p: int  # and those of the result
-    q: int
-    k: int
-    r: int  # the filter
-    s: int
-    stride_h: int
-    stride_w: int
-    top: int  # padding
-    left: int
-    dilation_h: int
-    dilation_w: int
-    span_h: int  # input rows that one output row sees,
-    span_w: int  # and columns that all output columns see
-
-
 class Cut(NamedTuple):
     """What the kernel reads of how a problem is cut; it follows the geometry."""
 
@@ -69,9 +49,6 @@ class Cut(NamedTuple):
     band_rows: int
     bands: int  # of an image
     flags: int  # of the tiles' stores
-
-
-CUT = len(Geometry._fields)  # where a cut begins
 
 
 @device
@@ -130,11 +107,6 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, 
         )  # fmt: skip
 
 
-def spans(p: ConvProblem) -> tuple[int, int]:
-    """Return the input rows that one output row sees, and the columns that all output columns see."""
-    return (p.r - 1) * p.dilation[0] + 1, (p.q - 1) * p.stride[1] + (p.s - 1) * p.dilation[1] + 1
-
-
 def row_runs(p: ConvProblem) -> tuple[int, int]:
     """Return how many runs of a band an output position sees, and how long they are: filter rows, or pixels."""
     return (p.r, p.s * p.c) if p.dilation[1] == 1 else (p.r * p.s, p.c)
@@ -147,12 +119,6 @@ def _band_rows(p: ConvProblem) -> int:
     taps, _ = row_runs(p)
     fitting = min((in_rows - span_h) // p.stride[0] + 1, (TABLE // taps - MAX_ROWS) // p.q)
     return max(0, min(fitting, max(1, _POSITIONS // p.q), p.p))
-
-
-def geometry(p: ConvProblem) -> Geometry:
-    """Return what kernels read of a problem."""
-    shape = p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s
-    return Geometry(*shape, *p.stride, p.pads[0], p.pads[2], *p.dilation, *spans(p))
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance, zeros
+from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, splat, store, store_tail
@@ -48,23 +49,9 @@ def _sum_row(z, q, columns, c, w, s_size, stride, left, dilation, s_step, q_step
                 store_tail(line, j * c + channel, total, c - channel)
 
 
-class Band(NamedTuple):
-    """What the kernel reads of a problem and of how it is cut: the integers of a launch."""
+class Cut(NamedTuple):
+    """What the kernel reads of how a problem is cut; it follows the geometry."""
 
-    h: int  # the image: rows,
-    w: int  # columns
-    c: int  # and channels,
-    p: int  # and those of the result of the convolution
-    q: int
-    k: int
-    r: int  # the filter
-    s: int
-    stride_h: int
-    stride_w: int
-    top: int  # padding
-    left: int
-    dilation_h: int
-    dilation_w: int
     r_step: int  # from a filter row that lies over an input row to the next,
     p_step: int  # and between the output rows that they belong to
     s_step: int
@@ -78,26 +65,26 @@ class Band(NamedTuple):
 @kernel
 def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T):
     """Compute a few input rows of one image that see the same filter rows."""
-    b = named(ints, Band)
-    h, w, c, q, k, columns = b.h, b.w, b.c, b.q, b.k, b.columns
-    residue, band, n = task % b.stride_h, task // b.stride_h % b.bands, task // (b.stride_h * b.bands)
-    first, vector = residue + band * b.band_rows * b.stride_h, lanes(g)
-    rows = min(b.band_rows, (h - first + b.stride_h - 1) // b.stride_h)
+    s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
+    h, w, c, q, k, columns = s.h, s.w, s.c, s.q, s.k, cut.columns
+    residue, band, n = task % s.stride_h, task // s.stride_h % cut.bands, task // (s.stride_h * cut.bands)
+    first, vector = residue + band * cut.band_rows * s.stride_h, lanes(g)
+    rows = min(cut.band_rows, (h - first + s.stride_h - 1) // s.stride_h)
     r_first = 0
-    while r_first < b.r and (first + b.top - r_first * b.dilation_h) % b.stride_h != 0:
+    while r_first < s.r and (first + s.top - r_first * s.dilation_h) % s.stride_h != 0:
         r_first += 1
     z, line = stack_buffer(g, _PRODUCTS), stack_buffer(g, _LINE)
     sources, outs = stack_buffer(ints, TABLE), stack_buffer(ints, TABLE)
-    if rows > 0 and r_first < b.r:
+    if rows > 0 and r_first < s.r:
         count = rows * q
         padded = count + MAX_ROWS
-        taps = (b.r - r_first + b.r_step - 1) // b.r_step
+        taps = (s.r - r_first + cut.r_step - 1) // cut.r_step
         pixel = address(g, k) - address(g, 0)
         for tap in range(taps):
             for i in range(rows):
-                row = (first + i * b.stride_h + b.top - (r_first + tap * b.r_step) * b.dilation_h) // b.stride_h
-                inside = 0 <= row < b.p
-                here = address(g, (n * b.p + row) * q * k) if inside else address(zero, 0)
+                row = (first + i * s.stride_h + s.top - (r_first + tap * cut.r_step) * s.dilation_h) // s.stride_h
+                inside = 0 <= row < s.p
+                here = address(g, (n * s.p + row) * q * k) if inside else address(zero, 0)
                 step = pixel if inside else 0
                 for j in range(q):
                     sources[tap * padded + i * q + j] = here + j * step
@@ -105,22 +92,22 @@ def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T)
                 sources[tap * padded + m] = sources[tap * padded + count - 1]
         for m in range(padded):
             outs[m] = address(z, min(m, count - 1) * columns)
-        for panel in range(b.panels):
+        for panel in range(cut.panels):
             column = panel * MAX_VECTORS * vector
             width = min(MAX_VECTORS, (columns - column + vector - 1) // vector)
             pitch = width * vector
             run_tiles(
                 width, min(columns - column - pitch + vector, vector), sources, padded, 0, taps, k,
-                offset(packed, column * b.r * k + r_first * k * pitch), b.r_step * k * pitch,
+                offset(packed, column * s.r * k + r_first * k * pitch), cut.r_step * k * pitch,
                 outs, column, count, 0, zero, 0,
             )  # fmt: skip
     for i in range(rows):
-        size = b.s if r_first < b.r else 0
+        size = s.s if r_first < s.r else 0
         _sum_row(
-            offset(z, i * q * columns), q, columns, c, w, size, b.stride_w, b.left, b.dilation_w, b.s_step, b.q_step,
-            line,
+            offset(z, i * q * columns), q, columns, c, w, size, s.stride_w, s.left, s.dilation_w, cut.s_step,
+            cut.q_step, line,
         )  # fmt: skip
-        out = (n * h + first + i * b.stride_h) * w * c
+        out = (n * h + first + i * s.stride_h) * w * c
         for j in range(0, w * c, vector):
             if j + vector <= w * c:
                 store(dx, out + j, load(line, j))
@@ -147,12 +134,11 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     rows, columns = _band_rows(p), p.s * p.c
     height = -(-p.h // p.stride[0])  # input rows of a residue
     bands = -(-height // rows)
-    integers_ = Band(
-        p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation,
+    cut = Cut(
         *_steps(p.stride[0], p.dilation[0]), *_steps(p.stride[1], p.dilation[1]),
         columns=columns, band_rows=rows, bands=bands, panels=panel_count(columns, p.dtype),
     )  # fmt: skip
-    return np.array([(0, 0, r) for r in range(p.r)], np.int64), p.n * bands * p.stride[0], integers_
+    return np.array([(0, 0, r) for r in range(p.r)], np.int64), p.n * bands * p.stride[0], (*geometry(p), *cut)
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -16,19 +16,9 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, kernel
-from numbanet.cpu.conv_band import (
-    BUFFER,
-    CUT,
-    Geometry,
-    copy_band,
-    copy_cost,
-    geometry,
-    row_runs,
-    seen_too_much,
-    spans,
-    unsuitable,
-)
+from numbanet.cpu.conv_band import BUFFER, copy_band, copy_cost, row_runs, seen_too_much, unsuitable
 from numbanet.cpu.conv_direct import tolerance
+from numbanet.cpu.conv_geometry import CUT, Geometry, geometry, spans
 from numbanet.cpu.conv_weight import split_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.run_tile import MOST_RUN_ROWS, RUN_TILES, cover, run_tile

@@ -16,11 +16,12 @@ from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance, zeros
+from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.conv_grouped import SPANS, Blocks, blocks, permutations, refusal
 from numbanet.cpu.conv_weight import reduce_partials
 from numbanet.cpu.group_tile import add_outer, add_to_memory, repeat, tail_mask
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import lanes, named, numpy_lanes, splat, store
+from numbanet.cpu.simd import lanes, named, numpy_lanes, offset, splat, store
 from numbanet.problem.conv import ConvProblem
 
 _COLUMNS = 4  # columns of the gradient that share their loads
@@ -30,23 +31,9 @@ _SHARE = 512  # pixels of a share at least
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
 
 
-class Share(NamedTuple):
-    """What the kernels read of a problem and of how it is cut: the integers of a launch."""
+class Cut(NamedTuple):
+    """What the kernels read of how a problem is cut; it follows the geometry."""
 
-    h: int  # rows, columns and channels of the image,
-    w: int
-    c: int
-    p: int  # and of the gradient
-    q: int
-    k: int
-    r: int  # the filter
-    s: int
-    stride_h: int
-    stride_w: int
-    top: int  # padding
-    left: int
-    dilation_h: int
-    dilation_w: int
     in_lanes: int  # channels of a block in the image
     out_lanes: int  # and in the gradient
     reduction: int  # in-channels of a group
@@ -97,28 +84,29 @@ def _share(channels: int, permuted: int) -> Any:
 
     @device
     def share(task, ints, x, g, index, zeros, partials):
-        s = named(ints, Share)
-        h, w, c, p, q, k, stride_h, kind = s.h, s.w, s.c, s.p, s.q, s.k, s.stride_h, s.kind
-        number, part, vector, taps = task // s.parts, task % s.parts, lanes(x), s.r * s.s
-        pitch = s.reduction * vector
+        s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
+        h, w, c, p, q, k, stride_h, kind = s.h, s.w, s.c, s.p, s.q, s.k, s.stride_h, cut.kind
+        number, part, vector, taps = task // cut.parts, task % cut.parts, lanes(x), s.r * s.s
+        pitch = cut.reduction * vector
         size = taps * pitch
-        first, last = part * s.blocks // s.parts, (part + 1) * s.blocks // s.parts
-        start = (number * s.blocks + first) * size
+        first, last = part * cut.blocks // cut.parts, (part + 1) * cut.blocks // cut.parts
+        start = (number * cut.blocks + first) * size
         for i in range(0, (last - first) * size, vector):
             store(partials, start + i, splat(x, 0.0))
-        row, end = number * s.rows // s.shares, (number + 1) * s.rows // s.shares
+        row, end = number * cut.rows // cut.shares, (number + 1) * cut.rows // cut.shares
         while row < end:
             n, i = row // p, row % p
-            rows = min(min(s.chunk, end - row), p - i)
+            rows = min(min(cut.chunk, end - row), p - i)
             row += rows
             for block in range(first, last):
-                channel, source = block * s.out_lanes, block * s.in_lanes
-                mask, g_mask = tail_mask(x, min(s.in_lanes, c - source)), tail_mask(x, min(s.out_lanes, k - channel))
-                for tap in range(0, taps, s.span):
+                channel, source = block * cut.out_lanes, block * cut.in_lanes
+                mask = tail_mask(x, min(cut.in_lanes, c - source))
+                g_mask = tail_mask(x, min(cut.out_lanes, k - channel))
+                for tap in range(0, taps, cut.span):
                     down, across = tap // s.s * s.dilation_h - s.top, tap % s.s * s.dilation_w - s.left
-                    for j in range(0, s.reduction, channels):
+                    for j in range(0, cut.reduction, channels):
                         order = j * lanes(index)
-                        at = (number * s.blocks + block) * size + tap * pitch + j * vector
+                        at = (number * cut.blocks + block) * size + tap * pitch + j * vector
                         if kind == 0:
                             one(
                                 x, g, n, i, rows, down, across, h, w, c, p, q, k, stride_h, s.stride_w, source, channel,
@@ -178,12 +166,11 @@ def _plan(p: ConvProblem) -> tuple[int, int, tuple[int, ...]]:
     shares = max(1, min(_TASKS, rows, rows * p.q // _SHARE, _SMALL_WEIGHT // size))
     parts = min(b.count, -(-_TASKS // shares))
     kind = SPANS.index((p.s, p.stride[1])) if (p.s, p.stride[1]) in SPANS and p.dilation[1] == 1 else 0
-    integers_ = Share(
-        p.h, p.w, p.c, p.p, p.q, p.k, p.r, p.s, *p.stride, p.pads[0], p.pads[2], *p.dilation,
+    cut = Cut(
         in_lanes=b.groups * b.reduction, out_lanes=b.groups * b.columns, reduction=b.reduction, blocks=b.count,
         parts=parts, shares=shares, rows=rows, chunk=max(1, _PIXELS // p.q), kind=kind, span=SPANS[kind][0],
     )  # fmt: skip
-    return shares, shares * parts, integers_
+    return shares, shares * parts, (*geometry(p), *cut)
 
 
 def _kernel(b: Blocks) -> Any:
