@@ -442,7 +442,7 @@ def values(name: str, operand: Any) -> np.ndarray:
             return operand.data
         take(operand)
         return array
-    if operand is None:
+    if operand is None and name == "input":
         raise TypeError(f"{name} must be a Tensor, got None: does a forward return nothing?")
     kind = type(operand)
     package = f"{kind.__module__.split('.')[0]}." if kind.__name__ == "Tensor" else ""  # PyTorch's has the same name

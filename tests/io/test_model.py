@@ -65,5 +65,5 @@ def test_a_remedy_says_where_the_state_comes_from(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds tensors only, and no state: numbanet.io.load reads it"):
         io.load_state(tmp_path / "tensors")
     io.save_state(tmp_path / "other", {"epoch": 3})
-    with pytest.raises(ValueError, match="its state has no key 'model': numbanet.io.load_state reads it"):
+    with pytest.raises(ValueError, match="holds no state_dict under 'model': numbanet.io.load_state reads it"):
         io.load_model(model, tmp_path / "other")

@@ -157,6 +157,20 @@ def test_the_path_goes_on_where_a_thread_calls_a_branch() -> None:
     assert failing(lambda: Named()(error)) == "no (layer 'last': Raises())"
 
 
+def test_an_error_of_a_layer_that_its_parent_raises_is_the_parents() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.child = Raises()
+
+        def forward(self, error: Exception) -> Any:
+            raise error
+
+    error, model = ValueError("no"), nn.Sequential(Keeps())
+    assert failing(lambda: model[0].child(error)) == "no"
+    assert failing(lambda: model(error)) == "no (layer '0': Keeps)"
+
+
 def test_a_path_from_another_process_stays() -> None:
     model = nn.Sequential(Raises())
     with pytest.raises(ValueError, match="no") as caught:
@@ -199,6 +213,7 @@ def test_channels_that_come_last() -> None:
     text = failing(lambda: nn.Conv2d(3, 2, 1)(last))
     assert "images with channels last need permute(0, 3, 1, 2), or a layer with data_format='channels_last'" in text
     assert "last" not in failing(lambda: nn.Conv2d(4, 2, 1)(last))
+    assert "last" not in failing(lambda: nn.Conv2d(8, 2, 1)(images()))  # as many columns as channels
 
 
 def test_dtypes_tell_the_remedy() -> None:

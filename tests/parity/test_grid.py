@@ -29,7 +29,9 @@ def test_agrees_with_torch(name: str) -> None:
     result = examine(ENTRIES[name])
     assert not result.wrong, f"{len(result.wrong)} things in {result.cases} cases:\n" + "\n".join(result.wrong[:5])
     assert result.cases <= MOST
-    assert ROWS[name] == row(name, result)
+    mine, page = (line.split(" | ") for line in (row(name, result), ROWS[name]))
+    compared = 2 if any(known.varies for known in result.known) else len(page)
+    assert mine[:compared] == page[:compared]
 
 
 def test_the_page_has_every_function_and_is_large_enough() -> None:

@@ -434,8 +434,13 @@ def test_labels_are_numbers_or_probabilities_of_classes() -> None:
     model, soft = nn.Linear(4, 3), np.eye(3, dtype=np.float32)[labels] * 0.8 + np.float32(0.2 / 3)
     numbers, probabilities = (train.evaluate(model, [(images, given)]) for given in (labels, soft))
     assert numbers.accuracy == probabilities.accuracy and numbers.loss != probabilities.loss
-    with pytest.raises(ValueError, match=r"labels must have shape \(6,\), got \(6, 1\): right classes are counted"):
-        train.evaluate(model, [(images, soft[:, :1])], loss=lambda scores, target: scores.sum())
+    one = nn.Linear(4, 1)
+    for scores, given in (
+        (model, soft[:, :1]), (one, soft[:, :1]), (model, np.ones((6, 3), np.float32)), (model, labels[:, None]),
+        (model, np.zeros((6, 3), np.int64)), (one, np.ones((6, 1), np.float32)),
+    ):
+        with pytest.raises(ValueError, match=r"labels must have shape \(6,\), got \(6, .\): right classes are counted"):
+            train.evaluate(scores, [(images, given)], loss=lambda scores, target: scores.sum())
 
 
 def test_a_folder_must_be_a_path(tiny: Any) -> None:

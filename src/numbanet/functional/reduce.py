@@ -94,7 +94,7 @@ def prod(input: Tensor, dim: int = OMITTED, keepdim: bool = False, *, dtype: Any
     -------
     Tensor
         1 where there is nothing to multiply. The gradient is right beside zeros too. float32 is multiplied in float64,
-        so that nothing overflows or vanishes on the way, other than in PyTorch.
+        so that less overflows or vanishes on the way than in PyTorch.
 
     Raises
     ------

@@ -40,13 +40,13 @@ def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) ->
     if is_state(metadata):
         state = unpack_state(path, tensors, metadata).get("model")
         if not isinstance(state, dict):
-            raise ValueError(f"{os.fspath(path)}: its state has no key 'model': numbanet.io.load_state reads it")
+            raise ValueError(f"{os.fspath(path)}: holds no state_dict under 'model': numbanet.io.load_state reads it")
         reader = f"numbanet.io.load_state({os.fspath(path)!r})['model']"
     try:
         model.load_state_dict(state, strict=strict)
     except (ValueError, RuntimeError) as error:
         # What the error may tell to load instead is written in terms of a state_dict.
-        remedy = f"\n  with state_dict = {reader}" if "load {" in str(error) else ""
+        remedy = f"\n  with state_dict = {reader}" if ": load " in str(error) else ""
         raise type(error)(f"{os.fspath(path)}: {error}{remedy}") from None
 
 

@@ -29,7 +29,8 @@ class Flatten(Module):
 def _sizes(value: Sequence[int]) -> Sequence[int]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"unflattened_size must be a sequence of sizes, got {value!r}")
-    return type(value)([integer("unflattened_size", size, -1) for size in value])
+    sizes = [integer("unflattened_size", size, -1) for size in value]
+    return sizes if isinstance(value, list) else value
 
 
 class Unflatten(Module):

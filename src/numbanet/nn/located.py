@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -36,10 +37,11 @@ def _extend(error: Exception, module: Any, outermost: bool) -> None:
     """Put the name of the module before into the text, and keep what the next module needs to do so."""
     told = error.args[0]
     text, written, inner, ended, path, layer = error.__dict__.get(_KEY, (told, told, None, False, "", ""))
-    own = os.getpid(), id(module), type(module).__name__  # alive as long as the error is in one of its calls
+    # The module is alive as long as the error is in one of its calls.
+    own = os.getpid(), threading.get_ident(), id(module), type(module).__name__
     if told != written or (inner is not None and inner[0] != own[0]):  # others wrote, or another process
         text, inner = told, None
-    if inner is not None and ended and not any(name for name, found in module.named_modules() if _is(found, inner)):
+    if inner is not None and ended and (inner[1] == own[1] or not _is_below(inner, module)):
         inner = None  # somebody raises the error once more
     if inner is None:
         written, path, layer = text, "", _described(module)
@@ -66,10 +68,14 @@ def _described(module: Any) -> str:
         return type(module).__name__
 
 
-def _is(module: Any, other: tuple[int, int, str]) -> bool:
-    return (id(module), type(module).__name__) == other[1:]
+def _is(module: Any, other: tuple[int, int, int, str]) -> bool:
+    return (id(module), type(module).__name__) == other[2:]
 
 
-def _name(module: Any, inner: tuple[int, int, str]) -> str:
+def _is_below(inner: tuple[int, int, int, str], module: Any) -> bool:
+    return any(name for name, found in module.named_modules() if _is(found, inner))
+
+
+def _name(module: Any, inner: tuple[int, int, int, str]) -> str:
     """Return the dotted name of a module below another, or its class if nobody registered it."""
-    return next((name for name, found in module.named_modules() if _is(found, inner)), f"<{inner[2]}>")
+    return next((name for name, found in module.named_modules() if _is(found, inner)), f"<{inner[3]}>")

@@ -458,8 +458,8 @@ def _indented(text: str) -> str:
 
 def _no_module(value: Any) -> str:
     """Return what a value is that stands where a module should, and what is one instead, if that is clear."""
-    if isinstance(value, type):
+    if isinstance(value, type) and issubclass(value, Module):
         return f"the class {value.__name__}: {value.__name__}() makes one"
     if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__}: give its modules one by one, with a * before it"
+        return f"a {type(value).__name__}: give its modules one by one"
     return type(value).__name__

@@ -24,7 +24,8 @@ def load_state(owner: str, targets: Mapping[str, Tensor], state_dict: Any, stric
     if not isinstance(state_dict, Mapping):
         file = isinstance(state_dict, (str, PathLike))
         hint = f": numbanet.io.load_model(model, {str(state_dict)!r}) reads a file" if file else ""
-        hint = ": its state_dict() is one" if hasattr(state_dict, "state_dict") else hint
+        if hasattr(state_dict, "state_dict") and not isinstance(state_dict, type):
+            hint = ": its state_dict() is one"
         raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}{hint}")
     missing, unexpected = _names(targets, state_dict)
     values, faults = _values(targets, state_dict)

@@ -68,7 +68,7 @@ class Optimizer(ABC):
                 f"params must be an iterable of Tensors or dictionaries, got a {type(params).__name__}: "
                 "hand over its parameters, model.parameters()"
             )
-        if callable(params):
+        if callable(params) and not hasattr(params, "__iter__"):
             raise TypeError("params must be an iterable of Tensors or dictionaries, got a function: call it")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []

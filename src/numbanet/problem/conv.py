@@ -200,14 +200,14 @@ def conv2d_problem(
     )  # fmt: skip
 
 
-@lru_cache(maxsize=4096, typed=True)
 def _channels_last_hint(x_shape: tuple[int, ...], channels: int) -> str:
     """Return what to do with images whose channels come last, if a shape looks like that of such ones."""
-    if x_shape[2] == 1 or x_shape[3] != channels:
+    if x_shape[2] in (1, x_shape[3]) or x_shape[3] != channels:
         return ""
     return ": images with channels last need permute(0, 3, 1, 2), or a layer with data_format='channels_last'"
 
 
+@lru_cache(maxsize=4096, typed=True)
 def _conv2d_problem(
     which: str, x_shape: tuple, weight_shape: tuple, dtype: str, stride: Any, padding: Any, dilation: Any, groups: int,
     epilogue: Epilogue, prepared: bool,

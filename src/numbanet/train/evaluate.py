@@ -72,7 +72,7 @@ def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int | float:
     """
     best = ops.extremum(logits.data, 1)[1] if type(logits.data) is DeviceArray else logits.data.argmax(axis=1)
     best, labels = memory.on_host(best), memory.on_host(labels)
-    if labels.ndim == 2 and labels.shape == logits.shape:
+    if _are_probabilities(labels, logits.shape):
         labels = labels.argmax(axis=1)
     if best.shape != labels.shape:
         raise ValueError(
@@ -81,6 +81,13 @@ def count_correct(logits: Tensor, labels: NDArray[np.integer]) -> int | float:
         )
     found = int(np.count_nonzero(best == labels))
     return found if labels.ndim == 1 else found * len(labels) / max(1, labels.size)
+
+
+def _are_probabilities(labels: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Return whether labels are probabilities of several classes, and no other numbers of the same shape."""
+    if labels.dtype.kind != "f" or labels.ndim != 2 or labels.shape != shape or shape[1] < 2:
+        return False
+    return bool((labels >= 0).all() and (abs(labels.sum(axis=1) - 1) < 1e-3).all())
 
 
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
@@ -92,7 +99,7 @@ def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
         )
     images, labels = (part if isinstance(part, Tensor) else tensor(part) for part in batch)
     if labels.ndim == 0:
-        raise ValueError(f"labels must have shape (N,), or (N, H, W) of pixels, got {labels.shape}")
+        raise ValueError(f"labels must have shape (N,), (N, classes) or (N, H, W) of pixels, got {labels.shape}")
     return images, labels
 
 

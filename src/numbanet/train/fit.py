@@ -62,9 +62,10 @@ def fit(
     optimizer : numbanet.optim.Optimizer
         Made for the model's parameters, or for some of them.
     train_loader, test_loader : iterable
-        Each iteration is an epoch of pairs of arrays or tensors, images and labels, which are class numbers (N,) or
-        probabilities (N, classes): a `numbanet.data.DataLoader`, a list, or an object of another class. With `out`, the
-        train loader must have ``state_dict`` and ``load_state_dict`` too. Without a test loader nothing is evaluated.
+        Each iteration is an epoch of pairs of arrays or tensors, images and labels, which are class numbers (N,),
+        probabilities (N, classes), or class numbers of pixels (N, H, W): a `numbanet.data.DataLoader`, a list, or an
+        object of another class. With `out`, the train loader must have ``state_dict`` and ``load_state_dict`` too.
+        Without a test loader nothing is evaluated.
     epochs : int
         Epochs in all, also when resuming.
     loss : callable, optional

@@ -32,6 +32,8 @@ class Known:
         The errors of which numbanet raises one; or a function of PyTorch's tensors, in `instead`, whose results and
         gradients numbanet's must equal as they must else equal those of PyTorch's own function.
     reason : str
+    varies : bool
+        Whether the number of cases depends on the CPU, by the vectors of PyTorch's kernels.
     """
 
     functions: tuple[str, ...]
@@ -39,6 +41,7 @@ class Known:
     torch: str
     ours: tuple[type[Exception], ...] | Callable
     reason: str
+    varies: bool = False
 
     def explains(self, case: Case) -> bool:
         """Whether a case may differ for this reason, and the outcomes are those that are said here."""
@@ -99,6 +102,7 @@ KNOWN: tuple[Known, ...] = (
             (name,), wild, "answers", instead.changed(instead.with_limits(function)),
             "at infinities the gradient is the limit, and gelu of infinity is infinity; PyTorch has NaN (infinity "
             "times zero)",
+            varies=True,
         )
         for name, function in (
             ("gelu", TF.gelu), ("silu", TF.silu), ("mish", TF.mish),

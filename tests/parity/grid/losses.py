@@ -167,7 +167,7 @@ ENTRIES = [
         refuses={
             **WHOLE,
             "integers have no squares":
-                lambda dtypes, weight: dtypes == ("int64", "int64") and weight == "none",
+                lambda dtypes, weight: dtypes == ("int64", "int64") and weight in ("none", None),
         },
     ),
     pairwise("l1_loss", NORMAL, **OLD, weight=WEIGHTS, refuses=WHOLE),

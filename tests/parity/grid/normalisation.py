@@ -78,7 +78,7 @@ def layer_norm(shape: Any, dtype: str, view: str, last: Any, weight: str, bias: 
     return Call((images(shape, dtype, view), list(size) if last == 1 else size), {**scales, **handed(**options)})
 
 
-def dropout(function: Any, seed: Any) -> Any:
+def dropout(function: Any, seed: Any, channels: bool = False) -> Any:
     """Return what a random function promises: its zeros, its scale, and that the gradient has both; not its draws."""
 
     def call(x: Any, *arguments: Any, **options: Any) -> Any:
@@ -92,9 +92,11 @@ def dropout(function: Any, seed: Any) -> Any:
         if not training or p in (0, 1):
             return [y, x]
         kept = data != 0
+        planes = kept.reshape(*kept.shape[:2], -1) if channels and kept.ndim == 4 else kept[..., None]
+        together = bool((planes.all(-1) | ~planes.any(-1)).all())
         share = abs(kept.mean() - (1 - p)) < 0.12 if kept.size > 1000 else True
         same_scale = bool((abs(data[kept] - given[kept] / (1 - p)) < 1e-5 * (1 + abs(given[kept]))).all())
-        return [str(data.dtype), list(data.shape), bool(share), same_scale, bool((changed == data).all())]
+        return [str(data.dtype), list(data.shape), bool(share), together, same_scale, bool((changed == data).all())]
 
     return call
 
@@ -205,7 +207,7 @@ ENTRIES = [
         },
     ),
     Entry(
-        "dropout2d", dropout(F.dropout2d, OUR_SEED), dropout(TF.dropout2d, THEIR_SEED),
+        "dropout2d", dropout(F.dropout2d, OUR_SEED, True), dropout(TF.dropout2d, THEIR_SEED, True),
         {
             "input": [T((50, 60, 2, 2)), T((4, 3, 2), "float32"), T((0, 3, 2, 2)), T((40, 30, 1, 1), "float32"),
                 T((3, 4))],

@@ -211,10 +211,13 @@ class Values(Covering):
 
     @property
     def unasked(self) -> list[Held]:
-        """The values that no choice holds."""
+        """The values that no choice holds though they may be run."""
         held = {value for choice in self.choices for value in enumerate(choice)}
         every = [(option, value) for option, values in enumerate(self.space.every) for value in values]
-        return [{option: value} for option, value in every if (option, value) not in held]
+        return [{option: value} for option, value in every if (option, value) not in held and self._runs(option, value)]
+
+    def _runs(self, option: int, value: int) -> bool:
+        return any(self.space.possible(self.space.mixed({option: value}, set())) for _ in range(ATTEMPTS))
 
     def cover(self, at_least: int) -> Values:
         """Add all choices."""
@@ -225,7 +228,10 @@ class Values(Covering):
                     continue
                 choice = self._one_with({option: value}, set())
                 if choice is None:
-                    self.missing.append({option: value})
+                    broken = self.space.broken({option: value})
+                    others = [rule for rule in self.space.rules if rule not in broken]
+                    if self._add(lambda: self.space.drawn({option: value}, set(), others)) and not broken:  # noqa: B023
+                        self.missing.append({option: value})
                 else:
                     self.choices[choice] = None
                     found.update(enumerate(choice))

@@ -69,7 +69,7 @@ def dropping(lib: Any, name: str, seed: Callable) -> Callable:
     def call(x: Any, *, p: float = 0.5, training: bool = True, **options: Any) -> Any:
         return getattr(lib, name)(p, **options).train(training)(x)
 
-    return dropout(call, seed)
+    return dropout(call, seed, name == "Dropout2d")
 
 
 ENTRIES = [

@@ -5,7 +5,8 @@ What is known to differ in the function is not asked again: see `known`.
 
 from __future__ import annotations
 
-from inspect import signature
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 from torch import nn as tnn
@@ -31,6 +32,20 @@ def layer(lib: Any, name: str, taken: int) -> Any:
     return call
 
 
+def bound(when: Callable[..., bool], without: tuple[str, ...]) -> Callable[..., bool]:
+    """Return a rule about the options that are left, where the others are None."""
+    names = [name for name in signature(when).parameters if name not in without]
+    given = {name: None for name in signature(when).parameters if name in without}
+
+    def rule(*values: Any) -> bool:
+        return when(**dict(zip(names, values)), **given)
+
+    rule.__signature__ = Signature(  # type: ignore[attr-defined]
+        [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    )
+    return rule
+
+
 def of(name: str, function: str, without: tuple[str, ...] = (), taken: int = 1, suffix: str = "") -> Entry:
     """Return the entry of a layer, which takes the options of a function but a few."""
     asked = FUNCTIONS[function]
@@ -42,8 +57,7 @@ def of(name: str, function: str, without: tuple[str, ...] = (), taken: int = 1, 
         whole = {**left, **choice}
         return (asked.possible is None or asked.possible(**choice)) and not any(k.when(whole) for k in known)
 
-    about = {reason: set(signature(when).parameters) for reason, when in asked.refuses.items()}
-    rules = {reason: when for reason, when in asked.refuses.items() if not about[reason] & set(without)}
+    rules = {reason: bound(when, without) for reason, when in asked.refuses.items()}
     ours, theirs = layer(nn, name, taken), layer(tnn, name, taken)
     if "inplace" in options:
         ours, theirs = watched(ours), watched(theirs)
