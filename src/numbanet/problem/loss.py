@@ -104,7 +104,7 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     array: Any = as_array(target)
     rows, classes = row_shape(input_shape)
     if array.dtype != np.int64 and array.dtype.name not in ("int64", "uint8"):
-        remedy = ": astype(np.int64) of an array, or long() of a tensor, is" if array.dtype.kind in "iuf" else ""
+        remedy = ": array.astype(np.int64), or tensor.long(), makes such ones" if array.dtype.kind in "iuf" else ""
         raise TypeError(f"target must hold class indices of dtype int64 or uint8, got {array.dtype}{remedy}")
     if len(input_shape) > 2 and array.dtype == np.uint8 and array.size:
         raise TypeError(f"target must have dtype int64 for input of shape {input_shape}, got uint8")
