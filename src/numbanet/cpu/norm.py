@@ -17,8 +17,9 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.norm_apply import apply
-from numbanet.cpu.norm_rows import cut, four, four_tail, merge_span, put_four, repeat, touch
+from numbanet.cpu.norm_rows import cut, four, four_tail, merge_span, put_four, repeat
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.partial import get, put
 from numbanet.cpu.simd import (
     convert,
     fma,
@@ -34,56 +35,77 @@ from numbanet.cpu.simd import (
 )
 
 
+@device
+def _narrow_moments(x, wide, first, last, rest, partial, out):
+    """Sum the columns of a block that are few enough for registers; `rest` elements of a last row are cut off."""
+    w = lanes(x)
+    p, stop = first * wide, last * wide
+    heads = min(8, last - first)
+    if heads == 0:
+        m0, m1, m2, m3 = four_tail(x, p, rest)
+    else:
+        m0, m1, m2, m3 = four_tail(x, p, wide)
+        for row in range(1, heads):
+            a0, a1, a2, a3 = four_tail(x, p + row * wide, wide)
+            m0, m1, m2, m3 = m0 + a0, m1 + a1, m2 + a2, m3 + a3
+        part = splat(x, 1.0) / splat(x, heads)
+        m0, m1, m2, m3 = m0 * part, m1 * part, m2 * part, m3 * part
+    put_four(partial, out, wide, m0, m1, m2, m3)
+    e0 = splat(x, 0.0)
+    e1, e2, e3 = e0, e0, e0
+    q0, q1, q2, q3 = e0, e0, e0, e0
+    while p <= stop:
+        if p < stop:
+            if wide == 4 * w:
+                a0, a1, a2, a3 = four(x, p)
+            else:
+                a0, a1, a2, a3 = four_tail(x, p, wide)
+        else:
+            if rest == 0:
+                break
+            a0, a1, a2, a3 = four_tail(x, p, rest)
+            m0, m1, m2, m3 = four_tail(partial, out, rest)
+        a0, a1, a2, a3 = a0 - m0, a1 - m1, a2 - m2, a3 - m3
+        e0, e1, e2, e3 = e0 + a0, e1 + a1, e2 + a2, e3 + a3
+        q0, q1, q2, q3 = fma(a0, a0, q0), fma(a1, a1, q1), fma(a2, a2, q2), fma(a3, a3, q3)
+        p += wide
+    put_four(partial, out + wide, wide, e0, e1, e2, e3)
+    put_four(partial, out + 2 * wide, wide, q0, q1, q2, q3)
+
+
+@device
+def _wide_moments(x, wide, first, last, column, end, partial, out):
+    """Sum columns column, ..., end - 1 of a block, row by row: memory is fastest in its own order."""
+    zero, heads = splat(x, 0.0), min(8, last - first)
+    part = splat(x, 1.0) / splat(x, heads)
+    for j in range(column, end, lanes(x)):
+        n = end - j
+        total = get(x, first * wide + j, n)
+        for row in range(first + 1, first + heads):
+            total = total + get(x, row * wide + j, n)
+        put(partial, out + j, total * part, n)
+        put(partial, out + wide + j, zero, n)
+        put(partial, out + 2 * wide + j, zero, n)
+    for row in range(first, last):
+        for j in range(column, end, lanes(x)):
+            n = end - j
+            a = get(x, row * wide + j, n) - get(partial, out + j, n)
+            put(partial, out + wide + j, get(partial, out + wide + j, n) + a, n)
+            put(partial, out + 2 * wide + j, fma(a, a, get(partial, out + 2 * wide + j, n)), n)
+
+
 @kernel
 def moments(task: Index, ints: I64, x: T, partial: T):
     """partial[t] = (s, sum of x - s, sum of (x - s)^2) of block t, for each column."""
     elements, wide, block_rows, tile, tiles = integers(ints, 5)
     t, column = task // tiles, task % tiles * tile
-    columns_end = min(wide, column + tile)
     full = elements // wide
-    first, last = t * block_rows, min(full, (t + 1) * block_rows)
-    rest = elements - full * wide if (t + 1) * block_rows > full else 0  # the last row may be cut short
-    w = lanes(x)
-    if wide > 4 * w:
-        read = touch(x, first * wide + column, wide, last - first, columns_end - column)
-        store_tail(partial, t * 3 * wide + column, read, 1)  # overwritten below: it only keeps the reading alive
-    while column < columns_end:
-        n = min(4 * w, columns_end - column)
-        p, out = first * wide + column, t * 3 * wide + column
-        stop = last * wide + column
-        heads = min(8, last - first)
-        if heads == 0:
-            m0, m1, m2, m3 = four_tail(x, p, min(n, rest - column))
-        else:
-            m0, m1, m2, m3 = four_tail(x, p, n)
-            for row in range(1, heads):
-                a0, a1, a2, a3 = four_tail(x, p + row * wide, n)
-                m0, m1, m2, m3 = m0 + a0, m1 + a1, m2 + a2, m3 + a3
-            part = splat(x, 1.0) / splat(x, heads)
-            m0, m1, m2, m3 = m0 * part, m1 * part, m2 * part, m3 * part
-        put_four(partial, out, n, m0, m1, m2, m3)
-        e0 = splat(x, 0.0)
-        e1, e2, e3 = e0, e0, e0
-        q0, q1, q2, q3 = e0, e0, e0, e0
-        while p <= stop:
-            if p < stop:
-                if n == 4 * w:
-                    a0, a1, a2, a3 = four(x, p)
-                else:
-                    a0, a1, a2, a3 = four_tail(x, p, n)
-            else:
-                left = min(n, rest - column)
-                if left <= 0:
-                    break
-                a0, a1, a2, a3 = four_tail(x, p, left)
-                m0, m1, m2, m3 = four_tail(partial, out, left)
-            a0, a1, a2, a3 = a0 - m0, a1 - m1, a2 - m2, a3 - m3
-            e0, e1, e2, e3 = e0 + a0, e1 + a1, e2 + a2, e3 + a3
-            q0, q1, q2, q3 = fma(a0, a0, q0), fma(a1, a1, q1), fma(a2, a2, q2), fma(a3, a3, q3)
-            p += wide
-        put_four(partial, out + wide, n, e0, e1, e2, e3)
-        put_four(partial, out + 2 * wide, n, q0, q1, q2, q3)
-        column += 4 * w
+    first, last, out = t * block_rows, min(full, (t + 1) * block_rows), t * 3 * wide
+    if wide > 4 * lanes(x):
+        _wide_moments(x, wide, first, last, column, min(wide, column + tile), partial, out)
+    else:
+        rest = elements - full * wide if (t + 1) * block_rows > full else 0  # the last row may be cut short
+        _narrow_moments(x, wide, first, last, rest, partial, out)
 
 
 @device

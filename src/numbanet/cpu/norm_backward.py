@@ -8,105 +8,114 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
-from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, merge_span, put_four, repeat, touch
+from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, merge_span, put_four, repeat
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.partial import get
+from numbanet.cpu.partial import put as put_some
 from numbanet.cpu.simd import (
     convert,
     fma,
     integers,
     lanes,
-    load,
     load_tail,
     numpy_lanes,
     select,
     splat,
     splat_as,
-    store,
     store_tail,
 )
 from numbanet.cpu.stream import aligned, drain, put, streams
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The gradient that reaches the normalisation: that of the result, or what a ReLU with the result y took of it.
+
 
 @device
-def _keep(g, y, masked, p, n):
+def _plain(g, y, masked, p, n):
     return g
 
 
 @device
 def _mask(g, y, masked, p, n):
-    """Return and write the gradient of what a ReLU with the result y took."""
     zero = splat(y, 0.0)
-    g = select(load(y, p) <= zero, zero, g)
-    store(masked, p, g)
+    return select(get(y, p, n) <= zero, zero, g)
+
+
+@device
+def _mask_and_write(g, y, masked, p, n):
+    """Write it as well: it is the residual's gradient."""
+    g = _mask(g, y, masked, p, n)
+    put_some(masked, p, g, n)
     return g
 
 
 @device
-def _mask_tail(g, y, masked, p, n):
-    zero = splat(y, 0.0)
-    g = select(load_tail(y, p, n) <= zero, zero, g)
-    store_tail(masked, p, g, n)
-    return g
+def _narrow_sums(mask, grad, x, means, y, wide, first, last, rest, partial, out):
+    """Sum the columns of a block that are few enough for registers; `rest` elements of a last row are cut off."""
+    w = lanes(x)
+    p, stop = first * wide, last * wide
+    m0, m1, m2, m3 = four_tail(means, 0, wide)
+    s0 = splat(x, 0.0)
+    s1, s2, s3 = s0, s0, s0
+    q0, q1, q2, q3 = s0, s0, s0, s0
+    while p <= stop:
+        n = wide if p < stop else rest
+        if n == 0:
+            break
+        if n == 4 * w:
+            g0, g1, g2, g3 = four(grad, p)
+            a0, a1, a2, a3 = four(x, p)
+        else:
+            g0, g1, g2, g3 = four_tail(grad, p, n)
+            a0, a1, a2, a3 = four_tail(x, p, n)
+        g0, g1 = mask(g0, y, y, p, n), mask(g1, y, y, p + w, n - w)
+        g2, g3 = mask(g2, y, y, p + 2 * w, n - 2 * w), mask(g3, y, y, p + 3 * w, n - 3 * w)
+        s0, s1, s2, s3 = s0 + g0, s1 + g1, s2 + g2, s3 + g3
+        q0, q1, q2, q3 = fma(g0, a0 - m0, q0), fma(g1, a1 - m1, q1), fma(g2, a2 - m2, q2), fma(g3, a3 - m3, q3)
+        p += wide
+    put_four(partial, out, wide, s0, s1, s2, s3)
+    put_four(partial, out + wide, wide, q0, q1, q2, q3)
 
 
 @device
-def _sums(mask, mask_tail, task, ints, grad, x, means, y, masked, partial):
+def _wide_sums(mask, grad, x, means, y, wide, first, last, column, end, partial, out):
+    """Sum columns column, ..., end - 1 of a block, row by row: memory is fastest in its own order."""
+    zero = splat(x, 0.0)
+    for j in range(column, end, lanes(x)):
+        put_some(partial, out + j, zero, end - j)
+        put_some(partial, out + wide + j, zero, end - j)
+    for row in range(first, last):
+        for j in range(column, end, lanes(x)):
+            n, p = end - j, row * wide + j
+            g = mask(get(grad, p, n), y, y, p, n)
+            put_some(partial, out + j, get(partial, out + j, n) + g, n)
+            q = fma(g, get(x, p, n) - get(means, j, n), get(partial, out + wide + j, n))
+            put_some(partial, out + wide + j, q, n)
+
+
+@device
+def _sums(mask, task, ints, grad, x, means, y, partial):
     """partial[t] = (sum of g, sum of g * (x - mean)) of block t, for each column; g is the masked gradient."""
     elements, wide, block_rows, tile, tiles = integers(ints, 5)
     t, column = task // tiles, task % tiles * tile
-    columns_end = min(wide, column + tile)
     full = elements // wide
-    first, last = t * block_rows, min(full, (t + 1) * block_rows)
-    rest = elements - full * wide if (t + 1) * block_rows > full else 0  # the last row may be cut short
-    w = lanes(x)
-    if wide > 4 * w:
-        read = touch(x, first * wide + column, wide, last - first, columns_end - column)
-        read = read + touch(grad, first * wide + column, wide, last - first, columns_end - column)
-        store_tail(partial, t * 2 * wide + column, read, 1)  # overwritten below: it only keeps the reading alive
-    while column < columns_end:
-        n = min(4 * w, columns_end - column)
-        p, out = first * wide + column, t * 2 * wide + column
-        stop = last * wide + column
-        m0, m1, m2, m3 = four_tail(means, column, n)
-        s0 = splat(x, 0.0)
-        s1, s2, s3 = s0, s0, s0
-        q0, q1, q2, q3 = s0, s0, s0, s0
-        while p <= stop:
-            if p < stop:
-                if n == 4 * w:
-                    g0, g1, g2, g3 = four(grad, p)
-                    a0, a1, a2, a3 = four(x, p)
-                    g0, g1 = mask(g0, y, masked, p, w), mask(g1, y, masked, p + w, w)
-                    g2, g3 = mask(g2, y, masked, p + 2 * w, w), mask(g3, y, masked, p + 3 * w, w)
-                    left = 0
-                else:
-                    left = n
-            else:
-                left = min(n, rest - column)
-                if left <= 0:
-                    break
-            if left > 0:
-                g0, g1, g2, g3 = four_tail(grad, p, left)
-                a0, a1, a2, a3 = four_tail(x, p, left)
-                g0, g1 = mask_tail(g0, y, masked, p, left), mask_tail(g1, y, masked, p + w, left - w)
-                g2 = mask_tail(g2, y, masked, p + 2 * w, left - 2 * w)
-                g3 = mask_tail(g3, y, masked, p + 3 * w, left - 3 * w)
-            s0, s1, s2, s3 = s0 + g0, s1 + g1, s2 + g2, s3 + g3
-            q0, q1, q2, q3 = fma(g0, a0 - m0, q0), fma(g1, a1 - m1, q1), fma(g2, a2 - m2, q2), fma(g3, a3 - m3, q3)
-            p += wide
-        put_four(partial, out, n, s0, s1, s2, s3)
-        put_four(partial, out + wide, n, q0, q1, q2, q3)
-        column += 4 * w
+    first, last, out = t * block_rows, min(full, (t + 1) * block_rows), t * 2 * wide
+    if wide > 4 * lanes(x):
+        end = min(wide, column + tile)
+        _wide_sums(mask, grad, x, means, y, wide, first, last, column, end, partial, out)
+    else:
+        rest = elements - full * wide if (t + 1) * block_rows > full else 0  # the last row may be cut short
+        _narrow_sums(mask, grad, x, means, y, wide, first, last, rest, partial, out)
 
 
 @kernel
 def gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, partial: T):
-    _sums(_keep, _keep, task, ints, grad, x, means, x, x, partial)
+    _sums(_plain, task, ints, grad, x, means, x, partial)
 
 
 @kernel
-def masked_gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, y: T, masked: T, partial: T):
-    _sums(_mask, _mask_tail, task, ints, grad, x, means, y, masked, partial)
+def masked_gradient_sums(task: Index, ints: I64, grad: T, x: T, means: T, y: T, partial: T):
+    _sums(_mask, task, ints, grad, x, means, y, partial)
 
 
 @kernel
@@ -146,9 +155,9 @@ def gradient_coefficients(
             store_tail(coefficients, p + 3 * wide, convert(c, mean), n)
 
 
-@kernel
-def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, dx: T):
-    """dx = a * grad + b * (x - mean) + c, for a block of rows."""
+@device
+def _apply(mask, task, ints, grad, x, coefficients, y, dx, masked):
+    """dx = a * g + b * (x - mean) + c, for a block of rows; g is the masked gradient."""
     elements, wide, block_rows, large = integers(ints, 4)
     p = task * block_rows * wide
     end = min(elements, p + block_rows * wide)
@@ -164,34 +173,54 @@ def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, dx: T
             if n == 4 * w:
                 g0, g1, g2, g3 = four(grad, p)
                 x0, x1, x2, x3 = four(x, p)
-                put(dx, p, fma(a0, g0, fma(b0, x0 - m0, c0)), past)
-                put(dx, p + w, fma(a1, g1, fma(b1, x1 - m1, c1)), past)
-                put(dx, p + 2 * w, fma(a2, g2, fma(b2, x2 - m2, c2)), past)
-                put(dx, p + 3 * w, fma(a3, g3, fma(b3, x3 - m3, c3)), past)
             else:
                 g0, g1, g2, g3 = four_tail(grad, p, n)
                 x0, x1, x2, x3 = four_tail(x, p, n)
-                x0, x1, x2, x3 = fma(b0, x0 - m0, c0), fma(b1, x1 - m1, c1), fma(b2, x2 - m2, c2), fma(b3, x3 - m3, c3)
+            g0, g1 = mask(g0, y, masked, p, n), mask(g1, y, masked, p + w, n - w)
+            g2, g3 = mask(g2, y, masked, p + 2 * w, n - 2 * w), mask(g3, y, masked, p + 3 * w, n - 3 * w)
+            x0, x1, x2, x3 = fma(b0, x0 - m0, c0), fma(b1, x1 - m1, c1), fma(b2, x2 - m2, c2), fma(b3, x3 - m3, c3)
+            if n == 4 * w:
+                put(dx, p, fma(a0, g0, x0), past)
+                put(dx, p + w, fma(a1, g1, x1), past)
+                put(dx, p + 2 * w, fma(a2, g2, x2), past)
+                put(dx, p + 3 * w, fma(a3, g3, x3), past)
+            else:
                 put_four(dx, p, n, fma(a0, g0, x0), fma(a1, g1, x1), fma(a2, g2, x2), fma(a3, g3, x3))
             p += wide
     while p < end:
-        j = 0
-        while j + w <= wide:
-            v = load(x, p + j) - load(coefficients, j)
-            v = fma(load(coefficients, 2 * wide + j), v, load(coefficients, 3 * wide + j))
-            put(dx, p + j, fma(load(coefficients, wide + j), load(grad, p + j), v), past)
-            j += w
-        if j < wide:
+        for j in range(0, wide, w):
             n = wide - j
-            v = load_tail(x, p + j, n) - load_tail(coefficients, j, n)
-            v = fma(load_tail(coefficients, 2 * wide + j, n), v, load_tail(coefficients, 3 * wide + j, n))
-            store_tail(dx, p + j, fma(load_tail(coefficients, wide + j, n), load_tail(grad, p + j, n), v), n)
+            v = get(x, p + j, n) - get(coefficients, j, n)
+            v = fma(get(coefficients, 2 * wide + j, n), v, get(coefficients, 3 * wide + j, n))
+            v = fma(get(coefficients, wide + j, n), mask(get(grad, p + j, n), y, masked, p + j, n), v)
+            if n >= w:
+                put(dx, p + j, v, past)
+            else:
+                store_tail(dx, p + j, v, n)
         p += wide
     if past:
         drain()
 
 
+@kernel
+def gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, y: T, dx: T, masked: T):
+    _apply(_plain, task, ints, grad, x, coefficients, y, dx, masked)
+
+
+@kernel
+def masked_gradient_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, y: T, dx: T, masked: T):
+    _apply(_mask, task, ints, grad, x, coefficients, y, dx, masked)
+
+
+@kernel
+def both_gradients_apply(task: Index, ints: I64, grad: T, x: T, coefficients: T, y: T, dx: T, masked: T):
+    _apply(_mask_and_write, task, ints, grad, x, coefficients, y, dx, masked)
+
+
 _ZERO = np.zeros(1)
+_APPLY = {
+    (None, False): gradient_apply, ("relu", False): masked_gradient_apply, ("relu", True): both_gradients_apply,
+}  # fmt: skip
 
 
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -211,10 +240,7 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     if problem.activation is None:
         launch(gradient_sums, blocks * tiles, (grad, x, means, partial), numbers, dtype)
     else:
-        # Without a residual, which needs it, the masked gradient lies for a while where its successor will.
-        masked = dx if dresidual is None else dresidual
-        launch(masked_gradient_sums, blocks * tiles, (grad, x, means, y, masked, partial), numbers, dtype)
-        grad = masked
+        launch(masked_gradient_sums, blocks * tiles, (grad, x, means, y, partial), numbers, dtype)
     launch(
         gradient_coefficients,
         -(-channels // span),
@@ -224,8 +250,10 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     )
     rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
-    large = streams(dx.nbytes) and grad is not dx and wide % numpy_lanes(dtype) == 0
-    launch(gradient_apply, tasks, (grad, x, coefficients, dx), (elements, wide, rows, large), dtype)
+    large = streams(dx.nbytes) and wide % numpy_lanes(dtype) == 0
+    chosen = _APPLY[problem.activation, dresidual is not None]
+    arrays = (grad, x, coefficients, x if y is None else y, dx, dx if dresidual is None else dresidual)
+    launch(chosen, tasks, arrays, (elements, wide, rows, large), dtype)
 
 
 def _backward_bytes(problem: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, splat, store_tail
+from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, store_tail
 
 _BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
 _BLOCK_ROWS = 64  # rows of a block at least
@@ -38,19 +38,6 @@ def put_four(y, p, n, v0, v1, v2, v3):
     store_tail(y, p + w, v1, n - w)
     store_tail(y, p + 2 * w, v2, n - 2 * w)
     store_tail(y, p + 3 * w, v3, n - 3 * w)
-
-
-@device
-def touch(x, p, stride, rows, n):
-    """Read n columns of some rows in the order of memory, so that a walk down the columns finds them in the cache."""
-    total = splat(x, 0.0)
-    for row in range(rows):
-        j = p + row * stride
-        end = j + n
-        while j < end:
-            total = total + load_tail(x, j, end - j)
-            j += lanes(x)
-    return total
 
 
 @kernel
