@@ -281,6 +281,8 @@ def vector(shape: int | tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
     """Return an uninitialised array of a few numbers on the device of another array."""
     if type(like) is DeviceArray:
         return _on_device(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), like)
+    if _arena.get() is not None:
+        return empty(shape if isinstance(shape, tuple) else (shape,), dtype)
     return np.empty(shape, dtype)
 
 

@@ -192,15 +192,11 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
-def _array_of(tensor: Tensor) -> np.ndarray:
-    return _tensor_class().__dict__["data"].__get__(tensor)
-
-
 @cache
-def _tensor_class() -> type[Tensor]:
-    from numbanet.tensor import Tensor  # which imports this module
+def _tensors() -> tuple[type[Tensor], Callable[[Tensor], np.ndarray]]:
+    from numbanet.tensor import Tensor, array_of  # which imports this module
 
-    return Tensor
+    return Tensor, array_of
 
 
 def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward) -> Tensor:
@@ -221,11 +217,12 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     -------
     Tensor
     """
-    result = _tensor_class()(data)
+    kind, array_of = _tensors()
+    result = kind(data)
     base = data.base
     if base is not None:
         for parent in parents:
-            if parent is not None and (base is (array := _array_of(parent)) or base is array.base):
+            if parent is not None and (base is (array := array_of(parent)) or base is array.base):
                 result._memory = parent._memory  # a view: what changes one changes both
                 parent.expose()
     if needs_grad(*parents):

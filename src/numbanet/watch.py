@@ -55,6 +55,11 @@ class Watch:
         read first.
     again : list of Again
         In the order in which it was done.
+    whole : dict
+        The operands on the CPU that hold whole numbers, by their identity.
+    labels : list
+        For each loss that took class indices of such an operand: the operand, the number of classes, and the index
+        that is ignored.
     doubts : list of str
         What a replay would not do.
     """
@@ -66,6 +71,8 @@ class Watch:
         self.changed: dict[int, Any] = {}
         self.graded: dict[int, tuple[Any, Any, bool]] = {}
         self.again: list[Again] = []
+        self.whole: dict[int, Any] = {}
+        self.labels: list[tuple[Any, int, int]] = []
         self.doubts: list[str] = []
 
 
@@ -102,8 +109,21 @@ def _outside(tensor: Any) -> bool:
 def take(tensor: Any) -> None:
     """Report that an operation takes the values of a tensor, or a form prepared from them."""
     watch = _watch.get()
-    if watch is not None and _outside(tensor):
+    if watch is None:
+        return
+    if id(tensor) in watch.whole:
+        watch.doubts.append("an operation took whole numbers, which may steer Python")
+    if _outside(tensor):
         watch.taken[id(tensor)] = tensor
+
+
+def label(tensor: Any, classes: int, ignored: int) -> None:
+    """Report that a loss takes class indices as they lie in a tensor's memory, and has looked whether they are such."""
+    watch = _watch.get()
+    if watch is not None and id(tensor) in watch.whole:
+        watch.labels.append((tensor, classes, ignored))
+    else:
+        take(tensor)
 
 
 def form(tensor: Any) -> None:

@@ -71,7 +71,7 @@ class Captured:
             plan = None
             del self._plans[key]  # and its memory goes
         if plan is not None and plan.recorded:
-            obstacle = plan.obstacle()
+            obstacle = plan.obstacle(inputs)
             if obstacle is not None:
                 settings.log(f"capture: the function is run, not replayed: {obstacle}")
                 return self._run(args, kwargs, [])

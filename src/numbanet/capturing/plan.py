@@ -29,6 +29,7 @@ from numbanet.cpu.replay import Recording
 from numbanet.cuda import launch as cuda
 from numbanet.nn.parameter import Parameter
 from numbanet.ops.shape import copy_into
+from numbanet.problem.loss import are_classes
 from numbanet.tape import Version
 from numbanet.tensor import Tensor, array_of
 from numbanet.watch import Watch, watching
@@ -60,13 +61,16 @@ class Plan:
         self._arena: Any = None
         self._inputs: list[np.ndarray] = []
         self._result: Any = None
+        self._labels: list[tuple[int, int, int]] = []  # operands, with the number of classes and the ignored one
 
     def holds(self) -> bool:
         """Return whether nothing has changed of what the function takes."""
         return self._state.holds() and (self._effects is None or self._effects.holds())
 
-    def obstacle(self) -> str | None:
+    def obstacle(self, inputs: list[Tensor]) -> str | None:
         """Return why the call must be run now, though it could be replayed otherwise; None if nothing is in the way."""
+        if not all(are_classes(array_of(inputs[i]), classes, ignored) for i, classes, ignored in self._labels):
+            return "a label is no class"  # which the loss will say
         return None if self._effects is None else self._effects.obstacle()
 
     def begin(self) -> bool:
@@ -88,16 +92,12 @@ class Plan:
     def judge_first(self, watch: Watch, inputs: list[Tensor], result: Any) -> None:
         """Refuse what shows already when the function is run without being recorded."""
         if self._training:
-            if any(t.device == "cpu" for t in inputs):
-                watch.doubts.append("training steps are replayed on GPUs only")
             if any(t.requires_grad for t in inputs):
                 watch.doubts.append("an operand requires a gradient")
             if differentiable(result):
                 watch.doubts.append("a result has a tape, for a backward outside the function")
         else:
             _still(watch)
-            if any(t.device == "cpu" and t.dtype.kind != "f" for t in inputs):
-                watch.doubts.append("an operand has no floating-point numbers")  # labels and indices steer Python
         self._judge(watch)
 
     def _judge(self, watch: Watch) -> None:
@@ -137,6 +137,8 @@ class Plan:
         given, watch, draws = [Tensor(x) for x in static], trace.watch, self._state.draws()
         alive, versions = [weakref.ref(t) for t in given], [t._memory for t in given]
         stamps = [t.stamp() for t in given]
+        # What a loss does with whole numbers on the CPU is known; anything else may have Python look at them.
+        watch.whole = {id(t): t for t in given if t.device == "cpu" and t.dtype.kind != "f"}
         with trace.of_a_run():
             result = run(given)
         for ours, theirs, stamp in zip(given, inputs, stamps):
@@ -144,6 +146,10 @@ class Plan:
                 copy_into(array_of(theirs), array_of(ours))
                 theirs.bump_version()
                 watch.doubts.append("an operand was changed in place")
+        positions = {id(t): position for position, t in enumerate(given)}
+        self._labels = [(positions[id(t)], classes, ignored) for t, classes, ignored in watch.labels]
+        watch.whole.clear()
+        watch.labels.clear()
         known = {id(t) for t in self._state.tensors}
         met = [t for t in {**watch.taken, **watch.changed}.values() if id(t) not in known]
         parameters = [t for t in met if isinstance(t, Parameter)]
@@ -210,7 +216,7 @@ class _Trace:
 
     def __init__(self) -> None:
         self.watch, self.arena = Watch(), memory.Arena()
-        self._on_cpu, self._on_gpu = list[parallel.Launch | None](), list[cuda.Launch]()
+        self._on_cpu, self._on_gpu = parallel.Launches(), list[cuda.Launch]()
 
     @contextmanager
     def of_a_run(self) -> Iterator[None]:
@@ -234,8 +240,6 @@ class _Trace:
             doubts.append("the result, or a gradient, is none that was computed")
         if self.arena.used != len({id(lease) for lease in leases}) or self.arena.used != len(leases):
             doubts.append("something remains of the call beside the result")
-        if None in self._on_cpu:
-            doubts.append("a launch names arrays that a recording would not keep")
         if len(cuda.places(self._on_gpu)) + bool(self._on_cpu) > 1:
             doubts.append("kernels ran on several devices")
 
@@ -247,7 +251,7 @@ class _Trace:
         """Return the launches, to be repeated."""
         if self._on_gpu:
             return cuda.Recording(self._on_gpu)
-        return Recording([launch for launch in self._on_cpu if launch is not None])
+        return Recording(self._on_cpu)
 
 
 def _still(watch: Watch) -> None:

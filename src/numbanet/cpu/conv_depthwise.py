@@ -15,6 +15,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import clear_unseen, grids, tolerance
+from numbanet.cpu.copy import transposed
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.partial import get, put
 from numbanet.cpu.simd import fma, lanes, load, named, numpy_lanes, select, splat
@@ -174,7 +175,7 @@ def _plan(p: ConvProblem) -> list[tuple[int, np.ndarray, Gather]]:
 
 def _by_tap(weight: np.ndarray, p: ConvProblem) -> np.ndarray:
     """Return the weight (C, R, S, 1) as (R * S, C): a few numbers a channel."""
-    return np.ascontiguousarray(weight.reshape(p.c, p.r * p.s).T)
+    return transposed(weight.reshape(p.c, p.r * p.s))
 
 
 def _gather(

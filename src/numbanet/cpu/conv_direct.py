@@ -18,6 +18,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
@@ -225,7 +226,7 @@ def _backward_grids(p: ConvProblem) -> list[Grid]:
 def clear_unseen(p: ConvProblem, out: np.ndarray) -> None:
     """Write zeros where no grid writes: to input pixels that a stride passes over."""
     if sum(grid.size[0] * grid.size[1] for grid in grids(p)) < p.h * p.w:
-        out[...] = 0
+        clear(out)
 
 
 def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str, least: int = 1) -> int:

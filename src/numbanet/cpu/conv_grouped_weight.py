@@ -19,6 +19,7 @@ from numbanet.cpu.conv_direct import tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.conv_grouped import SPANS, Blocks, blocks, permutations, refusal
 from numbanet.cpu.conv_weight import reduce_partials
+from numbanet.cpu.copy import arrange
 from numbanet.cpu.group_tile import add_outer, add_to_memory, repeat, tail_mask
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset, splat, store
@@ -183,11 +184,13 @@ def _unpack(total: np.ndarray, p: ConvProblem, out: np.ndarray) -> None:
     """Write the sums (blocks, taps, in-channels of a group, lanes) as the weight (K, R, S, C/groups)."""
     b = blocks(p)
     lanes_ = b.groups * b.columns
-    rows = total[..., :lanes_].transpose(0, 3, 1, 2)
     weight, whole = out.reshape(p.k, p.r * p.s, p.cg), p.k // lanes_
-    weight[: whole * lanes_].reshape(whole, lanes_, p.r * p.s, p.cg)[...] = rows[:whole]
+    taps, lanes = total.shape[1], total.shape[3]
+    steps = (1, p.cg * lanes, lanes), (taps * p.cg, p.cg, 1)
+    block = taps * p.cg * lanes, lanes_ * taps * p.cg
+    arrange(total, out, (whole, lanes_, taps, p.cg), (block[0], *steps[0]), (block[1], *steps[1]))
     if whole < b.count:
-        weight[whole * lanes_ :] = rows[whole, : p.k - whole * lanes_]
+        arrange(total[whole], weight[whole * lanes_ :], (p.k - whole * lanes_, taps, p.cg), *steps)
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -22,6 +22,7 @@ from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
+from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lanes, offset, store, store_tail
@@ -457,7 +458,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
 def run(problem: ConvProblem, x: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None:
     """Write the gradient of the weight to `out`."""
     if x.size == 0 or grad.size == 0:
-        out[...] = 0
+        clear(out)
         return
     taps, tasks, cut, blocks, gather = _plan(problem)
     sums = memory.empty((gather[0] * blocks * gather[2] * _WIDTH,), problem.dtype) if blocks else out

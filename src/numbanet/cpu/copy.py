@@ -18,10 +18,12 @@ from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F32, F64, I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, offset, store, store_tail
+from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, offset, splat, store, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.cpu.transpose import transpose_tile
 from numbanet.problem.shape import CopyProblem
+
+Ints = tuple[int, ...]
 
 _CHUNK = 1 << 14  # elements a task
 _BLOCK = 64  # of a transposed plane, a task takes a multiple of so many lines
@@ -153,6 +155,32 @@ def transposed(x: np.ndarray) -> np.ndarray:
     y = memory.empty(x.shape[::-1], x.dtype)
     transpose(x, y)
     return y
+
+
+def arrange(x: np.ndarray, y: np.ndarray, shape: Ints, x_strides: Ints, y_strides: Ints) -> None:
+    """Write elements of x to y, both C-contiguous and of one floating dtype; strides are counted in elements."""
+    if math.prod(shape):
+        _copy(CopyProblem("forward", x.dtype.name, shape, x_strides, y_strides), (x,), (y,), None)
+
+
+@kernel
+def zero(task: Index, ints: I64, y: T):
+    """Write zeros, a chunk a task."""
+    size, chunk, large = integers(ints, 3)
+    i, end = task * chunk, min(size, (task + 1) * chunk)
+    past = large != 0 and aligned(y)
+    while end - i >= lanes(y):
+        put(y, i, splat(y, 0.0), past)
+        i += lanes(y)
+    if i < end:
+        store_tail(y, i, splat(y, 0.0), end - i)
+    if past:
+        drain()
+
+
+def clear(y: np.ndarray) -> None:
+    """Write zeros to a C-contiguous array."""
+    launch(zero, -(-y.size // _CHUNK), (y,), (y.size, _CHUNK, streams(y.nbytes)), y.dtype.name)
 
 
 @device

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.parallel import unrepeatable
+from numbanet.cpu.parallel import kept
 
 PIECE = 1 << 14  # elements of a piece at most
 _TASK = 1 << 15  # elements of a task, about
@@ -48,8 +48,7 @@ def many(typingctx, like, table, first, count):
 
 def references(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Return the table of the arrays, which the caller keeps alive and whose elements fill memory without gaps."""
-    unrepeatable()
-    return np.array([*map(id, arrays)], np.int64)
+    return np.array([*map(id, kept(arrays))], np.int64)
 
 
 @lru_cache(maxsize=1024)

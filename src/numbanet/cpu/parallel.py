@@ -236,22 +236,30 @@ class Launch(NamedTuple):
     """What the addresses in the call belong to."""
 
 
-_record: ContextVar[list[Launch | None] | None] = ContextVar("numbanet_record", default=None)
+class Launches(list[Launch]):
+    """Launches in their order, and the arrays that they read beside their buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[np.ndarray] = []
 
 
-def unrepeatable() -> None:
-    """Say that the next launch can't be repeated, as it names arrays that a recording would not keep."""
+_record: ContextVar[Launches | None] = ContextVar("numbanet_record", default=None)
+
+
+def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Return the arrays whose addresses a kernel finds in a table: a recording keeps those that are returned."""
     record = _record.get()
-    if record is not None:
-        record.append(None)
+    if record is None:
+        return arrays
+    found = [*map(pinned, arrays)]
+    record.kept += found
+    return found
 
 
 @contextmanager
-def recording(launches: list[Launch | None]) -> Iterator[None]:
-    """Within a ``with`` block, append all launches to a list, and None for what can't be repeated.
-
-    See `numbanet.memory.arena` for their memory.
-    """
+def recording(launches: Launches) -> Iterator[None]:
+    """Within a ``with`` block, append all launches to a list. See `numbanet.memory.arena` for their memory."""
     token = _record.set(launches)
     try:
         yield

@@ -7,7 +7,6 @@ thread that never came: one alone would do everything. What a task computes does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +16,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 from numbanet.cpu import parallel
-from numbanet.cpu.parallel import Launch
+from numbanet.cpu.parallel import Launches
 from numbanet.cpu.task import ITEMS, run_task, word
 from numbanet.cpu.wait import relax
 
@@ -90,12 +89,12 @@ class Recording:
 
     Parameters
     ----------
-    launches : sequence of Launch
+    launches : Launches
         Kept, with the arrays that they name. Two threads must not repeat one recording at once.
     """
 
-    def __init__(self, launches: Sequence[Launch]):
-        self.launches = tuple(launches)
+    def __init__(self, launches: Launches):
+        self.launches = launches
         self._workers = parallel.get_num_threads()
         rows = [
             (address, count, arrays + ITEMS, launch.operands[2].ctypes.data, tasks)

@@ -9,14 +9,25 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.functional.shape import to_dtype
-from numbanet.problem.loss import reduction_word
+from numbanet.problem.loss import reduction_word, row_shape
 from numbanet.problem.promotion import operand, promote
 from numbanet.tape import record
-from numbanet.tensor import Tensor, constant, values
+from numbanet.tensor import Tensor, array_of, constant, values
+from numbanet.watch import label
 
 
 def _weight(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else constant("weight", tensor)
+
+
+def _targets(input: Tensor, target: Tensor, ignore_index: int) -> np.ndarray:
+    """Return the array of a target, of which class indices need not steer Python: kernels read them where they lie."""
+    if type(target) is Tensor and isinstance(input, Tensor) and target.device == "cpu" and target.dtype == np.int64:
+        array = array_of(target)
+        if array.flags.c_contiguous and input.ndim:
+            label(target, row_shape(input.shape)[1], ignore_index)
+            return array
+    return values("target", target)
 
 
 def cross_entropy(
@@ -60,14 +71,16 @@ def cross_entropy(
         If the weight requires a gradient: it would get none.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    if values("input", input).shape == values("target", target).shape and input.dtype.kind == target.dtype.kind == "f":
+    labels = _targets(input, target, ignore_index)
+    if values("input", input).shape == labels.shape and input.dtype.kind == labels.dtype.kind == "f":
         common = promote(input.dtype, target.dtype)
         if weight is not None:
             common = promote(common, weight.dtype)
             weight = weight.to(common)
         input, target = input.to(common), target.to(common)
+        labels = values("target", target)
     options = (_weight(weight), ignore_index, reduction, label_smoothing)
-    loss, state = ops.cross_entropy_with_state(values("input", input), values("target", target), *options)
+    loss, state = ops.cross_entropy_with_state(values("input", input), labels, *options)
     need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
@@ -93,7 +106,8 @@ def nll_loss(
     Arguments, result and errors as for `cross_entropy`, but the target holds indices.
     """
     options = (_weight(weight), ignore_index, reduction_word(reduction, size_average, reduce))
-    loss, state = ops.nll_loss_with_state(values("input", input), values("target", target), *options)
+    labels = _targets(input, target, ignore_index)
+    loss, state = ops.nll_loss_with_state(values("input", input), labels, *options)
     return record(loss, (input,), lambda grad: (ops.nll_loss_backward(grad, state),))
 
 

@@ -6,7 +6,7 @@ What NumPy can do with a view (permute, slices, new axes) needs no function here
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
+from numbanet.ops.optim import fill_
 from numbanet.problem.base import FLOATS, array, as_dtype, float_array, same_dtype, sizes
 from numbanet.problem.pointwise import number
 from numbanet.problem.promotion import promote
@@ -29,6 +30,7 @@ from numbanet.problem.shape import (
     viewable,
 )
 from numbanet.reference import shape as definition
+from numbanet.watch import again
 
 _STAND_INS: dict[int, Any] = {4: np.float32, 8: np.float64}  # a copy moves bits: any dtype of these sizes will do
 
@@ -120,7 +122,33 @@ def count(x: np.ndarray) -> None:
 
         x[...] = elementwise("add", (x, memory.number(np.array(1, x.dtype), x)))
     else:
-        x[...] += 1
+        counted = _Count(x)
+        counted.go_on()
+        again(counted)
+
+
+class _Count:
+    """One that Python adds to an array, and adds again before a replay."""
+
+    what = "a number was counted"
+
+    def __init__(self, x: np.ndarray):
+        self._x = x
+
+    def go_on(self) -> bool:
+        self._x += 1
+        return True
+
+    def save(self) -> Callable[[], None]:
+        before = self._x.copy()
+
+        def restore() -> None:
+            self._x[...] = before
+
+        return restore
+
+    def arrays(self) -> list[Any]:
+        return [self._x]
 
 
 def device_of(x: np.ndarray) -> str:
@@ -365,7 +393,10 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     has_ellipsis = any(part is Ellipsis for part in parts)
     if not any(isinstance(part, (np.ndarray, DeviceArray, bool)) for part in parts):
         dx = memory.empty(shape, dtype, grad)
-        dx.fill(0)
+        if memory.in_arena() and dx.dtype.name in FLOATS and dx.size:
+            fill_(dx, 0.0)
+        else:
+            dx.fill(0)
         # With an Ellipsis, indexing gives an array even where it gives a single element.
         copy_into(dx[parts if has_ellipsis else (*parts, ...)], grad)
         return dx

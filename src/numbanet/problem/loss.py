@@ -114,12 +114,18 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
         device_labels: Any = array.astype(np.int64, copy=False)
         return (device_labels if device_labels.flags.c_contiguous else device_labels.copy("C")).reshape(-1)
     labels = np.ascontiguousarray(array, np.int64).reshape(-1)
-    # As unsigned numbers, negative indices are huge: one pass finds that all is well.
-    if labels.size and labels.view(np.uint64).max() >= classes:
+    if not are_classes(labels, classes, ignore_index):
         wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
-        if wrong.size:
-            raise IndexError(f"target holds {wrong[0]}, which is not one of the {classes} classes of the input")
+        raise IndexError(f"target holds {wrong[0]}, which is not one of the {classes} classes of the input")
     return labels
+
+
+def are_classes(labels: np.ndarray, classes: int, ignore_index: int) -> bool:
+    """Return whether each number of an array of int64 is the index of a class, or the one that is ignored."""
+    # As unsigned numbers, negative indices are huge: one pass finds that all is well.
+    if not labels.size or labels.view(np.uint64).max() < classes:
+        return True
+    return bool((((labels >= 0) & (labels < classes)) | (labels == ignore_index)).all())
 
 
 def class_probabilities(target: Any, input_shape: tuple[int, ...], ignore_index: int) -> np.ndarray:
