@@ -350,12 +350,22 @@ def strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
+def _fill(out: np.ndarray, x: np.ndarray) -> None:
+    """Copy x to out; a recording repeats launches only."""
+    if in_arena():
+        from numbanet.ops.shape import copy_into  # which imports this module
+
+        copy_into(out, x)
+    else:
+        out[...] = x
+
+
 def row_major(x: np.ndarray) -> np.ndarray:
     """Return x as a C-contiguous array, copied only if it must be."""
     if x.flags.c_contiguous:
         return x
     out = empty(x.shape, x.dtype, x)
-    out[...] = x
+    _fill(out, x)
     return out
 
 
@@ -399,7 +409,7 @@ def dense(x: np.ndarray) -> np.ndarray:
     if x.flags.c_contiguous or _layout(x).dense:
         return x
     out = empty_like(x)
-    out[...] = x
+    _fill(out, x)
     return out
 
 
@@ -429,7 +439,7 @@ def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     if ours.dense and ours.order == wanted.order:
         return x
     out = empty_like(model, x.dtype)
-    out[...] = x
+    _fill(out, x)
     return out
 
 

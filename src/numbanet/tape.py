@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbanet import memory
+from numbanet.watch import doubt
+
 if TYPE_CHECKING:
     from numbanet.tensor import Tensor
 
@@ -101,8 +104,8 @@ class Node:
                 "backward through operations whose tape was freed: call backward(retain_graph=True) the first time, "
                 "or compute the result again"
             )
-        for memory, changes in self.watched:
-            if memory.changes != changes:
+        for shared, changes in self.watched:
+            if shared.changes != changes:
                 raise RuntimeError("a tensor that this backward needs was changed in place after it was used")
         return self.backward
 
@@ -254,6 +257,8 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
         # memory is given back as early as it can be, and a gradient that nobody shares is handed on without a copy.
         found: list[Any] = list(node.checked()(total))
         del total
+        if memory.in_arena() and any(type(g) is np.ndarray and not memory.planned(g) for g in found):
+            doubt("a gradient was not computed by kernels")
         sources = node.sources
         if len(found) != len(sources):
             raise ValueError(f"a backward function gave {len(found)} gradients for {len(sources)} operands")

@@ -11,7 +11,7 @@ import numpy as np
 from numbanet import memory, ops, settings
 from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
-from numbanet.ops.shape import device_of
+from numbanet.ops.shape import copy_into, device_of
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
@@ -252,6 +252,9 @@ class Tensor(Methods):
             if self.data.size != 1:
                 raise RuntimeError(f"backward() without grad needs a tensor with one element, got shape {self.shape}")
             seed = np.ones_like(self.data)
+            if memory.in_arena() and type(seed) is np.ndarray:  # a replay makes it again
+                seed = memory.empty_like(seed)
+                ops.fill_(seed, 1.0)
         else:
             seed = grad.data if isinstance(grad, Tensor) else grad
             seed = seed.astype(self.dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, self.dtype)
@@ -290,7 +293,7 @@ class Tensor(Methods):
             if not (ours and gradient.dtype == data.dtype and memory.same_order(gradient, data)):
                 # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
                 gradient = memory.empty_like(data)
-                gradient[...] = gradients[position]
+                copy_into(gradient, gradients[position])
             self._grad = Tensor(gradient)
         else:
             self.grad.data = ops.add(self.grad.data, gradient)

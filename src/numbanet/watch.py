@@ -122,8 +122,10 @@ def label(tensor: Any, classes: int, ignored: int) -> None:
     watch = _watch.get()
     if watch is not None and id(tensor) in watch.whole:
         watch.labels.append((tensor, classes, ignored))
-    else:
-        take(tensor)
+        return
+    take(tensor)
+    if memory.in_arena():
+        doubt("labels were looked at that are no operand")
 
 
 def form(tensor: Any) -> None:

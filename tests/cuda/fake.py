@@ -84,6 +84,8 @@ class _Node:
 class FakeDriver:
     """The functions of cuda.bindings.driver that are used, and the modules of cuda.core."""
 
+    place = "cuda"
+
     def __init__(self, capability: Capability = (8, 0), total: int = 1 << 30):
         self.capability, self.total = capability, total
         self.blocks: dict[int, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""Captured training steps, errors in the middle, and other threads."""
+"""Captured training steps on a GPU, errors in the middle, and other threads."""
 
 from __future__ import annotations
 
@@ -12,45 +12,12 @@ import numbanet as nnet
 from numbanet import nn
 from numbanet.cuda import launch
 from numbanet.tensor import Tensor
+from tests.capturing.test_errors import (  # noqa: F401 - what is imported is tested here
+    test_an_error_in_a_step_leaves_the_next_ones_right,
+    test_options_that_make_no_sense_are_told_as_ever,
+)
+from tests.capturing.trainer import REPLAYED, Trainer, adam, batch, both, compared, numbers, sgd, small, usual, whole
 from tests.cuda.fake import FakeDriver
-from tests.cuda.trainer import REPLAYED, Trainer, adam, batch, both, compared, numbers, sgd, small, usual, whole
-
-
-def test_an_error_in_a_step_leaves_the_next_ones_right(driver: FakeDriver) -> None:
-    broken = {"now": False}
-
-    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
-        loss = usual(model, optimizer, x, y)
-        if broken["now"]:
-            raise KeyError("stop")
-        return loss
-
-    here, there = both(optimizer=adam, step=step)
-
-    def change(trainer: Trainer, number: int) -> None:
-        if number in (1, 3):  # while it is recorded, and once it is: a graph knows nothing of it
-            broken["now"] = True
-            run = trainer.run if number == 1 else trainer.plain
-            with pytest.raises(KeyError):
-                run(*trainer.tensors(50))
-            broken["now"] = False
-
-    assert compared(driver, here, there, change=change) == REPLAYED
-
-
-def test_options_that_make_no_sense_are_told_as_ever(driver: FakeDriver) -> None:
-    here, there = both(optimizer=adam)
-    for trainer in (here, there):
-        for number in range(3):
-            trainer.step(number)
-        trainer.optimizer.param_groups[0]["betas"] = (0.9, "much")
-        draws = nnet.random.get_state().tolist()
-        with pytest.raises(TypeError, match="betas"):
-            trainer.step(3)
-        assert nnet.random.get_state().tolist() == draws
-        trainer.optimizer.param_groups[0]["betas"] = (0.9, 0.99)
-    assert here.state().keys() == there.state().keys() and there.state()["step 0"] == 3
-    assert compared(driver, here, there, steps=4)[2:] == [1, 1]
 
 
 def test_an_error_on_other_values_is_no_error(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,13 +33,13 @@ def test_an_error_on_other_values_is_no_error(driver: FakeDriver, monkeypatch: p
 
     said: list[str] = []
     monkeypatch.setattr(nnet.settings, "log", said.append)
-    assert compared(driver, *both(whole, sgd, step), steps=3) == [0, 0, 0]
+    assert compared(driver, *both(driver, whole, sgd, step), steps=3) == [0, 0, 0]
     assert any("on other values the function raised FloatingPointError" in line for line in said)
 
 
 def test_a_label_that_is_no_class_is_told_by_the_call_that_records(driver: FakeDriver) -> None:
     """The GPU tells of it when Python waits: that may be when the step is tried on other values."""
-    trainer = Trainer("cuda")
+    trainer = Trainer(driver.place)
     trainer.step(0)
     x, y = trainer.tensors(1)
     with pytest.raises(IndexError, match="target holds 99, which is not one of the 6 classes"):
@@ -132,13 +99,13 @@ def test_what_another_thread_runs_meanwhile_is_no_part_of_the_graph(driver: Fake
         thread.join()
 
     driver.meanwhile = meanwhile
-    assert compared(driver, *both(make=small)) == REPLAYED
+    assert compared(driver, *both(driver, make=small)) == REPLAYED
     assert ran == [[3.0, 6.0]]
 
 
 def test_several_threads_take_turns(driver: FakeDriver) -> None:
     """Each step is made once, whole, whoever makes it."""
-    trainer, gpu = Trainer("cuda"), launch.current()
+    trainer, gpu = Trainer(driver.place), launch.current()
     operands = trainer.tensors(0)
     for _ in range(2):
         trainer.run(*operands)
@@ -153,7 +120,7 @@ def test_several_threads_take_turns(driver: FakeDriver) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    other = Trainer("cpu")
+    other = Trainer("cpu", captured=False)
     for _ in range(11):
         other.step(0)
     state, wanted = trainer.state(), other.state()
@@ -165,7 +132,7 @@ def test_several_threads_take_turns(driver: FakeDriver) -> None:
 def test_operands_come_on_a_stream_of_their_own(driver: FakeDriver) -> None:
     """Nobody waits between the steps: batches, and the numbers of the optimizer, change before the GPU is at it."""
     staging = launch.current().staging()
-    here, there = both(optimizer=adam)
+    here, there = both(driver, optimizer=adam)
     losses, expected = [], []
     for number in range(6):
         for trainer in (here, there):

@@ -9,8 +9,8 @@ import pytest
 
 from numbanet import nn, optim
 from numbanet.optim import lr_scheduler
+from tests.capturing.trainer import Affine, Trainer, adam, sgd
 from tests.cuda.fake import FakeDriver
-from tests.cuda.trainer import Affine, Trainer, adam, sgd
 
 
 def dropping() -> nn.Module:

@@ -108,10 +108,14 @@ def same_values(a: Any, b: Any) -> bool:
 
 
 def other_values(x: np.ndarray) -> np.ndarray:
-    """Return other values that a function of x may well take, too: of floating-point ones not one is the same."""
+    """Return other values that a function of x may well take, too: of floating-point ones not one is the same.
+
+    Those of the other samples, in the first place: what is largest, or above a bound, lies elsewhere.
+    """
+    turned = x.reshape(-1)[::-1].reshape(x.shape)
     if x.dtype.kind != "f":
-        return x.reshape(-1)[::-1].reshape(x.shape)  # labels of other samples
+        return turned
     random = np.random.default_rng(x.size).uniform(0.5, 0.9, x.shape)
     with np.errstate(invalid="ignore"):
-        scaled = (x * random).astype(x.dtype)
+        scaled = (turned * random).astype(x.dtype)
     return np.where((scaled != x) & np.isfinite(scaled), scaled, random.astype(x.dtype))

@@ -174,7 +174,9 @@ class Plan:
 
     def _tried(self, run: Run, inputs: list[Tensor]) -> Watch:
         """Return doubts that remain when a replay, on other values, was compared with the function."""
-        others = [Tensor(ops.to_device(other_values(memory.on_host(array_of(t))), t.device)) for t in inputs]
+        # In the memory order of the recording: sums and random draws depend on it.
+        arrays = [ops.to_device(other_values(memory.on_host(array_of(t))), t.device) for t in inputs]
+        others = [Tensor(_static(array)) for array in arrays]
         watch, effects = Watch(), self._effects
         restore = (lambda: None) if effects is None else effects.save()
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
 from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
+from numbanet.cpu.copy import arrange
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     absolute,
@@ -222,11 +224,19 @@ def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     wide = _widened(problem)
     if wide is not None:
         repeated = (steps == (0, 1) for steps in wide.steps)
-        buffers = [np.tile(x.reshape(-1), _REPEATS) if again else x for x, again in zip(buffers, repeated)]
+        buffers = [_tiled(x.reshape(-1)) if again else x for x, again in zip(buffers, repeated)]
         problem = wide
     tasks, numbers = _cut(problem, elements, streams(outputs[0].nbytes))
     buffers += buffers[:1] * (3 - len(buffers))
     launch(_KERNELS[problem.function], tasks, (*buffers, _raw(_span(outputs[0]))), numbers, problem.dtype)
+
+
+def _tiled(x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind != "f":
+        return np.tile(x, _REPEATS)
+    y = memory.empty((_REPEATS, x.size), x.dtype)
+    arrange(x, y, y.shape, (0, 1), (x.size, 1))
+    return y
 
 
 def _span(x: np.ndarray) -> np.ndarray:

@@ -320,6 +320,8 @@ def _clip_vector(x, i, n, function, a, b):
 def clip(task: Index, ints: I64, like: T, table: I64, plan: I64, coefficients: F64):
     tasks, function = integers(ints, 2)
     a, b = floats(coefficients, 2)
+    if function == _SCALE and a == 1.0:
+        return
     for piece in range(plan[task], plan[task + 1]):
         number, i, end = integers(offset(plan, tasks + 1 + 3 * piece), 3)
         (x,) = many(like, table, number, 1)

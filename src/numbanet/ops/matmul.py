@@ -23,9 +23,7 @@ def _stack(x: np.ndarray) -> tuple[np.ndarray, bool]:
     turned = x.swapaxes(-1, -2)
     if turned.flags.c_contiguous:
         return turned, False
-    copy = memory.empty(x.shape, x.dtype, x)
-    copy[...] = x
-    return copy, True
+    return memory.row_major(x), True
 
 
 @lru_cache(maxsize=4096)

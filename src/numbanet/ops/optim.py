@@ -30,6 +30,7 @@ from numbanet.problem.optim import (
     sgd_numbers,
 )
 from numbanet.problem.pointwise import number
+from numbanet.watch import doubt
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 
@@ -324,6 +325,7 @@ def vector_norms(arrays: Sequence[np.ndarray], ord: float = 2) -> np.ndarray:
     if not isinstance(arrays, (list, tuple)):
         raise TypeError(f"arrays must be a list of arrays, got {type(arrays).__name__}")
     checked = [memory.dense(float_array("x", x)) for x in arrays]
+    doubt("norms were looked at")
     found = np.empty(len(checked))
     for key in dict.fromkeys(_kind(x) for x in checked):
         places = [j for j, x in enumerate(checked) if _kind(x) == key]
@@ -388,13 +390,39 @@ def clip_norm_(
     ord, most = number("ord", ord), number("max_norm", max_norm)
     given = [check_in_place("x", array) for array in _listed("x", x)]
     places = {_kind(array)[1] for array in given}
-    if len(places) == 1 and places != {-1} and all(memory.dense(array) is array for array in given):
-        return _clip_on_gpu(given, most, ord, error_if_nonfinite)
-    total = vector_norm(vector_norms(given, ord), ord)
+    if len(places) != 1 or (places != {-1} and any(memory.dense(array) is not array for array in given)):
+        return _clip_by_python(given, most, ord, error_if_nonfinite)
+    sums, first = memory.vector(len(given), np.float64, given[0]), 0
+    groups = [[memory.dense(x) for x in given if x.dtype == dtype] for dtype in dict.fromkeys(x.dtype for x in given)]
+    for members in groups:
+        problem = VectorNormProblem("forward", members[0].dtype.name, tuple([x.size for x in members]), ord)
+        dispatch.run(problem, (members,), (sums[first : first + len(members)],))
+        first += len(members)
+    if places == {-1}:
+        from numbanet.cpu.clip import norm_and_factor
+
+        norm, scale = norm_and_factor(sums, most, ord)
+        if error_if_nonfinite:
+            doubt("a norm was looked at")
+            _check_finite(float(norm), ord)
+        _clip("scale", given, scale)
+        return norm
+    from numbanet.cuda import clip as gpu
+
+    found: Any = gpu.norm_and_factor(sums, most, ord)  # type: ignore[arg-type]
+    if error_if_nonfinite:
+        _check_finite(float(memory.on_host(found)[0]), ord)
+    gpu.scale_all(groups, found)  # type: ignore[arg-type]
+    return found[0]
+
+
+def _clip_by_python(arrays: list[Any], most: float, ord: float, error_if_nonfinite: bool) -> np.ndarray:
+    """Clip arrays on several devices, or on a GPU with gaps between their elements."""
+    total = vector_norm(vector_norms(arrays, ord), ord)
     if error_if_nonfinite:
         _check_finite(total, ord)
     if is_clipped(total, most):
-        scale_(given, _clip_factor(total, most))
+        scale_(arrays, _clip_factor(total, most))
     return np.asarray(total)
 
 
@@ -415,30 +443,13 @@ def _check_finite(norm: float, ord: float) -> None:
         )
 
 
-def _clip_on_gpu(arrays: list[Any], most: float, ord: float, error_if_nonfinite: bool) -> np.ndarray:
-    from numbanet.cuda.clip import norm_and_factor, scale_all
-
-    sums: Any = memory.vector(len(arrays), np.float64, arrays[0])
-    first = 0
-    groups = [[x for x in arrays if x.dtype == dtype] for dtype in dict.fromkeys(x.dtype for x in arrays)]
-    for members in groups:
-        problem = VectorNormProblem("forward", members[0].dtype.name, tuple([x.size for x in members]), ord)
-        dispatch.run(problem, (members,), (sums[first : first + len(members)],))
-        first += len(members)
-    found: Any = norm_and_factor(sums, most, ord)
-    if error_if_nonfinite:
-        _check_finite(float(memory.on_host(found)[0]), ord)
-    scale_all(groups, found)
-    return found[0]
-
-
-def _clip(function: str, x: Arrays, coefficients: tuple[float, float]) -> None:
+def _clip(function: str, x: Arrays, coefficients: Any) -> None:
     given = _listed("x", x)
     targets = [memory.dense(check_in_place("x", array)) for array in given]
     for key in dict.fromkeys(map(_kind, targets)):
         chosen = [target for target in targets if _kind(target) == key]
         problem = ClipProblem("forward", dtype_name(key[0]), function, tuple([target.size for target in chosen]))
-        dispatch.run(problem, (np.array(coefficients, np.float64),), (chosen,))
+        dispatch.run(problem, (np.asarray(coefficients, np.float64),), (chosen,))
     for array, target in zip(given, targets):
         if target is not array:
             array[...] = target

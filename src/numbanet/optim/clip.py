@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from numbanet import ops
+from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
 from numbanet.ops.optim import is_clipped
 from numbanet.problem.pointwise import number
@@ -60,9 +60,11 @@ def clip_grad_norm_(
         return Tensor(np.zeros((), np.float32))
     max_norm = number("max_norm", max_norm)
     norm = ops.clip_norm_([g.data for g in gradients], max_norm, norm_type, error_if_nonfinite)
-    if type(norm) is DeviceArray or is_clipped(float(norm), max_norm):  # a GPU scales by 1 what is small enough
+    # On a GPU, and in a recording, what is small enough is scaled by 1, and Python does not know.
+    if type(norm) is DeviceArray or memory.in_arena() or is_clipped(float(norm), max_norm):
         _changed(gradients)
-    return Tensor(norm.astype(np.result_type(*(g.dtype for g in gradients))))
+    dtype = np.result_type(*(g.dtype for g in gradients))
+    return Tensor(norm.astype(dtype) if type(norm) is DeviceArray else ops.to_dtype(norm, dtype))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -81,7 +83,10 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 
 def _beyond(gradients: list[Tensor], most: float) -> Iterator[Tensor]:
-    """Yield the gradients that have elements beyond `most`, or NaN; and all that are on a GPU: nobody waits for it."""
+    """Yield the gradients that have elements beyond `most`, or NaN; all where nobody waits for that."""
+    if memory.in_arena():
+        yield from gradients
+        return
     here = [g.data for g in gradients if g.device == "cpu"]
     largest = iter(ops.vector_norms(here, math.inf))
-    return (g for g in gradients if g.device != "cpu" or not next(largest) <= most)
+    yield from (g for g in gradients if g.device != "cpu" or not next(largest) <= most)

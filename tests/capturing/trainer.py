@@ -1,9 +1,9 @@
-"""Training steps for the tests of captured ones: made on the CPU as they are, and captured on a pretended GPU."""
+"""Training steps for the tests of captured ones: made on the CPU as they are, and captured there or on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,7 +11,6 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
-from tests.cuda.fake import FakeDriver
 
 REPLAYED = [0, 1, 1, 1, 1]  # how many graphs ran: got to know, recorded (and tried), replayed
 Change = Callable[["Trainer", int], None]
@@ -63,6 +62,7 @@ class Trainer:
     def __init__(
         self, place: str, make: Callable[[], nn.Module] = small,
         optimizer: Callable[[Any], optim.Optimizer] = sgd, step: Callable[..., Any] | None = None,
+        captured: bool = True,
     ):  # fmt: skip
         self.model = make().to(place)
         self.place, self.optimizer = place, optimizer(self.model.parameters())
@@ -70,7 +70,7 @@ class Trainer:
         # Not a method: what else the trainer holds is no business of the step.
         model, own = self.model, self.optimizer
         self.plain: Callable[..., Any] = lambda x, y: function(model, own, x, y)
-        self.run = self.plain if place == "cpu" else nnet.capture(self.plain)
+        self.run = nnet.capture(self.plain) if captured else self.plain
 
     def tensors(self, seed: int, count: int = 4) -> tuple[Tensor, ...]:
         return tuple(nnet.tensor(values, device=self.place) for values in batch(seed, count))
@@ -97,8 +97,15 @@ def usual(model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) ->
     return loss
 
 
-def both(*args: Any, **kwargs: Any) -> tuple[Trainer, Trainer]:
-    return Trainer("cpu", *args, **kwargs), Trainer("cuda", *args, **kwargs)
+class Replayer(Protocol):
+    """Where steps are captured, and what was done there: each replay adds a ``"graph"`` to the calls."""
+
+    place: str
+    calls: list[str]
+
+
+def both(driver: Replayer, *args: Any, **kwargs: Any) -> tuple[Trainer, Trainer]:
+    return Trainer("cpu", *args, **kwargs, captured=False), Trainer(driver.place, *args, **kwargs)
 
 
 def numbers(result: Any) -> list[Any]:
@@ -109,7 +116,7 @@ def numbers(result: Any) -> list[Any]:
 
 
 def compared(
-    driver: FakeDriver, here: Trainer, there: Trainer, steps: int = 5, change: Change = lambda trainer, number: None,
+    driver: Replayer, here: Trainer, there: Trainer, steps: int = 5, change: Change = lambda trainer, number: None,
     count: Callable[[int], int] = lambda number: 4,
 ) -> list[int]:  # fmt: skip
     """Make steps on both, after a change that is made to both; return how many graphs ran in each.
