@@ -144,9 +144,8 @@ def capture(function: Callable[..., Any]) -> Captured:
     training, addition and ReLU become part of batch norms. A training step is captured whole: the function may call
     ``backward`` and an optimizer.
 
-    Under `no_grad`, and for training steps on a GPU, the launches of kernels are recorded at the second call with
-    operands of the same shapes, dtypes and settings; from then on they are repeated, on memory that they share.
-    Anything else is run as it is.
+    The launches of kernels are recorded at the second call with operands of the same shapes, dtypes and settings; from
+    then on they are repeated, on memory that they share. What they would not do is run as it is.
 
     Parameters
     ----------
@@ -162,13 +161,13 @@ def capture(function: Callable[..., Any]) -> Captured:
     Notes
     -----
     A replay repeats launches, not Python, so a function is run each time unless nothing but launches can matter: each
-    operation takes what comes from the operands (on the CPU, all floating-point), from parameters, or from buffers of
-    the modules that are called; no value is read, and nothing kept but the result, which is made of new tensors; no
-    module has hooks. A changed parameter, buffer or attribute of a module makes it be recorded anew. Variables beside
-    those (globals, closures) are not watched, and printing and counting happen at the first two calls only: within the
-    second the function runs once more, on other values, to see whether a replay does the same; what it changed is put
-    back. Who keeps an array that he got from ``parameter.data``, and writes to it later, must call
-    `Tensor.bump_version`; so must who writes to a buffer's.
+    operation takes what comes from the operands (on the CPU, from those of floating-point numbers, and a loss from
+    class indices of int64), from parameters, or from buffers of the modules that are called; no value is read, and
+    nothing kept but the result, which is made of new tensors; no module has hooks. A changed parameter, buffer or
+    attribute of a module makes it be recorded anew. Variables beside those (globals, closures) are not watched, and
+    printing and counting happen at the first two calls only: within the second the function runs once more, on other
+    values, to see whether a replay does the same; what it changed is put back. Who keeps an array that he got from
+    ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who writes to a buffer's.
 
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
     training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step
