@@ -6,7 +6,8 @@
     python -m benchmarks.publish docs --parts build/measured --only odd   # that part anew, all others from their files
 
 A part is one run of `benchmarks.compare` in a process of its own. Those whose files lie in the folder of parts are not
-run again, so that an interrupted run goes on where it ended.
+run again, so that an interrupted run goes on where it ended. The page is made of the parts alone; what people found out
+about the figures stands beside it, in performance-notes.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import memory, plot, report
+from benchmarks import memory, plot, report, targets
 from benchmarks.report import Row
 
 
@@ -30,16 +31,17 @@ class Part(NamedTuple):
     arguments: str
 
 
-_LAYERS = "--seconds 0.15 --rounds 4 --table"
+_LAYERS = "--seconds 0.1 --rounds 4 --table"
 _NETS = "resnet20,wide256,mobilenet_v2,resnet50,vgg16"
 PARTS: dict[str, Part] = {
     "resnet50": Part("Layers of ResNet-50", f"{_LAYERS} resnet50"),
     "cifar": Part("Layers of networks for CIFAR", f"{_LAYERS} cifar"),
     "odd": Part("Layers of odd shapes", f"{_LAYERS} odd"),
     "mobilenet_v2": Part("Layers of MobileNet v2", f"{_LAYERS} mobilenet_v2"),
-    "training": Part("Training steps", f"--sections training --seconds 1 --rounds 3 --nets {_NETS}"),
-    "inference": Part("Inference", "--sections inference --seconds 0.5 --rounds 3 --nets resnet50,mobilenet_v2,vgg16"),
-    "operations": Part("Operations that move memory", "--sections operations --seconds 0.1 --rounds 4"),
+    "single": Part("Layers of single images", f"{_LAYERS} single"),
+    "training": Part("Training steps", f"--sections training --seconds 0.5 --rounds 2 --nets {_NETS}"),
+    "inference": Part("Inference", "--sections inference --seconds 0.3 --rounds 3 --nets resnet50,mobilenet_v2,vgg16"),
+    "operations": Part("Operations that move memory", "--sections operations --seconds 0.05 --rounds 4"),
     "memory": Part("Memory of training steps", f"--sections memory --nets {_NETS}"),
 }
 _PICTURED = ("resnet50", "cifar")
@@ -59,6 +61,14 @@ exceed the peak.
 The layers of ResNet-50 under the two ceilings that were measured in the same run:
 
 ![Achieved GFLOP/s against operations per byte](roofline.png)
+
+What limits the rows that miss a target, and what was tried: [performance-notes.md](performance-notes.md).
+
+## Targets
+
+Geometric means, where nothing else is said.
+
+{targets}
 
 ## Geometric means
 
@@ -118,7 +128,9 @@ def write(target: Path, folder: Path, threads: Sequence[int]) -> None:
     found = {(name, t): _file(folder, name, t) for name in PARTS for t in threads if _file(folder, name, t).exists()}
     content = {key: plot.read(path)[0] for key, path in found.items()}
     machine, versions = json.loads(next(iter(found.values())).read_text(encoding="utf-8"))["machine"][:2]
-    text = [_HEAD.format(machine=machine, versions=versions), report.header(report.MEAN_TITLES)]
+    reached = "\n".join(targets.table(row for rows in content.values() for row in rows))
+    head = _HEAD.format(machine=machine, versions=versions, targets=reached)
+    text = [head, report.header(report.MEAN_TITLES)]
     text += [report.mean_line(mean) for rows in content.values() for mean in report.means(rows)]
     for (name, t), path in found.items():
         text += _tables(name, t, path)

@@ -1,13 +1,14 @@
 """The pages of measurements: what they show is what the parts' files say, and no part is measured twice."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import publish
 from benchmarks.report import Row
+from benchmarks.targets import reached, table
 
 pytest.importorskip("matplotlib")
 
@@ -69,3 +70,16 @@ def test_a_failed_part_ends_the_run(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"resnet50 with 1 threads failed: .*benchmarks\.compare"):
         publish.main([str(tmp_path), "--parts", str(tmp_path / "parts")])
     assert not (tmp_path / "performance.md").exists()
+
+
+def test_targets_say_how_far_a_run_is():
+    rows = [_row("odd", ratio=2.0), _row("odd", ratio=0.5), _row("training", "training", 1.0)]
+    rows.append(replace(_row("training", "training", 1.6), name="resnet20 batch 128, captured", control=1.1))
+    found = {target.name: (threads, ratio, count, noisy) for target, threads, ratio, count, noisy in reached(rows)}
+    assert found == {
+        "other layers: forward": (1, pytest.approx(1.0), 2, 0), "other layers: the lowest": (1, 0.5, 2, 0),
+        "training step: ResNet-20, captured": (1, pytest.approx(1.6), 1, 1),
+    }  # fmt: skip
+    lines = list(table(rows))
+    assert any("other layers: the lowest | 1 | 0.90 | 0.50 (missed by 44%) | 2 | 0 |" in line for line in lines)
+    assert any("ResNet-20, captured | 1 | 1.60 | 1.60 | 1 | 1 |" in line for line in lines)
