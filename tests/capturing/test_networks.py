@@ -33,11 +33,16 @@ NETWORKS: dict[str, Callable[[], list[nn.Module]]] = {
         nn.Conv2d(8, 24, 1), nn.BatchNorm2d(24), nn.ReLU6(), nn.Conv2d(24, 24, 3, 2, 1, groups=24), nn.BatchNorm2d(24),
         nn.Conv2d(24, 8, 1),
     ],
+    "groups": lambda: [nn.Conv2d(8, 24, 3, padding=1, groups=4), nn.ReLU(), nn.Conv2d(24, 12, 5, stride=2, groups=2)],
     "pools": lambda: [
         nn.Conv2d(8, 20, 5, padding=2), nn.GELU(), nn.MaxPool2d(2), nn.Dropout2d(0.3), nn.AvgPool2d(3, 1, 1),
         nn.AdaptiveAvgPool2d(2),
     ],
     "wide rows": lambda: [nn.Conv2d(8, 72, 3, padding=1, bias=False), nn.BatchNorm2d(72), nn.SiLU()],
+    "groups and layers": lambda: [
+        nn.Conv2d(8, 16, 1), nn.GroupNorm(4, 16), nn.ReLU(), nn.LayerNorm([16, 10, 10]),
+        nn.InstanceNorm2d(16, affine=True),
+    ],
     "transposed": lambda: [nn.ConvTranspose2d(8, 12, 3, stride=2), nn.ReLU(), nn.Dropout(0.2)],
 }  # fmt: skip
 

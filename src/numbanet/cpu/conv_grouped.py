@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance, zeros
+from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.group_tile import (
     add_columns,
     add_taps,
@@ -355,18 +357,22 @@ def _sorted_taps(grid: Grid) -> list[int]:
 
 def _packed(weight: np.ndarray, p: ConvProblem, order: np.ndarray) -> np.ndarray:
     """Return the weight as (blocks, taps, in-channels of a group, lanes): a few numbers a channel."""
-    b = blocks(p)
-    grouped = weight.reshape(p.groups, p.kg, p.r * p.s, p.cg)
-    if p.which == "backward_input":
-        grouped = grouped.transpose(0, 3, 2, 1)
-    if not np.array_equal(order, np.arange(p.r * p.s)):
-        grouped = grouped[:, :, order]
-    packed = np.zeros((b.count, len(order), b.reduction, numpy_lanes(p.dtype)), p.dtype)
+    b, taps = blocks(p), len(order)
+    group, channel = p.kg * p.r * p.s * p.cg, p.r * p.s * p.cg
+    column, depth = (1, channel) if p.which == "backward_input" else (channel, 1)
+    packed = memory.empty((b.count, taps, b.reduction, numpy_lanes(p.dtype)), p.dtype)
+    clear(packed)
+    block, row = packed[0].size, packed[0, 0].size
     whole = p.groups // b.groups
+    in_order = np.array_equal(order, np.arange(taps))
+    runs = [(0, 0, taps)] if in_order else [(place, int(tap), 1) for place, tap in enumerate(order)]
     for first, last, groups in ((0, whole, b.groups), (whole, b.count, p.groups - whole * b.groups)):
-        some = grouped[first * b.groups : first * b.groups + (last - first) * groups]
-        some = some.reshape(last - first, groups * b.columns, len(order), b.reduction)
-        packed[first:last, :, :, : groups * b.columns] = some.transpose(0, 2, 3, 1)
+        for place, tap, count in runs:
+            source = weight.reshape(-1)[first * b.groups * group + tap * p.cg :]
+            target = packed.reshape(-1)[first * block + place * row :]
+            shape = last - first, count, groups, b.columns, b.reduction
+            steps = (b.groups * group, p.cg, group, column, depth), (block, row, b.columns, 1, numpy_lanes(p.dtype))
+            arrange(source, target, shape, *steps)
     return packed
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.copy import arrange
 from numbanet.cpu.layer_norm import add_parts
 from numbanet.cpu.norm_rows import four, put_four
 from numbanet.cpu.parallel import launch
@@ -216,7 +218,8 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     n, channels, dtype = problem.n, problem.channels, problem.dtype
     scratch = workspace.view(dtype)
     coefficients, each, partial = np.split(scratch, [3 * n * channels, 5 * n * channels])
-    means = np.repeat(mean, channels // problem.groups, axis=1)
+    means, each_group = memory.empty((n, channels), dtype), channels // problem.groups
+    arrange(mean, means, (n, problem.groups, each_group), (problem.groups, 1, 0), (channels, each_group, 1))
     sizes = (problem.positions, channels, chunk, blocks)
     launch(gradient_sums, n * blocks, (grad, x, means, partial), sizes, dtype)
     numbers = (problem.positions, channels, blocks, problem.groups, weight is not None)

@@ -14,8 +14,8 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.reduce import columns
 from numbanet.cpu.simd import (
+    convert,
     fma,
     integers,
     lanes,
@@ -143,12 +143,28 @@ def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> 
     add_parts(partial, tasks, problem.channels, dweight, dbias)
 
 
+@kernel
+def merge_parts(task: Index, ints: I64, partial: T, like: F64, dweight: T, dbias: T):
+    """Add the parts (parts, 2, channels) of one vector of channels, in their order."""
+    parts, channels = integers(ints, 2)
+    c = task * lanes(partial)
+    n = channels - c
+    total = convert(splat(partial, 0.0), like)
+    product = total
+    for part in range(parts):
+        product = product + convert(load_tail(partial, 2 * part * channels + c, n), like)
+        total = total + convert(load_tail(partial, (2 * part + 1) * channels + c, n), like)
+    store_tail(dweight, c, convert(product, dweight), n)
+    store_tail(dbias, c, convert(total, dbias), n)
+
+
+_LIKE = np.zeros(1)
+
+
 def add_parts(partial: np.ndarray, parts: int, channels: int, dweight: np.ndarray, dbias: np.ndarray) -> None:
     """Add the parts of shape (parts, 2, channels) to the gradients of weight and bias."""
-    total = np.empty(2 * channels, partial.dtype)
-    strips = -(-total.size // (2 * numpy_lanes(partial.dtype)))  # of two vectors each
-    launch(columns, strips, (partial, np.ones(1), total), (1, parts, total.size, strips, 1), partial.dtype.name)
-    dweight[...], dbias[...] = total[:channels], total[channels:]
+    dtype = partial.dtype.name
+    launch(merge_parts, -(-channels // numpy_lanes(dtype)), (partial, _LIKE, dweight, dbias), (parts, channels), dtype)
 
 
 def _cut(problem: Any) -> tuple[int, int, int]:

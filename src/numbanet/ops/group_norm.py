@@ -50,7 +50,8 @@ def _run_backward(
     problem: GroupNormProblem, grad: np.ndarray, x: np.ndarray, weight: np.ndarray | None, *statistics: np.ndarray
 ) -> Results:
     dx = memory.empty(x.shape, problem.dtype, x)
-    dweight, dbias = (memory.zeros(problem.channels, problem.dtype, x) for _ in range(2))
+    make = memory.vector if dx.size else memory.zeros
+    dweight, dbias = (make(problem.channels, problem.dtype, x) for _ in range(2))
     if dx.size:
         matrix = (problem.n, problem.positions, problem.channels)
         inputs = (grad.reshape(matrix), x.reshape(matrix), _flat(weight), *statistics)
