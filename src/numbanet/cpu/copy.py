@@ -21,6 +21,7 @@ from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, offset, splat, store, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.cpu.transpose import transpose_tile
+from numbanet.problem.base import dtype_name
 from numbanet.problem.shape import CopyProblem
 
 Ints = tuple[int, ...]
@@ -113,8 +114,9 @@ class _Plan:
 
 
 @lru_cache(maxsize=1024)
-def _plan(problem: CopyProblem) -> _Plan:
+def _plan(dtype: str, shape: Ints, x_strides: Ints, y_strides: Ints) -> _Plan:
     """Choose the kernel and the inner axes a and b of a copy."""
+    problem = CopyProblem("forward", dtype, shape, x_strides, y_strides)
     axes = problem.axes
     b = axes.pop() if axes else (1, 1, 1)
     along = next((position for position, axis in enumerate(axes) if axis[1] == 1), len(axes) - 1)
@@ -138,16 +140,22 @@ def _plan(problem: CopyProblem) -> _Plan:
 
 
 def _copy(problem: CopyProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    plan = _plan(problem)
+    plan = _plan(problem.dtype, problem.shape, problem.x_strides, problem.y_strides)
     launch(plan.kernel, plan.tasks, (plan.axes, *inputs, *outputs), plan.integers, problem.dtype)
+
+
+def arrange(x: np.ndarray, y: np.ndarray, shape: Ints, x_strides: Ints, y_strides: Ints) -> None:
+    """Write elements of x to y, both C-contiguous and of one floating dtype; strides are counted in elements."""
+    if 0 not in shape:
+        dtype = dtype_name(x.dtype)
+        plan = _plan(dtype, shape, x_strides, y_strides)
+        launch(plan.kernel, plan.tasks, (plan.axes, x, y), plan.integers, dtype)
 
 
 def transpose(x: np.ndarray, y: np.ndarray) -> None:
     """Write the transpose of a matrix; both are C-contiguous, and of one floating dtype."""
     rows, columns = x.shape
-    problem = CopyProblem("forward", x.dtype.name, (columns, rows), (1, columns), (rows, 1))
-    if x.size:
-        _copy(problem, (x,), (y,), None)
+    arrange(x, y, (columns, rows), (1, columns), (rows, 1))
 
 
 def transposed(x: np.ndarray) -> np.ndarray:
@@ -155,12 +163,6 @@ def transposed(x: np.ndarray) -> np.ndarray:
     y = memory.empty(x.shape[::-1], x.dtype)
     transpose(x, y)
     return y
-
-
-def arrange(x: np.ndarray, y: np.ndarray, shape: Ints, x_strides: Ints, y_strides: Ints) -> None:
-    """Write elements of x to y, both C-contiguous and of one floating dtype; strides are counted in elements."""
-    if math.prod(shape):
-        _copy(CopyProblem("forward", x.dtype.name, shape, x_strides, y_strides), (x,), (y,), None)
 
 
 @kernel
