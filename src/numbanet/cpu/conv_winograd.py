@@ -133,7 +133,7 @@ class Winograd:
 
 ALGORITHMS = (
     Winograd(F4X4, Costs(input=1000.0, output=900.0, weight=450.0)),
-    Winograd(F2X2, Costs(input=200.0, output=200.0, weight=320.0)),
+    Winograd(F2X2, Costs(input=200.0, output=220.0, weight=340.0)),
     Winograd(F2X2_OF_5X5, Costs(input=900.0, output=950.0, weight=850.0)),
 )
 

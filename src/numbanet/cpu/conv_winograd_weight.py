@@ -377,7 +377,7 @@ class WinogradWeight:
 
 ALGORITHMS = (
     WinogradWeight(F4X4, Costs(tile=1000.0, sums=860.0)),
-    WinogradWeight(F2X2, Costs(tile=300.0, sums=430.0)),
+    WinogradWeight(F2X2, Costs(tile=350.0, sums=500.0)),
     WinogradWeight(F2X2_OF_5X5, Costs(tile=200.0, sums=1150.0)),
 )
 

@@ -132,39 +132,38 @@ _MANY_REGISTERS = host_isa().tile_vectors * host_isa().tile_rows[-1] > 16
 _ENDS_AND_PAIRS: Passes = ((0, 5), (1, 2), (3, 4))
 
 
-def _passes(rows: int, few: Passes, many: Passes | None = None) -> Passes:
-    """Return all rows at once, or `many`, where there are many registers; else `few`."""
-    return (many or (tuple(range(rows)),)) if _MANY_REGISTERS else few
+def _all(rows: int) -> Passes:
+    """Return one pass."""
+    return (tuple(range(rows)),)
+
+
+def _passes(few: Passes, many: Passes) -> Passes:
+    return many if _MANY_REGISTERS else few
 
 
 F4X4 = _form(
     "F(4x4, 3x3)", "", 4, 3, _POINTS,
     input=_ENDS_AND_PAIRS,
-    weight=_passes(6, ((0, 1, 2), (3, 4, 5))),
-    output=_passes(4, ((0, 2), (1, 3))),
-    gradient=_passes(6, _ENDS_AND_PAIRS),
-    sums=_passes(3, ((0, 2), (1,))),
+    weight=_passes(((0, 1, 2), (3, 4, 5)), _all(6)),
+    output=_passes(((0, 2), (1, 3)), _all(4)),
+    gradient=_passes(_ENDS_AND_PAIRS, _all(6)),
+    sums=_passes(((0, 2), (1,)), _all(3)),
 )  # fmt: skip
 
-# For images of few pixels, of which larger tiles would compute many in vain.
+# For images of few pixels, of which larger tiles would compute many in vain. Each half fits into registers, nearly.
 F2X2 = _form(
     "F(2x2, 3x3)", "_f2", 2, 3, (0.0, 1.0, -1.0),
-    input=_passes(4, ((0, 3), (1, 2))),
-    weight=_passes(4, ((0, 3), (1, 2))),
-    output=((0, 1),),
-    gradient=((0, 1, 2, 3),),
-    sums=_passes(3, ((0, 2), (1,))),
+    input=_all(4), weight=_all(4), output=_all(2), gradient=_all(4), sums=_all(3),
 )  # fmt: skip
-
 
 # It has the input tiles of the first.
 F2X2_OF_5X5 = _form(
     "F(2x2, 5x5)", "_5x5", 2, 5, _POINTS,
     input=_ENDS_AND_PAIRS,
-    weight=_passes(6, _ENDS_AND_PAIRS, ((0, 1, 2), (3, 4, 5))),
-    output=((0, 1),),
-    gradient=((0, 1, 2, 3, 4, 5),),
-    sums=_passes(5, ((0, 2), (1, 3), (4,)), ((0, 2, 4), (1, 3))),
+    weight=_passes(_ENDS_AND_PAIRS, ((0, 1, 2), (3, 4, 5))),
+    output=_all(2),
+    gradient=_all(6),
+    sums=_passes(((0, 2), (1, 3), (4,)), ((0, 2, 4), (1, 3))),
 )  # fmt: skip
 
 
