@@ -119,7 +119,7 @@ def means(rows: Iterable[Row]) -> list[Mean]:
 
 
 ROW_TITLES = (
-    ("layer", 28), ("pass", 15), ("thr", 3), ("kernel", 13), ("ours ms", 9), ("torch ms", 9), ("format", 6),
+    ("layer", 28), ("pass", 15), ("thr", 3), ("kernel", 16), ("ours ms", 9), ("torch ms", 9), ("format", 6),
     ("ratio", 6), ("control", 8), ("rate", 12), ("of peak", 7), ("error", 7),
 )  # fmt: skip
 MEAN_TITLES = (

@@ -1,4 +1,4 @@
-"""How far Winograd's algorithm is from the exact result, over layers and activations as they occur in networks.
+"""How far Winograd's algorithms are from the exact result, over layers and activations as they occur in networks.
 
 ::
 
@@ -28,6 +28,9 @@ LAYERS = (
     conv(512, 512, 7, 3, n=8),
     conv(512, 512, 14, 3, n=2),
     conv(160, 208, 17, 3, n=4),
+    conv(256, 256, 2, 3, n=32),
+    conv(48, 64, 35, 5, n=4),
+    conv(256, 128, 14, 5, n=2),
 )
 
 
@@ -44,7 +47,7 @@ def activations(layer: ConvLayer, seed: int = 0) -> np.ndarray:
 def operands(layer: ConvLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images, weight, and the gradient of the result."""
     rng = np.random.default_rng(1)
-    weight = rng.normal(0, np.sqrt(2 / (layer.c * 9)), layer.weight_shape).astype(np.float32)
+    weight = rng.normal(0, np.sqrt(2 / (layer.c * layer.r * layer.s)), layer.weight_shape).astype(np.float32)
     return activations(layer), weight, rng.normal(0, 1e-3, layer.y_shape).astype(np.float32)
 
 

@@ -50,7 +50,7 @@ def test_a_prepared_weight_gives_the_same_bits() -> None:
     np.testing.assert_array_equal(nnet.ops.linear(rows[0, 0], ready), nnet.ops.linear(rows[0, 0], matrix))
 
 
-@pytest.mark.parametrize("name", ["cpu.direct", "cpu.band", "cpu.winograd", "reference"])
+@pytest.mark.parametrize("name", ["cpu.direct", "cpu.band", "cpu.winograd", "cpu.winograd_f2", "reference"])
 def test_every_kernel_takes_it(name: str) -> None:
     weight = RNG.standard_normal((16, 8, 3, 3), dtype=np.float32)
     with nnet.use(name):
@@ -248,10 +248,11 @@ def test_reading_a_shape_drops_nothing() -> None:
 
 
 @pytest.mark.parametrize(("c", "k", "size"), [(40, 20, 7), (96, 80, 14), (33, 130, 30)])
-def test_transformed_weights_give_the_same_bits(c: int, k: int, size: int) -> None:
+@pytest.mark.parametrize(("name", "taps"), [("cpu.winograd", 3), ("cpu.winograd_f2", 3), ("cpu.winograd_5x5", 5)])
+def test_transformed_weights_give_the_same_bits(name: str, taps: int, c: int, k: int, size: int) -> None:
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((1, c, size, size), np.float32), rng.standard_normal((k, c, 3, 3), np.float32)
-    with nnet.use("cpu.winograd"):
+    x, weight = rng.standard_normal((1, c, size, size), np.float32), rng.standard_normal((k, c, taps, taps), np.float32)
+    with nnet.use(name):
         prepared = nnet.ops.prepare_conv2d(weight, x.shape, padding=1)
         expected = nnet.ops.conv2d(x, weight, padding=1)
         for n in (1, 1, 5):

@@ -25,9 +25,8 @@ def problem(n, c, k, size, r, stride=1, padding=None, dtype="float32", **options
 # (images, in-channels, out-channels, size, filter, stride): layers of LeNet, of ConvNetJS' network and of ResNet-20,
 # first layers of others.
 LAYERS = [
-    (128, 1, 6, 28, 5, 1), (128, 6, 16, 14, 5, 1), (128, 3, 16, 32, 5, 1), (128, 16, 20, 16, 5, 1),
-    (128, 20, 20, 8, 5, 1), (128, 3, 16, 32, 3, 1), (128, 16, 32, 32, 3, 2), (128, 3, 64, 32, 3, 1),
-    (4, 3, 64, 224, 7, 2), (4, 3, 64, 224, 11, 4),
+    (128, 1, 6, 28, 5, 1), (128, 6, 16, 14, 5, 1), (128, 3, 16, 32, 5, 1), (128, 3, 16, 32, 3, 1),
+    (128, 16, 32, 32, 3, 2), (128, 3, 64, 32, 3, 1), (4, 3, 64, 224, 7, 2), (4, 3, 64, 224, 11, 4),
 ]  # fmt: skip
 
 
@@ -41,6 +40,8 @@ def test_few_channels_choose_it(layer):
 def test_other_layers_choose_others():
     assert dispatch.choose(problem(128, 16, 16, 32, 3)).name == "cpu.winograd"
     assert dispatch.choose(problem(4, 64, 64, 56, 3)).name == "cpu.winograd"
+    assert dispatch.choose(problem(128, 16, 20, 16, 5)).name == "cpu.winograd_5x5"
+    assert dispatch.choose(problem(128, 20, 20, 8, 5)).name == "cpu.winograd_5x5"
     assert dispatch.choose(problem(4, 256, 64, 56, 1)).name == "cpu.direct"
 
 

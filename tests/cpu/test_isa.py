@@ -110,10 +110,10 @@ rng = np.random.default_rng(0)
 nnet.set_num_threads(1)
 for phase in (0, 16, 32, 48):
     for which in ("forward", "backward_input", "backward_weight"):
-        for c, k in ((64, 64), (128, 32)):
-            p = conv2d_problem(which, (1, c, 8, 8), (k, c, 3, 3), "float32", 1, 1)
-            x, w, y = (rng.standard_normal(s).astype("f4") for s in ((1, 8, 8, c), (k, 3, 3, c), (1, 8, 8, k)))
-            (chosen,) = [t for t in dispatch.candidates("cpu", "conv2d", which) if t.name == "cpu.winograd"]
+        for c, k, r, name in ((64, 64, 3, ""), (128, 32, 3, ""), (64, 64, 3, "_f2"), (64, 64, 5, "_5x5")):
+            p = conv2d_problem(which, (1, c, 8, 8), (k, c, r, r), "float32", 1, r // 2)
+            x, w, y = (rng.standard_normal(s).astype("f4") for s in ((1, 8, 8, c), (k, r, r, c), (1, 8, 8, k)))
+            (chosen,) = [t for t in dispatch.candidates("cpu", "conv2d", which) if t.name == "cpu.winograd" + name]
             if which == "forward":
                 chosen.run(p, (x, chosen.prepare(p, w), None, None), (y,), None)
             elif which == "backward_input":

@@ -6,24 +6,33 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import memory
+from numbanet import dispatch, memory
 from numbanet.cpu import parallel
 from numbanet.cpu.compile import I64, Index, T, kernel
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers
-from numbanet.cpu.winograd import INPUT, OUTPUT, SPAN, TILE, WEIGHT
+from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4
 from numbanet.cpu.winograd_plan import plan_of
 from numbanet.cpu.winograd_tile import SPARE_ROWS, row_plan
 from numbanet.problem.conv import conv2d_problem
 
+FORMS = {"cpu.winograd": F4X4, "cpu.winograd_f2": F2X2, "cpu.winograd_5x5": F2X2_OF_5X5}
 
-def test_the_matrices_are_a_correlation(rng):
-    tile, taps = rng.standard_normal((SPAN, SPAN)), rng.standard_normal((3, 3))
-    left, right, back = (np.array(matrix, float) for matrix in (INPUT, WEIGHT, OUTPUT))
-    result = back @ ((right @ taps @ right.T) * (left @ tile @ left.T)) @ back.T
-    expected = [[(tile[i : i + 3, j : j + 3] * taps).sum() for j in range(TILE)] for i in range(TILE)]
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-13)
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_the_matrices_are_a_correlation(form, rng):
+    def transformed(transform, tile):
+        matrix = np.array(transform.matrix)
+        assert sorted(row for rows in transform.passes for row in rows) == list(range(len(matrix)))
+        return matrix @ tile @ matrix.T
+
+    for size, filter_, back in ((form.taps, form.weight, form.output), (form.tile, form.gradient, form.sums)):
+        tile, taps = rng.standard_normal((form.span, form.span)), rng.standard_normal((size, size))
+        result = transformed(back, transformed(filter_, taps) * transformed(form.input, tile))
+        count = form.span - size + 1
+        expected = [[(tile[i : i + size, j : j + size] * taps).sum() for j in range(count)] for i in range(count)]
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 
 @kernel
@@ -47,18 +56,19 @@ def test_rows_are_cut_with_little_waste(width):
 
 @pytest.mark.parametrize("channels", [64, 2048])
 @pytest.mark.parametrize("positive", [True, False])
-def test_the_error_does_not_grow_with_the_channels(channels, positive, rng):
-    draw = rng.random if positive else rng.standard_normal
-    x, weight = draw((1, channels, 8, 8)), draw((16, channels, 3, 3))
+@pytest.mark.parametrize("name", FORMS)
+def test_the_error_does_not_grow_with_the_channels(name, channels, positive, rng):
+    draw, taps = rng.random if positive else rng.standard_normal, FORMS[name].taps
+    x, weight = draw((1, channels, 8, 8)), draw((16, channels, taps, taps))
     y = nnet.ops.conv2d(x, weight, padding=1)
-    with nnet.use("cpu.winograd"):
+    with nnet.use(name):
         found = nnet.ops.conv2d(x.astype(np.float32), weight.astype(np.float32), padding=1)
     assert np.abs(found - y).max() <= 5e-6 * np.abs(y).max()
 
 
-def operands(rng, n, c, h, w, k, padding):
+def operands(rng, taps, n, c, h, w, k, padding):
     x = np.maximum(rng.standard_normal((n, c, h, w)), 0)
-    weight = rng.standard_normal((k, c, 3, 3)) / np.sqrt(9 * c)
+    weight = rng.standard_normal((k, c, taps, taps)) / np.sqrt(taps * taps * c)
     y = nnet.ops.conv2d(x, weight, padding=padding)
     return x, weight, rng.standard_normal(k), rng.standard_normal(y.shape)
 
@@ -90,9 +100,16 @@ SHAPES = [
 ]
 
 
+def widened(shape, form):
+    """Return a shape of 3x3 filters for those of a form: with the padding that gives the same result's size."""
+    return *shape[:-1], shape[-1] + (form.taps - 3) // 2
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_corners(shape, rng, monkeypatch):
-    arrays, padding = operands(rng, *shape), shape[-1]
+@pytest.mark.parametrize("name", FORMS)
+def test_corners(name, shape, rng, monkeypatch):
+    shape = widened(shape, FORMS[name])
+    arrays, padding = operands(rng, FORMS[name].taps, *shape), shape[-1]
     expected = results(*arrays, padding)
     real = memory.empty
 
@@ -105,7 +122,7 @@ def test_corners(shape, rng, monkeypatch):
     single = [a.astype(np.float32) for a in arrays]
     before, found = parallel.get_num_threads(), []
     try:
-        with nnet.use("cpu.winograd"):
+        with nnet.use(name):
             for threads in {1, before}:
                 parallel.set_num_threads(threads)
                 found.append(results(*single, padding))
@@ -116,19 +133,42 @@ def test_corners(shape, rng, monkeypatch):
         np.testing.assert_array_equal(y, other)
 
 
-def test_both_orders_of_work_are_tried():
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_both_orders_of_work_are_tried(form):
     plans = [
-        plan_of(conv2d_problem("forward", (n, c, h, w), (k, c, 3, 3), "float32", padding=p))
-        for n, c, h, w, k, p in SHAPES
+        plan_of(form, conv2d_problem("forward", (n, c, h, w), (k, c, form.taps, form.taps), "float32", padding=p))
+        for n, c, h, w, k, p in (widened(shape, form) for shape in SHAPES)
     ]
     assert {plan.inputs_ahead for plan in plans} == {True, False}
     assert any(plan.tasks > 1 and plan.inputs_ahead for plan in plans)
 
 
-def test_the_batch_changes_no_bit(rng):
+@pytest.mark.parametrize("name", FORMS)
+def test_the_batch_changes_no_bit(name, rng):
     """An image alone, whose input is transformed ahead, gives what it gives within a batch."""
-    x, weight = rng.random((80, 40, 6, 6), np.float32), rng.random((70, 40, 3, 3), np.float32)
-    with nnet.use("cpu.winograd"):
+    taps = FORMS[name].taps
+    x, weight = rng.random((80, 40, 6, 6), np.float32), rng.random((70, 40, taps, taps), np.float32)
+    with nnet.use(name):
         np.testing.assert_array_equal(
             nnet.ops.conv2d(x, weight, padding=1)[7:8], nnet.ops.conv2d(x[7:8], weight, padding=1)
         )
+
+
+@pytest.mark.parametrize("which", ["forward", "backward_input"])
+@pytest.mark.parametrize(
+    ("x_shape", "k", "taps", "chosen"),
+    [
+        ((128, 48, 2, 2), 512, 3, "cpu.winograd_f2"),  # an image is a tile of four pixels, or a quarter of one of 16
+        ((8, 320, 6, 6), 256, 3, "cpu.winograd_f2"),
+        ((8, 64, 4, 4), 64, 3, "cpu.winograd"),
+        ((4, 64, 56, 56), 64, 3, "cpu.winograd"),
+        ((4, 512, 7, 7), 512, 3, "cpu.winograd"),
+        ((4, 48, 35, 35), 64, 5, "cpu.winograd_5x5"),
+        ((128, 16, 16, 16), 20, 5, "cpu.winograd_5x5"),
+        ((128, 192, 2, 2), 32, 5, "cpu.direct"),  # which leaves out the taps that see padding only
+        ((4, 64, 1, 1), 64, 3, "cpu.direct"),
+    ],
+)
+def test_each_is_chosen_where_it_is_faster(which, x_shape, k, taps, chosen):
+    problem = conv2d_problem(which, x_shape, (k, x_shape[1], taps, taps), "float32", padding=taps // 2)
+    assert dispatch.choose(problem).name == chosen

@@ -16,7 +16,8 @@ from numbanet.problem.conv import conv2d_problem, epilogue
 from tests.cases import CONV_CASES, ConvCase, operands
 
 PASSES = ("forward", "backward_input", "backward_weight")
-KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.pointwise", "cpu.winograd")
+WINOGRAD = {"cpu.winograd": 3, "cpu.winograd_f2": 3, "cpu.winograd_5x5": 5}  # and their filters
+KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.pointwise", *WINOGRAD)
 
 
 def compute(which: str, case: ConvCase, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, grad: np.ndarray):
@@ -322,35 +323,39 @@ def test_strict_precision_excludes_winograd(rng):
     assert dispatch.choose(problem).name == "cpu.winograd"
     with nnet.precision("strict"):
         assert dispatch.choose(problem).name == "cpu.direct"
-        assert dict(refusals(problem))["cpu.winograd"] == "the precision is 'strict'"
+        found = dict(refusals(problem))
+        assert {found[name] for name in WINOGRAD} == {"the precision is 'strict'"}
     assert dispatch.choose(problem).name == "cpu.winograd"
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
-def test_winograd_error_on_activations(channels, rng):
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_error_on_activations(name, channels, rng):
     """Rectified activations and weights of a trained size: bound 1e-5, both passes."""
+    size = WINOGRAD[name]
     x = np.maximum(rng.standard_normal((1, channels, 14, 14)), 0)
-    weight = rng.standard_normal((32, channels, 3, 3)) / np.sqrt(9 * channels)
+    weight = rng.standard_normal((32, channels, size, size)) / np.sqrt(size * size * channels)
     grad = rng.standard_normal((1, 32, 14, 14))
     single = [a.astype(np.float32) for a in (x, weight, grad)]
     for out, reference in [
-        (lambda a, w, g: nnet.ops.conv2d(a, w, padding=1), nnet.ops.conv2d(x, weight, padding=1)),
+        (lambda a, w, g: nnet.ops.conv2d(a, w, padding=size // 2), nnet.ops.conv2d(x, weight, padding=size // 2)),
         (
-            lambda a, w, g: nnet.ops.conv2d_backward_input(g, w, a.shape, padding=1),
-            nnet.ops.conv2d_backward_input(grad, weight, x.shape, padding=1),
+            lambda a, w, g: nnet.ops.conv2d_backward_input(g, w, a.shape, padding=size // 2),
+            nnet.ops.conv2d_backward_input(grad, weight, x.shape, padding=size // 2),
         ),
     ]:
-        with nnet.use("cpu.winograd"):
+        with nnet.use(name):
             result = out(*single)
         assert np.abs(result - reference).max() <= 1e-5 * np.abs(reference).max()
 
 
 @pytest.mark.parametrize("channels", [300, 1024])
-def test_winograd_keeps_its_tolerance_with_many_channels(channels, rng):
-    case = ConvCase("deep", 1, channels, 8, 8, 20, 3, 3, padding=1)
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_keeps_its_tolerance_with_many_channels(name, channels, rng):
+    case = ConvCase("deep", 1, channels, 8, 8, 20, WINOGRAD[name], WINOGRAD[name], padding=1)
     (x, weight, bias, grad), results = expected(case, rng)
     single = [a.astype(np.float32) for a in (x, weight, bias, grad)]
-    with nnet.use("cpu.winograd"):
+    with nnet.use(name):
         y = compute("forward", case, *single)
     assert np.abs(y - results["forward"]).max() <= 1e-5 * np.abs(results["forward"]).max()
 

@@ -362,12 +362,24 @@ def tolerance(problem: ConvProblem) -> float:
     return unit * (problem.reduction / 1000 + 1) ** 0.5
 
 
+def _seen(p: ConvProblem) -> float:
+    """Return which part of the products is computed: tiles leave out taps that none of their positions sees."""
+    height, seen, every = p.h if p.which == "forward" else p.p, 0, 0
+    for grid in grids(p):
+        rows = np.arange(grid.size[0])[:, None] * grid.stride[0] + grid.taps[:, 0]
+        every += rows.size
+        one_row = _across(grid, height) and p.n * grid.size[1] >= MAX_ROWS
+        seen += np.count_nonzero((rows >= 0) & (rows < height)) if one_row else rows.size
+    return seen / max(1, every)
+
+
 def cost(problem: ConvProblem) -> float:
     """Return the floating-point operations, counting whole vectors of columns and what each tap costs beside them."""
     forward = problem.which == "forward"
     columns, reduction = (problem.kg, problem.cg) if forward else (problem.cg, problem.kg)
     size = numpy_lanes(problem.dtype)
-    return problem.flops * (-(-columns // size) * size) / max(1, columns) * (1 + 3 / max(1, reduction))
+    operations = problem.flops * (-(-columns // size) * size) / max(1, columns) * (1 + 3 / max(1, reduction))
+    return operations * _seen(problem)
 
 
 CANDIDATES: CandidateLists = {

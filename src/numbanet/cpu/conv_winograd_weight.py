@@ -1,12 +1,12 @@
-"""Gradient of a 3x3 filter with stride 1 by Winograd's F(3x3, 4x4): a quarter of the products of the direct method.
+"""Gradient of a filter with stride 1 by Winograd's algorithms: fewer products, at a larger rounding error.
 
-The 4 x 4 gradients of a tile and the 6 x 6 pixels that they met are transformed to 36 points each; at each point, the
-outer products of gradients and pixels are summed over tiles; the sums are transformed back to the nine taps.
+The gradients of a tile and the pixels that they met are transformed to the same number of points; at each point, the
+outer products of gradients and pixels are summed over tiles; the sums are transformed back to the taps.
 
 Tiles go through in chunks. The sums of a chunk stay in registers, and are transformed back and added to the result
-after each chunk: so no 36 matrices of sums are kept, and no chain of sums is longer than a chunk. With many tiles, a
-task does a share of the chunks, to a partial result (`weight_by_tiles`). With few tiles or a large filter, all tasks
-transform one chunk after the other (`transform_tiles`), and multiply blocks of the result (`weight_by_blocks`).
+after each chunk: so no matrix of sums is kept for each point, and no chain of sums is longer than a chunk. With many
+tiles, a task does a share of the chunks, to a partial result (`weight_by_tiles`). With few tiles or a large filter, all
+tasks transform one chunk after the other (`transform_tiles`), and multiply blocks of the result (`weight_by_blocks`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.conv_weight import reduce_partials
 from numbanet.cpu.conv_winograd import unsupported
@@ -29,7 +29,8 @@ from numbanet.cpu.run_tile import MOST_RUN_ROWS, Piece, cover, run_tile
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
-from numbanet.cpu.winograd import POINTS, SPAN, TILE, transform_input, transform_input_edge
+from numbanet.cpu.winograd import transform_input, transform_input_edge
+from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4, Form, renamed
 from numbanet.cpu.winograd_weight import transform_gradient, transform_gradient_edge, transform_sums
 from numbanet.problem.conv import ConvProblem
 
@@ -100,7 +101,7 @@ def _addresses(table, size, image, n, top, left, h, w, c, zero):
 
 @device
 def _transform_tile(
-    ints, transform, transform_edge, size, image, corner, following, h, w, c, zero, width, out, chunk, tile
+    f, ints, transform, transform_edge, size, image, corner, following, h, w, c, zero, width, out, chunk, tile
 ):  # fmt: skip
     """Transform all channels of a tile, given by its corner, in panels of `width`; fetch what the following tile adds.
 
@@ -117,47 +118,48 @@ def _transform_tile(
         _addresses(table, size, image, n, top, left, h, w, c, address(zero, 0))
     for panel in range(0, c, width):
         pitch = min(width, (c - panel + vector - 1) // vector * vector)
-        # One vector between the points: at a power of two, all 36 would fall into the same cache sets.
+        # One vector between the points: at a power of two, all would fall into the same cache sets.
         step = chunk * pitch + vector
-        here = offset(out, panel // width * POINTS * (chunk * width + vector) + tile * pitch - panel)
+        here = offset(out, panel // width * f.points * (chunk * width + vector) + tile * pitch - panel)
         for channel in range(panel, panel + pitch, vector):
-            for i in range(size - TILE, size):
-                for j in range(size - TILE, size):
+            for i in range(size - f.tile, size):
+                for j in range(size - f.tile, size):
                     prefetch(image, coming + (i * w + j) * c + channel)
             if channel < whole:
-                transform(offset(image, start + channel), w * c, c, offset(here, channel), step)
+                transform(f, offset(image, start + channel), w * c, c, offset(here, channel), step)
             else:
-                transform_edge(table, channel, c - channel, offset(here, channel), step)
+                transform_edge(f, table, channel, c - channel, offset(here, channel), step)
 
 
 @device
-def _corner(tile, tiles_h, tiles_w, top, left):
+def _corner(f, tile, tiles_h, tiles_w, top, left):
     """Return the image, row and column of a tile's first pixel."""
     n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
-    return n, rest // tiles_w * TILE - top, rest % tiles_w * TILE - left
+    return n, rest // tiles_w * f.tile - top, rest % tiles_w * f.tile - left
 
 
 @device
-def _transform(ints, x, g, zero, first, count, spot, pixels, gradients):
+def _transform(f, ints, x, g, zero, first, count, spot, pixels, gradients):
     """Transform `count` tiles from the tile `first` on; they become the tiles from `spot` on of a chunk."""
     cut = named(ints, Cut)
     tiles_h, tiles_w = cut.tiles_h, cut.tiles_w
     for m in range(count):
         tile, following = first + m, first + min(m + 1, count - 1)
         _transform_tile(
-            ints, transform_input, transform_input_edge, SPAN, x,
-            _corner(tile, tiles_h, tiles_w, cut.top, cut.left), _corner(following, tiles_h, tiles_w, cut.top, cut.left),
+            f, ints, transform_input, transform_input_edge, f.span, x,
+            _corner(f, tile, tiles_h, tiles_w, cut.top, cut.left),
+            _corner(f, following, tiles_h, tiles_w, cut.top, cut.left),
             cut.h, cut.w, cut.c, zero, MAX_VECTORS * lanes(x), pixels, cut.chunk, spot + m,
         )  # fmt: skip
         _transform_tile(
-            ints, transform_gradient, transform_gradient_edge, TILE, g,
-            _corner(tile, tiles_h, tiles_w, 0, 0), _corner(following, tiles_h, tiles_w, 0, 0),
+            f, ints, transform_gradient, transform_gradient_edge, f.tile, g,
+            _corner(f, tile, tiles_h, tiles_w, 0, 0), _corner(f, following, tiles_h, tiles_w, 0, 0),
             cut.p, cut.q, cut.k, zero, cut.block, gradients, cut.chunk, spot + m,
         )  # fmt: skip
 
 
 @device
-def _multiply(ints, unit, pixels, gradients, count, tiles, sums, out, accumulate):
+def _multiply(f, ints, unit, pixels, gradients, count, tiles, sums, out, accumulate):
     """Sum the products of the `count` tiles of a chunk for one block of the result, and transform them back."""
     cut = named(ints, Cut)
     c, k, chunk, block, step = cut.c, cut.k, cut.chunk, cut.block, cut.step
@@ -168,10 +170,10 @@ def _multiply(ints, unit, pixels, gradients, count, tiles, sums, out, accumulate
     width = min(MAX_VECTORS, (c - column + vector - 1) // vector)
     rows, pitch = min(block, k - rows_before), width * vector
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
-    pixels = offset(pixels, panel * POINTS * (chunk * panel_width + vector))
-    gradients = offset(gradients, unit % cut.blocks * POINTS * (chunk * block + vector))
+    pixels = offset(pixels, panel * f.points * (chunk * panel_width + vector))
+    gradients = offset(gradients, unit % cut.blocks * f.points * (chunk * block + vector))
     kind = 2 * (panel + 1 == cut.units // cut.blocks) + (unit % cut.blocks + 1 == cut.blocks)
-    for point in range(POINTS):
+    for point in range(f.points):
         here = offset(gradients, point * (chunk * row_pitch + vector))
         there = offset(pixels, point * (chunk * pitch + vector))
         for number in range(tiles[kind], tiles[kind + 1]):
@@ -183,46 +185,61 @@ def _multiply(ints, unit, pixels, gradients, count, tiles, sums, out, accumulate
             )  # fmt: skip
     for i in range(rows):
         for j in range(0, pitch, vector):
-            into = offset(out, (rows_before + i) * 9 * c + column + j)
-            transform_sums(offset(sums, i * pitch + j), step, into, c, c - column - j, accumulate)
+            into = offset(out, (rows_before + i) * f.taps * f.taps * c + column + j)
+            transform_sums(f, offset(sums, i * pitch + j), step, into, c, c - column - j, accumulate)
 
 
-@kernel
-def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, tiles: I64, slots: I64, work: T, out: T):
-    """Do one share of the chunks, with a partial result of its own."""
-    cut, all_ = named(ints, Cut), named(offset(ints, _CUT), Shares)
-    slot = take_slot(slots, all_.buffers)
-    pixels = offset(work, slot * (cut.pixel_size + cut.gradient_size + cut.sum_size))
-    gradients = offset(pixels, cut.pixel_size)
-    sums = offset(gradients, cut.gradient_size)
-    own = offset(out, task * cut.k * 9 * cut.c)
-    begin = task * all_.chunks // all_.shares
-    for chunk in range(begin, (task + 1) * all_.chunks // all_.shares):
-        first = chunk * all_.tiles // all_.chunks
-        count = (chunk + 1) * all_.tiles // all_.chunks - first
-        _transform(ints, x, g, zero, first, count, 0, pixels, gradients)
-        for unit in range(cut.units):
-            _multiply(ints, unit, pixels, gradients, count, tiles, sums, own, chunk - begin)
-    give_slot(slots, slot)
+class Kernels(NamedTuple):
+    """The kernels of a form."""
+
+    weight_by_tiles: Kernel
+    transform_tiles: Kernel
+    weight_by_blocks: Kernel
 
 
-@kernel
-def transform_tiles(task: Index, ints: I64, x: T, g: T, zero: T, pixels: T, gradients: T):
-    """Transform one share of the tiles of a chunk."""
-    chunk = named(offset(ints, _CUT), Chunk)
-    begin, end = task * chunk.count // chunk.shares, (task + 1) * chunk.count // chunk.shares
-    _transform(ints, x, g, zero, chunk.first + begin, end - begin, begin, pixels, gradients)
+def _kernels_of(f: Form) -> Kernels:
+    """Make the kernels of a form."""
+
+    def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, tiles: I64, slots: I64, work: T, out: T):
+        """Do one share of the chunks, with a partial result of its own."""
+        cut, all_ = named(ints, Cut), named(offset(ints, _CUT), Shares)
+        slot = take_slot(slots, all_.buffers)
+        pixels = offset(work, slot * (cut.pixel_size + cut.gradient_size + cut.sum_size))
+        gradients = offset(pixels, cut.pixel_size)
+        sums = offset(gradients, cut.gradient_size)
+        own = offset(out, task * cut.k * f.taps * f.taps * cut.c)
+        begin = task * all_.chunks // all_.shares
+        for chunk in range(begin, (task + 1) * all_.chunks // all_.shares):
+            first = chunk * all_.tiles // all_.chunks
+            count = (chunk + 1) * all_.tiles // all_.chunks - first
+            _transform(f, ints, x, g, zero, first, count, 0, pixels, gradients)
+            for unit in range(cut.units):
+                _multiply(f, ints, unit, pixels, gradients, count, tiles, sums, own, chunk - begin)
+        give_slot(slots, slot)
+
+    def transform_tiles(task: Index, ints: I64, x: T, g: T, zero: T, pixels: T, gradients: T):
+        """Transform one share of the tiles of a chunk."""
+        chunk = named(offset(ints, _CUT), Chunk)
+        begin, end = task * chunk.count // chunk.shares, (task + 1) * chunk.count // chunk.shares
+        _transform(f, ints, x, g, zero, chunk.first + begin, end - begin, begin, pixels, gradients)
+
+    def weight_by_blocks(task: Index, ints: I64, pixels: T, gradients: T, tiles: I64, slots: I64, work: T, out: T):
+        """Compute what a chunk adds to one share of the blocks of the result; the chunk from tile 0 on sets them."""
+        cut, chunk = named(ints, Cut), named(offset(ints, _CUT), Chunk)
+        slot = take_slot(slots, chunk.buffers)
+        sums = offset(work, slot * cut.sum_size)
+        for unit in range(task * cut.units // chunk.shares, (task + 1) * cut.units // chunk.shares):
+            _multiply(f, ints, unit, pixels, gradients, chunk.count, tiles, sums, out, chunk.first)
+        give_slot(slots, slot)
+
+    return Kernels(*(kernel(renamed(made, f)) for made in (weight_by_tiles, transform_tiles, weight_by_blocks)))
 
 
-@kernel
-def weight_by_blocks(task: Index, ints: I64, pixels: T, gradients: T, tiles: I64, slots: I64, work: T, out: T):
-    """Compute what a chunk adds to one share of the blocks of the result; the chunk from tile 0 on sets them."""
-    cut, chunk = named(ints, Cut), named(offset(ints, _CUT), Chunk)
-    slot = take_slot(slots, chunk.buffers)
-    sums = offset(work, slot * cut.sum_size)
-    for unit in range(task * cut.units // chunk.shares, (task + 1) * cut.units // chunk.shares):
-        _multiply(ints, unit, pixels, gradients, chunk.count, tiles, sums, out, chunk.first)
-    give_slot(slots, slot)
+class Costs(NamedTuple):
+    """What takes time beside the products, measured, in operations at peak."""
+
+    tile: float  # for a channel of a tile: its transforms,
+    sums: float  # and for a filter of one channel, after each chunk
 
 
 @dataclass(frozen=True)
@@ -253,10 +270,10 @@ def _whole(count: int, dtype: str) -> int:
     return -(-count // size) * size
 
 
-def _cut(p: ConvProblem) -> tuple[int, int, int]:
+def _cut(f: Form, p: ConvProblem) -> tuple[int, int, int]:
     """Return the numbers of tiles, chunks and partial results."""
-    tiles = p.n * -(-p.p // TILE) * -(-p.q // TILE)
-    partial_bytes = 9 * p.c * p.k * np.dtype(p.dtype).itemsize
+    tiles = p.n * -(-p.p // f.tile) * -(-p.q // f.tile)
+    partial_bytes = p.r * p.s * p.c * p.k * np.dtype(p.dtype).itemsize
     shares = next((s for s in (_SHARES, _SHARES // 2) if s * _SHORT_CHUNK <= tiles), 0)
     if not shares or partial_bytes > _PARTIAL_BYTES:
         return tiles, -(-tiles // _CHUNK), 0
@@ -274,71 +291,96 @@ def _pieces(p: ConvProblem, panels: int, block: int, blocks: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> _Plan:
-    tiles, chunks, shares = _cut(p)
+def _plan(f: Form, p: ConvProblem) -> _Plan:
+    tiles, chunks, shares = _cut(f, p)
     chunk = -(-tiles // chunks)
     size = numpy_lanes(p.dtype)
     panels = -(-p.c // (MAX_VECTORS * size))
     block = _ROWS if shares or panels * -(-p.k // _ROWS) >= _SHARES else _FEW_ROWS
     blocks = -(-p.k // block)
-    pixel_size = POINTS * (chunk * _whole(p.c, p.dtype) + panels * size)
+    pixel_size = f.points * (chunk * _whole(p.c, p.dtype) + panels * size)
     # Register tiles may have more rows than a block: they read and write beyond its last one.
-    gradient_size = POINTS * (chunk * _whole(p.k, p.dtype) + blocks * size) + _whole(MOST_RUN_ROWS, p.dtype)
+    gradient_size = f.points * (chunk * _whole(p.k, p.dtype) + blocks * size) + _whole(MOST_RUN_ROWS, p.dtype)
     step = min(block, p.k) * min(MAX_VECTORS * size, _whole(p.c, p.dtype)) + size
     return _Plan(tiles, chunks, shares, Cut(
         h=p.h, w=p.w, c=p.c, p=p.p, q=p.q, k=p.k, top=p.pads[0], left=p.pads[2],
-        tiles_h=-(-p.p // TILE), tiles_w=-(-p.q // TILE), chunk=chunk, block=block, blocks=blocks, step=step,
+        tiles_h=-(-p.p // f.tile), tiles_w=-(-p.q // f.tile), chunk=chunk, block=block, blocks=blocks, step=step,
         units=panels * blocks, pixel_size=pixel_size, gradient_size=gradient_size,
-        sum_size=POINTS * step + MOST_RUN_ROWS * MAX_VECTORS * size,
+        sum_size=f.points * step + MOST_RUN_ROWS * MAX_VECTORS * size,
     ), _pieces(p, panels, block, blocks))  # fmt: skip
 
 
-def _run_tiles(p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray) -> None:
-    slots = new_slots(plan.shares)
-    work_size = plan.cut.pixel_size + plan.cut.gradient_size + plan.cut.sum_size
-    work = memory.empty((slots.size * work_size,), p.dtype)
-    partials = memory.empty((plan.shares * out.size,), p.dtype)
-    integers_ = *plan.cut, *Shares(plan.count, plan.chunks, plan.shares, slots.size)
-    launch(weight_by_tiles, plan.shares, (x, g, zero, plan.tiles, slots, work, partials), integers_, p.dtype)
-    reduce_partials(partials, out, plan.shares, p.dtype)
+class WinogradWeight:
+    """One algorithm.
+
+    Parameters
+    ----------
+    form : Form
+    costs : Costs
+    """
+
+    def __init__(self, form: Form, costs: Costs):
+        self._form, self._costs, self._kernels = form, costs, _kernels_of(form)
+
+    def run(self, p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+        """Compute the gradient of the weight."""
+        plan, zero = _plan(self._form, p), zeros(max(p.c, p.k), p.dtype)
+        (self._run_tiles if plan.shares else self._run_blocks)(p, plan, *inputs, zero, outputs[0])
+
+    def _run_tiles(
+        self, p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray
+    ) -> None:
+        slots = new_slots(plan.shares)
+        work_size = plan.cut.pixel_size + plan.cut.gradient_size + plan.cut.sum_size
+        work = memory.empty((slots.size * work_size,), p.dtype)
+        partials = memory.empty((plan.shares * out.size,), p.dtype)
+        integers_ = *plan.cut, *Shares(plan.count, plan.chunks, plan.shares, slots.size)
+        operands = x, g, zero, plan.tiles, slots, work, partials
+        launch(self._kernels.weight_by_tiles, plan.shares, operands, integers_, p.dtype)
+        reduce_partials(partials, out, plan.shares, p.dtype)
+
+    def _run_blocks(
+        self, p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray
+    ) -> None:
+        pixels = memory.empty((plan.cut.pixel_size,), p.dtype)
+        gradients = memory.empty((plan.cut.gradient_size,), p.dtype)
+        tasks = min(2 * _SHARES, plan.cut.units)
+        slots = new_slots(tasks)
+        sums = memory.empty((slots.size * plan.cut.sum_size,), p.dtype)
+        by_tiles, by_blocks = self._kernels.transform_tiles, self._kernels.weight_by_blocks
+        for chunk in range(plan.chunks):
+            first = chunk * plan.count // plan.chunks
+            count = (chunk + 1) * plan.count // plan.chunks - first
+            shares = min(_SHARES, count)
+            tiles, blocks = Chunk(first, count, shares, buffers=0), Chunk(first, count, tasks, slots.size)
+            launch(by_tiles, shares, (x, g, zero, pixels, gradients), (*plan.cut, *tiles), p.dtype)
+            operands = pixels, gradients, plan.tiles, slots, sums, out
+            launch(by_blocks, tasks, operands, (*plan.cut, *blocks), p.dtype)
+
+    def _cost(self, p: ConvProblem) -> float:
+        tiles, chunks, _ = _cut(self._form, p)
+        columns, size = _whole(p.c, p.dtype), numpy_lanes(p.dtype)
+        rows, width = min(p.k, _ROWS), min(columns // size, MAX_VECTORS)
+        blocks = p.k / rows * columns / (width * size)
+        products = self._form.points * tiles * blocks * cover(rows, width)[0] * 4 * size
+        # In operations of direct convolution, measured: loads from beyond the first-level cache, transforms, launches.
+        transforms = self._costs.tile * tiles * (columns + _whole(p.k, p.dtype))
+        return 1.3 * products + transforms + self._costs.sums * chunks * columns * p.k + 1e6
+
+    def candidate(self) -> Candidate:
+        """Return the candidate."""
+        return Candidate(
+            f"cpu.winograd{self._form.suffix}", self.run, lambda p: unsupported(self._form, p), self._cost,
+            tolerance=lambda p: 3e-5,
+        )  # fmt: skip
 
 
-def _run_blocks(p: ConvProblem, plan: _Plan, x: np.ndarray, g: np.ndarray, zero: np.ndarray, out: np.ndarray) -> None:
-    pixels = memory.empty((plan.cut.pixel_size,), p.dtype)
-    gradients = memory.empty((plan.cut.gradient_size,), p.dtype)
-    tasks = min(2 * _SHARES, plan.cut.units)
-    slots = new_slots(tasks)
-    sums = memory.empty((slots.size * plan.cut.sum_size,), p.dtype)
-    for chunk in range(plan.chunks):
-        first = chunk * plan.count // plan.chunks
-        count = (chunk + 1) * plan.count // plan.chunks - first
-        shares = min(_SHARES, count)
-        by_tiles, by_blocks = Chunk(first, count, shares, buffers=0), Chunk(first, count, tasks, slots.size)
-        launch(transform_tiles, shares, (x, g, zero, pixels, gradients), (*plan.cut, *by_tiles), p.dtype)
-        operands = pixels, gradients, plan.tiles, slots, sums, out
-        launch(weight_by_blocks, tasks, operands, (*plan.cut, *by_blocks), p.dtype)
-
-
-def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    plan = _plan(p)
-    (_run_tiles if plan.shares else _run_blocks)(p, plan, *inputs, zeros(max(p.c, p.k), p.dtype), outputs[0])
-
-
-def _cost(p: ConvProblem) -> float:
-    tiles, chunks, _ = _cut(p)
-    columns, size = _whole(p.c, p.dtype), numpy_lanes(p.dtype)
-    rows, width = min(p.k, _ROWS), min(columns // size, MAX_VECTORS)
-    blocks = p.k / rows * columns / (width * size)
-    products = POINTS * tiles * blocks * cover(rows, width)[0] * 4 * size
-    # In operations of direct convolution, measured: loads from beyond the first-level cache, transforms, launches.
-    transforms = 1000.0 * tiles * (columns + _whole(p.k, p.dtype)) + 860.0 * chunks * columns * p.k
-    return 1.3 * products + transforms + 1e6
-
-
-def _tolerance(p: ConvProblem) -> float:
-    return 3e-5
-
+ALGORITHMS = (
+    WinogradWeight(F4X4, Costs(tile=1000.0, sums=860.0)),
+    WinogradWeight(F2X2, Costs(tile=350.0, sums=500.0)),
+    WinogradWeight(F2X2_OF_5X5, Costs(tile=200.0, sums=1150.0)),
+)
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "backward_weight"): [Candidate("cpu.winograd", _run, unsupported, _cost, tolerance=_tolerance)],
+    ("conv2d", "backward_weight"): [algorithm.candidate() for algorithm in ALGORITHMS],
 }

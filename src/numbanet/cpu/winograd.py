@@ -1,8 +1,6 @@
-"""The three transforms of Winograd's minimal filtering F(4x4, 3x3), on vectors of channels in registers.
+"""The three transforms of Winograd's minimal filtering (`numbanet.cpu.winograd_form`), on vectors of channels.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308), section 4.3: an output tile of
-4 x 4 is ``AT [ (G g GT) * (BT d B) ] A`` with the 6 x 6 input tile d, the filter g, and the element-wise product summed
-over channels. 36 products replace 144.
+A tile is transformed in registers. The first argument of each is the form, for which it is compiled.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.cpu.flow import ir_conditionally, ir_int
-from numbanet.cpu.isa import host_isa
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag, ir_shifted
 from numbanet.cpu.vector import (
     Vec,
@@ -28,53 +25,8 @@ from numbanet.cpu.vector import (
     ir_tail_mask,
     vector_of,
 )
+from numbanet.cpu.winograd_form import Form, Matrix, Transform
 
-TILE = 4  # output pixels of a tile along each axis
-SPAN = 6  # input pixels of a tile along each axis
-POINTS = SPAN * SPAN
-
-# The evaluation points are 0, A, -A, B, -B and infinity. Those of the paper, 1 and 2, need no multiplication here and
-# there, but these have a third of the rounding error; they are exact in binary, and so are the products that follow.
-A, B = 5 / 8, 3 / 2
-
-
-def _weight_row(p: float, other: float) -> tuple[float, float, float]:
-    """Return the filter's polynomial at point p, divided by the product of the distances to the other points."""
-    scale = 2 * p**2 * (p**2 - other**2)
-    return 1 / scale, p / scale, p**2 / scale
-
-
-INPUT = (
-    ((A * B) ** 2, 0, -(A**2) - B**2, 0, 1, 0),
-    (0, -A * B**2, -(B**2), A, 1, 0),
-    (0, A * B**2, -(B**2), -A, 1, 0),
-    (0, -B * A**2, -(A**2), B, 1, 0),
-    (0, B * A**2, -(A**2), -B, 1, 0),
-    (0, (A * B) ** 2, 0, -(A**2) - B**2, 0, 1),
-)
-WEIGHT = (
-    ((A * B) ** -2, 0, 0),
-    _weight_row(A, B),
-    _weight_row(-A, B),
-    _weight_row(B, A),
-    _weight_row(-B, A),
-    (0, 0, 1),
-)
-OUTPUT = (
-    (1, 1, 1, 1, 1, 0),
-    (0, A, -A, B, -B, 0),
-    (0, A**2, A**2, B**2, B**2, 0),
-    (0, A**3, -(A**3), B**3, -(B**3), 1),
-)
-
-# A transform from both sides keeps the rows of its first half in registers. Where they are too many, it is made in
-# passes over these rows, each of which reads the tile anew: that is cheaper than spilling.
-_MANY_REGISTERS = host_isa().tile_vectors * host_isa().tile_rows[-1] > 16
-_INPUT_PASSES = ((0, 5), (1, 2), (3, 4))
-_WEIGHT_PASSES = ((0, 1, 2, 3, 4, 5),) if _MANY_REGISTERS else ((0, 1, 2), (3, 4, 5))
-_OUTPUT_PASSES = ((0, 1, 2, 3),) if _MANY_REGISTERS else ((0, 2), (1, 3))
-
-Matrix = Sequence[Sequence[float]]
 Values = Sequence[ir.Value]
 
 
@@ -146,8 +98,7 @@ def product(builder: ir.IRBuilder, vec: Vec, matrix: Matrix, rows: Sequence[int]
 def both_sides(
     builder: ir.IRBuilder,
     vec: Vec,
-    matrix: Matrix,
-    passes: Sequence[Sequence[int]],
+    transform: Transform,
     read: Callable[[int, int], ir.Value],
     write: Callable[[int, list[ir.Value]], None],
 ) -> None:
@@ -155,15 +106,15 @@ def both_sides(
 
     Parameters
     ----------
-    passes : sequence of sequences of int
-        The rows of the result that each pass over the tile computes.
+    transform : Transform
+        The matrix, and the rows of the result that each pass over the tile computes.
     read : callable
         ``read(i, j)`` returns element (i, j) of the tile; it is called once a pass.
     write : callable
         ``write(i, values)`` takes row i of the result.
     """
-    size = range(len(matrix[0]))
-    for rows in passes:
+    matrix, size = transform.matrix, range(len(transform.matrix[0]))
+    for rows in transform.passes:
         halves = [product(builder, vec, matrix, rows, [read(i, j) for i in size]) for j in size]
         for i, half in zip(rows, zip(*halves)):
             write(i, product(builder, vec, matrix, range(len(matrix)), half))
@@ -179,7 +130,7 @@ def _at(builder: ir.IRBuilder, base: ir.Value, *terms: tuple[int, ir.Value]) -> 
 def outlined(builder: ir.IRBuilder, name: str, args: Sequence[ir.Value], emit: Callable[..., None]) -> None:
     """Call a function of the module that ``emit(builder, *args)`` writes when it is first called.
 
-    It stays a function of its own: inlined into a loop, the three dozen addresses of a transform would all be kept in
+    It stays a function of its own: inlined into a loop, the dozens of addresses of a transform would all be kept in
     memory from one pass to the next, which takes longer than to compute them.
     """
     name = f"numbanet.{name}"
@@ -196,19 +147,20 @@ def outlined(builder: ir.IRBuilder, name: str, args: Sequence[ir.Value], emit: C
 
 
 def lowering(name: str, emit: Callable[..., None]) -> Callable[..., ir.Value]:
-    """Return how an intrinsic without a result is lowered: to a call of what `emit` writes; see `outlined`."""
+    """Return how an intrinsic of a form, without a result, is lowered: to a call of what `emit` writes."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-        outlined(builder, name, args, emit)
+        outlined(builder, name, args[1:], emit)
         return context.get_dummy_value()
 
     return codegen
 
 
-def store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value) -> Callable:
+def store_points(builder: ir.IRBuilder, vec: Vec, span: int, out: ir.Value, step: ir.Value) -> Callable:
     """Return a `write` for `both_sides` that stores point i, counted row by row, to ``out[i * step]``."""
+
     def write(i: int, values: list[ir.Value]) -> None:
-        spot = _at(builder, out, (i * SPAN, step))
+        spot = _at(builder, out, (i * span, step))
         for value in values:
             ir_store(builder, value, spot, vec)
             spot = builder.gep(spot, [step])
@@ -216,21 +168,22 @@ def store_points(builder: ir.IRBuilder, vec: Vec, out: ir.Value, step: ir.Value)
     return write
 
 
-def inside(vec: Vec, matrix: Matrix, passes: Sequence[Sequence[int]]) -> Callable[..., None]:
+def inside(vec: Vec, transform: Transform) -> Callable[..., None]:
     """Return the `emit` that transforms whole vectors of channels of a tile inside the image: see `transform_input`."""
+    span = len(transform.matrix)
 
     def emit(builder, source, row_step, pixel_step, out, step):
         def read(i: int, j: int) -> ir.Value:
             return ir_load(builder, _at(builder, source, (i, row_step), (j, pixel_step)), vec)
 
-        both_sides(builder, vec, matrix, passes, read, store_points(builder, vec, out, step))
+        both_sides(builder, vec, transform, read, store_points(builder, vec, span, out, step))
 
     return emit
 
 
-def at_an_edge(vec: Vec, matrix: Matrix, passes: Sequence[Sequence[int]]) -> Callable[..., None]:
+def at_an_edge(vec: Vec, transform: Transform) -> Callable[..., None]:
     """Return the `emit` that transforms any tile, by the addresses of its pixels: see `transform_input_edge`."""
-    size = len(matrix[0])
+    span, size = len(transform.matrix), len(transform.matrix[0])
 
     def emit(builder, pixels, channel, count, out, step):
         mask = ir_tail_mask(builder, count, vec.lanes)
@@ -239,13 +192,13 @@ def at_an_edge(vec: Vec, matrix: Matrix, passes: Sequence[Sequence[int]]) -> Cal
             pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * size + j)])), out.type)
             return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
 
-        both_sides(builder, vec, matrix, passes, read, store_points(builder, vec, out, step))
+        both_sides(builder, vec, transform, read, store_points(builder, vec, span, out, step))
 
     return emit
 
 
 @intrinsic
-def transform_input(typingctx, source, row_step, pixel_step, out, step):
+def transform_input(typingctx, f, source, row_step, pixel_step, out, step):
     """Transform a whole vector of channels of an input tile that lies inside the image.
 
     Parameters
@@ -260,18 +213,18 @@ def transform_input(typingctx, source, row_step, pixel_step, out, step):
     """
     vec, i64 = vector_of(out.dtype), types.int64
 
-    emit = inside(vec, INPUT, _INPUT_PASSES)
-    return types.void(source, i64, i64, out, i64), lowering("transform_input", emit)
+    emit = inside(vec, f.form.input)
+    return types.void(f, source, i64, i64, out, i64), lowering("transform_input", emit)
 
 
 @intrinsic
-def transform_input_edge(typingctx, pixels, channel, count, out, step):
+def transform_input_edge(typingctx, f, pixels, channel, count, out, step):
     """Transform one vector of channels of any input tile, of which `count` channels exist; the others are zero.
 
     Parameters
     ----------
     pixels : pointer to int64
-        Addresses of the 36 pixels, row by row.
+        Addresses of the span x span pixels, row by row.
     channel, count : int
         The channels from `channel` on; so many of them exist.
     out : pointer
@@ -280,13 +233,13 @@ def transform_input_edge(typingctx, pixels, channel, count, out, step):
     """
     vec, i64 = vector_of(out.dtype), types.int64
 
-    emit = at_an_edge(vec, INPUT, _INPUT_PASSES)
-    return types.void(pixels, i64, i64, out, i64), lowering("transform_input_edge", emit)
+    emit = at_an_edge(vec, f.form.input)
+    return types.void(f, pixels, i64, i64, out, i64), lowering("transform_input_edge", emit)
 
 
 @intrinsic
-def transform_weight(typingctx, taps, tap_step, count, out, step):
-    """Transform one vector of columns of a filter: nine taps in, 36 points out.
+def transform_weight(typingctx, f, taps, tap_step, count, out, step):
+    """Transform one vector of columns of a filter: taps in, points out.
 
     Parameters
     ----------
@@ -299,27 +252,27 @@ def transform_weight(typingctx, taps, tap_step, count, out, step):
     step : int
         Point i is written to ``out[i * step]``, a whole vector.
     """
-    vec, i64 = vector_of(out.dtype), types.int64
+    form, vec, i64 = f.form, vector_of(out.dtype), types.int64
 
     def emit(builder, taps, tap_step, count, out, step):
         mask = ir_tail_mask(builder, count, vec.lanes)
 
         def read(i: int, j: int) -> ir.Value:
-            return ir_masked_load(builder, _at(builder, taps, (3 * i + j, tap_step)), vec, mask)
+            return ir_masked_load(builder, _at(builder, taps, (form.taps * i + j, tap_step)), vec, mask)
 
-        both_sides(builder, vec, WEIGHT, _WEIGHT_PASSES, read, store_points(builder, vec, out, step))
+        both_sides(builder, vec, form.weight, read, store_points(builder, vec, form.span, out, step))
 
-    return types.void(taps, i64, i64, out, i64), lowering("transform_weight", emit)
+    return types.void(f, taps, i64, i64, out, i64), lowering("transform_weight", emit)
 
 
 def _transform_output(
-    builder: ir.IRBuilder, vec: Vec, products: ir.Value, step: ir.Value, bias: ir.Value, flags: ir.Value,
+    form: Form, builder: ir.IRBuilder, vec: Vec, products: ir.Value, step: ir.Value, bias: ir.Value, flags: ir.Value,
     residual: Callable[[int, int], ir.Value], write: Callable[[int, int, ir.Value], None],
 ) -> None:  # fmt: skip
     zero, six = ir_constant(vec, 0.0), ir_constant(vec, 6.0)
 
     def read(i: int, j: int) -> ir.Value:
-        return ir_load(builder, _at(builder, products, (i * SPAN + j, step)), vec)
+        return ir_load(builder, _at(builder, products, (i * form.span + j, step)), vec)
 
     def finish(i: int, values: list[ir.Value]) -> None:
         def add_residual(values: list[ir.Value]) -> list[ir.Value]:
@@ -339,11 +292,11 @@ def _transform_output(
         for j, value in enumerate(values):
             write(i, j, value)
 
-    both_sides(builder, vec, OUTPUT, _OUTPUT_PASSES, read, finish)
+    both_sides(builder, vec, form.output, read, finish)
 
 
 @intrinsic
-def transform_output(typingctx, products, step, out, row_step, pixel_step, bias, flags, residual):
+def transform_output(typingctx, f, products, step, out, row_step, pixel_step, bias, flags, residual):
     """Transform a whole vector of out-channels back and store a tile that lies inside the output.
 
     Parameters
@@ -362,7 +315,7 @@ def transform_output(typingctx, products, step, out, row_step, pixel_step, bias,
     residual : int
         Bytes from an element of the output to that of the array that RESIDUAL adds.
     """
-    vec, i64 = vector_of(products.dtype), types.int64
+    form, vec, i64 = f.form, vector_of(products.dtype), types.int64
 
     def emit(builder, products, step, out, row_step, pixel_step, bias, flags, residual):
 
@@ -370,16 +323,16 @@ def transform_output(typingctx, products, step, out, row_step, pixel_step, bias,
             return _at(builder, out, (i, row_step), (j, pixel_step))
 
         _transform_output(
-            builder, vec, products, step, ir_load(builder, bias, vec), flags,
+            form, builder, vec, products, step, ir_load(builder, bias, vec), flags,
             lambda i, j: ir_load(builder, ir_shifted(builder, spot(i, j), residual), vec),
             lambda i, j, value: ir_store(builder, value, spot(i, j), vec),
         )  # fmt: skip
 
-    return types.void(products, i64, out, i64, i64, bias, i64, i64), lowering("transform_output", emit)
+    return types.void(f, products, i64, out, i64, i64, bias, i64, i64), lowering("transform_output", emit)
 
 
 @intrinsic
-def transform_output_edge(typingctx, products, step, pixels, channel, count, bias, flags, residual, nowhere):
+def transform_output_edge(typingctx, f, products, step, pixels, channel, count, bias, flags, residual, nowhere):
     """Transform one vector of out-channels back and store the pixels and channels that exist.
 
     Parameters
@@ -388,7 +341,7 @@ def transform_output_edge(typingctx, products, step, pixels, channel, count, bia
     step : int
         Point i is read from ``products[i * step]``.
     pixels : pointer to int64
-        Addresses of the 16 output pixels, row by row; 0 where the output has no such pixel.
+        Addresses of the tile x tile output pixels, row by row; 0 where the output has no such pixel.
     channel, count : int
         The out-channels from `channel` on; so many of them exist.
     bias, flags, residual
@@ -397,13 +350,13 @@ def transform_output_edge(typingctx, products, step, pixels, channel, count, bia
         A vector that takes what belongs to pixels that do not exist. (A masked store to no memory at all takes a
         hundred times as long as one to some.)
     """
-    vec, i64 = vector_of(products.dtype), types.int64
+    form, vec, i64 = f.form, vector_of(products.dtype), types.int64
 
     def emit(builder, products, step, pixels, channel, count, bias, flags, residual, nowhere):
         mask = ir_tail_mask(builder, count, vec.lanes)
 
         def spot(i: int, j: int, distance: ir.Value) -> ir.Value:
-            pixel = builder.load(builder.gep(pixels, [ir_int(i * TILE + j)]))
+            pixel = builder.load(builder.gep(pixels, [ir_int(i * form.tile + j)]))
             there = builder.gep(builder.inttoptr(builder.add(pixel, distance), products.type), [channel])
             return builder.select(builder.icmp_signed("!=", pixel, ir_int(0)), there, nowhere)
 
@@ -414,7 +367,7 @@ def transform_output_edge(typingctx, products, step, pixels, channel, count, bia
             ir_masked_store(builder, value, spot(i, j, ir_int(0)), vec, mask)
 
         added = ir_masked_load(builder, bias, vec, mask)
-        _transform_output(builder, vec, products, step, added, flags, read_residual, write)
+        _transform_output(form, builder, vec, products, step, added, flags, read_residual, write)
 
-    signature = types.void(products, i64, pixels, i64, i64, bias, i64, i64, products)
+    signature = types.void(f, products, i64, pixels, i64, i64, bias, i64, i64, products)
     return signature, lowering("transform_output_edge", emit)

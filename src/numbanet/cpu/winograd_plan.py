@@ -10,7 +10,7 @@ import numpy as np
 
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.cpu.tile import MAX_VECTORS, epilogue_flags
-from numbanet.cpu.winograd import POINTS, TILE
+from numbanet.cpu.winograd_form import Form
 from numbanet.cpu.winograd_tile import CHANNEL_PITCH, SPARE_ROWS
 from numbanet.problem.conv import ConvProblem
 
@@ -95,27 +95,27 @@ def shape_of(p: ConvProblem) -> tuple[tuple[int, int, int], tuple[int, int, int]
     """Return (height, width, channels) of source and result, and the padding above and to the left of the source."""
     if p.which == "forward":
         return (p.h, p.w, p.c), (p.p, p.q, p.k), (p.pads[0], p.pads[2])
-    return (p.p, p.q, p.k), (p.h, p.w, p.c), (2 - p.pads[0], 2 - p.pads[2])
+    return (p.p, p.q, p.k), (p.h, p.w, p.c), (p.r - 1 - p.pads[0], p.s - 1 - p.pads[2])
 
 
-def tiles_of(p: ConvProblem) -> tuple[int, int, int]:
+def tiles_of(f: Form, p: ConvProblem) -> tuple[int, int, int]:
     """Return the tiles of a column, of a row, and in all."""
     _, (height, width, _), _ = shape_of(p)
-    tiles_h, tiles_w = -(-height // TILE), -(-width // TILE)
+    tiles_h, tiles_w = -(-height // f.tile), -(-width // f.tile)
     return tiles_h, tiles_w, p.n * tiles_h * tiles_w
 
 
 def _odd_lines(count: int, dtype: str) -> int:
-    """Round up to an odd number of vectors: the 36 points of a tile must not fall into the same cache sets."""
+    """Round up to an odd number of vectors: the points of a tile must not fall into the same cache sets."""
     size = numpy_lanes(dtype)
     return (-(-count // size) | 1) * size
 
 
 @lru_cache(maxsize=1024)
-def plan_of(p: ConvProblem) -> Plan:
+def plan_of(f: Form, p: ConvProblem) -> Plan:
     """Cut a problem. Tiles are counted in pairs: register tiles hold an even number of them."""
     source, result, pads = shape_of(p)
-    tiles_h, tiles_w, tiles = tiles_of(p)
+    tiles_h, tiles_w, tiles = tiles_of(f, p)
     vector = numpy_lanes(p.dtype)
     c, k, units = source[2], result[2], -(-tiles // 2)
     vectors, columns = -(-c // vector), -(-k // vector)
@@ -127,7 +127,7 @@ def plan_of(p: ConvProblem) -> Plan:
         panels = min(-(-columns // _LEAST_WIDTH), max(panels, 8))
         tile_parts, panel_parts = 1, panels
     else:
-        weight_bytes = POINTS * c * columns * vector * np.dtype(p.dtype).itemsize
+        weight_bytes = f.points * c * columns * vector * np.dtype(p.dtype).itemsize
         fewest, most_tiles = next(line[1:] for line in _BLOCK_TILES if weight_bytes <= line[0])
         tile_parts = max(1, min(_TASKS, tiles // fewest))
         panel_parts = min(panels, -(-_FEW_TASKS // tile_parts))
@@ -135,12 +135,12 @@ def plan_of(p: ConvProblem) -> Plan:
     most = 2 * -(-units // blocks)
     in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
     out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
-    block_size = channel_blocks * POINTS * in_step
+    block_size = channel_blocks * f.points * in_step
     pieces = max(1, min(4, tiles // 8))
     weights_ahead = p.prepared or not inputs_ahead
-    weight_size = POINTS * vector * (c * columns + panels * channel_blocks)
-    own = POINTS * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector if inputs_ahead else block_size
-    work_size = POINTS * out_step + own
+    weight_size = f.points * vector * (c * columns + panels * channel_blocks)
+    own = f.points * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector if inputs_ahead else block_size
+    work_size = f.points * out_step + own
     shape = Shape(*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
     cut = Cut(
         units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, int(inputs_ahead),

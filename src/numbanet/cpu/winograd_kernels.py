@@ -1,0 +1,296 @@
+"""The kernels of Winograd's convolution: they transform blocks of tiles, multiply, and transform back.
+
+No padded copy is made: the pixels of a tile at a border are given by addresses, those of zeros where they are padding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
+from numbanet.cpu.prefetch import prefetch, prefetch_result
+from numbanet.cpu.simd import lanes, named, offset
+from numbanet.cpu.slots import give_slot, take_slot
+from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
+from numbanet.cpu.transpose import transpose_block
+from numbanet.cpu.winograd import (
+    transform_input,
+    transform_input_edge,
+    transform_output,
+    transform_output_edge,
+    transform_weight,
+)
+from numbanet.cpu.winograd_form import Form, renamed
+from numbanet.cpu.winograd_plan import AFTER, CUT, Cut, Shape
+from numbanet.cpu.winograd_tile import CHANNEL_PITCH, multiply, row_plan
+
+
+@device
+def _begin(total, parts, i):
+    """Return where part i of `total` things begins, the parts differing by one at most."""
+    return i * total // parts
+
+
+@device
+def _weights_at(f, c, column, begin, width, products_before, vector):
+    """Return where the transformed weights of a panel and a block of channels begin.
+
+    Each of their points is padded by a vector: else the points would fall into the same cache sets.
+    """
+    return f.points * vector * (c * column + begin * width + products_before)
+
+
+@device
+def _aligned(p):
+    """Return the first element from `p` on that starts a cache line."""
+    return offset(p, (-address(p, 0) & 63) // (address(p, 1) - address(p, 0)))
+
+
+@device
+def _pixel_addresses(f, table, x, n, top, left, h, w, c, zero):
+    """Write the addresses of the span x span pixels from (top, left) on."""
+    for i in range(f.span):
+        row = top + i
+        for j in range(f.span):
+            column = left + j
+            inside = 0 <= row < h and 0 <= column < w
+            table[i * f.span + j] = address(x, ((n * h + row) * w + column) * c) if inside else zero
+
+
+@device
+def _result_addresses(f, table, y, n, top, left, p, q, k):
+    """Write the addresses of the tile x tile output pixels from (top, left) on, 0 beyond the output."""
+    for i in range(f.tile):
+        for j in range(f.tile):
+            inside = top + i < p and left + j < q
+            table[i * f.tile + j] = address(y, ((n * p + top + i) * q + left + j) * k) if inside else 0
+
+
+@device
+def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_block, to_block, out, step):
+    """Transform tiles first, ..., last - 1 for some blocks of channels: ``out[block][point][tile][channel]``."""
+    s = named(ints, Shape)
+    h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
+    vector = lanes(x)
+    vectors = (c + vector - 1) // vector
+    table = stack_buffer(ints, 64)
+    n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
+    i, j = rest // tiles_w, rest % tiles_w
+    for m in range(last - first):
+        row, column = i * f.tile - s.top, j * f.tile - s.left
+        inside = row >= 0 and column >= 0 and row + f.span <= h and column + f.span <= w
+        start = ((n * h + row) * w + column) * c
+        whole = c // vector * vector if inside else 0
+        if whole < c:
+            _pixel_addresses(f, table, x, n, row, column, h, w, c, address(zero, 0))
+        for block in range(from_block, to_block):
+            begin = _begin(vectors, channel_blocks, block) * vector
+            end = _begin(vectors, channel_blocks, block + 1) * vector
+            at = block * f.points * step + m * CHANNEL_PITCH - begin
+            for channel in range(begin, min(end, whole), vector):
+                transform_input(f, offset(x, start + channel), w * c, c, offset(out, at + channel), step)
+            for channel in range(max(begin, min(end, whole)), min(end, c), vector):
+                transform_input_edge(f, table, channel, c - channel, offset(out, at + channel), step)
+        j += 1
+        if j == tiles_w:
+            i, j = i + 1, 0
+            if i == tiles_h:
+                n, i = n + 1, 0
+
+
+@device
+def _transform_weights(f, ints, weight, column, width, begin, end, out, step, scratch):
+    """Transform the weights of channels begin, ..., end - 1 and `width` vectors of columns: ``out[point][c][column]``.
+
+    Forward, columns are the rows of the weight (K, taps, C); backward its last axis, and the taps are turned round.
+    """
+    s = named(ints, Shape)
+    c, k, taps = s.c, s.k, f.taps * f.taps
+    vector = lanes(weight)
+    for channel in range(begin, end, vector):
+        rows = min(vector, end - channel)
+        for j in range(0, width * vector, vector):
+            here = column + j
+            into = offset(out, (channel - begin) * width * vector + j)
+            # Few of these addresses follow each other in memory, so what comes next is fetched by hand.
+            if s.forward:
+                for tap in range(taps):
+                    start = (here * taps + tap) * c + channel
+                    transpose_block(
+                        weight, start, taps * c, k - here, rows, scratch, tap * vector * vector, vector
+                    )  # fmt: skip
+                    for i in range(vector):
+                        prefetch(weight, start + i * taps * c + vector)
+                for i in range(rows):
+                    transform_weight(
+                        f, offset(scratch, i * vector), vector * vector, vector,
+                        offset(into, i * width * vector), step,
+                    )  # fmt: skip
+            else:
+                for i in range(rows):
+                    start = (channel + i) * taps * k + here
+                    for tap in range(taps):
+                        prefetch(weight, start + (4 * taps + tap) * k)
+                    transform_weight(
+                        f, offset(weight, start + (taps - 1) * k), -k, k - here, offset(into, i * width * vector), step
+                    )  # fmt: skip
+
+
+@device
+def _transform_outputs(f, ints, products, step, first, last, column, width, bias, flags, residual, y):
+    """Transform the products of tiles first, ..., last - 1 and `width` vectors of columns back."""
+    s = named(ints, Shape)
+    p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
+    vector = lanes(y)
+    pitch = MAX_VECTORS * vector
+    table, nowhere = stack_buffer(ints, 16), stack_buffer(y, 16)
+    distance = address(residual, 0) - address(y, 0)
+    whole = min(k - column, width * vector) // vector * vector
+    n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
+    i, j = rest // tiles_w, rest % tiles_w
+    for m in range(last - first):
+        inside = i * f.tile + f.tile <= p and j * f.tile + f.tile <= q
+        start = ((n * p + i * f.tile) * q + j * f.tile) * k + column
+        regular = whole if inside else 0
+        for at in range(0, regular, vector):
+            transform_output(
+                f, offset(products, m * pitch + at), step, offset(y, start + at), q * k, k,
+                offset(bias, column + at), flags, distance,
+            )  # fmt: skip
+        if regular < width * vector:
+            _result_addresses(f, table, y, n, i * f.tile, j * f.tile, p, q, k)
+        for at in range(regular, width * vector, vector):
+            transform_output_edge(
+                f, offset(products, m * pitch + at), step, table, column + at, k - column - at,
+                offset(bias, column + at), flags, distance, nowhere,
+            )  # fmt: skip
+        j += 1
+        if j == tiles_w:
+            i, j = i + 1, 0
+            if i == tiles_h:
+                n, i = n + 1, 0
+
+
+@device
+def _prefetch_inputs(f, ints, x, first, last):
+    """Fetch the pixels that tiles first, ..., last - 1 read and those before them did not."""
+    s = named(ints, Shape)
+    h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
+    for tile in range(first, last):
+        n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
+        i, j = rest // tiles_w, rest % tiles_w
+        row, column = i * f.tile - s.top + f.span - f.tile, j * f.tile - s.left + f.span - f.tile
+        for below in range(row, min(h, row + f.tile)):
+            start = ((n * h + below) * w + column) * c
+            for at in range(start, start + f.tile * c, lanes(x)):
+                prefetch(x, at)
+
+
+@device
+def _prefetch_outputs(f, ints, y, first, last, column, width):
+    """Fetch the memory of the results of tiles first, ..., last - 1 and `width` vectors of columns."""
+    s = named(ints, Shape)
+    p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
+    for tile in range(first, last):
+        n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
+        i, j = rest // tiles_w * f.tile, rest % tiles_w * f.tile
+        for row in range(i, min(p, i + f.tile)):
+            for at in range(j, min(q, j + f.tile)):
+                start = ((n * p + row) * q + at) * k + column
+                for vector in range(width):
+                    prefetch_result(y, start + vector * lanes(y))
+
+
+class Kernels(NamedTuple):
+    """The kernels of a form."""
+
+    transform_inputs: Kernel
+    transform_weights: Kernel
+    winograd: Kernel
+
+
+def kernels_of(f: Form) -> Kernels:
+    """Make the kernels of a form."""
+
+    def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
+        """Transform one piece of the only block of tiles and one block of channels."""
+        cut = named(offset(ints, CUT), Cut)
+        piece, channels = task // cut.channel_blocks, task % cut.channel_blocks
+        first, last = _begin(cut.tiles, cut.pieces, piece), _begin(cut.tiles, cut.pieces, piece + 1)
+        into = offset(out, first * CHANNEL_PITCH)
+        _transform_inputs(f, ints, x, zero, first, last, cut.channel_blocks, channels, channels + 1, into, cut.in_step)
+
+    def transform_weights(task: Index, ints: I64, weight: T, out: T):
+        """Transform the weights of one panel and one block of channels."""
+        shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
+        c, k, channel_blocks, panels = shape.c, shape.k, cut.channel_blocks, cut.panels
+        vector = lanes(weight)
+        vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
+        panel, block = task // channel_blocks, task % channel_blocks
+        column = _begin(columns, panels, panel)
+        width = _begin(columns, panels, panel + 1) - column
+        begin = _begin(vectors, channel_blocks, block) * vector
+        end = min(c, _begin(vectors, channel_blocks, block + 1) * vector)
+        _transform_weights(
+            f, ints, weight, column * vector, width, begin, end,
+            offset(out, _weights_at(f, c, column, begin, width, task, vector)), ((end - begin) * width + 1) * vector,
+            stack_buffer(weight, f.scratch),
+        )  # fmt: skip
+
+    def winograd(
+        task: Index, ints: I64, x: T, weight: T, zero: T, bias: T, residual: T, slots: I64, work: T, y: T
+    ):  # fmt: skip
+        """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed."""
+        shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
+        c, k, channel_blocks, panels, tiles = shape.c, shape.k, cut.channel_blocks, cut.panels, cut.tiles
+        slot = take_slot(slots, ints[AFTER])
+        vector = lanes(x)
+        vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
+        tile_part, panel_part = task // cut.panel_parts, task % cut.panel_parts
+        products = offset(_aligned(work), slot * cut.work_size)
+        own = offset(products, f.points * cut.out_step)
+        scratch = stack_buffer(x, f.scratch)
+        from_block = _begin(cut.blocks, cut.tile_parts, tile_part)
+        to_block = _begin(cut.blocks, cut.tile_parts, tile_part + 1)
+        from_panel = _begin(panels, cut.panel_parts, panel_part)
+        to_panel = _begin(panels, cut.panel_parts, panel_part + 1)
+        for block in range(from_block, to_block):
+            first = 2 * _begin(cut.units, cut.blocks, block)
+            last = min(tiles, 2 * _begin(cut.units, cut.blocks, block + 1))
+            inputs = own
+            if cut.inputs_ahead:
+                inputs = x
+            else:
+                _transform_inputs(f, ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, cut.in_step)
+            for panel in range(from_panel, to_panel):
+                column = _begin(columns, panels, panel)
+                width = _begin(columns, panels, panel + 1) - column
+                many_rows, all_rows = row_plan(last - first, width)
+                for part in range(channel_blocks):
+                    begin = _begin(vectors, channel_blocks, part) * vector
+                    end = min(c, _begin(vectors, channel_blocks, part + 1) * vector)
+                    step = ((end - begin) * width + 1) * vector
+                    weights = own
+                    if cut.weights_ahead:
+                        before = panel * channel_blocks + part
+                        weights = offset(weight, _weights_at(f, c, column, begin, width, before, vector))
+                    else:
+                        _transform_weights(f, ints, weight, column * vector, width, begin, end, own, step, scratch)
+                    for point in range(f.points):
+                        # Meanwhile, memory brings what the next steps need.
+                        now, soon = _begin(last - first, f.points, point), _begin(last - first, f.points, point + 1)
+                        if part == channel_blocks - 1:
+                            _prefetch_outputs(f, ints, y, first + now, first + soon, column * vector, width)
+                        if part + panel == 0 and cut.inputs_ahead == 0:
+                            _prefetch_inputs(f, ints, x, last + now, min(tiles, last + soon))
+                        multiply(
+                            width, many_rows, all_rows, offset(inputs, (part * f.points + point) * cut.in_step),
+                            offset(weights, point * step), offset(weights, (point + 1) * step),
+                            offset(products, point * cut.out_step), end - begin, part, MAX_VECTORS * vector,
+                        )  # fmt: skip
+                _transform_outputs(
+                    f, ints, products, cut.out_step, first, last, column * vector, width, bias, cut.flags, residual, y
+                )  # fmt: skip
+        give_slot(slots, slot)
+
+    return Kernels(*(kernel(renamed(made, f)) for made in (transform_inputs, transform_weights, winograd)))
