@@ -149,7 +149,7 @@ def copy_ceiling(size: int = 1 << 30) -> float:
 def _variants() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return, by the precision's name in the table, that of numbanet, and the kernels that may not run."""
     found: dict[str, tuple[str, tuple[str, ...]]] = {name: (name, ()) for name in ("float32", "strict")}
-    found |= {f"{name} mma": (name, ("cuda.wgmma_tma", "cuda.wgmma")) for name in ("tf32", "bf16")}
+    found |= {f"{name} mma": (name, ("cuda.wgmma_tma", "cuda.wgmma", "cuda.wgmma_turned")) for name in ("tf32", "bf16")}
     warpgroups = launch.capability() == (9, 0, "a")
     return found | ({f"{name} wgmma": (name, ()) for name in ("tf32", "bf16")} if warpgroups else {})
 

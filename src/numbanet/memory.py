@@ -48,6 +48,9 @@ class Arena(dict[int, list[np.ndarray]]):
     def __init__(self) -> None:
         super().__init__()
         self.on_device: dict[tuple[int, int], list[DeviceArray]] = {}  # idle blocks by GPU and size
+        # All of them. When arrays die in a cycle of references, the collector finalises whatever they alone refer to:
+        # a block, which would go back to the GPU's pool, and come back to the arena as well.
+        self.device_blocks: list[DeviceArray] = []
 
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
@@ -99,7 +102,10 @@ def planned_on_device(shape: tuple[int, ...], dtype: str, device: int, fresh: Ca
         return None
     size = -(-max(math.prod(shape) * np.dtype(dtype).itemsize, 1) // 512) * 512
     idle = arena.on_device.get((device, size))
-    lease = _DeviceLease(idle.pop() if idle else fresh((size,), "uint8"), arena)
+    if not idle:
+        idle = [fresh((size,), "uint8")]
+        arena.device_blocks += idle
+    lease = _DeviceLease(idle.pop(), arena)
     arena.used += 1
     return contiguous_in(lease, shape, dtype)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbanet.cuda import (
     activation,
+    augment,
     clip,
     copy,
     dropout,
@@ -17,6 +18,7 @@ from numbanet.cuda import (
     loss,
     margin,
     moments,
+    move,
     mse,
     norm,
     norm_backward,
@@ -33,6 +35,7 @@ from numbanet.cuda import (
     softmax,
     total,
     unfold,
+    whole,
 )
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.vector import lanes
@@ -97,8 +100,11 @@ def others(dtype: str) -> list[Kernel]:
         response._forward_kernel(dtype), response._shares_kernel(dtype), response._backward_kernel(dtype),
         unfold._kernel(dtype), index._gather_kernel(dtype), pool_max.positions_kernel("uint8"),
         pool_max.positions_kernel("int32"),
-        index.count_rows, index.add_up, index.list_rows, index.put_in_order, index.merge_runs, indexing.locate,
-        indexing.spread, indexing.list_true,
+        index.clear, index.count_rows, index.add_up, index.list_rows, index.put_in_order, index.merge_runs,
+        indexing.locate, indexing.spread, indexing.list_true, group_norm._channel_means(dtype), copy.widen, copy.narrow,
+        move.copying("F32", "F64", False), move.filling("U32"), whole._kernel("clamp", ("I64",) * 3, "I64", False),
+        whole._reducing("I64", "I64", "max"), whole._indexing("U32", True), augment._moving("U8"),
+        augment._blanking("U8"), augment._scaling("F32"),
     ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Report:
     loop : Counter
         The same for the innermost loop with the most multiplications.
     warnings : tuple of str
-        ptxas's: that products are not under way at once, for example, or that it ignores setmaxnreg.
+        ptxas's: that it ignores setmaxnreg, for example, or lets products wait for each other.
     """
 
     registers: int
@@ -76,15 +76,18 @@ def _main_loop(lines: list[str]) -> Counter[str]:
     return best or Counter(opcodes)
 
 
-def report(kernel: Kernel, dtype: str, capability: Capability) -> Report:
-    """Assemble a kernel for a compute capability and read the machine code."""
+def report(kernel: Kernel, dtype: str, capability: Capability, code_too: bool = True) -> Report:
+    """Assemble a kernel for a compute capability and read the machine code, or only what ptxas says of it."""
     with tempfile.TemporaryDirectory() as folder:
         source, code = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(kernel.ptx(dtype, capability))
         arch = "sm_" + "".join(map(str, capability))
         command = [_tool("ptxas"), "-v", f"-arch={arch}", str(source), "-o", str(code)]
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        text = subprocess.run([_tool("nvdisasm"), "-c", str(code)], capture_output=True, text=True, check=True).stdout
+        text = ""
+        if code_too:
+            disassemble = [_tool("nvdisasm"), "-c", str(code)]
+            text = subprocess.run(disassemble, capture_output=True, text=True, check=True).stdout
 
     def number(pattern: str) -> int:
         return sum(map(int, re.findall(pattern, log)))
@@ -94,5 +97,5 @@ def report(kernel: Kernel, dtype: str, capability: Capability) -> Report:
     return Report(
         number(r"Used (\d+) registers"), local, number(r"(\d+) bytes smem"),
         Counter(match[1] for match in map(_INSTRUCTION.search, lines) if match), _main_loop(lines),
-        tuple(line for line in log.splitlines() if "warning" in line.lower()),
+        tuple(line for line in log.splitlines() if re.search("warning|performance loss", line, re.IGNORECASE)),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from numbanet.cuda.mma_tile import MMA
 from numbanet.cuda.pack import exchange, pack
 from numbanet.cuda.split import add_parts
 from numbanet.cuda.wgmma_tile import WGMMA
+from numbanet.cuda.wgmma_turned import TURNED
 from numbanet.problem.conv import Epilogue
 
 
@@ -50,6 +51,7 @@ TENSOR = [
 WARPGROUPS = [
     conv_mma(WGMMA, "bf16", False, True, ALL), conv_mma(WGMMA, "bf16", True, False, PLAIN),
     conv_mma_weight(WGMMA, "bf16"), matmul_mma.gemm(WGMMA, "bf16", False, False, True, PLAIN),
+    conv_mma_weight(TURNED, "tf32"), matmul_mma.gemm(TURNED, "tf32", False, True, True, ALL),
 ]  # fmt: skip
 NARROW, MIDDLE, WIDE = tma_tile.TILES
 COPIED = [
@@ -64,6 +66,7 @@ WINOGRAD = [
 ]  # fmt: skip
 OTHERS = [depthwise(True, 9, False, ALL), depthwise(False, 49, True, PLAIN), depthwise_weight(7), add_parts(ALL)]
 GROUPED = [
+    conv_grouped.arrange(False), conv_grouped.arrange(True),
     conv_grouped.grouped(True, False, ALL), conv_grouped.grouped(False, True, PLAIN),
     conv_grouped_weight.grouped_weight(3, True), conv_grouped_weight.grouped_weight(3, False),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -35,6 +36,28 @@ def test_an_error_on_other_values_is_no_error(driver: FakeDriver, monkeypatch: p
     monkeypatch.setattr(nnet.settings, "log", said.append)
     assert compared(driver, *both(driver, whole, sgd, step), steps=3) == [0, 0, 0]
     assert any("on other values the function raised FloatingPointError" in line for line in said)
+
+
+def cycle() -> None:
+    """Leave a cycle of references, as compilers of kernels do: it holds the frames, and the arrays, of all callers."""
+    try:
+        raise KeyError
+    except KeyError as error:
+        found = error  # noqa: F841
+
+
+def test_what_nobody_reaches_is_not_kept(driver: FakeDriver) -> None:
+    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+        loss = usual(model, optimizer, x, y)
+        cycle()
+        return loss
+
+    here, there = both(step=step)
+    gc.disable()
+    try:
+        assert compared(driver, here, there) == REPLAYED
+    finally:
+        gc.enable()
 
 
 def test_a_label_that_is_no_class_is_told_by_the_call_that_records(driver: FakeDriver) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -144,6 +145,41 @@ def test_out_of_memory_frees_the_pool_first_and_names_sizes() -> None:
         with pytest.raises(MemoryError, match=r"no 8.0 MiB left: numbanet's arrays have 3.0 MiB of its 10.0 MiB"):
             launch.empty((8 << 20,), "uint8")
         assert launch.empty((6 << 20,), "uint8").size == 6 << 20 and held.size
+
+
+def in_a_cycle(array: object) -> None:
+    """Let a cycle of references have an array, and nobody else."""
+    held = [array]
+    held.append(held)
+
+
+def test_blocks_in_cycles_go_back_once(gpu: Gpu) -> None:
+    """The collector finalises all that a cycle alone refers to: a block of an arena, and that of the pool below it."""
+    with memory.arena() as arena:
+        in_a_cycle(launch.empty((32,), "float32"))
+        gc.collect()
+        assert arena.used == 0
+        first = launch.empty((32,), "float32")
+    others = [launch.empty((128,), "float32") for _ in range(3)]
+    assert first.pointer not in [other.pointer for other in others]
+    in_a_cycle(others.pop())
+    gc.collect()
+    again = [launch.empty((128,), "float32") for _ in range(3)]
+    for number, array in enumerate((*others, *again)):
+        array[...] = number
+    assert [array.to_host()[0] for array in (*others, *again)] == [0, 1, 2, 3, 4]
+
+
+def test_memory_in_cycles_is_collected_before_there_is_none_left() -> None:
+    driver = FakeDriver(total=10 << 20)
+    gpu = Gpu(0, driver.core, driver)
+    gc.disable()
+    try:
+        with launch.executor(gpu):
+            in_a_cycle(launch.empty((6 << 20,), "uint8"))
+            assert launch.empty((8 << 20,), "uint8").size == 8 << 20
+    finally:
+        gc.enable()
 
 
 def test_other_threads_enter_the_context(gpu: Gpu, driver: FakeDriver) -> None:

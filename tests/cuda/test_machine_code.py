@@ -57,10 +57,10 @@ def test_other_float32_kernels(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", GROUPED, ids=lambda kernel: kernel.name)
 def test_kernels_for_groups(kernel: Kernel) -> None:
-    (found,) = checked(kernel, "float32", (9, 0))
-    if "vector" in kernel.name:
-        assert found.opcodes["LDG.E.128"] + found.opcodes["LDG.E.128.CONSTANT"] >= 2
-        assert found.share("FFMA") > 0.4
+    for found in checked(kernel, "float32", *CAPABILITIES):
+        if "vector" in kernel.name:
+            assert found.opcodes["LDG.E.128"] + found.opcodes["LDG.E.128.CONSTANT"] >= 2
+            assert found.share("FFMA") > 0.4
 
 
 @pytest.mark.parametrize("kernel", TENSOR, ids=lambda kernel: kernel.name)
@@ -70,6 +70,7 @@ def test_tensor_core_kernels(kernel: Kernel) -> None:
     for found in checked(kernel, operand_dtype(kernel), *CAPABILITIES):
         assert found.shared_bytes == 49152
         assert found.loop[product] in (16, 32)  # of one step of the reduction, or both
+        assert found.share(product) >= (0.15 if narrow else 0.09)
         assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
         assert sum(n for opcode, n in found.loop.items() if opcode.startswith("LDSM")) >= (6 if narrow else 0)
 
@@ -81,9 +82,15 @@ def test_only_16_bits_are_for_warpgroups_without_copy_engine() -> None:
 
 @pytest.mark.parametrize("kernel", WARPGROUPS, ids=lambda kernel: kernel.name)
 def test_warpgroup_kernels(kernel: Kernel) -> None:
-    (found,) = checked(kernel, "bfloat16", (9, 0, "a"))
-    assert found.loop["HGMMA.64x128x16.F32.BF16"] == 2
-    assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
+    (found,) = checked(kernel, operand_dtype(kernel), (9, 0, "a"))
+    assert found.warnings == ()
+    if "tf32" in kernel.name:  # threads turn the operands on their way
+        assert found.loop["HGMMA.64x128x8.F32.TF32"] == 4 and found.loop["STS"] == 32
+        assert found.loop["LDG.E.128"] >= 8
+        assert 2 * (kernel.shared_bytes + 1024) <= 228 << 10
+    else:
+        assert found.loop["HGMMA.64x128x16.F32.BF16"] == 2
+        assert sum(n for opcode, n in found.opcodes.items() if opcode.startswith("LDGSTS.E.BYPASS.128")) >= 8
 
 
 @pytest.mark.parametrize("kernel", COPIED, ids=lambda kernel: kernel.name)
@@ -106,11 +113,11 @@ def test_kernels_that_the_copy_engine_feeds(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", PACKING, ids=lambda kernel: kernel.name)
 def test_packing(kernel: Kernel) -> None:
-    (found,) = checked(kernel, "float32", (8, 0))
-    assert found.opcodes["STG.E.128"] == 1
+    for found in checked(kernel, "float32", *CAPABILITIES):
+        assert found.opcodes["STG.E.128"] == 1
 
 
 @pytest.mark.parametrize("kernel", NAIVE, ids=lambda kernel: kernel.name)
 def test_naive_kernels(kernel: Kernel) -> None:
-    (found,) = checked(kernel, "float64", (8, 0))
-    assert found.opcodes["DFMA"] >= 1
+    for found in checked(kernel, "float64", *CAPABILITIES):
+        assert found.opcodes["DFMA"] >= 1

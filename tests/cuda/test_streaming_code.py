@@ -1,13 +1,18 @@
-"""The machine code of what reads and writes whole tensors: 16 bytes an access, and nothing in local memory.
+"""The machine code of all but products: nothing in local memory; 16 bytes an access where whole tensors are read.
 
-All kernels, for both dtypes and two generations of GPUs, are assembled by ``python -m tests.cuda.kernels``.
+Those in float64 are assembled by ``python -m tests.cuda.kernels``.
 """
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import numbanet.cuda
 from numbanet.cuda import moments, norm_backward
-from numbanet.cuda.compile import Kernel
-from tests.cuda import kernels
+from numbanet.cuda.compile import Capability, Kernel
+from tests.cuda import kernels, products
 from tests.cuda.machine_code import report
 
 SUMMING = [moments.column_moments("float32", 4), norm_backward.gradient_sums("float32", 4, True, True)]
@@ -26,3 +31,36 @@ def test_every_access_takes_16_bytes(kernel: Kernel) -> None:
     if kernel not in SUMMING:  # one literal too wide, and Python computes in float64
         assert any(opcode.startswith("STG.E.128") for opcode in found.opcodes)
         assert not any(opcode.startswith(DOUBLES) for opcode in found.opcodes)
+
+
+OTHERS = [*kernels.streaming("float32"), *kernels.summing("float32"), *kernels.others("float32")]
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)], ids=str)
+@pytest.mark.parametrize("kernel", OTHERS, ids=lambda kernel: kernel.name)
+def test_nothing_spills(kernel: Kernel, capability: Capability) -> None:
+    found = report(kernel, "float32", capability, code_too=False)
+    assert found.local_bytes == 0 and found.warnings == () and found.registers > 0
+    assert found.registers * kernel.threads * kernel.blocks <= 65536
+
+
+def entry_points() -> Iterator[str]:
+    """Yield ``module.function`` of what the package's files make kernels of."""
+    for file in sorted(Path(numbanet.cuda.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and any(map(is_kernel, node.decorator_list)):
+                yield f"{file.stem}.{node.name}"
+            if isinstance(node, ast.Call) and is_kernel(node.func) and isinstance(node.args[0], ast.Name):
+                yield f"{file.stem}.{node.args[0].id}"
+
+
+def is_kernel(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "kernel"
+
+
+def test_every_kernel_is_assembled() -> None:
+    lists = (
+        products.GEMM, products.TENSOR, products.WARPGROUPS, products.COPIED, products.PACKING, products.WINOGRAD,
+        products.OTHERS, products.GROUPED, products.NAIVE, OTHERS,
+    )  # fmt: skip
+    assert {kernel.name.partition("[")[0] for each in lists for kernel in each} == set(entry_points())

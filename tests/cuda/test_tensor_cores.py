@@ -11,10 +11,12 @@ import pytest
 import numbanet as nnet
 from numbanet import dispatch
 from numbanet.candidate import Candidate
+from numbanet.cuda.conv_mma import DTYPES
 from numbanet.cuda.conv_mma_kernels import conv_mma, conv_mma_weight
 from numbanet.cuda.launch import executor
 from numbanet.cuda.mma_tile import MMA
 from numbanet.cuda.wgmma_tile import WGMMA
+from numbanet.cuda.wgmma_turned import TURNED
 from numbanet.problem.base import Problem
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
@@ -45,7 +47,7 @@ def fitting(p: Problem) -> list[Candidate]:
 
 
 def warpgroups(p: Problem) -> Candidate:
-    (found,) = [c for c in fitting(p) if c.name == "cuda.wgmma"]
+    (found,) = [c for c in fitting(p) if c.name in ("cuda.wgmma", "cuda.wgmma_turned")]
     return found
 
 
@@ -122,33 +124,45 @@ def test_the_precision_decides() -> None:
             assert reasons["cuda.mma"] == f"the precision is {kind!r}"
 
 
-@pytest.mark.parametrize(("which", "name"), [
-    ("forward", "asymmetric padding with stride"),
-    ("backward_input", "groups of odd size"),
-    ("backward_weight", "groups of odd size"),
+@pytest.mark.parametrize(("kind", "which", "name"), [
+    ("bf16", "forward", "asymmetric padding with stride"),
+    ("bf16", "backward_input", "groups of odd size"),
+    ("bf16", "backward_weight", "groups of odd size"),
+    ("tf32", "backward_weight", "groups of odd size"),
+    ("tf32", "backward_weight", "asymmetric padding with stride"),
 ])  # fmt: skip
-def test_convolutions_of_warpgroups(which: str, name: str) -> None:
+def test_convolutions_of_warpgroups(kind: str, which: str, name: str) -> None:
     (case,) = named(name)
     p = problem(case, which)
     inputs, like = arguments(p, operands(p, name))
     out = np.full_like(like, np.nan)
-    with executor(HOPPER), nnet.precision("bf16"):
+    with executor(HOPPER), nnet.precision(kind):
         warpgroups(p).run(p, inputs, (out,), None)
-    rounded_inputs = [None if v is None else rounded(v, "bf16") for v in inputs]
-    close(out, getattr(reference, which)(p, *rounded_inputs), p.reduction)
+    close(out, getattr(reference, which)(p, *[None if v is None else rounded(v, kind) for v in inputs]), p.reduction)
 
 
-@pytest.mark.parametrize("b_rows", [True, False])
-def test_matrices_of_warpgroups(b_rows: bool) -> None:
+@pytest.mark.parametrize(("kind", "b_rows"), [("bf16", True), ("bf16", False), ("tf32", True)])
+def test_matrices_of_warpgroups(kind: str, b_rows: bool) -> None:
     m, n, k = 70, 132, 41
     rng = np.random.default_rng(n)
     a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n)).astype(np.float32)
     p = MatmulProblem("forward", "float32", m, n, k, not b_rows, b_rows)
     inputs = np.ascontiguousarray(a.T) if b_rows else a, b if b_rows else np.ascontiguousarray(b.T), None, None
     out = np.full((m, n), np.nan, np.float32)
-    with executor(HOPPER), nnet.precision("bf16"):
+    with executor(HOPPER), nnet.precision(kind):
         warpgroups(p).run(p, inputs, (out,), None)
-    close(out, rounded(a, "bf16") @ rounded(b, "bf16"), k)
+    close(out, rounded(a, kind) @ rounded(b, kind), k)
+
+
+def test_not_a_number_stays_where_operands_are_turned() -> None:
+    p = problem(ConvCase("nan", 1, 4, 3, 3, 4, 2, 2), "backward_weight")
+    a = operands(p, "nan")
+    a["x"][0, 2, 2, 1], a["y"][0, 0, 0, 3] = np.nan, np.inf
+    out = np.zeros_like(a["weight"])
+    with executor(HOPPER), nnet.precision("tf32"):
+        warpgroups(p).run(p, (a["x"], a["y"]), (out,), None)
+    assert np.isnan(out[:3, 1, 1, 1]).all() and np.isfinite(np.delete(out[:3], 1, 3)).all()
+    assert np.array_equal(np.isinf(out[3]), np.sign(a["x"][0, :2, :2]) * out[3] == np.inf)
 
 
 def test_warpgroups_are_for_one_capability_and_bfloat16() -> None:
@@ -157,6 +171,14 @@ def test_warpgroups_are_for_one_capability_and_bfloat16() -> None:
         assert dispatch.choose(p, "cuda").name == "cuda.wgmma"
     with executor(HOPPER), nnet.precision("tf32"):
         assert "cuda.wgmma" not in [c.name for c in fitting(p)]
+    layers = [ConvCase("wide", 8, 256, 28, 28, 256, 3, 3, padding=1), ConvCase("odd", 8, 66, 14, 14, 70, 1, 1)]
+    for p in [problem(layer, "backward_weight") for layer in layers]:
+        with executor(HOPPER), nnet.precision("tf32"):
+            assert dispatch.choose(p, "cuda").name == "cuda.wgmma_turned"
+        with executor(HOPPER), nnet.precision("bf16"):
+            assert "cuda.wgmma_turned" not in [c.name for c in fitting(p)]
+        with executor(Interpreter((9, 0))), nnet.precision("tf32"):
+            assert dispatch.choose(p, "cuda").name == "cuda.mma"
     for capability in ((8, 0), (9, 0), (10, 0, "a")):
         with executor(Interpreter(capability)), nnet.precision("bf16"):
             assert "cuda.wgmma" not in [c.name for c in fitting(p)]
@@ -200,15 +222,16 @@ def test_broken_kernels_are_caught(
     (dropped(r"wgmma\.wait_group\.sync\.aligned 0;"), "under way"),
     (dropped(r"bar\.sync\s+0;"), "race|without a fence"),
 ], ids=["no proxy fence", "no fence", "no wait", "no barrier"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["bf16", "tf32"])
 def test_broken_warpgroups_are_caught(
-    change: Callable[[str], str], message: str, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[str], str], message: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (case,) = named("groups of odd size")
     p = problem(case, "backward_weight")
     inputs, like = arguments(p, operands(p, case.name))
-    kernel, key = conv_mma_weight(WGMMA, "bf16"), ("bfloat16", (9, 0, "a"))
+    kernel, key = conv_mma_weight(TURNED if kind == "tf32" else WGMMA, kind), (DTYPES[kind], (9, 0, "a"))
     text = kernel.ptx(*key)
     assert change(text) != text
     monkeypatch.setitem(kernel._ptx, key, change(text))
-    with executor(HOPPER), nnet.precision("bf16"), pytest.raises(Fault, match=message):
+    with executor(HOPPER), nnet.precision(kind), pytest.raises(Fault, match=message):
         warpgroups(p).run(p, inputs, (np.full_like(like, np.nan),), None)

@@ -6,6 +6,7 @@ work on them. Gradients lie in memory of the recording: the next replay overwrit
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from sys import getrefcount
 from typing import Any
@@ -40,6 +41,7 @@ class Effects:
 
     def remember(self) -> None:
         """Take the gradients for held by nobody but their leaves."""
+        gc.collect()  # nor by cycles of references, which exceptions and compilers leave
         self._alone = self._references()
 
     def _references(self) -> list[tuple[int, ...]]:

@@ -17,6 +17,7 @@ from numbanet.cuda.launch import aligned, capability, constant, empty, launch
 from numbanet.cuda.mma_tile import KINDS, MMA, SIZE, Engine, Kind
 from numbanet.cuda.pack import filled, operand
 from numbanet.cuda.wgmma_tile import WGMMA
+from numbanet.cuda.wgmma_turned import TURNED
 from numbanet.problem.conv import ConvProblem, Epilogue
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "tf32": "float32"}  # what a kernel's T stands for
@@ -69,7 +70,7 @@ def _backward_weight(engine: Engine, p: ConvProblem, inputs: Arrays, outputs: Ar
     source = operand(kind, x, 1, p.n * p.h * p.w, p.groups, p.cg)
     grads = operand(kind, grad, 1, p.n * p.p * p.q, p.groups, p.kg)
     table = conv_plan.column_table(p, form, SIZE)
-    grid, slices = tiles(p.kg, p.r * p.s * form.cg), -(-p.n * p.p * p.q // kind.depth)
+    grid, slices = tiles(p.kg, p.r * p.s * form.cg), -(-p.n * p.p * p.q // engine.pieces(kind, True).depth)
     size = p.k * p.r * p.s * form.cg
     cut = split.cut(grid[0] * grid[1] * p.groups, slices, size, least=LEAST)
     whole = cut.parts == 1 and form.cg == p.cg and aligned(dw, size=8)
@@ -93,21 +94,26 @@ def refusal(dtype: str, warpgroups: bool) -> str | None:
     return None
 
 
-def engine_refusal(engine: Engine, dtype: str) -> str | None:
-    """Return None, or why the precision, the dtype or the GPU excludes an engine."""
-    reason = refusal(dtype, engine is WGMMA)
+def engine_refusal(engine: Engine, dtype: str, across: bool) -> str | None:
+    """Return None, or why the precision, the dtype, the GPU or how operands lie (both `across`) excludes an engine."""
+    reason = refusal(dtype, engine is not MMA)
     if reason is None and engine is WGMMA and not chosen_kind().narrow:
         return "the copies to shared memory don't round to TF32"
+    if reason is None and engine is TURNED and (chosen_kind().narrow or not across):
+        return "operands are turned where both are TF32 and lie across the reduction"
     return reason
 
 
 def speed(engine: Engine) -> float:
     """Return how many times as fast as the float32 kernels an engine multiplies."""
+    if engine is TURNED:
+        return 6.0
     return 12.0 if engine is WGMMA else 8.0 if chosen_kind().narrow else 4.0
 
 
 def _supports(engine: Engine, p: ConvProblem) -> str | None:
-    return engine_refusal(engine, p.dtype) or conv_plan.too_large(p, _form(p, chosen_kind()))
+    reason = engine_refusal(engine, p.dtype, p.which == "backward_weight")
+    return reason or conv_plan.too_large(p, _form(p, chosen_kind()))
 
 
 def _cost(engine: Engine, p: ConvProblem) -> float:
@@ -126,18 +132,18 @@ def tolerance(reduction: int) -> float:
     return (2e-2 if chosen_kind().name == "bf16" else 2e-3) + 3e-6 * (reduction / 1000 + 1) ** 0.5
 
 
-def _candidates(run: Callable[..., None]) -> list[Candidate]:
+def _candidates(run: Callable[..., None], *engines: Engine) -> list[Candidate]:
     return [
         Candidate(
             f"cuda.{engine.name}", partial(run, engine), partial(_supports, engine), partial(_cost, engine),
             tolerance=lambda p: tolerance(p.reduction),
         )
-        for engine in (WGMMA, MMA)
+        for engine in engines
     ]  # fmt: skip
 
 
 CANDIDATES: CandidateLists = {
-    ("conv2d", "forward"): _candidates(_forward),
-    ("conv2d", "backward_input"): _candidates(_backward_input),
-    ("conv2d", "backward_weight"): _candidates(_backward_weight),
+    ("conv2d", "forward"): _candidates(_forward, WGMMA, MMA),
+    ("conv2d", "backward_input"): _candidates(_backward_input, WGMMA, MMA),
+    ("conv2d", "backward_weight"): _candidates(_backward_weight, WGMMA, TURNED, MMA),
 }

@@ -115,29 +115,31 @@ def conv_mma(engine: mma_tile.Engine, name: str, turned: bool, vector: bool, epi
 def conv_mma_weight(engine: mma_tile.Engine, name: str) -> Kernel:
     """Return the kernel of backward_weight."""
     kind = mma_tile.KINDS[name]
-    lanes, depth_slice = kind.lanes, kind.depth
-    where, offset = mma_tile.brought(kind, True), mma_tile.placed(kind, True)
+    pieces, lanes = engine.pieces(kind, True), kind.lanes
+    count, depth_slice, where, bring = pieces.count, pieces.depth, pieces.where, pieces.bring
 
     @device
-    def gather(operand, number, address):
-        """Copy a chunk of columns for each of two output pixels."""
+    def gather(operand, number, target):
+        """Bring a chunk of columns for each of some output pixels."""
         x, table, entry, pixels, image, row, out_h, out_w, stride_h, stride_w, height, width, channels = operand
         dy, dx, step, _ = ptx.load4(table, i32(4 * entry))
-        for e in range(2):
-            place, line = where(e)
+        for e in range(count):
+            _, line = where(e)
             m = i32(number * depth_slice + line)
             n, i, j = located(m, image, row, out_h, out_w)
             h, w = i32(i * stride_h), i32(j * stride_w)
             at = i32(((n * height + h) * width + w) * channels + step)
             y, x_ = i32(h + dy), i32(w + dx)
             valid = m < pixels and 0 <= y and y < height and 0 <= x_ and x_ < width
-            ptx.copy_async16(i32(address + offset(place, line)), x, at, i32(16) if valid else i32(0))
+            bring(target, e, x, at, valid)
 
-    accumulate = engine.product(kind, mma_matrix.loader(name, True), True, gather, True)
+    accumulate = engine.product(kind, mma_matrix.loader(engine, name, True), True, gather, True)
     write = mma_tile.writer(engine.columns, True, Epilogue())
     results, size, fragments, fragments_row = engine.results, mma_tile.SIZE, engine.rows, engine.columns
 
-    @kernel(threads=mma_tile.THREADS, blocks=_BLOCKS, config=f"{engine.name},{name}")
+    @kernel(
+        threads=mma_tile.THREADS, blocks=_BLOCKS, shared_bytes=engine.shared_bytes, config=f"{engine.name},{name}"
+    )
     def mma_weight(
         rows: Int, columns: Int, entries: Int, pixels: Int, slices: Int, share: Int, parts: Int, part_size: Int,
         out_h: Int, out_w: Int, image_by: Int, image_shift: Int, row_by: Int, row_shift: Int, stride_h: Int,

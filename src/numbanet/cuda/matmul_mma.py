@@ -17,6 +17,7 @@ from numbanet.cuda.conv_mma import DTYPES, LEAST, chosen_kind, engine_refusal, s
 from numbanet.cuda.launch import aligned, constant, empty, launch
 from numbanet.cuda.pack import filled, operand
 from numbanet.cuda.wgmma_tile import WGMMA
+from numbanet.cuda.wgmma_turned import TURNED
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
 
@@ -29,14 +30,17 @@ def gemm(
 ) -> Kernel:
     """Return the kernel of one pair of memory orders; `vector`: n is even, so that a store takes 2 numbers."""
     kind = mma_tile.KINDS[name]
-    load_a, load_b = mma_matrix.loader(name, not a_rows), mma_matrix.loader(name, b_rows)
+    load_a, load_b = mma_matrix.loader(engine, name, not a_rows), mma_matrix.loader(engine, name, b_rows)
     accumulate = engine.product(kind, load_a, not a_rows, load_b, b_rows)
     write = mma_tile.writer(engine.columns, vector, epilogue)
     results, size, fragments, fragments_row = engine.results, mma_tile.SIZE, engine.rows, engine.columns
     flags = ("a_rows", a_rows), ("b_rows", b_rows), ("vector", vector)
     words = [engine.name, name] + [word for word, chosen in flags if chosen]
 
-    @kernel(threads=mma_tile.THREADS, blocks=2, config=",".join(words + tile.words(epilogue)))
+    @kernel(
+        threads=mma_tile.THREADS, blocks=2, shared_bytes=engine.shared_bytes,
+        config=",".join(words + tile.words(epilogue)),
+    )  # fmt: skip
     def matmul(
         m: Int, n: Int, k: Int, slices: Int, share: Int, parts: Int, part_size: Int, first: Int, batch: Int,
         a_step: Int, a_size: Long, b_step: Int, b_size: Long,
@@ -70,7 +74,7 @@ def _run(engine: mma_tile.Engine, p: MatmulProblem, inputs: Arrays, outputs: Arr
     left = operand(kind, a, 1, a.size // max(a_width, 1), 1, a_width)
     right = operand(kind, b, 1, b.size // max(b_width, 1), 1, b_width)
     a_step, b_step = filled(a_width, kind.lanes), filled(b_width, kind.lanes)
-    grid, slices = tiles(p.m, p.n), -(-p.k // kind.depth)
+    grid, slices = tiles(p.m, p.n), -(-p.k // engine.pieces(kind, True).depth)
     cut = split.cut(grid[0] * grid[1] * p.batch, slices, y.size, least=LEAST)
     sums = y if cut.parts == 1 else empty((cut.parts, y.size), "float32")
     vector = p.n % 2 == 0 and aligned(bias, residual, y, size=8)
@@ -92,7 +96,7 @@ def shapes(p: MatmulProblem) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _supports(engine: mma_tile.Engine, p: MatmulProblem) -> str | None:
-    reason = engine_refusal(engine, p.dtype) or plain.supports(p)
+    reason = engine_refusal(engine, p.dtype, p.b_rows and not p.a_rows) or plain.supports(p)
     if reason is not None:
         return reason
     # `numbanet.cuda.pack` counts in 32 bits.
@@ -111,6 +115,6 @@ CANDIDATES: CandidateLists = {
             f"cuda.{engine.name}", partial(_run, engine), partial(_supports, engine), partial(_cost, engine),
             tolerance=lambda p: tolerance(p.k),
         )
-        for engine in (WGMMA, mma_tile.MMA)
+        for engine in (WGMMA, TURNED, mma_tile.MMA)
     ],
 }  # fmt: skip

@@ -10,6 +10,7 @@ their addresses (tables, tensor maps). Constants are written on the same stream:
 
 from __future__ import annotations
 
+import gc
 import heapq
 import threading
 import weakref
@@ -40,12 +41,12 @@ class _Block(Memory):
 
     __slots__ = ("give_back",)
 
-    def __init__(self, pointer: int, size: int, owner: Any, device: int, give_back: Callable[[int, int, Any], None]):
+    def __init__(self, pointer: int, size: int, owner: Any, device: int, give_back: Callable[[int, int], None]):
         super().__init__(pointer, size, owner, device=device)
         self.give_back = give_back
 
     def __del__(self) -> None:
-        self.give_back(self.pointer, self.size, self.owner)
+        self.give_back(self.pointer, self.size)
 
 
 def rounded(size: int) -> int:
@@ -55,16 +56,26 @@ def rounded(size: int) -> int:
 
 
 class _Shelf:
-    """Idle blocks by size, each size a heap of addresses, and those that were returned and are not among them yet."""
+    """Idle blocks by size, each size a heap of addresses, and those that were returned and are not among them yet.
+
+    What keeps a block allocated is referred to here, too: what blocks alone refer to, the collector of cycles may
+    finalise together with them, though they have given it back.
+    """
 
     def __init__(self) -> None:
-        self.idle: dict[int, list[tuple[int, Any]]] = {}
-        self.returned: deque[tuple[int, int, Any]] = deque()
+        self.idle: dict[int, list[int]] = {}
+        self.owners: dict[int, Any] = {}  # by address
+        self.returned: deque[tuple[int, int]] = deque()
         # Blocks must not keep a pool alive whose GPU is no longer used.
         returned = self.returned
-        self.give_back: Callable[[int, int, Any], None] = lambda pointer, size, owner: returned.append(
-            (pointer, size, owner)
-        )
+        self.give_back: Callable[[int, int], None] = lambda pointer, size: returned.append((pointer, size))
+
+    def clear(self) -> None:
+        """Let the idle blocks go."""
+        for pointers in self.idle.values():
+            for pointer in pointers:
+                del self.owners[pointer]
+        self.idle.clear()
 
 
 class Pool:
@@ -107,18 +118,19 @@ class Pool:
             self._collect()
             blocks = shelf.idle.get(wanted)
             if blocks:
-                pointer, owner = heapq.heappop(blocks)
+                pointer = heapq.heappop(blocks)
                 self.idle -= wanted
             else:
-                pointer, owner = self._allocate(wanted)
+                pointer, shelf.owners[pointer] = self._allocate(wanted)
             self.in_use += wanted
             self.peak = max(self.peak, self.in_use)
-        return _Block(pointer, wanted, owner, self._device, shelf.give_back)
+        return _Block(pointer, wanted, shelf.owners[pointer], self._device, shelf.give_back)
 
     def _allocate(self, size: int) -> tuple[int, Any]:
         try:
             return self._source.allocate(size)
         except MemoryError:
+            gc.collect()  # cycles of references hold arrays: a compiler's, for one, have those of its callers
             self.release()
         try:
             return self._source.allocate(size)
@@ -132,17 +144,17 @@ class Pool:
     def _collect(self) -> None:
         for shelf in (self._arrays, self._constants):
             while shelf.returned:
-                pointer, size, owner = shelf.returned.popleft()
+                pointer, size = shelf.returned.popleft()
                 self.in_use -= size
                 self.idle += size
-                heapq.heappush(shelf.idle.setdefault(size, []), (pointer, owner))
+                heapq.heappush(shelf.idle.setdefault(size, []), pointer)
 
     def release(self) -> None:
         """Give the idle blocks back to the system."""
         with self._lock:
             self._collect()
-            self._arrays.idle.clear()
-            self._constants.idle.clear()
+            self._arrays.clear()
+            self._constants.clear()
             self.idle, self.peak = 0, self.in_use
             self._source.trim()
 

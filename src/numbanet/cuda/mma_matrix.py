@@ -1,4 +1,4 @@
-"""Loaders of matrices for `numbanet.cuda.mma_tile`."""
+"""Loaders of matrices for `numbanet.cuda.mma_tile`, and for what multiplies in its place."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ from typing import Any
 
 from numba.cuda import types
 
-from numbanet.cuda import mma_tile, ptx
+from numbanet.cuda import mma_tile
 from numbanet.cuda.compile import device
 
 i32, i64 = types.int32, types.int64
 
 
-@lru_cache(maxsize=8)
-def loader(name: str, across: bool) -> Any:
+@lru_cache(maxsize=16)
+def loader(engine: mma_tile.Engine, name: str, across: bool) -> Any:
     """Make the loader of a matrix whose rows are whole chunks.
 
     Its operand is ``(matrix, start, first, step, depth, places)``: the index (64 bits) of place 0 at element 0 of the
     reduction, this block's first place, the distance of two places (of two elements of the reduction, where the matrix
     lies `across`), and how many elements and places there are.
     """
-    kind = mma_tile.KINDS[name]
-    where, offset = mma_tile.brought(kind, across), mma_tile.placed(kind, across)
-    depth_slice = kind.depth
+    pieces = engine.pieces(mma_tile.KINDS[name], across)
+    count, depth_slice, where, bring = pieces.count, pieces.depth, pieces.where, pieces.bring
 
     @device
-    def copy_along(operand, number, address):
+    def copy_along(operand, number, target):
         matrix, start, first, step, depth, places = operand
-        for i in range(2):
+        for i in range(count):
             place, line = where(i)
             k, row = i32(number * depth_slice + line), i32(first + place)
-            count = i32(16) if k < depth and row < places else i32(0)
-            ptx.copy_async16(i32(address + offset(place, line)), matrix, start + i64(row) * step + k, count)
+            bring(target, i, matrix, start + i64(row) * step + k, k < depth and row < places)
 
     @device
-    def copy_across(operand, number, address):
+    def copy_across(operand, number, target):
         matrix, start, first, step, depth, places = operand
-        for i in range(2):
+        for i in range(count):
             place, line = where(i)
             k, column = i32(number * depth_slice + line), i32(first + place)
-            count = i32(16) if k < depth and column < places else i32(0)
-            ptx.copy_async16(i32(address + offset(place, line)), matrix, start + i64(k) * step + column, count)
+            bring(target, i, matrix, start + i64(k) * step + column, k < depth and column < places)
 
     return copy_across if across else copy_along

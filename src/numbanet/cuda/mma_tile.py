@@ -65,7 +65,6 @@ class Kind:
     lanes: int
     depth: int
 
-
     @property
     def narrow(self) -> bool:
         """Whether operands have 16 bits."""
@@ -77,6 +76,29 @@ KINDS = {
     "fp16": Kind("fp16", "f16", "uint16", 8, 32),
     "tf32": Kind("tf32", "tf32", "float32", 4, 16),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """How a block's threads bring a slice of an operand: in pieces of 16 bytes.
+
+    Attributes
+    ----------
+    count : int
+        Of a thread.
+    depth : int
+        Elements of the reduction in a slice.
+    where : device function
+        ``where(i)``: the (place, element of the slice) at which piece i of this thread begins.
+    bring : device function
+        ``bring(target, i, source, at, valid)`` brings piece i from ``source[at]``, or zeros if it is not valid. The
+        target is what the tile hands to loaders: the operand's part of shared memory, or registers.
+    """
+
+    count: int
+    depth: int
+    where: Any
+    bring: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +114,10 @@ class Engine:
         See `product`.
     results : device function
         See `results`.
+    pieces : callable
+        See `pieces`.
+    shared_bytes : int
+        Dynamic shared memory of a block.
     """
 
     name: str
@@ -99,6 +125,8 @@ class Engine:
     columns: int
     product: Callable
     results: Any
+    pieces: Callable[[Kind, bool], Pieces]
+    shared_bytes: int = 0
 
 
 @lru_cache(maxsize=8)
@@ -139,6 +167,19 @@ def placed(kind: Kind, across: bool) -> Any:
         return i32(line * 512 + ((place // lanes ^ (line & 3) << 1) << 4))
 
     return along if not across else halves if kind.lanes == 8 else lines
+
+
+@lru_cache(maxsize=8)
+def pieces(kind: Kind, across: bool) -> Pieces:
+    """Return how threads bring a slice: by asynchronous copies to shared memory."""
+    where, offset = brought(kind, across), placed(kind, across)
+
+    @device
+    def bring(address, i, source, at, valid):
+        place, line = where(i)
+        ptx.copy_async16(i32(address + offset(place, line)), source, at, i32(16) if valid else i32(0))
+
+    return Pieces(2, kind.depth, where, bring)
 
 
 def _fragments(kind: Kind, across: bool, right: bool) -> Any:
@@ -261,7 +302,7 @@ def results():
     return i32((warp >> 2) * 64 + (lane >> 2)), i32((warp & 3) * 32 + 2 * (lane & 3))
 
 
-MMA = Engine("mma", _ROWS, _COLUMNS, product, results)
+MMA = Engine("mma", _ROWS, _COLUMNS, product, results, pieces)
 
 
 def writer(fragments: int, vector: bool, epilogue: Epilogue) -> Any:

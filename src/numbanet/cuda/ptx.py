@@ -111,6 +111,17 @@ def load_shared(typingctx, address):
     return types.uint32(types.int32), codegen
 
 
+@intrinsic
+def store_shared(typingctx, address, value):
+    """Store 32 bits to a shared address."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[1], builder.inttoptr(args[0], _I32.as_pointer(3)), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int32, types.uint32), codegen
+
+
 # Atomic addition of integers (9.7.13.5 atom); of floats there is none: chance would order the additions --------------
 
 

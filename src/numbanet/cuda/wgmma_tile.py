@@ -18,7 +18,7 @@ from numba.cuda import types
 
 from numbanet.cuda import ptx, ptx_sm90a
 from numbanet.cuda.compile import device
-from numbanet.cuda.mma_tile import PART, SHARED, SIZE, STAGE, STAGES, Engine, Kind
+from numbanet.cuda.mma_tile import PART, SHARED, SIZE, STAGE, STAGES, Engine, Kind, pieces
 
 _FRAGMENTS = SIZE // 8  # of a row of results
 
@@ -93,4 +93,4 @@ def results():
     return i32((t >> 5) * 16 + (t & 31) // 4), i32(2 * (t & 3))
 
 
-WGMMA = Engine("wgmma", 1, _FRAGMENTS, product, results)
+WGMMA = Engine("wgmma", 1, _FRAGMENTS, product, results, pieces)
