@@ -16,6 +16,7 @@ its own number of rows.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -49,6 +50,12 @@ MAX_ROWS = max(host_isa().tile_rows)
 MAX_VECTORS = host_isa().tile_vectors
 
 _I64 = ir.IntType(64)
+
+
+def whole_tiles(vectors: int) -> int:
+    """Return the smallest number of rows that is one of whole tiles in all panels of so many vectors of columns."""
+    rows, panels = host_isa().tile_rows, max(1, -(-vectors // MAX_VECTORS))
+    return math.lcm(rows[max(1, vectors // panels) - 1], rows[max(1, -(-vectors // panels)) - 1])
 
 
 def epilogue_flags(epilogue: Epilogue) -> int:
@@ -430,4 +437,5 @@ __all__ = [
     "panel_tile",
     "stack_buffer",
     "tile_rows",
+    "whole_tiles",
 ]
