@@ -37,6 +37,7 @@ PARTS: dict[str, Part] = {
     "cifar": Part("Layers of networks for CIFAR", f"{_LAYERS} cifar"),
     "odd": Part("Layers of odd shapes", f"{_LAYERS} odd"),
     "mobilenet_v2": Part("Layers of MobileNet v2", f"{_LAYERS} mobilenet_v2"),
+    "matmul": Part("Matrix products beside PyTorch's and NumPy's", "--sections matmul --seconds 0.1 --rounds 4"),
     "training": Part("Training steps", f"--sections training --seconds 1 --rounds 3 --nets {_NETS}"),
     "inference": Part("Inference", "--sections inference --seconds 0.5 --rounds 3 --nets resnet50,mobilenet_v2,vgg16"),
     "operations": Part("Operations that move memory", "--sections operations --seconds 0.1 --rounds 4"),
