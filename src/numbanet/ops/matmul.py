@@ -87,11 +87,14 @@ def _products(a: np.ndarray, b: np.ndarray, form: _Form, out: np.ndarray) -> Non
     if k == 0:
         out[...] = 0  # sums of nothing
         return
-    (a, a_rows), (b, b_rows) = _stack(a.reshape(form.left)), _stack(b.reshape(form.right))
-    left, right = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
-    index = _index(form)
-    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None, index.shape[1])
-    dispatch.run(problem, (left, right, None, None, index), (out.reshape(index.shape[1], m, n),))
+    (a, a_rows), (b, b_rows) = _stack(_shaped(a, form.left)), _stack(_shaped(b, form.right))
+    left, right, out = (x if x.ndim == 3 else x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b, out))
+    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None, len(out))
+    dispatch.run(problem, (left, right, None, None, _index(form)), (out,))
+
+
+def _shaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return x if x.shape == shape else x.reshape(shape)
 
 
 @lru_cache(maxsize=16)
@@ -133,10 +136,8 @@ def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
     if form.stacked:
         _products(a, b, form, out)
     else:
-        a = a if a.shape == form.left else a.reshape(form.left)
-        b = b if b.shape == form.right else b.reshape(form.right)
-        _product(a, b, out)
-    return out if form.out == form.result else out.reshape(form.result)
+        _product(_shaped(a, form.left), _shaped(b, form.right), out)
+    return _shaped(out, form.result)
 
 
 def linear(
@@ -194,14 +195,14 @@ def linear(
     if out.size:
         a, a_rows = _stack(x if len(x.shape) == 2 else contiguous(x).reshape(rows, columns))
         b: np.ndarray | PreparedWeight
-        if isinstance(weight, PreparedWeight):
+        if isinstance(weight, PreparedWeight) or (len(weight.shape) == 2 and weight.flags.c_contiguous):
             b, b_rows = weight, False  # row by row, so its transpose column by column
         else:
             b, b_rows = _stack((weight if weight.ndim == 2 else weight[None]).T)
         fused = bias is not None, residual is not None
         problem = _problem(x.dtype, rows, features, columns, a_rows, b_rows, *fused, activation)
         dispatch.run(problem, (a, b, bias, None if residual is None else residual.reshape(out.shape)), (out,))
-    return out if out.shape == shape else out.reshape(shape)
+    return _shaped(out, shape)
 
 
 @lru_cache(maxsize=4096)
