@@ -142,10 +142,10 @@ def test_every_epilogue(dtype, rows, columns, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_shares_of_long_sums(dtype, rng):
     """Few rows and columns, and many terms: shares of the sums are results of their own, which are added."""
-    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((50, 2100), (37, 2100), (37,)))
-    residual, unit = rng.standard_normal((50, 37)).astype(dtype), 5e-6 if dtype == "float32" else 1e-14
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((50, 6100), (7, 6100), (7,)))
+    residual, unit = rng.standard_normal((50, 7)).astype(dtype), 8e-6 if dtype == "float32" else 2e-14
     sums = x.astype(float) @ weight.T.astype(float)
-    problem = MatmulProblem("forward", dtype, 50, 37, 2100, True, False)
+    problem = MatmulProblem("forward", dtype, 50, 7, 6100, True, False)
     assert matmul_outer._plan(problem).integers.splits > 1
     before, results = parallel.get_num_threads(), []
     for threads in (1, before):
