@@ -85,7 +85,8 @@ class Costs(NamedTuple):
     right_panels: float  # and of the second one, in its panels
     panel: float  # an operation of the convolutions' tiles,
     outer: float  # and of those of `numbanet.cpu.matmul_outer`;
-    waiting: float  # in a tile of one vector, which loads a number for each, so many times as long
+    panel_waiting: float  # so many times as long in a tile of one vector, which loads a number for each:
+    outer_waiting: float  # of the first kind, and of the second
     tile: float  # beginning and ending a tile,
     masked: float  # and storing a part of a vector
     dots: float  # an operation of dots, which load both numbers,
@@ -95,13 +96,13 @@ class Costs(NamedTuple):
 # Measured with AVX-512 on Zen 4 and Cascade Lake. There, what begins and ends a tile is hidden by others' operations.
 _OF_512_BITS = Costs(
     number=11.0, packing=20.0, turning=70.0, copying=8.0, copying_turned=16.0, left_strips=0.0, right_panels=0.0,
-    panel=1.02, outer=1.05, waiting=1.8, tile=0.0, masked=0.0, dots=1.0, adding=1.0,
+    panel=1.02, outer=1.05, panel_waiting=1.8, outer_waiting=1.0, tile=0.0, masked=0.0, dots=1.0, adding=1.0,
 )  # fmt: skip
 # Measured with AVX2 on Zen 4, on 2000 products of random shapes. Half of the registers hold half of the rows of
 # dots and the like, and masks are slow.
 _OF_256_BITS = Costs(
     number=6.0, packing=21.0, turning=34.0, copying=8.0, copying_turned=20.0, left_strips=18.0, right_panels=12.0,
-    panel=1.05, outer=1.05, waiting=1.5, tile=1000.0, masked=300.0, dots=1.4, adding=2.0,
+    panel=1.05, outer=1.05, panel_waiting=1.4, outer_waiting=1.5, tile=1000.0, masked=300.0, dots=1.4, adding=2.0,
 )  # fmt: skip
 COSTS = _OF_512_BITS if host_isa().vector_bytes == 64 else _OF_256_BITS
 LAUNCH = 6e5  # operations that pass while Python starts one more kernel
@@ -112,8 +113,11 @@ def memory_cost(p: MatmulProblem) -> float:
     return COSTS.number * p.batch * (p.m * p.k + p.k * p.n + p.m * p.n)
 
 
-def tile_cost(p: MatmulProblem) -> float:
-    """Return the operations of the register tiles, with those on rows and lanes beyond the last."""
+def tile_cost(p: MatmulProblem, waiting: float) -> float:
+    """Return the operations of the register tiles, with those on rows and lanes beyond the last.
+
+    In tiles of one vector each counts for `waiting` of them.
+    """
     size = numpy_lanes(p.dtype)
     vectors = -(-p.n // size)
     panels = max(1, -(-vectors // MAX_VECTORS))
@@ -121,8 +125,7 @@ def tile_cost(p: MatmulProblem) -> float:
 
     def cost(width: int) -> float:
         rows = host_isa().tile_rows[max(1, width) - 1]
-        waiting = COSTS.waiting if width == 1 else 1.0
-        return -(-p.m // rows) * (COSTS.tile + 2.0 * p.k * rows * width * size * waiting)
+        return -(-p.m // rows) * (COSTS.tile + 2.0 * p.k * rows * width * size * (waiting if width == 1 else 1.0))
 
     masked = COSTS.masked * p.m if p.n % size else 0.0
     return p.batch * ((panels - wider) * cost(width) + (wider * cost(width + 1) if wider else 0.0) + masked)
@@ -134,7 +137,7 @@ def _cost(p: MatmulProblem) -> float:
     else:
         copies = COSTS.packing * p.n * p.k + LAUNCH
         copies += 0.0 if p.a_rows else COSTS.turning * p.m * p.k + LAUNCH
-    return max(COSTS.panel * tile_cost(p), memory_cost(p)) + copies
+    return max(COSTS.panel * tile_cost(p, COSTS.panel_waiting), memory_cost(p)) + copies
 
 
 CANDIDATES: CandidateLists = {

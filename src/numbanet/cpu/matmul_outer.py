@@ -239,7 +239,8 @@ def _cost(p: MatmulProblem) -> float:
     # Lines that lie pages apart fall into the same few places of a cache, and go before the next tile needs them.
     steps = cut.term_step, p.n if cut.reading == DIRECT else 1
     apart = p.k > _PLACES and any(step * np.dtype(p.dtype).itemsize % _PAGE == 0 for step in steps)
-    return max(COSTS.outer * (1.25 if apart else 1.0) * tile_cost(p), memory_cost(p)) + copies
+    products = COSTS.outer * (1.25 if apart else 1.0) * tile_cost(p, COSTS.outer_waiting)
+    return max(products, memory_cost(p)) + copies
 
 
 CANDIDATES: CandidateLists = {
