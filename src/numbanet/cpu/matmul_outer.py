@@ -236,9 +236,12 @@ def _cost(p: MatmulProblem) -> float:
         copies += COSTS.copying * p.batch * p.n * p.k  # it comes from afar, in short pieces
     if shares:
         copies += LAUNCH + 2 * COSTS.number * p.batch * p.m * p.n * cut.splits
-    # Lines that lie pages apart fall into the same few places of a cache, and go before the next tile needs them.
+    # Lines that lie pages apart fall into the same few places of a cache, and go before the next tile needs them. So do
+    # the blocks of many rows of a, before the next panel.
+    itemsize = np.dtype(p.dtype).itemsize
     steps = cut.term_step, p.n if cut.reading == DIRECT else 1
-    apart = p.k > _PLACES and any(step * np.dtype(p.dtype).itemsize % _PAGE == 0 for step in steps)
+    apart = p.k > _PLACES and any(step * itemsize % _PAGE == 0 for step in steps)
+    apart |= p.a_rows and p.k > _BLOCK and p.m > _BLOCK and p.k * itemsize % (_PAGE // 2) == 0
     products = COSTS.outer * (1.25 if apart else 1.0) * tile_cost(p, COSTS.outer_waiting)
     return max(products, memory_cost(p)) + copies
 
