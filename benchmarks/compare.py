@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import backends, cases, engines, layers, memory, nets, operations, peak, report, steps, timing
+from benchmarks import backends, cases, engines, layers, memory, nets, operations, peak, products, report, steps, timing
 from benchmarks.cases import Case
 from benchmarks.report import Row
 
-SECTIONS = ("layers", "operations", "training", "inference", "memory")
+SECTIONS = ("layers", "matmul", "operations", "training", "inference", "memory")
 CONTROL = "control"
 _FORMATS = {"torch": "nchw", "torch:channels_last": "nhwc", "torch:compiled": "compil", "onnxruntime": "onnx"}
 QUICK_NETS = ("lenet5", "convnetjs", "resnet20")
@@ -130,6 +130,8 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
         for table in options.table:
             small = max(1, layers.TABLES[table][0].n // 8) if quick else None
             chosen += cases.conv_cases(table, options.passes, batch or small)[:: 4 if quick else 1]
+    if "matmul" in options.sections:
+        chosen += products.product_cases()[:: 12 if quick else 1]
     if "operations" in options.sections:
         chosen += operations.operation_cases()[:: 4 if quick else 1]
     return chosen

@@ -349,3 +349,12 @@ SCORES: dict[str, tuple[int, int]] = {"128x10": (128, 10), "256x1000": (256, 100
 
 # Matrix products (M, K) by (K, N): square, tall and narrow, small.
 MATMULS: tuple[tuple[int, int, int], ...] = ((512, 512, 512), (1024, 1024, 1024), (16384, 64, 64), (64, 64, 64))
+
+Product = tuple[int, int, int]
+
+# Products (M, K) by (K, N) in all four memory orders: squares, long and narrow ones, linear layers, odd sizes.
+PRODUCTS: tuple[Product, ...] = (
+    *((size, size, size) for size in (8, 16, 32, 64, 128, 256, 300, 512, 1024)),
+    (64, 4096, 64), (4096, 64, 64), (64, 64, 4096), (100000, 16, 16), (16, 100000, 16), (16, 16, 100000),
+    (1, 1280, 1000), (4, 2048, 1000), (128, 320, 10), (35, 17, 61), (1000, 33, 290),
+)  # fmt: skip

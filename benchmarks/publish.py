@@ -39,6 +39,7 @@ PARTS: dict[str, Part] = {
     "odd": Part("Layers of odd shapes", f"{_LAYERS} odd"),
     "mobilenet_v2": Part("Layers of MobileNet v2", f"{_LAYERS} mobilenet_v2"),
     "single": Part("Layers of single images", f"{_LAYERS} single"),
+    "matmul": Part("Matrix products beside PyTorch's and NumPy's", "--sections matmul --seconds 0.05 --rounds 4"),
     "training": Part("Training steps", f"--sections training --seconds 0.5 --rounds 2 --nets {_NETS}"),
     "inference": Part("Inference", "--sections inference --seconds 0.3 --rounds 3 --nets resnet50,mobilenet_v2,vgg16"),
     "operations": Part("Operations that move memory", "--sections operations --seconds 0.05 --rounds 4"),

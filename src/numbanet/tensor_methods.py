@@ -27,6 +27,8 @@ def _comparable(value: Any) -> bool:
 
 
 def _wrapped(value: Any) -> Any:
+    if isinstance(value, Methods):
+        return value
     from numbanet.tensor import Tensor  # which imports this module
 
     return Tensor(value) if isinstance(value, (np.ndarray, DeviceArray)) else value  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import backends, cases, layers, nets, operations, steps
+from benchmarks import backends, cases, layers, nets, operations, products, steps
 from numbanet import models, nn
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,19 @@ def test_operation_runs(case):
         assert result.shape[0] == 128 and np.any(result)  # the gradient of the input
 
 
+@pytest.mark.parametrize("order", products.ORDERS)
+def test_products_are_those_of_numpy(order):
+    small = [shape for shape in layers.PRODUCTS if max(shape) <= 300]
+    for shape in small:
+        m, k, n = shape
+        want = products.product_call(shape, order, False, "numpy")()
+        assert want.shape == (m, n)
+        for tensors in (False, True):
+            found = backends.to_numpy(products.product_call(shape, order, tensors, "numbanet")())
+            np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 * np.abs(want).max())
+        assert products.kernel(shape, order).startswith("cpu.")
+
+
 def test_backward_alone_is_the_backward_of_training():
     chosen = operations.operation_cases(("linear", "softmax"))
     found = {(case.name, case.which): case for case in chosen if "128x10" in case.name or "cifar 64-10" in case.name}
@@ -102,6 +115,7 @@ def test_every_operation_that_the_library_promises_is_timed():
 def test_names_of_cases_are_distinct():
     names = [(case.section, case.name, case.which) for case in operations.operation_cases()]
     names += [(case.section, case.name, case.which) for table in layers.TABLES for case in cases.conv_cases(table)]
+    names += [(case.section, case.name, case.which) for case in products.product_cases()]
     assert len(set(names)) == len(names)
 
 
@@ -126,7 +140,7 @@ def test_suites_import_without_torch_and_compile_nothing():
 
 def test_asv_finds_what_the_documentation_names():
     suites = [importlib.import_module(f"benchmarks.{name}") for name in (
-        "bench_conv", "bench_operations", "bench_networks", "bench_overhead")]  # fmt: skip
+        "bench_conv", "bench_operations", "bench_networks", "bench_overhead", "bench_products")]  # fmt: skip
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert all(suite.__name__.removeprefix("benchmarks.") in text for suite in suites)
     assert all(f"`{table}`" in text for table in layers.TABLES)

@@ -9,13 +9,14 @@ import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory
-from numbanet.cpu import parallel
+from numbanet.cpu import matmul_outer, parallel
 from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
 SIZES = [
     (1, 1, 1), (3, 5, 7), (15, 33, 17), (64, 70, 300), (14, 16, 1), (1, 100, 40), (100, 1, 1100), (193, 65, 513),
     (1, 300, 700), (2, 17, 600), (3, 2100, 50), (7, 9, 130), (8, 40, 33), (50, 6, 257), (4, 1, 5000),
+    (61, 70, 1100), (1100, 9, 20), (20, 530, 300),
 ]  # fmt: skip
 
 
@@ -136,6 +137,29 @@ def test_every_epilogue(dtype, rows, columns, rng):
                     with nnet.use(candidate.name):
                         out = nnet.ops.linear(x, matrix, bias_, residual=addend_, activation=activation)
                     np.testing.assert_allclose(out, y, rtol=0, atol=2e-4 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shares_of_long_sums(dtype, rng):
+    """Few rows and columns, and many terms: shares of the sums are results of their own, which are added."""
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((50, 6100), (7, 6100), (7,)))
+    residual, unit = rng.standard_normal((50, 7)).astype(dtype), 8e-6 if dtype == "float32" else 2e-14
+    sums = x.astype(float) @ weight.T.astype(float)
+    problem = MatmulProblem("forward", dtype, 50, 7, 6100, True, False)
+    assert matmul_outer._plan(problem).integers.splits > 1
+    before, results = parallel.get_num_threads(), []
+    for threads in (1, before):
+        parallel.set_num_threads(threads)
+        with nnet.use("cpu.outer"):
+            y = nnet.ops.linear(x, weight, bias, residual=residual, activation="relu")
+            stacks = nnet.ops.matmul(np.stack([x, -x]), np.stack([weight.T, weight.T]))
+        results.append((y, stacks))
+    parallel.set_num_threads(before)
+    for first, last in zip(*results):
+        np.testing.assert_array_equal(first, last)
+    largest = np.abs(sums).max()
+    np.testing.assert_allclose(y, np.maximum(sums + bias + residual, 0), rtol=0, atol=unit * largest)
+    np.testing.assert_allclose(stacks, [sums, -sums], rtol=0, atol=unit * largest)
 
 
 def test_an_activation_keeps_nan():

@@ -26,7 +26,7 @@ from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lanes, offset, store, store_tail
-from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows
+from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows, whole_tiles
 from numbanet.problem.conv import ConvProblem
 
 _FEW = 512  # pixels in all,
@@ -366,10 +366,7 @@ def _rounded(count: int, unit: int) -> int:
 
 def _whole_tiles(p: ConvProblem) -> int:
     """Return the smallest number of rows that is one of whole tiles in every panel."""
-    rows = host_isa().tile_rows
-    vectors = -(-p.cg // numpy_lanes(p.dtype))
-    panels = -(-vectors // MAX_VECTORS)
-    return math.lcm(rows[vectors // panels - 1], rows[-(-vectors // panels) - 1])
+    return whole_tiles(-(-p.cg // numpy_lanes(p.dtype)))
 
 
 def _strip(p: ConvProblem) -> int:

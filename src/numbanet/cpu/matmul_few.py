@@ -14,7 +14,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.copy import transpose, transposed
 from numbanet.cpu.dot import axpy_terms, axpy_tile, dot_columns, dot_tile
-from numbanet.cpu.matmul import memory_cost, tolerance
+from numbanet.cpu.matmul import COSTS, LAUNCH, memory_cost, tolerance
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, offset, select, splat, store_tail
 from numbanet.cpu.tile import BIAS, RELU, RESIDUAL, SIX, epilogue_flags
@@ -109,6 +109,11 @@ def add_shares(task: Index, ints: I64, partials: T, bias: T, residual: T, out: T
     finish_row(out, at, width, first, flags, bias, bias_step, residual)
 
 
+def share_integers(m: int, n: int, splits: int, flags: int) -> tuple[int, ...]:
+    """Return the integers with which `add_shares` has a task for each row, and a number of the bias for each column."""
+    return m, n, 0, 0, 0, n, flags, 1, splits
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How a problem is launched.
@@ -182,10 +187,13 @@ def _supports(p: MatmulProblem) -> str | None:
 
 
 def _cost(p: MatmulProblem) -> float:
-    few, columns = min(p.m, p.n), max(p.m, p.n)
+    plan = _plan(p)
+    few, columns = plan.integers[:2]
+    rows = few if few <= 2 else -(-few // 4) * 4
     # Adding up the lanes of dots costs about as much as eight vectors of products.
-    reduction = p.k + 8 * numpy_lanes(p.dtype)
-    return max(2.0 * (few if few <= 2 else -(-few // 4) * 4) * columns * reduction, memory_cost(p))
+    reduction = COSTS.dots * (p.k + 8 * numpy_lanes(p.dtype)) if plan.dots else COSTS.adding * p.k
+    launches = (plan.dots and not plan.left_rows) + (plan.turned and few > 1) + (plan.splits > 1)
+    return max(2.0 * rows * columns * reduction, memory_cost(p)) + launches * LAUNCH
 
 
 CANDIDATES: CandidateLists = {

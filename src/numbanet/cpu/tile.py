@@ -16,6 +16,7 @@ its own number of rows.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -49,6 +50,12 @@ MAX_ROWS = max(host_isa().tile_rows)
 MAX_VECTORS = host_isa().tile_vectors
 
 _I64 = ir.IntType(64)
+
+
+def whole_tiles(vectors: int) -> int:
+    """Return the smallest number of rows that is one of whole tiles in all panels of so many vectors of columns."""
+    rows, panels = host_isa().tile_rows, max(1, -(-vectors // MAX_VECTORS))
+    return math.lcm(rows[max(1, vectors // panels) - 1], rows[max(1, -(-vectors // panels)) - 1])
 
 
 def epilogue_flags(epilogue: Epilogue) -> int:
@@ -392,21 +399,23 @@ def outer_tile(
             common = (builder, vec, rows, vectors, runs, count, (g_step, x_step), (g_offset, x_offset))
             whole = builder.icmp_signed("<=", ir_int(rows), rest[3])
             plain = builder.and_(whole, builder.icmp_signed("!=", contiguous, ir_int(0)))
+
+            def tile(offsets: list[ir.Value]) -> None:
+                if host_isa().masks:
+                    _outer_tile(*common, offsets, *rest, True)
+                    return
+                # The loop has no register for a mask.
+                with builder.if_else(builder.icmp_signed("==", rest[4], ir_int(vec.lanes))) as (unmasked, masked):
+                    with unmasked:
+                        _outer_tile(*common, offsets, *rest, False)
+                    with masked:
+                        _outer_tile(*common, offsets, *rest, True)
+
             with builder.if_else(plain) as (then, otherwise):
                 with then:
-                    near = [ir_int(i) for i in range(rows)]
-                    if host_isa().masks:
-                        _outer_tile(*common, near, *rest, True)
-                    else:  # the loop has no register for a mask either
-                        all_lanes = builder.icmp_signed("==", rest[4], ir_int(vec.lanes))
-                        with builder.if_else(all_lanes) as (then_too, otherwise_too):
-                            with then_too:
-                                _outer_tile(*common, near, *rest, False)
-                            with otherwise_too:
-                                _outer_tile(*common, near, *rest, True)
+                    tile([ir_int(i) for i in range(rows)])
                 with otherwise:
-                    loaded = [builder.load(builder.gep(table, [ir_int(i)])) for i in range(rows)]
-                    _outer_tile(*common, loaded, *rest, True)
+                    tile([builder.load(builder.gep(table, [ir_int(i)])) for i in range(rows)])
 
         _by_width(builder, width, emit)
         return context.get_dummy_value()
@@ -428,4 +437,5 @@ __all__ = [
     "panel_tile",
     "stack_buffer",
     "tile_rows",
+    "whole_tiles",
 ]

@@ -27,6 +27,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Return the matrix product; see `numbanet.ops.matmul` for shapes and errors."""
     a, b = values("input", input), values("other", other)
     y = ops.matmul(a, b)
+    if not needs_grad(input, other):
+        return Tensor(y)
     need_a, need_b = input.requires_grad, other.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,21 +47,61 @@ def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     dispatch.run(problem, (a, b, None, None), (out,))
 
 
-def _products(a: np.ndarray, b: np.ndarray, batch: tuple[int, ...], out: np.ndarray) -> None:
-    """Write the products of two stacks of matrices, whose leading dimensions broadcast to `batch`, to `out`."""
+class _Form(NamedTuple):
+    """What the shapes of two operands make: checked when they first meet."""
+
+    stacked: bool  # several products: else one, of matrices
+    left: tuple[int, ...]  # the shapes of the operands, none of which is one-dimensional
+    right: tuple[int, ...]
+    batch: tuple[int, ...]  # what their leading dimensions broadcast to
+    out: tuple[int, ...]
+    result: tuple[int, ...]  # as it is returned
+
+
+@lru_cache(maxsize=4096)
+def _form(a: tuple[int, ...], b: tuple[int, ...]) -> _Form:
+    if not a or not b:
+        raise ValueError(f"input and other must have at least one dimension, got shapes {a} and {b}")
+    left, right = ((1, *a) if len(a) == 1 else a), ((*b, 1) if len(b) == 1 else b)
+    if left[-1] != right[-2]:
+        raise ValueError(f"the last dimension of input and the last but one of other must be equal, got {a} and {b}")
+    try:
+        batch = np.broadcast_shapes(left[:-2], right[:-2])
+    except ValueError:
+        raise ValueError(f"the leading dimensions of input and other do not broadcast, got {a} and {b}") from None
+    n = right[-1]
+    result = (*batch, *left[-2:-1] * (len(a) > 1), *right[-1:] * (len(b) > 1))
+    if len(right) > 2 and math.prod(batch) != 1:
+        return _Form(True, left, right, batch, (*batch, left[-2], n), result)
+    rows = math.prod(left[:-1])  # one matrix for all: a single tall product
+    return _Form(False, (rows, left[-1]), right[-2:], batch, (rows, n), result)
+
+
+def _products(a: np.ndarray, b: np.ndarray, form: _Form, out: np.ndarray) -> None:
+    """Write the products of two stacks of matrices to `out`."""
     if out.size == 0:
         return
     (m, n), k = out.shape[-2:], a.shape[-1]
     if k == 0:
         out[...] = 0  # sums of nothing
         return
-    index = np.empty((2, math.prod(batch)), np.int64)
-    for numbers, shape in zip(index, (a.shape[:-2], b.shape[:-2])):
-        numbers.reshape(batch)[...] = np.arange(math.prod(shape)).reshape(shape)
-    (a, a_rows), (b, b_rows) = _stack(a), _stack(b)
-    left, right = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
-    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None, index.shape[1])
-    dispatch.run(problem, (left, right, None, None, index), (out.reshape(index.shape[1], m, n),))
+    (a, a_rows), (b, b_rows) = _stack(_shaped(a, form.left)), _stack(_shaped(b, form.right))
+    left, right, out = (x if x.ndim == 3 else x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b, out))
+    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None, len(out))
+    dispatch.run(problem, (left, right, None, None, _index(form)), (out,))
+
+
+def _shaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return x if x.shape == shape else x.reshape(shape)
+
+
+@lru_cache(maxsize=16)
+def _index(form: _Form) -> np.ndarray:
+    """Return which matrices of two stacks each product takes."""
+    index = np.empty((2, math.prod(form.batch)), np.int64)
+    for numbers, shape in zip(index, (form.left[:-2], form.right[:-2])):
+        numbers.reshape(form.batch)[...] = np.arange(math.prod(shape)).reshape(shape)
+    return index
 
 
 def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -86,32 +127,15 @@ def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
         If an operand has no dimension or the shapes do not fit.
     """
     a, b = real_array("input", input), real_array("other", other)
-    dtype = same_dtype(input=a, other=b)
-    if a.ndim == 0 or b.ndim == 0:
-        raise ValueError(f"input and other must have at least one dimension, got shapes {a.shape} and {b.shape}")
-    left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
-    if left.shape[-1] != right.shape[-2]:
-        raise ValueError(
-            f"the last dimension of input and the last but one of other must be equal, got {a.shape} and {b.shape}"
-        )
-    try:
-        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    except ValueError:
-        raise ValueError(
-            f"the leading dimensions of input and other do not broadcast, got {a.shape} and {b.shape}"
-        ) from None
-    m, n = left.shape[-2], right.shape[-1]
-    out = memory.empty((*batch, m, n), dtype, a)
-    if math.prod(batch) == 1:
-        _product(left.reshape(left.shape[-2:]), right.reshape(right.shape[-2:]), out.reshape(m, n))
-    elif right.ndim == 2:  # one matrix for all: a single tall product
-        rows = math.prod(left.shape[:-1])
-        _product(left.reshape(rows, left.shape[-1]), right, out.reshape(rows, n))
+    if a.dtype != b.dtype:
+        same_dtype(input=a, other=b)  # which raises
+    form = _form(a.shape, b.shape)
+    out = memory.empty(form.out, a.dtype, a)
+    if form.stacked:
+        _products(a, b, form, out)
     else:
-        _products(left, right, batch, out)
-    if b.ndim == 1:
-        out = out[..., 0]
-    return out[..., 0, :] if a.ndim == 1 and b.ndim > 1 else out[..., 0] if a.ndim == 1 else out
+        _product(_shaped(a, form.left), _shaped(b, form.right), out)
+    return _shaped(out, form.result)
 
 
 def linear(
@@ -152,40 +176,56 @@ def linear(
     x = real_array("input", x)
     if not isinstance(weight, PreparedWeight):
         weight = real_array("weight", weight)
-    bias = None if bias is None else contiguous(real_array("bias", bias))
-    residual = None if residual is None else contiguous(float_array("residual", residual))
+    if bias is not None:
+        bias = contiguous(real_array("bias", bias))
+    if residual is not None:
+        residual = contiguous(float_array("residual", residual))
     activation = optional_choice("activation", activation, ACTIVATIONS)
-    dtype = x.dtype
-    if residual is not None or not dtype == weight.dtype == (bias if bias is not None else x).dtype:
+    if residual is not None or x.dtype != weight.dtype or (bias is not None and x.dtype != bias.dtype):
         same_dtype(input=x, weight=weight, bias=bias, residual=residual)
-    if len(weight.shape) not in (1, 2):
-        raise ValueError(f"weight must have shape (out_features, in_features), got {weight.shape}")
-    (*_, columns), before = weight.shape, weight.shape[:-1]
-    if x.ndim == 0 or x.shape[-1] != columns:
-        fits = x.ndim > 2 and math.prod(x.shape[1:]) == columns
-        flat = f": nn.Flatten() makes {(len(x), columns)} of that" if fits else ""
-        raise ValueError(f"input must have shape (..., {columns}) for weight {weight.shape}, got {x.shape}{flat}")
-    shape = (*x.shape[:-1], *before)
-    if bias is not None and not _broadcasts(bias.shape, shape):
-        raise ValueError(f"bias must have shape {weight.shape[:-1]} or broadcast to {shape}, got {bias.shape}")
-    if residual is not None and residual.shape != shape:
-        raise ValueError(f"residual must have the result's shape {shape}, got {residual.shape}")
-    if bias is not None and bias.shape != (before or (1,)):  # a bias that is no number a column is a residual
-        wide = np.broadcast_to(bias, shape)
-        bias, residual = None, contiguous(wide) if residual is None else add(wide, residual)
-    rows = x.shape[0] if x.ndim == 2 else math.prod(x.shape[:-1])
-    out = memory.empty((rows, *(before or (1,))), dtype, x)
+    rows, columns, features, shape, wide = _linear_form(
+        x.shape, weight.shape, None if bias is None else bias.shape, None if residual is None else residual.shape
+    )  # fmt: skip
+    if wide and bias is not None:  # a bias that is no number a column is a residual
+        whole = np.broadcast_to(bias, shape)
+        bias, residual = None, contiguous(whole) if residual is None else add(whole, residual)
+    out = memory.empty((rows, features), x.dtype, x)
     if out.size:
-        a, a_rows = _stack(x if x.ndim == 2 else contiguous(x).reshape(rows, columns))
+        a, a_rows = _stack(x if len(x.shape) == 2 else contiguous(x).reshape(rows, columns))
         b: np.ndarray | PreparedWeight
-        if isinstance(weight, PreparedWeight):
+        if isinstance(weight, PreparedWeight) or (len(weight.shape) == 2 and weight.flags.c_contiguous):
             b, b_rows = weight, False  # row by row, so its transpose column by column
         else:
             b, b_rows = _stack((weight if weight.ndim == 2 else weight[None]).T)
         fused = bias is not None, residual is not None
-        problem = _problem(dtype, rows, out.shape[1], columns, a_rows, b_rows, *fused, activation)
+        problem = _problem(x.dtype, rows, features, columns, a_rows, b_rows, *fused, activation)
         dispatch.run(problem, (a, b, bias, None if residual is None else residual.reshape(out.shape)), (out,))
-    return out.reshape(shape)
+    return _shaped(out, shape)
+
+
+@lru_cache(maxsize=4096)
+def _linear_form(
+    x: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...] | None, residual: tuple[int, ...] | None
+) -> tuple[int, int, int, tuple[int, ...], bool]:  # fmt: skip
+    """Check the shapes of `linear` when they first meet.
+
+    Return the rows of the input, its features, those of the result, the result's shape, and whether the bias is more
+    than a number for each of them.
+    """
+    if len(weight) not in (1, 2):
+        raise ValueError(f"weight must have shape (out_features, in_features), got {weight}")
+    (*_, columns), before = weight, weight[:-1]
+    if not x or x[-1] != columns:
+        fits = len(x) > 2 and math.prod(x[1:]) == columns
+        flat = f": nn.Flatten() makes {(x[0], columns)} of that" if fits else ""
+        raise ValueError(f"input must have shape (..., {columns}) for weight {weight}, got {x}{flat}")
+    shape = (*x[:-1], *before)
+    if bias is not None and not _broadcasts(bias, shape):
+        raise ValueError(f"bias must have shape {before} or broadcast to {shape}, got {bias}")
+    if residual is not None and residual != shape:
+        raise ValueError(f"residual must have the result's shape {shape}, got {residual}")
+    wide = bias is not None and bias != (before or (1,))
+    return math.prod(x[:-1]), columns, before[0] if before else 1, shape, wide
 
 
 def prepare_linear(weight: np.ndarray, rows: int = 1) -> PreparedWeight:

@@ -223,8 +223,10 @@ def real_array(name: str, value: Any, kinds: str = "iu") -> np.ndarray:
     TypeError
         If it has another dtype.
     """
-    if type(value) is np.ndarray and value.dtype not in _NAMES and value.dtype.kind in kinds and value.dtype.isnative:
-        return value
+    if type(value) is np.ndarray:
+        dtype = value.dtype
+        if dtype in _NAMES or (dtype.kind in kinds and dtype.isnative):
+            return value
     return float_array(name, value)
 
 
