@@ -146,6 +146,22 @@ def test_non_finite_values(channels):
     assert np.isnan(nnet.ops.max_pool2d_backward(grad, offsets, x.shape, 2)).sum() == 3 * channels
 
 
+@pytest.mark.parametrize("channels", [2, 16, 33, 100])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_max_pool_of_scattered_non_finite_values(channels, dtype, rng, poisoned):
+    x = images((2, channels, 9, 8), dtype, rng)
+    for value in (np.nan, np.inf, -np.inf, np.nan):
+        x[rng.random(x.shape) < 0.03] = value
+    x[:, 0] = np.sign(x[:, 0]) * np.finfo(dtype).max  # sums of these overflow
+    for options in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}):
+        with nnet.use("reference"):
+            expected, offsets = max_pool2d_offsets(x, **options)
+        y, found = max_pool2d_offsets(x, **options)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(found, offsets)
+        np.testing.assert_array_equal(nnet.ops.max_pool2d(x, **options), expected)
+
+
 def test_last_nan_wins():
     x = np.array([[np.nan, 1.0], [2.0, np.nan]])[None]
     assert nnet.ops.max_pool2d(x, 2, return_indices=True)[1].item() == 3

@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.vector import (
     Vec,
+    ir_any,
     ir_call,
     ir_load,
     ir_masked_load,
@@ -179,6 +180,16 @@ floor = _unary("floor", "llvm.floor", "Return the floor of each lane.")
 def select(typingctx, mask, a, b):
     """Return a where the mask is true, else b."""
     return a(mask, a, a), lambda context, builder, sig, args: builder.select(*args)
+
+
+@intrinsic
+def anywhere(typingctx, mask):
+    """Return whether the mask is true in any lane."""
+
+    def codegen(context, builder, sig, args):
+        return ir_any(builder, args[0], mask)
+
+    return types.boolean(mask), codegen
 
 
 def _extremum(name: str, sign: str, doc: str) -> Any:
