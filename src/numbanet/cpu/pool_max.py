@@ -18,7 +18,6 @@ from numbanet.cpu.simd import (
     integers,
     lanes,
     load,
-    load_as,
     load_tail,
     select,
     splat,
@@ -28,16 +27,16 @@ from numbanet.cpu.simd import (
 )
 from numbanet.problem.pool import MaxPoolProblem
 
-# A window is a tuple: its rows, its columns, the offset of its first tap; then the steps of the index and of the offset
-# from tap to tap along a row, and from the last tap of a row to the first of the next.
+# A window is a tuple: its rows, its columns, the offset of its first tap; the steps of the index from tap to tap along
+# a row, and from the last tap of a row to the first of the next; and the same two of the offset.
 
 
 @device
-def _next(i, code, left, window):
+def next_tap(i, code, left, window):
     """Return the index and the offset of the tap that follows, and how many are left in its row, itself included."""
-    _, wide, _, right, down, turn = window
+    _, wide, _, right, down, step, turn = window
     if left > 1:
-        return i + right, code + 1, left - 1
+        return i + right, code + step, left - 1
     return i + down, code + turn, wide
 
 
@@ -84,7 +83,7 @@ def _compete(x, at, window, y, offsets, o, located, exact, vectors):
             b3, w3 = select(better, v3, b3), select(better, here, w3)
             v0 = v0 + (v2 + v3)
         seen = seen + v0
-        i, code, left = _next(i, code, left, window)
+        i, code, left = next_tap(i, code, left, window)
     if not exact and anywhere(seen != seen):
         return True
     _keep(b0, w0, y, offsets, o, located)
@@ -114,7 +113,7 @@ def _compete_tail(x, at, window, y, offsets, o, n, located):
         v = load_tail(x, i, n)
         better = _better(v, best, True)
         best, where = select(better, v, best), select(better, splat_as(where, code), where)
-        i, code, left = _next(i, code, left, window)
+        i, code, left = next_tap(i, code, left, window)
     store_tail(y, o, best, n)
     if located:
         store_tail(offsets, o, convert(where, offsets), n)
@@ -144,7 +143,7 @@ def _max_row(task, ints, rows, columns, x, y, offsets, located):
         out = (task * q + j) * c
         wide = columns[3 * j + 1]
         code = rows[row + 2] * pitch + columns[3 * j + 2]
-        window = tall, wide, code, right, dilation_h * w * c - (wide - 1) * right, pitch - (wide - 1)
+        window = tall, wide, code, right, dilation_h * w * c - (wide - 1) * right, 1, pitch - (wide - 1)
         k = 0
         while k + 4 * lanes(x) <= whole:
             _compete_fast(x, at + k, window, y, offsets, out + k, located, 4)
