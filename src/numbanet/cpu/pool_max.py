@@ -10,7 +10,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, U8, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.pool_windows import windows
+from numbanet.cpu.pool_windows import portion, windows
 from numbanet.cpu.simd import (
     anywhere,
     bits,
@@ -18,6 +18,7 @@ from numbanet.cpu.simd import (
     integers,
     lanes,
     load,
+    load_as,
     load_tail,
     select,
     splat,
@@ -51,7 +52,7 @@ def _better(v, best, exact):
 
 
 @device
-def _compete(x, at, window, y, offsets, o, located, exact, vectors):
+def _compete(x, at, window, y, offsets, o, first, located, exact, vectors):
     """Write the maxima of the runs of 1, 2 or 4 vectors that lie at the taps of a window; -inf if it has none.
 
     A comparison that minds NaN takes three instructions in place of one. So here all elements are added up as well, by
@@ -59,11 +60,11 @@ def _compete(x, at, window, y, offsets, o, located, exact, vectors):
     """
     tall, wide, code = window[:3]
     w = lanes(x)
-    b0 = splat(x, -np.inf)
+    b0, w0 = _so_far(y, offsets, o, code, first, located)
+    b1, w1 = _so_far(y, offsets, o + w, code, first, located) if vectors > 1 else (b0, w0)
+    b2, w2 = _so_far(y, offsets, o + 2 * w, code, first, located) if vectors > 2 else (b0, w0)
+    b3, w3 = _so_far(y, offsets, o + 3 * w, code, first, located) if vectors > 2 else (b0, w0)
     seen = splat(x, 0.0)
-    b1, b2, b3 = b0, b0, b0
-    w0 = splat_as(bits(b0), code)
-    w1, w2, w3 = w0, w0, w0
     i, left = at, wide
     for _ in range(tall * wide):
         here = splat_as(w0, code)
@@ -96,6 +97,14 @@ def _compete(x, at, window, y, offsets, o, located, exact, vectors):
 
 
 @device
+def _so_far(y, offsets, o, code, first, located):
+    """Return the maxima so far, of which the `first` taps have none, and their offsets."""
+    best = splat(y, -np.inf) if first else load(y, o)
+    where = splat_as(bits(best), code)
+    return best, convert(load_as(offsets, o, best), where) if located and not first else where
+
+
+@device
 def _keep(best, where, y, offsets, o, located):
     store(y, o, best)
     if located:
@@ -120,42 +129,48 @@ def _compete_tail(x, at, window, y, offsets, o, n, located):
 
 
 @device
-def _compete_fast(x, at, window, y, offsets, o, located, vectors):
+def _compete_fast(x, at, window, y, offsets, o, first, located, vectors):
     """Do so, and where the sum is NaN (or infinities of both signs), once more and exactly."""
-    if _compete(x, at, window, y, offsets, o, located, False, vectors):
+    if _compete(x, at, window, y, offsets, o, first, located, False, vectors):
         for k in range(0, vectors * lanes(x), lanes(x)):
-            _compete(x, at + k, window, y, offsets, o + k, located, True, 1)
+            _compete(x, at + k, window, y, offsets, o + k, first, located, True, 1)
 
 
 @device
 def _max_row(task, ints, rows, columns, x, y, offsets, located):
     """Write one output row; with `located` False, `offsets` is any pointer.
 
-    Maxima stay in registers: of four vectors at a time, which is two cache lines of each tap.
+    Maxima stay in registers: of four vectors at a time, which is two cache lines of each tap. Where `portion` says so,
+    they grow in the output instead, with the next part of each window.
     """
-    c, h, w, p, q, pitch, dilation_h, dilation_w = integers(ints, 8)
+    c, h, w, p, q, pitch, dilation_h, dilation_w, high, broad = integers(ints, 10)
+    below = dilation_h * w * c
     right = dilation_w * c
     image, row = task // p, 3 * (task % p)
     top = (image * h + rows[row]) * w * c
     tall, whole = rows[row + 1], c - c % lanes(x)
-    for j in range(q):
-        at = top + columns[3 * j] * c
-        out = (task * q + j) * c
-        wide = columns[3 * j + 1]
-        code = rows[row + 2] * pitch + columns[3 * j + 2]
-        window = tall, wide, code, right, dilation_h * w * c - (wide - 1) * right, 1, pitch - (wide - 1)
-        k = 0
-        while k + 4 * lanes(x) <= whole:
-            _compete_fast(x, at + k, window, y, offsets, out + k, located, 4)
-            k += 4 * lanes(x)
-        if k + 2 * lanes(x) <= whole:
-            _compete_fast(x, at + k, window, y, offsets, out + k, located, 2)
-            k += 2 * lanes(x)
-        if k < whole:
-            _compete(x, at + k, window, y, offsets, out + k, located, True, 1)
-            k += lanes(x)
-        if k < c:
-            _compete_tail(x, at + k, window, y, offsets, out + k, c - k, located)
+    for r in range(0, max(tall, 1), high):
+        for j in range(q):
+            out = (task * q + j) * c
+            wide = columns[3 * j + 1] if tall else 0
+            for s in range(0, max(wide, 1), broad):
+                at = top + r * below + columns[3 * j] * c + s * right
+                code = (rows[row + 2] + r) * pitch + columns[3 * j + 2] + s
+                some = min(wide - s, broad)
+                window = min(tall, high), some, code, right, below - (some - 1) * right, 1, pitch - (some - 1)
+                first = r + s == 0
+                k = 0
+                while k + 4 * lanes(x) <= whole:
+                    _compete_fast(x, at + k, window, y, offsets, out + k, first, located, 4)
+                    k += 4 * lanes(x)
+                if k + 2 * lanes(x) <= whole:
+                    _compete_fast(x, at + k, window, y, offsets, out + k, first, located, 2)
+                    k += 2 * lanes(x)
+                if k < whole:
+                    _compete(x, at + k, window, y, offsets, out + k, first, located, True, 1)
+                if whole < c and first:
+                    window = tall, wide, code, right, below - (wide - 1) * right, 1, pitch - (wide - 1)
+                    _compete_tail(x, at + whole, window, y, offsets, out + whole, c - whole, located)
 
 
 @kernel
@@ -213,7 +228,16 @@ def max_windows(problem: MaxPoolProblem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _forward(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, problem.kernel[1], *problem.dilation)
+    ints = (
+        problem.c,
+        problem.h,
+        problem.w,
+        problem.p,
+        problem.q,
+        problem.kernel[1],
+        *problem.dilation,
+        *portion(problem),
+    )
     arrays = (*max_windows(problem), inputs[0], *outputs)
     launch(_FORWARD[problem.offsets], problem.n * problem.p, arrays, ints, problem.dtype)
 
