@@ -87,6 +87,21 @@ def load(typingctx, p, i):
 
 
 @intrinsic
+def load_pair(typingctx, p, i):
+    """Return the two vectors that start at element i as one.
+
+    The compiler splits what is done with it, and puts the instructions of the halves in turn: while one waits for a
+    result, the other goes on. Long formulas gain by that, for a processor does not look far ahead.
+    """
+    vec = Vec(p.dtype, 2 * _vec_of_pointer(p).lanes)
+
+    def codegen(context, builder, sig, args):
+        return ir_load(builder, builder.gep(args[0], [args[1]]), vec)
+
+    return vec(p, types.int64), codegen
+
+
+@intrinsic
 def load_tail(typingctx, p, i, n):
     """Return the vector of the n elements from element i on; the lanes beyond are zero and not read from memory."""
     vec = _vec_of_pointer(p)
@@ -277,6 +292,13 @@ def shift_right(typingctx, v, count):
 def lane_numbers(typingctx, p):
     """Return the vector 0, 1, 2, ... of the integer dtype of `p`."""
     vec = _vec_of_pointer(p)
+    return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
+
+
+@intrinsic
+def lane_numbers_pair(typingctx, p):
+    """Return likewise a vector of twice as many lanes (see `load_pair`)."""
+    vec = Vec(p.dtype, 2 * _vec_of_pointer(p).lanes)
     return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
 
 
