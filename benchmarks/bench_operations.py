@@ -1,4 +1,4 @@
-"""Every operation but convolution: forward, and forward with backward."""
+"""Every operation but convolution: forward, forward with backward, and backward alone; steps of optimizers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Operation(Suite):
 
 
 class Bandwidth:
-    """Memory traffic of the forward pass over that of a plain copy: 1 is all that the memory gives."""
+    """Least memory traffic of a pass over that of a plain copy in the same time: 1 is all that the memory gives."""
 
     timeout = 300
     params = tuple(name for name, case in _CASES.items() if case.bytes)

@@ -17,6 +17,8 @@ from benchmarks.cases import Call, Case, random
 _FLOAT = 4  # bytes
 # Their backward is timed without the forward, too.
 _BACKWARD_ALONE = ("activation", "batch_norm", "linear", "pool", "softmax")
+# Networks whose parameters are updated, and how many these are: a cache holds those of the first.
+_PARAMETERS = {"resnet20": 269_722, "resnet50": 25_557_032}
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Operation:
         Of the input.
     prepare : callable
         ``prepare(backend)`` returns the function of the input, its other operands ready.
-    traffic : int
-        Numbers that the forward pass reads and writes at least once; 0 where that is not what limits it.
+    traffic, returned : int
+        Numbers that the forward and the backward pass read and write at least: each array once, or as often as what it
+        is needed for has to wait for all of it. 0 where that is not what limits them. What accumulates in the gradient
+        of a second operand counts; what a forward pass keeps in single bytes does not.
     flops : int
-        Of the forward pass, likewise.
+        Of the forward pass, likewise; the backward pass takes twice as many.
     trained : bool
         Whether the backward pass is timed too.
     tolerance : float
@@ -47,6 +51,7 @@ class Operation:
     shape: tuple[int, ...]
     prepare: Callable[[Backend], Callable[[Any], Any]]
     traffic: int = 0
+    returned: int = 0
     flops: int = 0
     trained: bool = True
     tolerance: float = 1e-4
@@ -109,20 +114,22 @@ def _max_pool_with_indices(pool: layers.PoolLayer) -> Callable[[Backend], Callab
 
 def _on_images() -> Iterator[Operation]:
     for pool in layers.POOLS:
-        traffic = math.prod(pool.x_shape) + math.prod(pool.y_shape)
+        both = math.prod(pool.x_shape) + math.prod(pool.y_shape)
         prepare = _call(f"{pool.kind}_pool2d", pool.size, pool.stride, pool.pad)
-        yield Operation("pool", pool.name, pool.x_shape, prepare, traffic)
+        yield Operation("pool", pool.name, pool.x_shape, prepare, both, both)
         if pool.kind == "max":
             prepare = _max_pool_with_indices(pool)
-            traffic += 2 * math.prod(pool.y_shape)  # indices have 64 bits
-            yield Operation("pool", f"{pool.name} indices", pool.x_shape, prepare, traffic)
+            traffic = both + 2 * math.prod(pool.y_shape)  # indices have 64 bits
+            yield Operation("pool", f"{pool.name} indices", pool.x_shape, prepare, traffic, both)
     for name, shape in layers.ACTIVATIONS.items():
-        traffic = 2 * math.prod(shape)
-        yield Operation("batch_norm", name, shape, _batch_norm(shape[1], True), traffic)
-        yield Operation("batch_norm", f"{name} inference", shape, _batch_norm(shape[1], False), traffic, trained=False)
-        yield Operation("activation", f"relu {name}", shape, _call("relu"), traffic)
-        yield Operation("activation", f"gelu {name}", shape, _call("gelu"), traffic)
-        yield Operation("arithmetic", f"add {name}", shape, _with(lambda b, x, y: x + y, *shape), traffic // 2 * 3)
+        size = math.prod(shape)
+        # The input is read for its statistics first, and likewise the gradient with it.
+        yield Operation("batch_norm", name, shape, _batch_norm(shape[1], True), 3 * size, 5 * size)
+        yield Operation("batch_norm", f"{name} inference", shape, _batch_norm(shape[1], False), 2 * size, trained=False)
+        yield Operation("activation", f"relu {name}", shape, _call("relu"), 2 * size, 3 * size)
+        yield Operation("activation", f"gelu {name}", shape, _call("gelu"), 2 * size, 3 * size)
+        # The gradient of one operand may be that of the result itself.
+        yield Operation("arithmetic", f"add {name}", shape, _with(lambda b, x, y: x + y, *shape), 3 * size, 3 * size)
 
 
 def _on_one_map() -> Iterator[Operation]:
@@ -130,35 +137,39 @@ def _on_one_map() -> Iterator[Operation]:
     name, shape = next((name, shape) for name, shape in layers.ACTIVATIONS.items() if name == "256 @56")
     n, c, h, w = shape
     size = math.prod(shape)
-    yield Operation("pool", f"adaptive avg {name}", shape, _call("adaptive_avg_pool2d", 1), size)
+    yield Operation("pool", f"adaptive avg {name}", shape, _call("adaptive_avg_pool2d", 1), size, size)
     for function in ("leaky_relu", "sigmoid", "tanh"):
-        yield Operation("activation", f"{function} {name}", shape, _call(function), 2 * size)
+        yield Operation("activation", f"{function} {name}", shape, _call(function), 2 * size, 3 * size)
     # The two libraries draw different numbers.
-    yield Operation("activation", f"dropout {name}", shape, _call("dropout", 0.5), 2 * size, tolerance=math.inf)
-    yield Operation("arithmetic", f"mul {name}", shape, _with(lambda b, x, y: x * y, *shape), 3 * size)
-    yield Operation("arithmetic", f"add channel {name}", shape, _with(lambda b, x, y: x + y, 1, c, 1, 1), 2 * size)
-    yield Operation("arithmetic", f"mean {name}", shape, lambda b: lambda x: x.mean(), size)
-    yield Operation("arithmetic", f"sum H W {name}", shape, lambda b: lambda x: x.sum((2, 3)), size)
+    dropped = partial(Operation, "activation", f"dropout {name}", shape, tolerance=math.inf)
+    yield dropped(_call("dropout", 0.5), 2 * size, 2 * size)
+    yield Operation("arithmetic", f"mul {name}", shape, _with(lambda b, x, y: x * y, *shape), 3 * size, 6 * size)
+    channel = _with(lambda b, x, y: x + y, 1, c, 1, 1)
+    yield Operation("arithmetic", f"add channel {name}", shape, channel, 2 * size, size)
+    yield Operation("arithmetic", f"mean {name}", shape, lambda b: lambda x: x.mean(), size, size)
+    yield Operation("arithmetic", f"sum H W {name}", shape, lambda b: lambda x: x.sum((2, 3)), size, size)
     padded = n * c * (h + 2) * (w + 2)
-    yield Operation("shape", f"pad 1 {name}", shape, _call("pad", (1, 1, 1, 1)), size + padded)
-    yield Operation("shape", f"cat C {name}", shape, _with(lambda b, x, y: b.cat((x, y), 1), *shape), 4 * size)
+    yield Operation("shape", f"pad 1 {name}", shape, _call("pad", (1, 1, 1, 1)), size + padded, padded + size)
+    joined = _with(lambda b, x, y: b.cat((x, y), 1), *shape)
+    yield Operation("shape", f"cat C {name}", shape, joined, 4 * size, 5 * size)
     # Where channels lie side by side, one dimension of them all takes a copy: PyTorch's other format would give a view.
-    flat = partial(Operation, shape=shape, traffic=2 * size, formats=TORCH_FORMATS[1:])
+    flat = partial(Operation, shape=shape, traffic=2 * size, returned=2 * size, formats=TORCH_FORMATS[1:])
     yield flat("shape", f"flatten {name}", prepare=lambda b: lambda x: x.flatten(1))
     yield flat("shape", f"reshape {name}", prepare=lambda b: lambda x: x.reshape(n * c, h * w))
-    yield Operation("loss", f"mse {name}", shape, _with(lambda b, x, y: b.functional.mse_loss(x, y), *shape), 2 * size)
+    mse = _with(lambda b, x, y: b.functional.mse_loss(x, y), *shape)
+    yield Operation("loss", f"mse {name}", shape, mse, 2 * size, 5 * size)
 
 
 def _on_rows() -> Iterator[Operation]:
     for name, shape in layers.SCORES.items():
         size = math.prod(shape)
         for function in ("softmax", "log_softmax"):
-            yield Operation("softmax", f"{function} {name}", shape, _call(function, 1), 2 * size)
-        for function in ("cross_entropy", "nll_loss"):
-            yield Operation("loss", f"{function} {name}", shape, _classification(function, *shape), size)
+            yield Operation("softmax", f"{function} {name}", shape, _call(function, 1), 2 * size, 3 * size)
+        for function, returned in (("cross_entropy", 2 * size), ("nll_loss", size)):
+            yield Operation("loss", f"{function} {name}", shape, _classification(function, *shape), size, returned)
         # Of a view nothing would be timed: the elements are put in the new order.
         turned = partial(Operation, "shape", f"transpose {name}", shape)
-        yield turned(lambda b: lambda x: x.transpose(0, 1).reshape(-1), 2 * size)
+        yield turned(lambda b: lambda x: x.transpose(0, 1).reshape(-1), 2 * size, 2 * size)
     for table, linears in layers.LINEARS.items():
         for layer in linears:
             shape = (layer.n, layer.in_features)
@@ -210,17 +221,17 @@ def _backward(operation: Operation, backend: str) -> Call:
     return run
 
 
-def _parameters(b: Backend) -> list[Any]:
-    """Return the parameters of ResNet-20, with gradients."""
-    parameters = list(nets.model("resnet20", b.name).parameters())
+def _parameters(net: str, b: Backend) -> list[Any]:
+    """Return the parameters of a network, with gradients."""
+    parameters = list(nets.model(net, b.name).parameters())
     for j, parameter in enumerate(parameters):
         parameter.grad = b.tensor(random(j, *parameter.shape))
     return parameters
 
 
-def _step(optimizer: str, options: dict[str, Any], backend: str) -> Call:
+def _step(net: str, optimizer: str, options: dict[str, Any], backend: str) -> Call:
     b = backends.get(backend)
-    parameters = _parameters(b)
+    parameters = _parameters(net, b)
     step = getattr(b.optim, optimizer)(parameters, lr=1e-3, **options).step
 
     def run() -> Any:
@@ -231,9 +242,9 @@ def _step(optimizer: str, options: dict[str, Any], backend: str) -> Call:
     return run
 
 
-def _clip(backend: str) -> Call:
+def _clip(net: str, backend: str) -> Call:
     b = backends.get(backend)
-    parameters, bound = _parameters(b), 500.0
+    parameters, bound = _parameters(net, b), 500.0
 
     def run() -> Any:
         nonlocal bound
@@ -247,18 +258,22 @@ def _clip(backend: str) -> Call:
 
 def _updates() -> Iterator[Case]:
     """Yield what works on all the parameters of a network."""
-    rules: dict[str, tuple[str, dict[str, Any]]] = {
-        "SGD": ("SGD", {"momentum": 0.9}),
-        "SGD plain": ("SGD", {}),
-        "SGD nesterov": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
-        "Adam": ("Adam", {}),
-        "AdamW": ("AdamW", {}),
-        "RMSprop": ("RMSprop", {}),
+    # With each, how many numbers of a parameter's are read and written: itself, its gradient, the optimizer's state.
+    rules: dict[str, tuple[str, dict[str, Any], int]] = {
+        "SGD": ("SGD", {"momentum": 0.9}, 5),
+        "SGD plain": ("SGD", {}, 3),
+        "SGD nesterov": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}, 5),
+        "Adam": ("Adam", {}, 7),
+        "AdamW": ("AdamW", {}, 7),
+        "RMSprop": ("RMSprop", {}, 5),
     }
-    for name, (optimizer, options) in rules.items():
-        build = partial(_step, optimizer, options)
-        yield Case("optimizer", f"{name} resnet20", "step", build, tolerance=1e-5)
-    yield Case("optimizer", "clip_grad_norm_ resnet20", "step", _clip, tolerance=1e-5)
+    for net, count in _PARAMETERS.items():
+        for name, (optimizer, options, numbers) in rules.items():
+            build = partial(_step, net, optimizer, options)
+            traffic = _FLOAT * numbers * count
+            yield Case("optimizer", f"{name} {net}", "step", build, tolerance=1e-5, bytes=traffic)
+        clip = partial(_clip, net)  # the norm of all gradients, then each of them times a number
+        yield Case("optimizer", f"clip_grad_norm_ {net}", "step", clip, tolerance=1e-5, bytes=_FLOAT * 3 * count)
 
 
 def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
@@ -275,10 +290,10 @@ def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
             Case, operation.section, operation.name, tolerance=operation.tolerance,
             formats=operation.formats or (TORCH_FORMATS if len(operation.shape) == 4 else TORCH_FORMATS[:1]),
         )  # fmt: skip
-        traffic = _FLOAT * operation.traffic
-        cases.append(make("forward", partial(_forward, operation), flops=operation.flops, bytes=traffic))
+        flops, there, back = operation.flops, _FLOAT * operation.traffic, _FLOAT * operation.returned
+        cases.append(make("forward", partial(_forward, operation), flops=flops, bytes=there))
         if operation.trained:
-            cases.append(make("training", partial(_training, operation)))
+            cases.append(make("training", partial(_training, operation), flops=3 * flops, bytes=there + back))
         if operation.trained and operation.section in _BACKWARD_ALONE:
-            cases.append(make("backward", partial(_backward, operation)))
+            cases.append(make("backward", partial(_backward, operation), flops=2 * flops, bytes=back))
     return [*cases, *(case for case in _updates() if sections is None or case.section in sections)]

@@ -99,11 +99,36 @@ def test_backward_alone_is_the_backward_of_training():
     assert sections == {"activation", "batch_norm", "linear", "pool", "softmax"}
 
 
-@pytest.mark.parametrize("case", operations.operation_cases(("optimizer",)), ids=lambda case: case.name)
+_UPDATES = [case for case in operations.operation_cases(("optimizer",)) if "resnet20" in case.name]
+
+
+@pytest.mark.parametrize("case", _UPDATES, ids=lambda case: case.name)
 def test_updates_change_something_each_time(case):
     call = case.build("numbanet")
     first, second = (backends.to_numpy(call()).copy() for _ in range(2))
     assert np.isfinite(second).all() and not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(("net", "count"), operations._PARAMETERS.items())
+def test_numbers_of_parameters(net, count):
+    with nn.init.skipped():
+        assert _parameters(nets.NETS[net].build(backends.get("numbanet"))) == count
+
+
+def test_every_pass_has_a_rate():
+    chosen = operations.operation_cases()
+    assert all(bool(case.bytes) != bool(case.flops) for case in chosen)
+    size = 4 * 256 * 56 * 56
+    found = {(case.section, case.name, case.which): case.bytes / size / 4 for case in chosen}
+    for section, name, passes in (
+        ("batch_norm", "256 @56", {"forward": 3, "backward": 5, "training": 8}),
+        ("activation", "relu 256 @56", {"forward": 2, "backward": 3, "training": 5}),
+        ("activation", "dropout 256 @56", {"forward": 2, "backward": 2, "training": 4}),
+        ("arithmetic", "mul 256 @56", {"forward": 3, "training": 9}),
+    ):
+        assert {which: found[section, name, which] for which in passes} == passes
+    steps = {case.name: case.bytes for case in chosen if case.which == "step"}
+    assert steps["AdamW resnet50"] == 7 * 4 * 25_557_032
 
 
 def test_every_operation_that_the_library_promises_is_timed():

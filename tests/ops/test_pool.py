@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory
-from numbanet.cpu import parallel
+from numbanet.cpu import parallel, pool_average, pool_max
+from numbanet.cpu.pool_windows import portion
 from numbanet.ops.pool import max_pool2d_indices, max_pool2d_offsets
 from numbanet.problem.pool import max_pool2d_problem
 
@@ -98,6 +101,39 @@ def test_avg_pool(shape, options, more, dtype, rng, poisoned):
     close(nnet.ops.avg_pool2d_backward(grad.astype(dtype), x.shape, **options, **more), dx)
 
 
+@pytest.mark.parametrize("portion", [(1, 1), (1, 2), (1, 9)], ids=str)
+@pytest.mark.parametrize("channels", [16, 69])
+def test_windows_in_parts(portion, channels, rng, poisoned, monkeypatch):
+    """Where inputs are large, windows are taken in parts: here small ones are."""
+    monkeypatch.setattr(pool_max, "portion", lambda problem: portion)
+    monkeypatch.setattr(pool_average, "portion", lambda problem: portion)
+    x = images((2, channels, 8, 9), "float32", rng)
+    x[rng.random(x.shape) < 0.01] = np.nan
+    numbers = rng.standard_normal(x.shape).astype(np.float32)
+    for options in WINDOWS:
+        with nnet.use("reference"):
+            expected, offsets = max_pool2d_offsets(x, **options)
+            average = nnet.ops.avg_pool2d(numbers, **options)
+        y, found = max_pool2d_offsets(x, **options)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(found, offsets)
+        np.testing.assert_array_equal(nnet.ops.max_pool2d(x, **options), expected)
+        close(nnet.ops.avg_pool2d(numbers, **options), average)
+
+
+def test_large_inputs_are_read_in_order():
+    problem = partial(max_pool2d_problem, "forward", dtype="float32")
+    assert portion(problem((128, 256, 16, 16), kernel_size=2)) == (1, 1)
+    assert portion(problem((128, 64, 32, 32), kernel_size=2)) == (1, 2)
+    for shape, options in (
+        ((4, 64, 224, 224), {"kernel_size": 2}),  # long rows
+        ((1, 256, 16, 16), {"kernel_size": 2}),  # in a cache
+        ((128, 256, 16, 16), {"kernel_size": 3, "stride": 2}),  # windows overlap
+        ((512, 16, 32, 32), {"kernel_size": 2}),  # few channels
+    ):
+        assert portion(problem(shape, **options)) == (options["kernel_size"],) * 2
+
+
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 600, 3, 4), (2, 0, 3, 4)], ids=str)
 @pytest.mark.parametrize("size", [1, 3, (None, 2), (7, None), (11, 13), 0], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -144,6 +180,22 @@ def test_non_finite_values(channels):
     grad = np.full(y.shape, np.nan, np.float32)
     _, offsets = max_pool2d_offsets(x, 2)
     assert np.isnan(nnet.ops.max_pool2d_backward(grad, offsets, x.shape, 2)).sum() == 3 * channels
+
+
+@pytest.mark.parametrize("channels", [2, 16, 33, 100])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_max_pool_of_scattered_non_finite_values(channels, dtype, rng, poisoned):
+    x = images((2, channels, 9, 8), dtype, rng)
+    for value in (np.nan, np.inf, -np.inf, np.nan):
+        x[rng.random(x.shape) < 0.03] = value
+    x[:, 0] = np.sign(x[:, 0]) * np.finfo(dtype).max  # sums of these overflow
+    for options in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}):
+        with nnet.use("reference"):
+            expected, offsets = max_pool2d_offsets(x, **options)
+        y, found = max_pool2d_offsets(x, **options)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(found, offsets)
+        np.testing.assert_array_equal(nnet.ops.max_pool2d(x, **options), expected)
 
 
 def test_last_nan_wins():

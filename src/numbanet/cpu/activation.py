@@ -15,7 +15,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, select, splat, store_tail
+from numbanet.cpu.simd import fma, integers, lanes, load_pair, load_tail, select, splat, splat_as, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.cpu.vmath import pick
 
@@ -32,12 +32,13 @@ def _map(formula, task, ints, x, y, parameter):
     size, chunk, large = integers(ints, 3)
     i, end = task * chunk, min(size, (task + 1) * chunk)
     past = large != 0 and aligned(y)
-    a = splat(x, parameter[0])
-    while i + lanes(x) <= end:
-        put(y, i, formula(load(x, i), a), past)
+    while i + 2 * lanes(x) <= end:
+        v = load_pair(x, i)
+        put(y, i, formula(v, splat_as(v, parameter[0])), past)
+        i += 2 * lanes(x)
+    while i < end:
+        store_tail(y, i, formula(load_tail(x, i, end - i), splat(x, parameter[0])), end - i)
         i += lanes(x)
-    if i < end:
-        store_tail(y, i, formula(load_tail(x, i, end - i), a), end - i)
     if past:
         drain()
 
@@ -48,13 +49,14 @@ def _map2(formula, task, ints, grad, saved, dx, parameter):
     size, chunk, large = integers(ints, 3)
     i, end = task * chunk, min(size, (task + 1) * chunk)
     past = large != 0 and aligned(dx)
-    a = splat(grad, parameter[0])
-    while i + lanes(grad) <= end:
-        put(dx, i, formula(load(grad, i), load(saved, i), a), past)
-        i += lanes(grad)
-    if i < end:
+    while i + 2 * lanes(grad) <= end:
+        v = load_pair(grad, i)
+        put(dx, i, formula(v, load_pair(saved, i), splat_as(v, parameter[0])), past)
+        i += 2 * lanes(grad)
+    while i < end:
         n = end - i
-        store_tail(dx, i, formula(load_tail(grad, i, n), load_tail(saved, i, n), a), n)
+        store_tail(dx, i, formula(load_tail(grad, i, n), load_tail(saved, i, n), splat(grad, parameter[0])), n)
+        i += lanes(grad)
     if past:
         drain()
 

@@ -13,13 +13,12 @@ from numbanet.cpu.philox import philox
 from numbanet.cpu.simd import (
     floats,
     integers,
-    lane_numbers,
+    lane_numbers_pair,
     lanes,
     load_as,
     load_as_tail,
     select,
     shift_right,
-    splat,
     splat_as,
     store,
     store_tail,
@@ -33,7 +32,7 @@ _CHUNK = 256  # blocks a task
 def _apply(key, x, y, i, size, word, limit, scale):
     """Multiply the elements from i on, as many as `word` has lanes, by 0 where the word is below the limit."""
     n = size - i
-    if n >= lanes(key):
+    if n >= 2 * lanes(key):
         v = load_as(x, i, word)
         store(y, i, v * select(word < limit, splat_as(v, 0.0), splat_as(v, scale)))
     elif n > 0:
@@ -47,12 +46,13 @@ def dropout(task: Index, ints: I64, key: I64, factor: F64, x: T, y: T):
     seed, number = integers(key, 2)
     (scale,) = floats(factor, 1)
     low = 0xFFFFFFFF
-    c2, c3 = splat(key, number & low), splat(key, (number >> 32) & low)
-    limit = splat(key, threshold)
+    numbers = lane_numbers_pair(key)
+    c2, c3 = splat_as(numbers, number & low), splat_as(numbers, (number >> 32) & low)
+    limit = splat_as(numbers, threshold)
     for block in range(task * chunk, min(blocks, (task + 1) * chunk)):
-        for part in range(0, counters, lanes(key)):
-            counter = lane_numbers(key) + splat(key, block * counters + part)
-            c0, c1 = counter & splat(key, low), shift_right(counter, 32)
+        for part in range(0, counters, 2 * lanes(key)):
+            counter = numbers + splat_as(numbers, block * counters + part)
+            c0, c1 = counter & splat_as(numbers, low), shift_right(counter, 32)
             w0, w1, w2, w3 = philox(c0, c1, c2, c3, seed & low, (seed >> 32) & low)
             i = 4 * counters * block + part
             _apply(key, x, y, i, size, w0, limit, scale)

@@ -24,9 +24,10 @@ def philox(c0, c1, c2, c3, k0, k1):
     word = splat_as(c0, _WORD)
     first, second = splat_as(c0, _MULTIPLIERS[0]), splat_as(c0, _MULTIPLIERS[1])
     for _ in range(_ROUNDS):
-        # The words are below 2**32 already; saying so lets the compiler take the cheap 32-bit multiplication.
+        # Only the low halves of the lanes count, which is what the cheap 32-bit multiplication takes: to cut the others
+        # off here costs no instruction, and until the end they may hold anything.
         p, q = (c0 & word) * first, (c2 & word) * second
-        c0, c1 = shift_right(q, 32) ^ c1 ^ splat_as(c0, k0), q & word
-        c2, c3 = shift_right(p, 32) ^ c3 ^ splat_as(c0, k1), p & word
+        c0, c1 = shift_right(q, 32) ^ c1 ^ splat_as(c0, k0), q
+        c2, c3 = shift_right(p, 32) ^ c3 ^ splat_as(c0, k1), p
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return c0, c1, c2, c3
+    return c0 & word, c1 & word, c2 & word, c3 & word

@@ -10,7 +10,8 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists, rounding
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.pool_windows import adaptive_windows, inverse, windows
+from numbanet.cpu.pool_max import next_tap
+from numbanet.cpu.pool_windows import adaptive_windows, inverse, portion, windows
 from numbanet.cpu.reduce import sum_bytes, sum_over
 from numbanet.cpu.simd import convert, integers, lanes, load, load_tail, numpy_lanes, splat, splat_as, store, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
@@ -24,11 +25,31 @@ _EXACT = 8  # elements that are added in the input's dtype before their sum goes
 
 
 @device
-def _add_run(x, i, y, o, count, divisor, first, last):
-    """Add `count` elements of x, whole vectors, to those of y; the first time copy them, the last time divide."""
-    for k in range(0, count, lanes(x)):
-        v = load(x, i + k) if first else load(y, o + k) + load(x, i + k)
-        store(y, o + k, v / divisor if last else v)
+def _mean(x, at, window, divisor, y, o, first, last, vectors):
+    """Add up the runs of 1, 2 or 4 vectors that lie at some taps of a window; of the `last`, write the means."""
+    tall, wide = window[:2]
+    w = lanes(x)
+    s0 = load(x, at) if first else load(y, o) + load(x, at)
+    s1, s2, s3 = s0, s0, s0
+    if vectors > 1:
+        s1 = load(x, at + w) if first else load(y, o + w) + load(x, at + w)
+    if vectors > 2:
+        s2 = load(x, at + 2 * w) if first else load(y, o + 2 * w) + load(x, at + 2 * w)
+        s3 = load(x, at + 3 * w) if first else load(y, o + 3 * w) + load(x, at + 3 * w)
+    i, _, left = next_tap(at, 0, wide, window)
+    for _ in range(tall * wide - 1):
+        s0 = s0 + load(x, i)
+        if vectors > 1:
+            s1 = s1 + load(x, i + w)
+        if vectors > 2:
+            s2, s3 = s2 + load(x, i + 2 * w), s3 + load(x, i + 3 * w)
+        i, _, left = next_tap(i, 0, left, window)
+    store(y, o, s0 / divisor if last else s0)
+    if vectors > 1:
+        store(y, o + w, s1 / divisor if last else s1)
+    if vectors > 2:
+        store(y, o + 2 * w, s2 / divisor if last else s2)
+        store(y, o + 3 * w, s3 / divisor if last else s3)
 
 
 @device
@@ -45,36 +66,38 @@ def _sum_tail(x, at, down, right, tall, wide, n):
 def average(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, widths: F64, x: T, y: T):
     """One task an output row and block of channels; a window's divisor is heights[p] * widths[q].
 
-    Sums of whole vectors grow in the output, which the first-level cache holds, so that x is read in long runs: 1.5
-    times as fast from main memory as channels in the outer loop and sums in registers.
+    Sums stay in registers: of four vectors at a time, which is two cache lines of each tap. Where `portion` says so,
+    they grow in the output instead, with the next part of each window.
     """
-    c, h, w, p, q, block, blocks = integers(ints, 7)
+    c, h, w, p, q, block, blocks, high, broad = integers(ints, 9)
     line, first = task // blocks, (task % blocks) * block
     image, row = line // p, line % p
     tail = min(c - first, block) % lanes(x)
     count = min(c - first, block) - tail
     top = (image * h + rows[3 * row]) * w * c + first
     tall = rows[3 * row + 1]
-    for j in range(q):
-        at = top + columns[3 * j] * c
-        wide = columns[3 * j + 1]
-        out = (line * q + j) * c + first
-        divisor = splat(x, heights[row] * widths[j])
-        for r in range(tall):
-            for s in range(wide):
-                i = at + (r * w + s) * c
-                last = r * wide + s == tall * wide - 1
-                if r + s > 0 and last:
-                    _add_run(x, i, y, out, count, divisor, False, True)
-                elif r + s > 0:
-                    _add_run(x, i, y, out, count, divisor, False, False)
-                elif last:
-                    _add_run(x, i, y, out, count, divisor, True, True)
-                else:
-                    _add_run(x, i, y, out, count, divisor, True, False)
-        if tail:
-            total = _sum_tail(x, at + count, w * c, c, tall, wide, tail)
-            store_tail(y, out + count, total / divisor, tail)
+    for r in range(0, tall, high):
+        for j in range(q):
+            out = (line * q + j) * c + first
+            wide = columns[3 * j + 1]
+            divisor = splat(x, heights[row] * widths[j])
+            for s in range(0, wide, broad):
+                at = top + (r * w + columns[3 * j] + s) * c
+                some = min(wide - s, broad)
+                window = min(tall, high), some, 0, c, (w - some + 1) * c, 0, 0
+                start, last = r + s == 0, r + high >= tall and s + broad >= wide
+                k = 0
+                while k + 4 * lanes(x) <= count:
+                    _mean(x, at + k, window, divisor, y, out + k, start, last, 4)
+                    k += 4 * lanes(x)
+                if k + 2 * lanes(x) <= count:
+                    _mean(x, at + k, window, divisor, y, out + k, start, last, 2)
+                    k += 2 * lanes(x)
+                if k < count:
+                    _mean(x, at + k, window, divisor, y, out + k, start, last, 1)
+                if tail and start:
+                    total = _sum_tail(x, at + count, w * c, c, tall, wide, tail)
+                    store_tail(y, out + count, total / divisor, tail)
 
 
 @kernel
@@ -99,15 +122,41 @@ def average_many(task: Index, ints: I64, rows: I64, columns: I64, heights: F64, 
 
 
 @device
-def _shares(grad, at, down, right, tall, wide, heights, p, widths, q, n, full):
-    """Return the sum of the gradients of tall x wide windows, each times the reciprocal of its divisor."""
+def _share(grad, at, window, heights, p, widths, q, dx, o, past, vectors):
+    """Write the sums of the gradients of the windows that see 1, 2 or 4 vectors, each over its divisor."""
+    tall, wide = window[:2]
+    w = lanes(grad)
+    s0 = splat(grad, 0.0)
+    s1, s2, s3 = s0, s0, s0
+    i, b, left = at, q, wide
+    for _ in range(tall * wide):
+        part = splat(grad, heights[p] * widths[b])
+        s0 = s0 + load(grad, i) * part
+        if vectors > 1:
+            s1 = s1 + load(grad, i + w) * part
+        if vectors > 2:
+            s2, s3 = s2 + load(grad, i + 2 * w) * part, s3 + load(grad, i + 3 * w) * part
+        p += 1 if left == 1 else 0
+        i, b, left = next_tap(i, b, left, window)
+    put(dx, o, s0, past)
+    if vectors > 1:
+        put(dx, o + w, s1, past)
+    if vectors > 2:
+        put(dx, o + 2 * w, s2, past)
+        put(dx, o + 3 * w, s3, past)
+
+
+@device
+def _share_tail(grad, at, window, heights, p, widths, q, dx, o, n):
+    """Do so for n elements of a vector."""
+    tall, wide = window[:2]
     total = splat(grad, 0.0)
-    for a in range(tall):
-        for b in range(wide):
-            i = at + a * down + b * right
-            g = load(grad, i) if full else load_tail(grad, i, n)
-            total = total + g * splat(grad, heights[p + a] * widths[q + b])
-    return total
+    i, b, left = at, q, wide
+    for _ in range(tall * wide):
+        total = total + load_tail(grad, i, n) * splat(grad, heights[p] * widths[b])
+        p += 1 if left == 1 else 0
+        i, b, left = next_tap(i, b, left, window)
+    store_tail(dx, o, total, n)
 
 
 @kernel
@@ -119,20 +168,26 @@ def average_backward(task: Index, ints: I64, rows: I64, columns: I64, heights: F
     c, h, w, p, q, large = integers(ints, 6)
     past = large != 0 and aligned(dx)
     image, row = task // h, 3 * (task % h)
-    top = (image * p + rows[row]) * q * c
-    tall = rows[row + 1]
-    whole = c - c % lanes(grad)
+    above = rows[row]
+    top = (image * p + above) * q * c
+    tall, whole = rows[row + 1], c - c % lanes(grad)
     for j in range(w):
         first, wide = columns[3 * j], columns[3 * j + 1]
         at = top + first * c
         out = (task * w + j) * c
-        for i in range(0, whole, lanes(grad)):
-            total = _shares(grad, at + i, q * c, c, tall, wide, heights, rows[row], widths, first, c, True)
-            put(dx, out + i, total, past)
-        if whole < c:
-            n = c - whole
-            total = _shares(grad, at + whole, q * c, c, tall, wide, heights, rows[row], widths, first, n, False)
-            store_tail(dx, out + whole, total, n)
+        window = tall, wide, first, c, (q - wide + 1) * c, 1, 1 - wide
+        k = 0
+        while k + 4 * lanes(grad) <= whole:
+            _share(grad, at + k, window, heights, above, widths, first, dx, out + k, past, 4)
+            k += 4 * lanes(grad)
+        if k + 2 * lanes(grad) <= whole:
+            _share(grad, at + k, window, heights, above, widths, first, dx, out + k, past, 2)
+            k += 2 * lanes(grad)
+        if k < whole:
+            _share(grad, at + k, window, heights, above, widths, first, dx, out + k, past, 1)
+            k += lanes(grad)
+        if k < c:
+            _share_tail(grad, at + k, window, heights, above, widths, first, dx, out + k, c - k)
     if past:
         drain()
 
@@ -179,11 +234,16 @@ def _taps(problem: Any) -> int:
     return tall * wide
 
 
+def _portion(problem: Any) -> tuple[int, int]:
+    """Return how many rows and columns of each window are taken at once."""
+    return (1, problem.w) if isinstance(problem, AdaptiveAvgPoolProblem) else portion(problem)
+
+
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     lines = problem.n * problem.p
     block = _CHANNELS if lines < _FEW_ROWS else problem.c
     blocks = -(-problem.c // block)
-    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, block, blocks)
+    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, block, blocks, *_portion(problem))
     form = average_many if _taps(problem) > _MANY else average
     launch(form, lines * blocks, (*_tables(problem), *inputs, *outputs), ints, problem.dtype)
 
@@ -203,7 +263,7 @@ def _as_sum(problem: Any) -> ReduceProblem:
 def _one(problem: Any) -> str | None:
     if (problem.p, problem.q) != (1, 1):
         return "the result has more than one position"
-    return None if problem.h * problem.w > _MANY else "too few positions: long runs are faster"
+    return None if problem.h * problem.w > _MANY else "too few positions: one pass is faster"
 
 
 def _sum(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

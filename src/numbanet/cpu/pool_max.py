@@ -10,15 +10,16 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, U8, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.pool_windows import windows
+from numbanet.cpu.pool_windows import portion, windows
 from numbanet.cpu.simd import (
+    anywhere,
+    bits,
     convert,
     integers,
     lanes,
     load,
     load_as,
     load_tail,
-    maximum,
     select,
     splat,
     splat_as,
@@ -27,82 +28,149 @@ from numbanet.cpu.simd import (
 )
 from numbanet.problem.pool import MaxPoolProblem
 
-_FEW = 4  # vectors of channels
+# A window is a tuple: its rows, its columns, the offset of its first tap; the steps of the index from tap to tap along
+# a row, and from the last tap of a row to the first of the next; and the same two of the offset.
 
 
 @device
-def _visit(x, i, y, offsets, o, count, code, first, located):
-    """Let `count` elements of x, whole vectors, compete with the maxima so far; if `located`, keep winners' codes."""
-    for k in range(0, count, lanes(x)):
-        v = load(x, i + k)
-        here = splat_as(load_as(offsets, o + k, v), code)
-        if first:
-            store(y, o + k, v)
-            if located:
-                store(offsets, o + k, here)
-        elif located:
-            best = load(y, o + k)
-            better = (v > best) | (v != v)  # NaN beats numbers, and the last NaN wins, as in PyTorch
-            store(y, o + k, select(better, v, best))
-            store(offsets, o + k, select(better, here, load_as(offsets, o + k, v)))
-        else:
-            store(y, o + k, maximum(load(y, o + k), v))
+def next_tap(i, code, left, window):
+    """Return the index and the offset of the tap that follows, and how many are left in its row, itself included."""
+    _, wide, _, right, down, step, turn = window
+    if left > 1:
+        return i + right, code + step, left - 1
+    return i + down, code + turn, wide
 
 
 @device
-def _compare(x, at, down, right, tall, wide, y, offsets, o, n, code, pitch, located, full):
-    """Write the maxima of tall x wide vectors, or of their first n lanes; minus infinity if there are none."""
+def _better(v, best, exact):
+    """Return where v takes the place of the best so far; NaN beats numbers, and the last NaN wins, as in PyTorch.
+
+    If not `exact`, a NaN of v is overlooked, but a number never beats a NaN.
+    """
+    better = v > best
+    return better | (v != v) if exact else better
+
+
+@device
+def _compete(x, at, window, y, offsets, o, first, located, exact, vectors):
+    """Write the maxima of the runs of 1, 2 or 4 vectors that lie at the taps of a window; -inf if it has none.
+
+    A comparison that minds NaN takes three instructions in place of one. So here all elements are added up as well, by
+    other units than those that compare; if the sum is NaN, nothing is written and true is returned, unless `exact`.
+    """
+    tall, wide, code = window[:3]
+    w = lanes(x)
+    b0, w0 = _so_far(y, offsets, o, code, first, located)
+    b1, w1 = _so_far(y, offsets, o + w, code, first, located) if vectors > 1 else (b0, w0)
+    b2, w2 = _so_far(y, offsets, o + 2 * w, code, first, located) if vectors > 2 else (b0, w0)
+    b3, w3 = _so_far(y, offsets, o + 3 * w, code, first, located) if vectors > 2 else (b0, w0)
+    seen = splat(x, 0.0)
+    i, left = at, wide
+    for _ in range(tall * wide):
+        here = splat_as(w0, code)
+        v0 = load(x, i)
+        better = _better(v0, b0, exact)
+        b0, w0 = select(better, v0, b0), select(better, here, w0)
+        if vectors > 1:
+            v1 = load(x, i + w)
+            better = _better(v1, b1, exact)
+            b1, w1 = select(better, v1, b1), select(better, here, w1)
+            v0 = v0 + v1
+        if vectors > 2:
+            v2, v3 = load(x, i + 2 * w), load(x, i + 3 * w)
+            better = _better(v2, b2, exact)
+            b2, w2 = select(better, v2, b2), select(better, here, w2)
+            better = _better(v3, b3, exact)
+            b3, w3 = select(better, v3, b3), select(better, here, w3)
+            v0 = v0 + (v2 + v3)
+        seen = seen + v0
+        i, code, left = next_tap(i, code, left, window)
+    if not exact and anywhere(seen != seen):
+        return True
+    _keep(b0, w0, y, offsets, o, located)
+    if vectors > 1:
+        _keep(b1, w1, y, offsets, o + w, located)
+    if vectors > 2:
+        _keep(b2, w2, y, offsets, o + 2 * w, located)
+        _keep(b3, w3, y, offsets, o + 3 * w, located)
+    return False
+
+
+@device
+def _so_far(y, offsets, o, code, first, located):
+    """Return the maxima so far, of which the `first` taps have none, and their offsets."""
+    best = splat(y, -np.inf) if first else load(y, o)
+    where = splat_as(bits(best), code)
+    return best, convert(load_as(offsets, o, best), where) if located and not first else where
+
+
+@device
+def _keep(best, where, y, offsets, o, located):
+    store(y, o, best)
+    if located:
+        store(offsets, o, convert(where, offsets))
+
+
+@device
+def _compete_tail(x, at, window, y, offsets, o, n, located):
+    """Do so for n elements of a vector."""
+    tall, wide, code = window[:3]
     best = splat(x, -np.inf)
-    where = splat_as(convert(best, offsets), code)
-    for r in range(tall):
-        for s in range(wide):
-            i = at + r * down + s * right
-            v = load(x, i) if full else load_tail(x, i, n)
-            if located:
-                better = (v > best) | (v != v)
-                best = select(better, v, best)
-                where = select(better, splat_as(where, code + r * pitch + s), where)
-            else:
-                best = maximum(best, v)
-    if full:
-        store(y, o, best)
-        if located:
-            store(offsets, o, where)
-    else:
-        store_tail(y, o, best, n)
-        if located:
-            store_tail(offsets, o, where, n)
+    where = splat_as(bits(best), code)
+    i, left = at, wide
+    for _ in range(tall * wide):
+        v = load_tail(x, i, n)
+        better = _better(v, best, True)
+        best, where = select(better, v, best), select(better, splat_as(where, code), where)
+        i, code, left = next_tap(i, code, left, window)
+    store_tail(y, o, best, n)
+    if located:
+        store_tail(offsets, o, convert(where, offsets), n)
+
+
+@device
+def _compete_fast(x, at, window, y, offsets, o, first, located, vectors):
+    """Do so, and where the sum is NaN (or infinities of both signs), once more and exactly."""
+    if _compete(x, at, window, y, offsets, o, first, located, False, vectors):
+        for k in range(0, vectors * lanes(x), lanes(x)):
+            _compete(x, at + k, window, y, offsets, o + k, first, located, True, 1)
 
 
 @device
 def _max_row(task, ints, rows, columns, x, y, offsets, located):
     """Write one output row; with `located` False, `offsets` is any pointer.
 
-    Of many channels, the maxima grow in the output, which the first-level cache holds, so that x is read in long runs:
-    up to 1.5 times as fast as channels in the outer loop and maxima in registers, which is the way for few.
+    Maxima stay in registers: of four vectors at a time, which is two cache lines of each tap. Where `portion` says so,
+    they grow in the output instead, with the next part of each window.
     """
-    c, h, w, p, q, pitch, dilation_h, dilation_w = integers(ints, 8)
+    c, h, w, p, q, pitch, dilation_h, dilation_w, high, broad = integers(ints, 10)
+    below = dilation_h * w * c
+    right = dilation_w * c
     image, row = task // p, 3 * (task % p)
     top = (image * h + rows[row]) * w * c
-    down, right = dilation_h * w * c, dilation_w * c
     tall, whole = rows[row + 1], c - c % lanes(x)
-    for j in range(q):
-        at = top + columns[3 * j] * c
-        out = (task * q + j) * c
-        wide = columns[3 * j + 1]
-        code = rows[row + 2] * pitch + columns[3 * j + 2]
-        if whole > _FEW * lanes(x) and tall * wide > 0:
-            _visit(x, at, y, offsets, out, whole, code, True, located)
-            for tap in range(1, tall * wide):
-                r, s = tap // wide, tap % wide
-                i = at + r * down + s * right
-                _visit(x, i, y, offsets, out, whole, code + r * pitch + s, False, located)
-        else:
-            for k in range(0, whole, lanes(x)):
-                _compare(x, at + k, down, right, tall, wide, y, offsets, out + k, c, code, pitch, located, True)
-        if whole < c:
-            k = whole
-            _compare(x, at + k, down, right, tall, wide, y, offsets, out + k, c - k, code, pitch, located, False)
+    for r in range(0, max(tall, 1), high):
+        for j in range(q):
+            out = (task * q + j) * c
+            wide = columns[3 * j + 1] if tall else 0
+            for s in range(0, max(wide, 1), broad):
+                at = top + r * below + columns[3 * j] * c + s * right
+                code = (rows[row + 2] + r) * pitch + columns[3 * j + 2] + s
+                some = min(wide - s, broad)
+                window = min(tall, high), some, code, right, below - (some - 1) * right, 1, pitch - (some - 1)
+                first = r + s == 0
+                k = 0
+                while k + 4 * lanes(x) <= whole:
+                    _compete_fast(x, at + k, window, y, offsets, out + k, first, located, 4)
+                    k += 4 * lanes(x)
+                if k + 2 * lanes(x) <= whole:
+                    _compete_fast(x, at + k, window, y, offsets, out + k, first, located, 2)
+                    k += 2 * lanes(x)
+                if k < whole:
+                    _compete(x, at + k, window, y, offsets, out + k, first, located, True, 1)
+                if whole < c and first:
+                    window = tall, wide, code, right, below - (wide - 1) * right, 1, pitch - (wide - 1)
+                    _compete_tail(x, at + whole, window, y, offsets, out + whole, c - whole, located)
 
 
 @kernel
@@ -160,7 +228,16 @@ def max_windows(problem: MaxPoolProblem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _forward(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    ints = (problem.c, problem.h, problem.w, problem.p, problem.q, problem.kernel[1], *problem.dilation)
+    ints = (
+        problem.c,
+        problem.h,
+        problem.w,
+        problem.p,
+        problem.q,
+        problem.kernel[1],
+        *problem.dilation,
+        *portion(problem),
+    )
     arrays = (*max_windows(problem), inputs[0], *outputs)
     launch(_FORWARD[problem.offsets], problem.n * problem.p, arrays, ints, problem.dtype)
 

@@ -16,9 +16,11 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, U8, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.pool_max import max_windows
+from numbanet.cpu.pool_max import max_windows, next_tap
 from numbanet.cpu.pool_windows import inverse
 from numbanet.cpu.simd import (
+    bits,
+    convert,
     integers,
     lanes,
     load,
@@ -26,6 +28,7 @@ from numbanet.cpu.simd import (
     load_as_tail,
     load_tail,
     numpy_lanes,
+    offset,
     select,
     splat,
     splat_as,
@@ -37,17 +40,56 @@ from numbanet.problem.pool import MaxPoolProblem
 
 
 @device
-def _arrived(grad, offsets, at, down, right, tall, wide, code, back_h, back_w, n, full):
-    """Return the sum of those gradients of tall x wide windows whose offset says that this element was the maximum."""
+def _window(grad, offsets, i):
+    """Return the gradients of the windows at i, and their offsets in lanes of the same width."""
+    g = load(grad, i)
+    return g, convert(load_as(offsets, i, g), bits(g))
+
+
+@device
+def _share(grad, offsets, i, code):
+    """Return the gradients of the windows at i whose offset says that this element was the maximum, else zeros."""
+    g, where = _window(grad, offsets, i)
+    return select(where == splat_as(where, code), g, splat_as(g, 0.0))
+
+
+@device
+def _arrive(grad, offsets, at, window, dx, o, past, vectors):
+    """Write what 1, 2 or 4 vectors of an input get from the windows that see it, in their order."""
+    tall, wide, code = window[:3]
+    w = lanes(grad)
+    t0 = splat(grad, 0.0)
+    t1, t2, t3 = t0, t0, t0
+    i, left = at, wide
+    for _ in range(tall * wide):
+        t0 = t0 + _share(grad, offsets, i, code)
+        if vectors > 1:
+            t1 = t1 + _share(grad, offsets, i + w, code)
+        if vectors > 2:
+            t2 = t2 + _share(grad, offsets, i + 2 * w, code)
+            t3 = t3 + _share(grad, offsets, i + 3 * w, code)
+        i, code, left = next_tap(i, code, left, window)
+    put(dx, o, t0, past)
+    if vectors > 1:
+        put(dx, o + w, t1, past)
+    if vectors > 2:
+        put(dx, o + 2 * w, t2, past)
+        put(dx, o + 3 * w, t3, past)
+
+
+@device
+def _arrive_tail(grad, offsets, at, window, dx, o, n):
+    """Do so for n elements of a vector."""
+    tall, wide, code = window[:3]
     zero = splat(grad, 0.0)
     total = zero
-    for a in range(tall):
-        for b in range(wide):
-            i = at + a * down + b * right
-            g = load(grad, i) if full else load_tail(grad, i, n)
-            where = load_as(offsets, i, g) if full else load_as_tail(offsets, i, g, n)
-            total = total + select(where == splat_as(where, code - a * back_h - b * back_w), g, zero)
-    return total
+    i, left = at, wide
+    for _ in range(tall * wide):
+        g = load_tail(grad, i, n)
+        where = load_as_tail(offsets, i, g, n)
+        total = total + select(where == splat_as(where, code), g, zero)
+        i, code, left = next_tap(i, code, left, window)
+    store_tail(dx, o, total, n)
 
 
 @device
@@ -56,20 +98,27 @@ def _gather_row(task, ints, rows, columns, grad, offsets, dx):
     past = large != 0 and aligned(dx)
     image, row = task // h, 3 * (task % h)
     top = (image * p + rows[row]) * q * c
-    down, right = step_h * q * c, step_w * c
-    whole = c - c % lanes(grad)
+    right = step_w * c
+    tall, whole = rows[row + 1], c - c % lanes(grad)
     for j in range(w):
         at = top + columns[3 * j] * c
         out = (task * w + j) * c
-        tall, wide = rows[row + 1], columns[3 * j + 1]
+        wide = columns[3 * j + 1]
         code = rows[row + 2] * pitch + columns[3 * j + 2]
-        for i in range(0, whole, lanes(grad)):
-            total = _arrived(grad, offsets, at + i, down, right, tall, wide, code, back_h, back_w, c, True)
-            put(dx, out + i, total, past)
-        if whole < c:
-            n = c - whole
-            total = _arrived(grad, offsets, at + whole, down, right, tall, wide, code, back_h, back_w, n, False)
-            store_tail(dx, out + whole, total, n)
+        down, turn = step_h * q * c - (wide - 1) * right, (wide - 1) * back_w - back_h
+        window = tall, wide, code, right, down, -back_w, turn
+        k = 0
+        while k + 4 * lanes(grad) <= whole:
+            _arrive(grad, offsets, at + k, window, dx, out + k, past, 4)
+            k += 4 * lanes(grad)
+        if k + 2 * lanes(grad) <= whole:
+            _arrive(grad, offsets, at + k, window, dx, out + k, past, 2)
+            k += 2 * lanes(grad)
+        if k < whole:
+            _arrive(grad, offsets, at + k, window, dx, out + k, past, 1)
+            k += lanes(grad)
+        if k < c:
+            _arrive_tail(grad, offsets, at + k, window, dx, out + k, c - k)
     if past:
         drain()
 
@@ -87,15 +136,36 @@ def gather_words(task: Index, ints: I64, rows: I64, columns: I64, grad: T, offse
 
 
 @device
-def _hand_out(grad, offsets, at, dx, to, down, right, tall, wide, code, pitch):
-    """Add a vector of gradients to those of the tall x wide inputs that were the maxima."""
-    g = load(grad, at)
-    where = load_as(offsets, at, g)
-    zero = splat(grad, 0.0)
-    for r in range(tall):
-        for s in range(wide):
-            i = to + r * down + s * right
-            store(dx, i, load(dx, i) + select(where == splat_as(where, code + r * pitch + s), g, zero))
+def _hand_out(grad, offsets, at, window, dx, to, apart, past, vectors):
+    """Hand 1, 2 or 4 vectors of gradients to those inputs of their windows that were the maxima.
+
+    The others get zeros if windows lie `apart`; else what comes is added to what is there.
+    """
+    tall, wide, code = window[:3]
+    w = lanes(grad)
+    g0, w0 = _window(grad, offsets, at)
+    g1, w1 = _window(grad, offsets, at + w) if vectors > 1 else (g0, w0)
+    g2, w2 = _window(grad, offsets, at + 2 * w) if vectors > 2 else (g0, w0)
+    g3, w3 = _window(grad, offsets, at + 3 * w) if vectors > 2 else (g0, w0)
+    i, left = to, wide
+    for _ in range(tall * wide):
+        _give(g0, w0, code, dx, i, apart, past)
+        if vectors > 1:
+            _give(g1, w1, code, dx, i + w, apart, past)
+        if vectors > 2:
+            _give(g2, w2, code, dx, i + 2 * w, apart, past)
+            _give(g3, w3, code, dx, i + 3 * w, apart, past)
+        i, code, left = next_tap(i, code, left, window)
+
+
+@device
+def _give(g, where, code, dx, i, apart, past):
+    zero = splat_as(g, 0.0)
+    share = select(where == splat_as(where, code), g, zero)
+    if apart:
+        put(dx, i, share, past)
+    else:
+        store(dx, i, load(dx, i) + share)
 
 
 @device
@@ -122,13 +192,16 @@ def _clear(x, i, end):
 
 @device
 def _scatter_band(task, ints, rows, columns, taps, grad, offsets, dx):
-    c, h, w, p, q, band, stride, padding, dilation_h, dilation_w, height, pitch = integers(ints, 12)
+    c, h, w, p, q, band, stride, padding, dilation_h, dilation_w = integers(ints, 10)
+    height, pitch, apart, covered, large = integers(offset(ints, 10), 5)
+    past = large != 0 and aligned(dx)
     bands = (p + band - 1) // band
     image, first = task // bands, (task % bands) * band
     last = min(p, first + band)
     low = 0 if first == 0 else min(h, max(0, first * stride - padding))
     high = h if last == p else min(h, max(0, last * stride - padding))
-    _clear(dx, (image * h + low) * w * c, (image * h + high) * w * c)
+    if not covered:
+        _clear(dx, (image * h + low) * w * c, (image * h + high) * w * c)
     down, right = dilation_h * w * c, dilation_w * c
     whole = c - c % lanes(grad)
     for row in range(first, last):
@@ -138,12 +211,23 @@ def _scatter_band(task, ints, rows, columns, taps, grad, offsets, dx):
             to = top + columns[3 * j] * c
             at = ((image * p + row) * q + j) * c
             wide, s = columns[3 * j + 1], columns[3 * j + 2]
-            for i in range(0, whole, lanes(grad)):
-                _hand_out(grad, offsets, at + i, dx, to + i, down, right, tall, wide, r * pitch + s, pitch)
+            code = r * pitch + s
+            window = tall, wide, code, right, down - (wide - 1) * right, 1, pitch - (wide - 1)
+            k = 0
+            while k + 4 * lanes(grad) <= whole:
+                _hand_out(grad, offsets, at + k, window, dx, to + k, apart != 0, past, 4)
+                k += 4 * lanes(grad)
+            if k + 2 * lanes(grad) <= whole:
+                _hand_out(grad, offsets, at + k, window, dx, to + k, apart != 0, past, 2)
+                k += 2 * lanes(grad)
+            if k < whole:
+                _hand_out(grad, offsets, at + k, window, dx, to + k, apart != 0, past, 1)
             for i in range(whole, c):
                 _hand_out_one(
                     grad, offsets, at + i, dx, to + i, down, right, tall, wide, r, s, taps, height * pitch
                 )  # fmt: skip
+    if past:
+        drain()
 
 
 @kernel
@@ -185,15 +269,26 @@ def _taps(height: int, width: int) -> np.ndarray:
     return np.array(list(np.ndindex(height, width)), np.int64)
 
 
+@lru_cache(maxsize=1024)
+def _apart(problem: MaxPoolProblem) -> tuple[bool, bool]:
+    """Return whether no input is seen by two windows, and whether moreover each one is seen."""
+    counts = [table[:, 1] for table in _inverse_windows(problem)]
+    apart = all(count.max() <= 1 for count in counts)
+    # A vector that is cut short adds to what is there.
+    return apart, apart and all(count.min() == 1 for count in counts) and problem.c % numpy_lanes(problem.dtype) == 0
+
+
 def _rows_overlap(problem: MaxPoolProblem) -> bool:
     return problem.stride[0] <= problem.dilation[0] * (problem.kernel[0] - 1)
 
 
 def _scatter(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     band = problem.p if _rows_overlap(problem) else 1
+    apart, covered = _apart(problem)
+    large = streams(outputs[0].nbytes) and covered
     ints = (
         problem.c, problem.h, problem.w, problem.p, problem.q, band, problem.stride[0], problem.padding[0],
-        *problem.dilation, *problem.kernel,
+        *problem.dilation, *problem.kernel, apart, covered, large,
     )  # fmt: skip
     arrays = (*max_windows(problem), _taps(*problem.kernel), *inputs, *outputs)
     launch(_SCATTER[problem.offsets], problem.n * -(-problem.p // band), arrays, ints, problem.dtype)

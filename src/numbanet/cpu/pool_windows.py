@@ -6,7 +6,34 @@ A table has a row ``(first, count, tap)`` for each position: the window covers `
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from numbanet.cpu.stream import streams
+
+_LONG_ROW, _LONG_RUN, _SHORT_RUN = 1 << 14, 1 << 10, 1 << 8  # bytes
+_TAPS = 16  # of a window, at once
+
+
+def portion(problem: Any) -> tuple[int, int]:
+    """Return how many rows (one or all) and columns of each window a forward pass shall take at once.
+
+    All of them, as a rule: the results stay in registers. But memory is read fastest in its own order: for windows side
+    by side, all the first rows of an output row's windows before the second ones; for many channels, tap by tap. To
+    walk in a few rows at once costs little where they are long, and nothing where a cache holds them.
+    """
+    pixel = problem.c * np.dtype(problem.dtype).itemsize
+    (tall, wide), (down, right) = problem.kernel, problem.stride
+    if down < tall or right < wide:
+        return tall, wide
+    if tall * wide > _TAPS:
+        return 1, wide
+    if pixel < _SHORT_RUN or not streams(problem.n * problem.h * problem.w * pixel):
+        return tall, wide
+    if pixel >= _LONG_RUN:
+        return 1, 1
+    return (1, wide) if problem.w * pixel <= _LONG_ROW else (tall, wide)
 
 
 def windows(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:

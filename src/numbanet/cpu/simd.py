@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.vector import (
     Vec,
+    ir_any,
     ir_call,
     ir_load,
     ir_masked_load,
@@ -78,6 +79,21 @@ def splat_as(typingctx, v, x):
 def load(typingctx, p, i):
     """Return the vector that starts at element i."""
     vec = _vec_of_pointer(p)
+
+    def codegen(context, builder, sig, args):
+        return ir_load(builder, builder.gep(args[0], [args[1]]), vec)
+
+    return vec(p, types.int64), codegen
+
+
+@intrinsic
+def load_pair(typingctx, p, i):
+    """Return the two vectors that start at element i as one.
+
+    The compiler splits what is done with it, and puts the instructions of the halves in turn: while one waits for a
+    result, the other goes on. Long formulas gain by that, for a processor does not look far ahead.
+    """
+    vec = Vec(p.dtype, 2 * _vec_of_pointer(p).lanes)
 
     def codegen(context, builder, sig, args):
         return ir_load(builder, builder.gep(args[0], [args[1]]), vec)
@@ -181,6 +197,16 @@ def select(typingctx, mask, a, b):
     return a(mask, a, a), lambda context, builder, sig, args: builder.select(*args)
 
 
+@intrinsic
+def anywhere(typingctx, mask):
+    """Return whether the mask is true in any lane."""
+
+    def codegen(context, builder, sig, args):
+        return ir_any(builder, args[0], mask)
+
+    return types.boolean(mask), codegen
+
+
 def _extremum(name: str, sign: str, doc: str) -> Any:
     def function(typingctx, a, b):
         def codegen(context, builder, sig, args):
@@ -266,6 +292,13 @@ def shift_right(typingctx, v, count):
 def lane_numbers(typingctx, p):
     """Return the vector 0, 1, 2, ... of the integer dtype of `p`."""
     vec = _vec_of_pointer(p)
+    return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
+
+
+@intrinsic
+def lane_numbers_pair(typingctx, p):
+    """Return likewise a vector of twice as many lanes (see `load_pair`)."""
+    vec = Vec(p.dtype, 2 * _vec_of_pointer(p).lanes)
     return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
 
 

@@ -47,7 +47,7 @@ def put(typingctx, p, i, v, past):
         with builder.if_else(args[3]) as (then, otherwise):
             with then:
                 written = builder.store(args[2], builder.bitcast(pointer, ir_vector(v).as_pointer()))
-                written.align = v.lanes * v.dtype.bitwidth // 8
+                written.align = host_isa().vector_bytes
                 one = ir.Constant(ir.IntType(32), 1)
                 written.set_metadata("nontemporal", builder.module.add_metadata([one]))
             with otherwise:

@@ -140,6 +140,13 @@ def ir_call(builder: ir.IRBuilder, name: str, vec: Vec, *values: ir.Value) -> ir
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"{name}.{_mangle(vec)}"), values)
 
 
+def ir_any(builder: ir.IRBuilder, mask: ir.Value, vec: Vec) -> ir.Value:
+    """Return whether a mask is true in any lane."""
+    kind = ir.FunctionType(ir.IntType(1), [ir_vector(vec)])
+    name = f"llvm.vector.reduce.or.v{vec.lanes}i1"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [mask])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Arithmetic and comparison: the ordinary operators, between vectors or a vector and a number.
 
