@@ -95,7 +95,7 @@ def test_updates_change_something_each_time(case):
 
 def test_every_operation_that_the_library_promises_is_timed():
     names = " ".join(case.name for case in operations.operation_cases())
-    for word in ("nll_loss", "flatten", "reshape", "transpose", "indices", "SGD", "Adam", "clip_grad_norm_"):
+    for word in ("nll_loss", "flatten", "reshape", "transpose", "indices", "SGD", "Adam", "clip_grad_norm_", "cutout"):
         assert word in names
 
 

@@ -144,8 +144,8 @@ if hasattr(os, "register_at_fork"):
 def helper() -> Callable[[], None]:
     """Return what a helper thread, which prepares work for this one, shall call first.
 
-    The kernels that it starts run on it alone: the other cores are for those who compute, and the threading layer, which
-    may have to be ended before a fork, does not know of it.
+    The kernels that it starts run on it alone: the other cores are for those who compute, and the threading layer does
+    not know of a thread that a fork would have to end.
     """
     _prepare()  # here, not in the helper
     return partial(setattr, _state.seen, "alone", True)
