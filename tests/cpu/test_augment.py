@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llvmlite import binding, ir
 
-from numbanet.cpu import augment, parallel
+from numbanet.cpu import augment, parallel, sixteen
+from numbanet.cpu.isa import NEON, host_isa
 from numbanet.problem.augment import Changes
 from numbanet.reference import augment as reference
 from tests.processes import run_python
@@ -195,6 +197,25 @@ print("ssse3" in target()[2])
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="x86 only")
+@pytest.mark.skipif(host_isa() is NEON, reason="x86 only")
 def test_processors_that_cannot_shuffle_bytes() -> None:
     assert run_python(NARROW, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="") == "False"
+
+
+def test_arm_shuffles_bytes_in_one_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine code is looked at, and was never run."""
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    triple = "aarch64-unknown-linux-gnu"
+    try:
+        machine = binding.Target.from_triple(triple).create_target_machine(features="+neon", opt=3)
+    except RuntimeError:
+        pytest.skip("this llvmlite has no AArch64 back end")
+    monkeypatch.setattr(sixteen, "target", lambda: (triple, "generic", frozenset({"neon"})))
+    module, vector = ir.Module(), ir.VectorType(ir.IntType(8), 16)
+    module.triple = triple
+    function = ir.Function(module, ir.FunctionType(vector, [vector, vector]), "shuffle")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(sixteen.ir_shuffle(builder, *function.args))
+    assembly = machine.emit_assembly(binding.parse_assembly(str(module)))
+    assert assembly.count("\ttbl\t") == 1

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.cpu.isa import target
-from numbanet.cpu.vector import Vec, ir_load, ir_store, ir_vector
+from numbanet.cpu.vector import Vec, ir_load, ir_store
 
 NOTHING = 0x80  # in a table of `shuffle`: a zero
 _BYTES = Vec(types.uint8, 16)
@@ -44,19 +44,20 @@ def store_sixteen(typingctx, p, i, v):
 @intrinsic
 def shuffle(typingctx, v, table):
     """Return the bytes of v that the table names: in lane l byte number ``table[l]``, or zero where it is `NOTHING`."""
+    return _BYTES(v, table), lambda context, builder, sig, args: ir_shuffle(builder, *args)
 
-    def codegen(context, builder, sig, args):
-        triple, _, features = target()
-        if triple.startswith(("aarch64", "arm64")):
-            name = "llvm.aarch64.neon.tbl1.v16i8"  # it gives zeros for all numbers beyond the lanes
-        elif "ssse3" in features:
-            name = "llvm.x86.ssse3.pshuf.b.128"
-        else:
-            return _one_by_one(builder, *args)
-        kind = ir.FunctionType(ir_vector(_BYTES), [ir_vector(_BYTES)] * 2)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
-    return _BYTES(v, table), codegen
+def ir_shuffle(builder: ir.IRBuilder, v: ir.Value, table: ir.Value) -> ir.Value:
+    """Shuffle as the target does it."""
+    triple, _, features = target()
+    if triple.startswith(("aarch64", "arm64")):
+        name = "llvm.aarch64.neon.tbl1.v16i8"  # it gives zeros for all numbers beyond the lanes
+    elif "ssse3" in features:
+        name = "llvm.x86.ssse3.pshuf.b.128"
+    else:
+        return _one_by_one(builder, v, table)
+    kind = ir.FunctionType(v.type, [v.type, v.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [v, table])
 
 
 def _one_by_one(builder: ir.IRBuilder, v: ir.Value, table: ir.Value) -> ir.Value:
