@@ -344,6 +344,9 @@ ACTIVATIONS: dict[str, tuple[int, int, int, int]] = {
     "16 @32": (128, 16, 32, 32),
 }
 
+# Batches of images (N, C, H, W) to be augmented.
+IMAGES: dict[str, tuple[int, int, int, int]] = {"512 @32": (512, 3, 32, 32), "32 @224": (32, 3, 224, 224)}
+
 # Scores (N, classes) for softmax and cross-entropy.
 SCORES: dict[str, tuple[int, int]] = {"128x10": (128, 10), "256x1000": (256, 1000)}
 

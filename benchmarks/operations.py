@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import backends, layers, nets
+from benchmarks.augmentations import augmentation_cases
 from benchmarks.backends import TORCH_FORMATS, Backend
 from benchmarks.cases import Call, Case, random
 
@@ -296,4 +297,5 @@ def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
             cases.append(make("training", partial(_training, operation), flops=3 * flops, bytes=there + back))
         if operation.trained and operation.section in _BACKWARD_ALONE:
             cases.append(make("backward", partial(_backward, operation), flops=2 * flops, bytes=back))
-    return [*cases, *(case for case in _updates() if sections is None or case.section in sections)]
+    others = *augmentation_cases(), *_updates()
+    return [*cases, *(case for case in others if sections is None or case.section in sections)]

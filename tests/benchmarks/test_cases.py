@@ -133,7 +133,7 @@ def test_every_pass_has_a_rate():
 
 def test_every_operation_that_the_library_promises_is_timed():
     names = " ".join(case.name for case in operations.operation_cases())
-    for word in ("nll_loss", "flatten", "reshape", "transpose", "indices", "SGD", "Adam", "clip_grad_norm_"):
+    for word in ("nll_loss", "flatten", "reshape", "transpose", "indices", "SGD", "Adam", "clip_grad_norm_", "cutout"):
         assert word in names
 
 

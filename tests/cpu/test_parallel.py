@@ -344,6 +344,27 @@ def test_eight_python_threads_at_once(layer: str) -> None:
     assert in_layer(EIGHT_THREADS, layer) == ["done"]
 
 
+def test_a_helper_runs_its_kernels_alone() -> None:
+    """No thread but the first has used the threading layer then, and a forked child has all threads."""
+    x, found = np.arange(10_000, dtype=np.float32), np.zeros(10, np.float32)
+    first, several = parallel.helper(), parallel._state.several
+
+    def work() -> None:
+        first()
+        launch(chunk_sums, 10, (x, found), (x.size, 1000), "float32")
+        assert get_num_threads() == 1 and not hasattr(parallel._state.seen, "default")
+
+    parallel._state.several = False
+    try:
+        helper = threading.Thread(target=work)
+        helper.start()
+        helper.join()
+        assert found.all() and not parallel._state.several
+        assert not hasattr(parallel._state.seen, "alone")
+    finally:
+        parallel._state.several = several
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_fork_after_use(layer: str) -> None:

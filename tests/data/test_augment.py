@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from numbanet.data import Cutout, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift
+from numbanet.data import Cutout, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift, augment
 
 IMAGES = np.random.default_rng(1).integers(1, 256, (64, 3, 6, 5), np.uint8)
 ALL = [RandomHorizontalFlip(), RandomShift(2), RandomShift(2, "reflect"), RandomCrop(4, 1), Cutout(3)]
@@ -119,3 +119,53 @@ def test_nothing_and_too_much():
     for pixels, count in ((2**62, 2), (2**62, 0), (2**40, 0), (2**40, 2)):
         with pytest.raises(MemoryError, match="pixels on each side have no place in memory"):
             RandomShift(pixels)(np.ones((count, 1, 3, 4), np.uint8), rng)
+
+
+class Noting:
+    """A function of a batch, and no augmentation of ours: what stands before it is done by then."""
+
+    def __call__(self, images, rng):
+        return images.copy()
+
+
+NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
+PIPELINES = [
+    [RandomShift(2), RandomHorizontalFlip(), NORMALIZE, Cutout(3)],
+    [RandomHorizontalFlip(), RandomCrop((4, 5), 3, "reflect"), NORMALIZE],
+    [RandomHorizontalFlip(), RandomHorizontalFlip(0.7), RandomCrop((5, 3)), RandomHorizontalFlip(), Cutout(2)],
+    [Cutout(3), RandomHorizontalFlip(), Cutout(2), RandomShift(1, "reflect"), NORMALIZE, RandomHorizontalFlip()],
+    [RandomCrop(4), RandomShift(2), NORMALIZE, RandomShift(1), NORMALIZE, Cutout(1), NORMALIZE],
+    [RandomShift(3), Noting(), Cutout(3)],
+]
+
+
+@pytest.mark.parametrize("steps", PIPELINES, ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int16"])
+def test_several_in_one_pass_are_the_same_as_one_after_the_other(steps, dtype, monkeypatch):
+    images, generator = IMAGES.astype(dtype), rng()
+    chosen = np.array([3, 3, 60, 0, 17])
+    found = augment.augmented(augment.Batch(images, chosen), steps, generator)
+    monkeypatch.setattr("numbanet.cpu.augment.supports", lambda *_: False)  # the definitions
+    expected, other = images[chosen], rng()
+    for step in steps:
+        expected = step(expected, other)
+    assert found.dtype == expected.dtype and generator.bit_generator.state == other.bit_generator.state
+    np.testing.assert_array_equal(found, expected)
+    assert found.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_a_pipeline_takes_one_pass(monkeypatch):
+    passes = []
+    monkeypatch.setattr("numbanet.cpu.augment.changed", lambda images, changes, chosen: passes.append(changes))
+    for steps in PIPELINES[:3]:
+        augment.augmented(augment.Batch(IMAGES), steps, rng())
+    assert len(passes) == 3
+
+
+def test_a_step_that_is_called_in_another_way_is_called():
+    class Twice(RandomShift):
+        def __call__(self, images, rng):
+            return super().__call__(super().__call__(images, rng), rng)
+
+    expected = RandomShift(1)(RandomShift(1)(IMAGES, other := rng()), other)
+    np.testing.assert_array_equal(augment.augmented(augment.Batch(IMAGES), [Twice(1)], rng()), expected)

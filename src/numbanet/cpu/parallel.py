@@ -18,10 +18,10 @@ import importlib.metadata
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numba
@@ -141,6 +141,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def helper() -> Callable[[], None]:
+    """Return what a helper thread, which prepares work for this one, shall call first.
+
+    The kernels that it starts run on it alone: the other cores are for those who compute, and the threading layer does
+    not know of a thread that a fork would have to end.
+    """
+    _prepare()  # here, not in the helper
+    return partial(setattr, _state.seen, "alone", True)
+
+
 def _take_default() -> None:
     """Give this Python thread its number of kernel threads; Numba's default does not know the cgroup quota."""
     _state.seen.mark = object()  # an identity as the system numbers them would come again when the thread is gone
@@ -179,6 +189,8 @@ def get_num_threads() -> int:
     """Return how many threads the kernels that this Python thread starts use."""
     _prepare()
     if not hasattr(_state.seen, "default"):
+        if hasattr(_state.seen, "alone"):
+            return 1
         _take_default()
     return numba.get_num_threads()
 
@@ -279,6 +291,8 @@ def in_parallel(parallel: Any, serial: Any, call: tuple[int, ...]) -> Any:
     if _state.serial_only:
         return serial(*call)
     if not hasattr(_state.seen, "default"):
+        if hasattr(_state.seen, "alone"):
+            return serial(*call)
         _take_default()
     if _state.guard is None:
         return parallel(*call)

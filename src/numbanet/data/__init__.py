@@ -1,4 +1,4 @@
-"""Data sets, augmentation and loading: NumPy and the standard library only."""
+"""Data sets, augmentation and loading."""
 
 from numbanet.data.augment import Augmentation as Augmentation
 from numbanet.data.augment import Cutout as Cutout

@@ -2,7 +2,8 @@
 
 Each is called as `augmentation(images, rng)` with `images` of shape (N, C, H, W), uint8 or float, in any memory order,
 which it must not change, and `rng` the batch's own `numpy.random.Generator` (None if the loader was given none). A
-`DataLoader` applies them in order; any function of that form will do. They work on whole batches, in NHWC memory.
+`DataLoader` applies them in order; any function of that form will do. Those here work on whole batches, in NHWC memory.
+They draw their random numbers one after the other, and what several in a row do to the pixels is done in one pass.
 
 Batches on a GPU stay there: the arrays of tensors that were moved come out as they would on the CPU.
 """
@@ -13,27 +14,113 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from numbanet.device_array import DeviceArray
+from numbanet.problem.augment import FILLS, Changes, Fill
 from numbanet.problem.base import choice, integer, pair
 from numbanet.problem.pointwise import number
+from numbanet.reference import augment as reference
 
 Augmentation = Callable[[NDArray, "np.random.Generator | None"], NDArray]
-Fill = Literal["zero", "reflect"]
-FILLS = ("zero", "reflect")
 
 
-def _to_nhwc(images: NDArray) -> NDArray:
-    return images.transpose(0, 2, 3, 1)
+class Batch:
+    """Images, and the changes that they still await; before a change that can't join those, they are made.
+
+    Parameters
+    ----------
+    images : ndarray, shape (M, C, H, W)
+    chosen : ndarray of int64, shape (N,), optional
+        Which of the images are the batch; all of them if it is not given.
+    """
+
+    def __init__(self, images: NDArray, chosen: NDArray[np.int64] | None = None) -> None:
+        count = len(images) if chosen is None else len(chosen)
+        self._images, self._chosen = images, chosen
+        self.dtype, self.shape = images.dtype, (count, *images.shape[1:])
+        self._changes: Changes | None = None
+        self._kinds: set[str] = set()
+
+    def _next(self, kind: str, *earlier: str) -> Changes:
+        """Return the changes to which one is to be added that none but the `earlier` kinds may precede."""
+        if not self._kinds <= {*earlier}:
+            Batch.__init__(self, self.made())
+        if self._changes is None:
+            self._changes = Changes(self.shape)
+        self._kinds.add(kind)
+        return self._changes
+
+    def crop(self, size: tuple[int, int], tops: NDArray, lefts: NDArray, padding: int, fill: Fill) -> None:
+        """Cut a window out of each padded image; of one that is mirrored already, the mirrored window."""
+        changes = self._next("crop", "flip")
+        changes.moved, changes.size, changes.padding, changes.fill = True, size, padding, fill
+        beyond = self.shape[3] + 2 * padding - size[1]
+        changes.tops, changes.lefts = tops, np.where(changes.flips, beyond - lefts, lefts)
+        self.shape = (*self.shape[:2], *size)
+
+    def flip(self, chosen: NDArray[np.bool_]) -> None:
+        """Mirror the chosen images left to right."""
+        changes = self._next("flip", "flip", "crop", "scale")
+        changes.moved, changes.flips = True, changes.flips ^ chosen
+
+    def scale(self, factor: NDArray[np.float32], offset: NDArray[np.float32]) -> None:
+        """Multiply by numbers of the channels, and subtract others."""
+        self._next("scale", "flip", "crop").scale = factor, offset
+        self.dtype = np.result_type(self.dtype, np.float32)
+
+    def blank(self, side: int, tops: NDArray, lefts: NDArray) -> None:
+        """Write zeros in a square of each image."""
+        self._next("blank", "flip", "crop", "scale").square = side, tops, lefts
+
+    def made(self) -> NDArray:
+        """Return the images after all changes."""
+        images, changes = self._images, self._changes
+        if type(images) is DeviceArray and changes is not None:
+            from numbanet.cuda import augment as on_gpu
+
+            return changes.one_by_one(on_gpu, images)
+        if changes is not None:
+            from numbanet.cpu import augment
+
+            if augment.supports(images, changes):
+                return augment.changed(images, changes, self._chosen)
+        if self._chosen is not None:
+            images = images.transpose(0, 2, 3, 1)[self._chosen].transpose(0, 3, 1, 2)
+        return images if changes is None else changes.one_by_one(reference, images)
 
 
-def _to_nchw(images: NDArray) -> NDArray:
-    return images.transpose(0, 3, 1, 2)
+class _Step:
+    """An augmentation that says what it will do: its ``note(batch, rng)`` draws numbers and tells the batch."""
+
+    def note(self, batch: Batch, rng: np.random.Generator | None) -> None:
+        raise NotImplementedError
+
+    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+        batch = Batch(images)
+        self.note(batch, rng)
+        return batch.made()
+
+
+def augmented(batch: Batch, augmentations: Sequence[Augmentation], rng: np.random.Generator | None) -> NDArray:
+    """Return a batch after augmentations, in their order.
+
+    Raises
+    ------
+    ValueError
+        If one gives something else than a batch of as many images.
+    """
+    for augmentation in augmentations:
+        if isinstance(augmentation, _Step) and type(augmentation).__call__ is _Step.__call__:
+            augmentation.note(batch, rng)
+            continue
+        images, count = augmentation(batch.made(), rng), batch.shape[0]
+        if images.ndim != 4 or len(images) != count:
+            raise ValueError(f"{augmentation} gave shape {images.shape}, expected ({count}, C, H, W)")
+        batch = Batch(images)
+    return batch.made()
 
 
 def _drawing(rng: np.random.Generator | None, augmentation: object) -> np.random.Generator:
@@ -42,26 +129,18 @@ def _drawing(rng: np.random.Generator | None, augmentation: object) -> np.random
     return rng
 
 
-def _random_crop(images: NDArray, size: tuple[int, int], padding: int, fill: Fill, rng: np.random.Generator) -> NDArray:
-    if type(images) is DeviceArray:
-        from numbanet.cuda import augment
-
-        count, (rows, columns) = len(images), (n + 2 * padding - s + 1 for n, s in zip(images.shape[2:], size))
-        top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
-        return augment.windows(images, size, top, left, np.zeros(count), padding, fill)  # type: ignore[return-value]
-    margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    pixel = images.itemsize * math.prod(max(1, n) for n in images.shape[:2])  # NumPy refuses such sizes of nothing, too
-    if math.prod(max(1, n + 2 * padding) for n in images.shape[2:]) > sys.maxsize // pixel:
+def _random_crop(batch: Batch, size: tuple[int, int], padding: int, fill: Fill, rng: np.random.Generator) -> None:
+    count, _, *sides = batch.shape
+    pixel = batch.dtype.itemsize * math.prod(max(1, n) for n in batch.shape[:2])  # NumPy refuses sizes of nothing, too
+    if math.prod(max(1, n + 2 * padding) for n in sides) > sys.maxsize // pixel:
         raise MemoryError(f"images with {padding} pixels on each side have no place in memory")
-    padded = np.pad(_to_nhwc(images), margins, mode="constant" if fill == "zero" else "reflect")
-    windows = sliding_window_view(padded, size, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
-    count, rows, columns = windows.shape[:3]
+    rows, columns = (n + 2 * padding - s + 1 for n, s in zip(sides, size))
     top, left = rng.integers(rows, size=count), rng.integers(columns, size=count)
-    return _to_nchw(windows[np.arange(count), top, left])
+    batch.crop(size, top, left, padding, fill)
 
 
 @dataclass(frozen=True)
-class RandomHorizontalFlip:
+class RandomHorizontalFlip(_Step):
     """Mirrors each image left to right with probability `p`."""
 
     p: float = 0.5
@@ -70,20 +149,12 @@ class RandomHorizontalFlip:
         if not 0 <= number("p", self.p) <= 1:
             raise ValueError(f"p must lie in [0, 1], got {self.p}")
 
-    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
-        chosen = _drawing(rng, self).random(len(images)) < self.p
-        if type(images) is DeviceArray:
-            from numbanet.cuda import augment
-
-            nothing = np.zeros(len(images))
-            return augment.windows(images, images.shape[2:], nothing, nothing, chosen)  # type: ignore[return-value]
-        flipped = _to_nhwc(images).copy()
-        flipped[chosen] = flipped[chosen][:, :, ::-1]
-        return _to_nchw(flipped)
+    def note(self, batch: Batch, rng: np.random.Generator | None) -> None:
+        batch.flip(_drawing(rng, self).random(batch.shape[0]) < self.p)
 
 
 @dataclass(frozen=True)
-class RandomShift:
+class RandomShift(_Step):
     """Moves each image by up to `pixels` in each direction; `fill` says what comes in: "zero" or "reflect"."""
 
     pixels: int
@@ -93,12 +164,12 @@ class RandomShift:
         integer("pixels", self.pixels, 0)
         choice("fill", self.fill, FILLS)
 
-    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
-        return _random_crop(images, images.shape[2:], self.pixels, self.fill, _drawing(rng, self))
+    def note(self, batch: Batch, rng: np.random.Generator | None) -> None:
+        _random_crop(batch, batch.shape[2:], self.pixels, self.fill, _drawing(rng, self))
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(_Step):
     """Pads each image by `padding` on all sides, and cuts `size` (an int or a pair of height and width) out of it."""
 
     size: int | tuple[int, int]
@@ -110,15 +181,15 @@ class RandomCrop:
         integer("padding", self.padding, 0)
         choice("fill", self.fill, FILLS)
 
-    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+    def note(self, batch: Batch, rng: np.random.Generator | None) -> None:
         size = pair("size", self.size)
-        if any(s > n + 2 * self.padding for s, n in zip(size, images.shape[2:])):
-            raise ValueError(f"size {size} does not fit into images of {images.shape[2:]} padded by {self.padding}")
-        return _random_crop(images, size, self.padding, self.fill, _drawing(rng, self))
+        if any(s > n + 2 * self.padding for s, n in zip(size, batch.shape[2:])):
+            raise ValueError(f"size {size} does not fit into images of {batch.shape[2:]} padded by {self.padding}")
+        _random_crop(batch, size, self.padding, self.fill, _drawing(rng, self))
 
 
 @dataclass(frozen=True)
-class Normalize:
+class Normalize(_Step):
     """Subtracts `mean` and divides by `std`, one number for each channel; gives float32.
 
     uint8 pixels are divided by 255 first. `channel_statistics` computes both arguments from a data set.
@@ -138,21 +209,17 @@ class Normalize:
         if not all(s > 0 for s in self.std):
             raise ValueError(f"std must be positive, got {tuple(self.std)}")
 
-    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
-        if images.shape[1] != len(self.mean):
-            raise ValueError(f"mean and std are for {len(self.mean)} channels, the images have {images.shape[1]}")
-        scale = 255 if images.dtype == np.uint8 else 1
-        factor = np.float32(1 / (scale * np.asarray(self.std, np.float64)))
-        offset = np.float32(np.asarray(self.mean, np.float64) / self.std)
-        if type(images) is DeviceArray:
-            from numbanet.cuda import augment
-
-            return augment.scaled(images, factor, offset)  # type: ignore[return-value]
-        return _to_nchw(np.multiply(_to_nhwc(images), factor, order="C") - offset)
+    def note(self, batch: Batch, rng: np.random.Generator | None) -> None:
+        if batch.shape[1] != len(self.mean):
+            raise ValueError(f"mean and std are for {len(self.mean)} channels, the images have {batch.shape[1]}")
+        scale = 255 if batch.dtype == np.uint8 else 1
+        factor = (1 / (scale * np.asarray(self.std, np.float64))).astype(np.float32)
+        offset = (np.asarray(self.mean, np.float64) / self.std).astype(np.float32)
+        batch.scale(factor, offset)
 
 
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(_Step):
     """Blanks one square of `size` pixels in each image, centred anywhere in it (DeVries and Taylor, 2017).
 
     The square is cut off at the border and filled with zeros: after `Normalize`, that is the mean colour.
@@ -163,20 +230,9 @@ class Cutout:
     def __post_init__(self) -> None:
         integer("size", self.size, 1)
 
-    def __call__(self, images: NDArray, rng: np.random.Generator | None) -> NDArray:
+    def note(self, batch: Batch, rng: np.random.Generator | None) -> None:
         rng = _drawing(rng, self)
-        if 0 in images.shape[2:]:  # there is nowhere to centre it
-            return images.copy()
-        tops, lefts = (rng.integers(length, size=(len(images), 1)) - self.size // 2 for length in images.shape[2:])
-        if type(images) is DeviceArray:
-            from numbanet.cuda import augment
-
-            return augment.blanked(images, self.size, tops, lefts)  # type: ignore[return-value]
-        rows, columns = (self._span(first, length) for first, length in zip((tops, lefts), images.shape[2:]))
-        blanked = _to_nhwc(images).copy()
-        blanked[rows[:, :, None] & columns[:, None, :]] = 0
-        return _to_nchw(blanked)
-
-    def _span(self, first: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
-        position = np.arange(length)
-        return (position >= first) & (position < first + self.size)
+        if 0 in batch.shape[2:]:  # there is nowhere to centre it
+            return
+        tops, lefts = (rng.integers(length, size=batch.shape[0]) - self.size // 2 for length in batch.shape[2:])
+        batch.blank(self.size, tops, lefts)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from numbanet import settings
 from numbanet.cuda import launch
-from numbanet.data.augment import Augmentation
+from numbanet.data.augment import Augmentation, Batch, augmented
 from numbanet.data.dataset import Dataset
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+Made = tuple[NDArray[np.float32], NDArray[np.int64]]
 Key = tuple[int, int]
 
 
@@ -51,7 +51,7 @@ class DataLoader:
     drop_last : bool
         Leave out a last batch that is not full.
     workers : int
-        Threads that make batches; 0 makes each batch when it is asked for. They run NumPy, and no kernels.
+        Threads that make batches, each on one core; 0 makes each batch when it is asked for, on all.
     prefetch : int
         Batches that are made ahead of the one in use.
     device : {"auto", "cpu", "cuda", "cuda:1", ...}, optional
@@ -186,13 +186,18 @@ class DataLoader:
                 del batch  # its memory is free for the next one as soon as the caller has let go of it
         position.epoch, position.batch, position.key = position.epoch + 1, 0, None
 
-    def _make_here(self, order: NDArray[np.int64], key: Key, numbers: range) -> Generator[Batch, None, None]:
+    def _make_here(self, order: NDArray[np.int64], key: Key, numbers: range) -> Generator[Made, None, None]:
         return (self._make(order, key, number) for number in numbers)
 
-    def _make_ahead(self, order: NDArray[np.int64], key: Key, numbers: range) -> Generator[Batch, None, None]:
+    def _make_ahead(self, order: NDArray[np.int64], key: Key, numbers: range) -> Generator[Made, None, None]:
         """Yield the batches in order, while the threads make those that follow; leaving ends the threads."""
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="numbanet-data")
-        pending: deque[Future[Batch]] = deque()
+        first: Any = None
+        if self.augment:
+            from numbanet.cpu import parallel
+
+            first = parallel.helper()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="numbanet-data", initializer=first)
+        pending: deque[Future[Made]] = deque()
         try:
             for number in numbers:
                 pending.append(pool.submit(self._make, order, key, number))
@@ -203,7 +208,7 @@ class DataLoader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _sent(self, batch: Batch) -> Any:
+    def _sent(self, batch: Made) -> Any:
         """Let a batch start for its device."""
         return batch if self._staging is None else tuple([self._staging.start(part) for part in batch])
 
@@ -214,12 +219,8 @@ class DataLoader:
 
     def _make(self, order: NDArray[np.int64], key: Key, number: int) -> Any:
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        images: NDArray = self._pixels[chosen].transpose(0, 3, 1, 2)
         rng = None if self.generator is None else _counter_generator(key, number + 1)
-        for augmentation in self.augment:
-            images = augmentation(images, rng)
-            if images.ndim != 4 or len(images) != len(chosen):
-                raise ValueError(f"{augmentation} gave shape {images.shape}, expected ({len(chosen)}, C, H, W)")
+        images = augmented(Batch(self._pixels.transpose(0, 3, 1, 2), chosen), self.augment, rng)
         if images.dtype == np.uint8:
             images = images / np.float32(255)
         nhwc = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
