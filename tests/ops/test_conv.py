@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from numbanet import dispatch, memory
 from numbanet.cpu import parallel
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.problem.conv import conv2d_problem, epilogue
-from tests.cases import CONV_CASES, ConvCase, operands
+from tests.cases import CONV_CASES, ConvCase, forget_plans, operands
 
 PASSES = ("forward", "backward_input", "backward_weight")
 KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.pointwise", "cpu.winograd")
@@ -80,14 +79,6 @@ def test_the_table_reaches_every_kernel():
             reached |= {candidate.name for candidate, refusal in dispatch.verdicts(problem, "cpu") if not refusal}
             reached.discard("reference")
     assert reached == set(KERNELS)
-
-
-def forget_plans():
-    """Forget how the work was cut: what was cut with other threads shall not be taken again."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("numbanet.cpu."):
-            for value in vars(module).values():
-                getattr(value, "cache_clear", lambda: None)()
 
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)

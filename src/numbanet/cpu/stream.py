@@ -12,10 +12,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.isa import host_isa, is_x86
 from numbanet.cpu.vector import ir_store, ir_vector
 
-_LARGE = 1 << 24  # bytes: half of what a third-level cache of 32 MiB holds
+_LARGE = caches().last // 2  # bytes
 _I64 = ir.IntType(64)
 
 
