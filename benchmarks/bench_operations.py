@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import operations
+from benchmarks import denormals, operations
 from benchmarks.common import BACKENDS, Suite, require, warm
 
 _CASES = {f"{case.section} {case.name} {case.which}": case for case in operations.operation_cases()}
@@ -38,3 +38,15 @@ class Bandwidth:
         return case.bytes / seconds / peak.bytes_per_second()
 
     track_fraction_of_copy.unit = "of copy bandwidth"
+
+
+class Denormals:
+    """Time of a layer on 1e-39 over that on ordinary numbers, which should be 1."""
+
+    timeout = 300
+    params = (tuple(denormals.LAYERS),)
+    param_names = ("layer",)
+    unit = "of the time on ordinary numbers"
+
+    def track_slowdown(self, layer: str) -> float:
+        return denormals.slowdown(layer, "numbanet")

@@ -5,6 +5,7 @@ Each case is small, so that the definition in float64 is quick; a name says what
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,3 +115,11 @@ CONV_CASES = [
 def operands(case: ConvCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, weight and bias in float64."""
     return rng.standard_normal(case.x_shape), rng.standard_normal(case.weight_shape), rng.standard_normal(case.k)
+
+
+def forget_plans() -> None:
+    """Let the kernels cut their work anew: what was cut with other threads shall not be taken again."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("numbanet.cpu."):
+            for value in vars(module).values():
+                getattr(value, "cache_clear", lambda: None)()

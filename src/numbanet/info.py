@@ -31,6 +31,8 @@ class Info:
         The CPU, and LLVM's name of it.
     instructions : str
         The instruction set that kernels are compiled for, and its features.
+    caches : str
+        How many bytes the levels of caches hold that sizes of blocks follow from.
     threads : str
         How many threads kernels use, and why.
     threading_layer : str
@@ -52,6 +54,7 @@ class Info:
     system: str
     cpu: str
     instructions: str
+    caches: str
     threads: str
     threading_layer: str
     kernel_cache: str
@@ -86,6 +89,7 @@ def info() -> Info:
         system=f"{platform.platform()}, {platform.machine()}",
         cpu=_attempt(_cpu),
         instructions=_attempt(_instructions),
+        caches=_attempt(_caches),
         threads=_attempt(_threads),
         threading_layer=_attempt(_threading_layer),
         kernel_cache=_attempt(_kernel_cache),
@@ -138,6 +142,14 @@ def _instructions() -> str:
     features = target()[2]
     shown = [name for name in _SHOWN_FEATURES if name in features]
     return f"{host_isa().name}, vectors of {host_isa().vector_bytes} bytes ({' '.join(shown)})"
+
+
+def _caches() -> str:
+    from numbanet.cpu.cache_sizes import caches
+
+    found = caches()
+    first, second, last = (size / 2**10 for size in (found.first, found.second, found.last))
+    return f"{first:.0f} KB, {second:.0f} KB a core; last level {last / 2**10:.0f} MB"
 
 
 def _threads() -> str:

@@ -124,6 +124,9 @@ def test_nothing_and_too_much():
 class Noting:
     """A function of a batch, and no augmentation of ours: what stands before it is done by then."""
 
+    def __repr__(self):
+        return "Noting()"
+
     def __call__(self, images, rng):
         return images.copy()
 

@@ -18,12 +18,14 @@ from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 
 from numbanet import code_cache, fingerprint, settings, sources
+from numbanet.cpu.cache_sizes import caches
 
 
 def _versions() -> tuple[Any, ...]:
     from numbanet import __version__  # which imports this module
 
-    return *sys.version_info[:2], numba.__version__, llvmlite.__version__, __version__
+    # Kernels hold sizes of blocks.
+    return *sys.version_info[:2], numba.__version__, llvmlite.__version__, __version__, caches()
 
 
 STORE = code_cache.Store("kernels-", sources.CPU, _versions)

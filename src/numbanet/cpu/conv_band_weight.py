@@ -15,6 +15,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, kernel
 from numbanet.cpu.conv_band import BUFFER, copy_band, copy_cost, row_runs, seen_too_much, unsuitable
 from numbanet.cpu.conv_direct import tolerance
@@ -26,7 +27,7 @@ from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, store
 from numbanet.cpu.tile import stack_buffer
 from numbanet.problem.conv import ConvProblem
 
-_NUMBERS = 6144  # of a band and its gradient, about: three quarters of the first-level cache
+_NUMBERS = caches().first // 16 * 3  # of a band and its gradient, about: three quarters of the first-level cache
 _PIXELS = 96  # of a band at least: a tile reads and writes its sums once for each band
 _SHARES = 16  # tasks
 # Tiles read what lies behind the last element: up to so many numbers.

@@ -17,6 +17,7 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import source_addresses, write_positions
+from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
@@ -38,13 +39,14 @@ from numbanet.problem.conv import ConvProblem
 
 TABLE = 4096  # entries of a task's address table (on the stack)
 _ROOM = TABLE + 64  # and what whole vectors write beyond
-_REDUCTION = 512  # taps x channels of a panel that stay in the second-level cache while rows pass by
+# Taps x channels of a panel: an eighth of a second-level cache, where rows pass by; more would cost digits.
+_REDUCTION = max(64, min(512, caches().second // (32 * MAX_VECTORS * numpy_lanes("float32"))))
 _BLOCK = 192  # positions of a block, about
 _POSITIONS = 256  # and with the rows of a tile beyond them
 _NARROW = 13  # columns of positions: fewer than about the rows of a tile
-_SOURCE_BYTES = 1 << 19  # source pixels of a block: half of a second-level cache
+_SOURCE_BYTES = caches().second // 2  # source pixels of a block
 _TASKS = 32  # as many tasks at least, where the problem allows it
-_WEIGHT_BYTES = 3 << 18  # packed weights that stay in the second-level cache while positions pass by
+_WEIGHT_BYTES = caches().second // 4 * 3  # packed weights that stay there while positions pass by
 
 
 @device

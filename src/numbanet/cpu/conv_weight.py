@@ -20,6 +20,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.copy import clear
@@ -39,11 +40,12 @@ _HEAD = 8  # numbers before the runs of what is fetched ahead
 _AHEAD = _HEAD + _RUNS
 _WIDTH = MAX_VECTORS * numpy_lanes("float32")  # numbers of a row of a panel, or more
 _PANEL = _LONG * _WIDTH  # numbers in a copied panel
-_PIXELS = min(_LONG, 5120 // _WIDTH)  # of a chunk: a panel has 20 KB at most, and shares the first-level cache with g
+# Of a chunk: a panel has 5/8 of the first-level cache at most, and shares it with g.
+_PIXELS = max(8, min(_LONG, caches().first * 5 // 32 // _WIDTH))
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
 _SHARE = 128  # pixels of a partial result at least
 _FAR = 512  # bytes from a pixel to the next
-_BLOCK_BYTES = 1 << 19  # of the result that a task may own without passing through memory
+_BLOCK_BYTES = caches().second // 2  # of the result that a task may own without passing through memory
 _TASKS = 16
 _PADDED = 1.25  # how much longer the rows of a group may become in strips that are packed
 _PACKING = 2.5  # what packing takes, if a task's copying of the same rows takes 1,

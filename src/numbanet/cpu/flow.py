@@ -43,7 +43,7 @@ class Loop:
         self.index.add_incoming(following, b.block)
         for phi, value in zip(self.carried, values):
             phi.add_incoming(value, b.block)
-        last = b.block
+        self.last = last = b.block
         b.cbranch(b.icmp_signed("<", following, self.count), self.body, self.after)
         b.position_at_end(self.after)
         results = []
@@ -59,11 +59,11 @@ class Loop:
 
 
 def ir_keep_rolled(builder: ir.IRBuilder, loop: Loop) -> None:
-    """Keep LLVM from unrolling a closed loop without inner blocks, whose body is long enough already."""
+    """Keep LLVM from unrolling a closed loop, whose body is long enough already."""
     disabled = builder.module.add_metadata(["llvm.loop.unroll.disable"])
     name = builder.module.add_metadata([disabled, disabled])
     name.operands = name, disabled  # LLVM names a loop by a node that holds itself first
-    loop.body.terminator.set_metadata("llvm.loop", name)
+    loop.last.terminator.set_metadata("llvm.loop", name)
 
 
 def ir_grid(values: list[ir.Value], columns: int) -> list[list[ir.Value]]:

@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbanet.cpu.isa import AVX2, AVX512, host_isa
+from numbanet.cpu.isa import AVX2, AVX512, NEON, host_isa
 from numbanet.cpu.vector import (
     Vec,
     ir_call,
@@ -33,19 +33,26 @@ from numbanet.cpu.vector import (
 
 _I64 = ir.IntType(64)
 _PERMUTE = {AVX512.name: "llvm.x86.avx512.permvar.sf.512", AVX2.name: "llvm.x86.avx2.permps"}
+_PERMUTE_BYTES = {NEON.name: "llvm.aarch64.neon.tbl1.v16i8"}
 
 
 def can_permute() -> bool:
     """Whether the host moves any lane of a vector to any other in one instruction."""
-    return host_isa().name in _PERMUTE
+    return host_isa().name in {**_PERMUTE, **_PERMUTE_BYTES}
 
 
 def _permute(builder: ir.IRBuilder, value: ir.Value, index: ir.Value) -> ir.Value:
     """Return the 32-bit parts of `value` in the order of `index`; other dtypes have several parts an element."""
-    words = ir.VectorType(ir.FloatType(), index.type.count)
-    kind = ir.FunctionType(words, [words, index.type])
-    function = cgutils.get_or_insert_function(builder.module, kind, _PERMUTE[host_isa().name])
-    return builder.bitcast(builder.call(function, [builder.bitcast(value, words), index]), value.type)
+    name = host_isa().name
+    parts, order = ir.VectorType(ir.FloatType(), index.type.count), index
+    if name in _PERMUTE_BYTES:  # word i is bytes 4 i to 4 i + 3
+        first = builder.mul(index, ir.Constant(index.type, [0x04040404] * index.type.count))
+        order = builder.add(first, ir.Constant(index.type, [0x03020100] * index.type.count))
+        parts = ir.VectorType(ir.IntType(8), 4 * index.type.count)
+        order = builder.bitcast(order, parts)
+    kind = ir.FunctionType(parts, [parts, order.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, {**_PERMUTE, **_PERMUTE_BYTES}[name])
+    return builder.bitcast(builder.call(function, [builder.bitcast(value, parts), order]), value.type)
 
 
 def _literals(*numbers: Any) -> list[int] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Isa:
         follow each other in memory: one address serves them all. A few each: less is wasted on what is left over.
     masks : bool
         Whether a masked load or store takes no longer than an ordinary one.
+    masked_loads : bool
+        Whether a masked load is one instruction at least. Else it is a branch for each lane.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Isa:
     tile_rows: tuple[int, ...]
     run_rows: tuple[tuple[int, ...], ...]
     masks: bool = False
+    masked_loads: bool = False
 
     @property
     def tile_vectors(self) -> int:
@@ -42,11 +46,13 @@ class Isa:
 
 _OF_32 = (6, 9, 16, 24), (6, 9, 12), (4, 7, 9), (4, 6)  # with 32 registers,
 _OF_16 = (4, 8, 12), (3, 6)  # and with 16
-AVX512 = Isa("avx512", 64, (14, 12, 8, 6), _OF_32, masks=True)
-AVX2 = Isa("avx2", 32, (8, 6, 4), _OF_16)
+AVX512 = Isa("avx512", 64, (14, 12, 8, 6), _OF_32, masks=True, masked_loads=True)
+AVX2 = Isa("avx2", 32, (8, 6, 4), _OF_16, masked_loads=True)
 SSE2 = Isa("sse2", 16, (8, 4), _OF_16)
-# Its machine code is cross-compiled and inspected by the tests, but was never run: there was no such machine.
-NEON = Isa("neon", 16, (14, 12, 8, 6), _OF_32)
+# Its machine code is cross-compiled and inspected by the tests, but was never run: there was no such machine. A product
+# takes its number from a register of four, and so a tile of runs has to hold those of all its rows too.
+NEON = Isa("neon", 16, (14, 12, 8, 6), ((6, 9, 16, 24), (6, 9, 12), (4, 8), (4, 6)))
+_ARM = "aarch64", "arm64"
 
 
 def target() -> tuple[str, str, frozenset[str]]:
@@ -58,11 +64,21 @@ def target() -> tuple[str, str, frozenset[str]]:
     return triple, cpu, frozenset(word[1:] for word in features.split(",") if word.startswith("+"))
 
 
+def is_x86(context: Any) -> bool:
+    """Return whether a target context of Numba makes code for x86."""
+    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))
+
+
+def is_arm(context: Any) -> bool:
+    """Return whether a target context of Numba makes code for 64-bit ARM."""
+    return context.codegen().magic_tuple()[0].startswith(_ARM)
+
+
 @lru_cache(maxsize=1)
 def host_isa() -> Isa:
     """Return the widest instruction set that Numba's CPU target allows."""
     triple, _, features = target()
-    if triple.startswith(("aarch64", "arm64")):
+    if triple.startswith(_ARM):
         return NEON
     if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= features:
         return AVX512

@@ -15,6 +15,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.isa import fetches_ahead
 from numbanet.cpu.matmul import COSTS, LAUNCH, memory_cost, tile_cost, tolerance
@@ -34,7 +35,7 @@ from numbanet.cpu.tile import (
 from numbanet.cpu.transpose import transpose_block
 from numbanet.problem.matmul import MatmulProblem
 
-_BLOCK = 256  # rows of b of a block
+_BLOCK = min(256, caches().second // 1024)  # rows of b of a block
 _BUFFER = 16384  # numbers of a copied block: _BLOCK times the widest panel
 _TASK_FLOPS = 1 << 17  # operations of a task at least
 _TASKS = 16  # as many tasks at least, where the operations allow it

@@ -7,17 +7,16 @@ For smaller results ordinary stores are faster, since the next operation finds t
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbanet.cpu.isa import host_isa
+from numbanet.cpu.cache_sizes import caches
+from numbanet.cpu.isa import host_isa, is_x86
 from numbanet.cpu.vector import ir_store, ir_vector
 
-_LARGE = 1 << 24  # bytes: half of what a third-level cache of 32 MiB holds
+_LARGE = caches().last // 2  # bytes
 _I64 = ir.IntType(64)
 
 
@@ -62,13 +61,9 @@ def drain(typingctx):
     """Make the stores past the caches visible to other threads, as ordinary stores are: the end of a task."""
 
     def codegen(context, builder, sig, args):
-        if _x86(context):
+        if is_x86(context):
             kind = ir.FunctionType(ir.VoidType(), [])
             builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.sfence"), [])
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-def _x86(context: Any) -> bool:
-    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))

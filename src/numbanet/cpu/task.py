@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.cpu.isa import is_arm, is_x86
+
 MAX_POINTERS = 10
-_I64 = ir.IntType(64)
-_FLUSH_DENORMALS = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_X86_FLUSH = 0x8040  # MXCSR: flush results to zero (bit 15), read denormals as zero (bit 6)
+_ARM_FLUSH = 1 << 24  # FPCR: both
 # Where objects keep what the driver reads, in bytes from their address: a tuple its items; an array its data, the
 # descriptor of its dtype and its flags (NumPy's C interface, after the object's head).
 ITEMS = tuple.__basicsize__
@@ -65,10 +66,6 @@ def _call_task(typingctx, address, count, items, integers, task):
     return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
 
 
-def _x86(context: Any) -> bool:
-    return context.codegen().magic_tuple()[0].startswith(("x86_64", "i686"))
-
-
 @intrinsic
 def thread_count(typingctx):
     """Return how many threads a parallel loop takes.
@@ -84,23 +81,39 @@ def thread_count(typingctx):
     return types.intp(), codegen
 
 
+def _x86_control(builder, instruction, slot):
+    """Read or write MXCSR, by the memory of a slot."""
+    raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [raw.type])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{instruction}"), [raw])
+
+
+def _arm_control(builder, value):
+    """Write FPCR."""
+    kind = ir.FunctionType(ir.VoidType(), [_I64])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [value])
+
+
 @intrinsic
 def _flush_denormals(typingctx):
     """Make this thread treat denormals as zero; return the former state of its control register."""
 
     def codegen(context, builder, sig, args):
-        if not _x86(context):
-            return ir.Constant(ir.IntType(32), 0)
-        slot = cgutils.alloca_once(builder, ir.IntType(32))
-        raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [raw.type])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr"), [raw])
-        former = builder.load(slot)
-        builder.store(builder.or_(former, ir.Constant(ir.IntType(32), _FLUSH_DENORMALS)), slot)
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
-        return former
+        if is_x86(context):
+            slot = cgutils.alloca_once(builder, _I32)
+            _x86_control(builder, "stmxcsr", slot)
+            former = builder.load(slot)
+            builder.store(builder.or_(former, ir.Constant(_I32, _X86_FLUSH)), slot)
+            _x86_control(builder, "ldmxcsr", slot)
+            return builder.zext(former, _I64)
+        if is_arm(context):
+            kind = ir.FunctionType(_I64, [])
+            former = builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
+            _arm_control(builder, builder.or_(former, ir.Constant(_I64, _ARM_FLUSH)))
+            return former
+        return ir.Constant(_I64, 0)
 
-    return types.uint32(), codegen
+    return types.uint64(), codegen
 
 
 @intrinsic
@@ -108,14 +121,13 @@ def _restore_denormals(typingctx, former):
     """Put the control register back."""
 
     def codegen(context, builder, sig, args):
-        if _x86(context):
-            slot = cgutils.alloca_once_value(builder, args[0])
-            raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
-            kind = ir.FunctionType(ir.VoidType(), [raw.type])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr"), [raw])
+        if is_x86(context):
+            _x86_control(builder, "ldmxcsr", cgutils.alloca_once_value(builder, builder.trunc(args[0], _I32)))
+        elif is_arm(context):
+            _arm_control(builder, args[0])
         return context.get_dummy_value()
 
-    return types.void(types.uint32), codegen
+    return types.void(types.uint64), codegen
 
 
 @numba.njit(nogil=True, error_model="numpy")

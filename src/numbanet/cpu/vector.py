@@ -97,12 +97,26 @@ def ir_masked_load(
     builder: ir.IRBuilder, pointer: ir.Value, vec: Vec, mask: ir.Value, others: ir.Value | None = None
 ) -> ir.Value:
     """Load the lanes of `mask`; the lanes beside are those of `others` (or zero), and their memory is not touched."""
+    others = ir.Constant(ir_vector(vec), None) if others is None else others
+    if host_isa().masked_loads:
+        return _masked_load(builder, pointer, vec, mask, others)
+    with builder.if_else(_all_lanes(builder, vec, mask)) as (all_lanes, some):
+        with all_lanes:
+            whole, after_whole = ir_load(builder, pointer, vec), builder.block
+        with some:
+            part, after_part = _masked_load(builder, pointer, vec, mask, others), builder.block
+    value = builder.phi(whole.type)
+    value.add_incoming(whole, after_whole)
+    value.add_incoming(part, after_part)
+    return value
+
+
+def _masked_load(builder: ir.IRBuilder, pointer: ir.Value, vec: Vec, mask: ir.Value, others: ir.Value) -> ir.Value:
     vector = ir_vector(vec)
     address = builder.bitcast(pointer, vector.as_pointer())
     kind = ir.FunctionType(vector, [address.type, _I32, mask.type, vector])
     name = f"llvm.masked.load.{_mangle(vec)}.p0"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
-    others = ir.Constant(vector, None) if others is None else others
     return builder.call(function, [address, ir.Constant(_I32, vec.dtype.bitwidth // 8), mask, others])
 
 
@@ -111,13 +125,17 @@ def ir_masked_store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, v
     if host_isa().masks:
         _masked_store(builder, value, pointer, vec, mask)
         return
-    whole = ir.IntType(vec.lanes)
-    with builder.if_else(builder.icmp_signed("==", builder.bitcast(mask, whole), ir.Constant(whole, -1))) as branches:
+    with builder.if_else(_all_lanes(builder, vec, mask)) as branches:
         all_lanes, some = branches
         with all_lanes:
             ir_store(builder, value, pointer, vec)
         with some:
             _masked_store(builder, value, pointer, vec, mask)
+
+
+def _all_lanes(builder: ir.IRBuilder, vec: Vec, mask: ir.Value) -> ir.Value:
+    whole = ir.IntType(vec.lanes)
+    return builder.icmp_signed("==", builder.bitcast(mask, whole), ir.Constant(whole, -1))
 
 
 def _masked_store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, vec: Vec, mask: ir.Value) -> None:

@@ -9,6 +9,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.cpu.isa import is_x86
+
 _PAUSES = 64  # a microsecond or two: a thread that runs is soon done
 
 
@@ -25,7 +27,7 @@ def relax(typingctx, turns):
         early = builder.icmp_signed("<", args[0], ir.Constant(args[0].type, _PAUSES))
         with builder.if_else(early) as (pause, give_way):
             with pause:
-                if context.codegen().magic_tuple()[0].startswith(("x86_64", "i686")):
+                if is_x86(context):
                     kind = ir.FunctionType(void, [])
                     builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
             with give_way:

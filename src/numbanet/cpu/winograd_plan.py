@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.cpu.tile import MAX_VECTORS, epilogue_flags
 from numbanet.cpu.winograd_form import Form
@@ -18,7 +19,7 @@ _TASKS = 16  # as many tasks at least, where the blocks of tiles allow it,
 _FEW_TASKS = 4  # and so many by cutting panels too, each of which transforms the input again
 # Tiles of a block: the fewest and the most. Every block goes through the whole transformed weight, so one that no cache
 # near the core holds (bytes, up to which a line counts) asks for larger blocks.
-_BLOCK_TILES = ((1 << 20, 24, 32), (1 << 22, 32, 48), (1 << 62, 48, 64))
+_BLOCK_TILES = ((caches().second, 24, 32), (4 * caches().second, 32, 48), (1 << 62, 48, 64))
 _LEAST_WIDTH = 2  # vectors of a panel; few tiles have narrow panels, to make more tasks
 _FEWEST = 64  # up to so many tiles are one block, whose input is transformed ahead
 
