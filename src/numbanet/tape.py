@@ -83,12 +83,13 @@ class Node:
         sources: list[Node | Tensor | None] = []
         watched = []
         for parent in parents:
-            if parent is None or not parent.requires_grad:
+            if parent is None:
                 sources.append(None)
-            else:
-                sources.append(parent if parent._node is None else parent._node)
-            if parent is not None:
-                watched.append((parent._memory, parent._memory.changes))
+                continue
+            # The node first: where the parent's values wait, asking for it computes them, and gives it its memory.
+            sources.append((parent._node or parent) if parent.requires_grad else None)
+            memory = parent._memory
+            watched.append((memory, memory.changes))
         self.sources, self.watched = sources, watched
         self.backward: Backward | None = backward
         self.number = next(_numbers)
@@ -192,15 +193,12 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
-def _array_of(tensor: Tensor) -> np.ndarray:
-    return _tensor_class().__dict__["data"].__get__(tensor)
-
-
 @cache
-def _tensor_class() -> type[Tensor]:
-    from numbanet.tensor import Tensor  # which imports this module
+def _tensors() -> tuple[type[Tensor], Callable[[Tensor], np.ndarray]]:
+    """Return the class of tensors, and the function that reads the array of one."""
+    from numbanet.tensor import Tensor, array_of  # which imports this module
 
-    return Tensor
+    return Tensor, array_of
 
 
 def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward) -> Tensor:
@@ -221,11 +219,11 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     -------
     Tensor
     """
-    result = _tensor_class()(data)
-    base = data.base
+    tensor, array_of = _tensors()
+    result, base = tensor(data), data.base
     if base is not None:
         for parent in parents:
-            if parent is not None and (base is (array := _array_of(parent)) or base is array.base):
+            if parent is not None and (base is (array := array_of(parent)) or base is array.base):
                 result._memory = parent._memory  # a view: what changes one changes both
                 parent.expose()
     if needs_grad(*parents):

@@ -168,7 +168,7 @@ def linear(
         flat = f": nn.Flatten() makes {(len(x), columns)} of that" if fits else ""
         raise ValueError(f"input must have shape (..., {columns}) for weight {weight.shape}, got {x.shape}{flat}")
     shape = (*x.shape[:-1], *before)
-    if bias is not None and not _broadcasts(bias.shape, shape):
+    if bias is not None and bias.shape != before and not _broadcasts(bias.shape, shape):
         raise ValueError(f"bias must have shape {weight.shape[:-1]} or broadcast to {shape}, got {bias.shape}")
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must have the result's shape {shape}, got {residual.shape}")

@@ -101,7 +101,8 @@ def contiguous(x: np.ndarray) -> np.ndarray:
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Return x of shape (N, C, H, W) as a C-contiguous array of shape (N, H, W, C), copied only if it must be."""
-    return contiguous(x.transpose(0, 2, 3, 1))
+    moved = x.transpose(0, 2, 3, 1)
+    return moved if moved.flags.c_contiguous else contiguous(moved)
 
 
 def copy_like(x: np.ndarray, model: np.ndarray) -> np.ndarray:
