@@ -11,7 +11,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import contiguous
-from numbanet.problem.base import choice, dtype_name, flag, float_array, float_name, optional_choice, same_dtype
+from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import batch_norm_problem
 from numbanet.problem.pointwise import number
 
@@ -47,9 +47,7 @@ def _pair(eps: float, momentum: float) -> np.ndarray:
 
 
 def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
-    if value is None or type(value) is np.ndarray and float_name(value.dtype) and value.flags.c_contiguous:
-        return value
-    return contiguous(float_array(name, value))
+    return None if value is None else contiguous(float_array(name, value))
 
 
 def _shape(vector: np.ndarray | None) -> tuple[int, ...] | None:
@@ -79,9 +77,15 @@ def _operands(
                 raise TypeError(f"{name} must be an array, got {type(value).__name__}")
             if value is not None and not value.flags.writeable:
                 raise ValueError(f"{name} is updated in place and must not be read-only")
-    mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
-    weight, bias = _vector("weight", weight), _vector("bias", bias)
-    dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
+    mean, var, dtype = running_mean, running_var, dtype_name(x.dtype)
+    for value in (mean, var, weight, bias):
+        if value is not None and not (
+            type(value) is np.ndarray and value.dtype == x.dtype and value.flags.c_contiguous
+        ):  # fmt: skip
+            mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
+            weight, bias = _vector("weight", weight), _vector("bias", bias)
+            dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
+            break
     shapes = _shape(mean), _shape(var), _shape(weight), _shape(bias)
     copied: list[Any] = []
     if training and not (mean is running_mean and var is running_var):

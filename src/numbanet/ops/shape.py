@@ -120,8 +120,10 @@ def count(x: np.ndarray) -> None:
         from numbanet.cuda.whole import elementwise
 
         x[...] = elementwise("add", (x, memory.number(np.array(1, x.dtype), x)))
-    else:
+    elif x.ndim:
         x[...] += 1
+    else:  # the same in a tenth of the time
+        x[()] = x.item() + 1
 
 
 def device_of(x: np.ndarray) -> str:
@@ -162,7 +164,11 @@ def reshape(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         If the sizes do not fit.
     """
     x = array("x", x)
-    target = reshaped(x.shape, shape)
+    return with_sizes(x, reshaped(x.shape, shape))
+
+
+def with_sizes(x: np.ndarray, target: tuple[int, ...]) -> np.ndarray:
+    """Return `reshape` to sizes that are known to fit."""
     if viewable(x.shape, x.strides, target):
         return x.reshape(target)
     return contiguous(x).reshape(target)
