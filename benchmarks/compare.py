@@ -6,6 +6,7 @@
     python -m benchmarks.compare --table resnet50,cifar --passes forward --threads 1,2
     python -m benchmarks.compare --sections layers,operations,training,inference --json all.json --plot all.png
     python -m benchmarks.compare --sections training,inference,memory --nets vgg16,resnet50,mobilenet_v2
+    python -m benchmarks.compare --sections overhead --threads 1   # the Python of a layer's call
     python -m benchmarks.compare --quick                           # under a minute
 
 Ratios are PyTorch's time over ours, PyTorch in its better memory format, float32 on both sides, best of several

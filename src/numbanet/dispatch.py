@@ -244,9 +244,8 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
     """
     device = "cpu"
     if not outputs or type(outputs[0]) is np.ndarray:
-        for x in inputs:
-            if type(x) is DeviceArray:
-                raise _mixed(problem, inputs)
+        if DeviceArray in map(type, inputs):
+            raise _mixed(problem, inputs)
     else:
         device = _device(problem, inputs, outputs)
         if device == "cuda" and cuda.elsewhere(first := next(_arrays((*outputs, *inputs)))):

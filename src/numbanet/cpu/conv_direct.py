@@ -256,8 +256,8 @@ def _across(grid: Grid, height: int) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> list[tuple[Grid, int, np.ndarray]]:
-    """Return, for each grid, the grid, the number of tasks and the block of integers of its launch."""
+def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
+    """Return, for each grid, its taps, the pixel of the padding, the number of tasks and the block of integers."""
     forward = p.which == "forward"
     if forward:
         source, out, reduction, columns = (p.h, p.w, p.c), (p.p, p.q, p.k), p.cg, p.kg
@@ -294,7 +294,7 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, np.ndarray]]:
             fetched=fetched, across=across, blocks=blocks,
             tasks_a_block=1 if weight_first else parts, tasks_a_part=blocks if weight_first else 1,
         )  # fmt: skip
-        launches.append((grid, blocks * parts, block_of(integers_)))
+        launches.append((grid.taps, zeros(source[2], p.dtype), blocks * parts, block_of(integers_)))
     return launches
 
 
@@ -336,15 +336,14 @@ def run(
     """Convolve forward (`source` is x, `out` is y) or backward (`source` is the gradient of y, `out` that of x)."""
     if not source.shape[3]:  # nothing to sum
         p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
-    padding = zeros(source.shape[3], p.dtype)
     if p.which == "backward_input":
         clear_unseen(p, out)
-    for (grid, tasks, integers_), panels in zip(_plan(p), packed):
+    for (taps, padding, tasks, numbers), panels in zip(_plan(p), packed):
         buffers = (
-            source, panels, grid.taps, padding, padding if bias is None else bias,
+            source, panels, taps, padding, padding if bias is None else bias,
             padding if residual is None else residual, out,
         )  # fmt: skip
-        launch(gather, tasks, buffers, integers_, p.dtype)
+        launch(gather, tasks, buffers, numbers, p.dtype)
 
 
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

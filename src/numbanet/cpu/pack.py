@@ -6,6 +6,7 @@ hold zeros.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -61,9 +62,10 @@ def panel_count(columns: int, dtype: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _plan(
-    kg: int, c: int, groups: int, all_taps: int, taps: int, transposed: bool, dtype: str
+    shape: tuple[int, ...], taps: int, groups: int, all_taps: int, transposed: bool, dtype: str
 ) -> tuple[int, int, np.ndarray]:
     """Return the size of the packed weight, the number of tasks and the block of integers."""
+    kg, c = shape[0] // groups, math.prod(shape) // (shape[0] * all_taps)
     columns, reduction = (c, kg) if transposed else (kg, c)
     lanes_, panels = numpy_lanes(dtype), panel_count(columns, dtype)
     size = groups * taps * reduction * (-(-columns // lanes_) * lanes_)
@@ -89,8 +91,7 @@ def pack(weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, trans
     numpy.ndarray
         groups * count * reduction * (columns rounded up to whole vectors) numbers.
     """
-    kg, c = weight.shape[0] // groups, weight.size // (weight.shape[0] * all_taps)
-    size, tasks, numbers = _plan(kg, c, groups, all_taps, len(taps), transposed, dtype)
+    size, tasks, numbers = _plan(weight.shape, len(taps), groups, all_taps, transposed, dtype)
     packed = memory.empty((size,), dtype)
     launch(pack_rows if transposed else pack_columns, tasks, (weight, taps, packed), numbers, dtype)
     return packed

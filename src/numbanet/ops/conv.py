@@ -73,16 +73,16 @@ def conv2d(
     Rounding, and what infinite and NaN operands do at borders and under Winograd's algorithm: docs/numerics.md.
     """
     x = real_array("input", x)
-    images = x if x.ndim == 4 else _batched("input", x)
-    prepared = isinstance(weight, PreparedWeight)
-    ordered: Any = weight if prepared else real_array("weight", weight)
-    if bias is not None:
+    images, dtype = x if x.ndim == 4 else _batched("input", x), x.dtype
+    prepared, ordered = isinstance(weight, PreparedWeight), weight
+    if not prepared and not (type(weight) is np.ndarray and weight.dtype == dtype):
+        ordered = real_array("weight", weight)
+    if bias is not None and not (type(bias) is np.ndarray and bias.dtype == dtype and bias.flags.c_contiguous):
         bias = contiguous(real_array("bias", bias))
     if residual is not None:
         residual = float_array("residual", residual)
     if activation is not None:
         choice("activation", activation, ACTIVATIONS)
-    dtype = x.dtype
     if ordered.dtype != dtype or (bias is not None and bias.dtype != dtype):
         same_dtype(input=x, weight=ordered, bias=bias)
     problem, shape = _forward_plan(
@@ -94,9 +94,8 @@ def conv2d(
         residual = channels_last(_of_result("residual", residual, problem))
     y = memory.empty(shape, dtype, x)
     if y.size:
-        if not prepared:
-            ordered = channels_last(ordered)
-        dispatch.run(problem, (channels_last(images), ordered, bias, residual), (y,))
+        w = ordered if prepared else channels_last(ordered)  # type: ignore[arg-type]
+        dispatch.run(problem, (channels_last(images), w, bias, residual), (y,))
     y = y.transpose(0, 3, 1, 2)
     return y if images is x else y[0]
 
