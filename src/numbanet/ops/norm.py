@@ -129,7 +129,7 @@ def batch_norm_forward(
     x = float_array("x", x)
     if activation is not None:
         choice("activation", activation, ("relu",))
-    if training is False and type(eps) is type(momentum) is float and eps >= 0:
+    if training is False and type(eps) is type(momentum) is float and eps >= 0 and type(residual) is not DeviceArray:
         kept = _kept(x, running_mean, running_var, weight, bias, eps)
         if kept is not None:
             mean, inverse, coefficients = kept
@@ -245,7 +245,7 @@ def _kept(
     What is kept belongs to the values of the vectors, not to the arrays: those of buffers may change unnoticed.
     """
     shape, dtype = x.shape[1:2], x.dtype
-    if mean is None or var is None or not x.size or shape > _FEW or memory.in_arena():
+    if type(x) is not np.ndarray or not x.size or mean is None or var is None or shape > _FEW or memory.in_arena():
         return None
     contents: list[bytes | None] = []
     for vector in (mean, var, weight, bias):
