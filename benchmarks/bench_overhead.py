@@ -6,36 +6,26 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from benchmarks import backends, timing
+from benchmarks import backends, overhead, timing
 from benchmarks.common import BACKENDS, require
-
-_LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "Conv2d": (lambda nn: nn.Conv2d(1, 1, 1), (1, 1, 1, 1)),
-    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(1).eval(), (1, 1, 1, 1)),
-    "ReLU": (lambda nn: nn.ReLU(), (1, 1, 1, 1)),
-    "MaxPool2d": (lambda nn: nn.MaxPool2d(1), (1, 1, 1, 1)),
-    "Linear": (lambda nn: nn.Linear(1, 1), (1, 1)),
-}
 
 
 class LayerCall:
-    """Microseconds of a layer on one number: all of it is overhead."""
+    """Microseconds of a layer on a tiny input: nearly all of it is overhead."""
 
     timeout = 300
-    params = (BACKENDS, tuple(_LAYERS), (False, True))
+    params = (BACKENDS, tuple(overhead.LAYERS), (False, True))
     param_names = ("backend", "layer", "recorded")
 
     def setup(self, backend: str, layer: str, recorded: bool) -> None:
         require(backend)
 
     def track_call(self, backend: str, layer: str, recorded: bool) -> float:
-        b, (build, shape) = backends.get(backend), _LAYERS[layer]
-        module, x = build(b.nn), b.tensor(np.ones(shape, np.float32))
+        b, (build, shape) = backends.get(backend), overhead.LAYERS[layer]
+        module, x = build(b), b.tensor(np.ones(shape, np.float32), recorded)
 
         def calls() -> None:
             for _ in range(100):
@@ -48,6 +38,22 @@ class LayerCall:
             return 1e4 * min(timing.interleave({"calls": calls}, seconds=0.2)["calls"])
 
     track_call.unit = "us"
+
+
+class LayerPython:
+    """Microseconds of Python from the call of a layer, or of its backward, to the last kernel, and from there on."""
+
+    timeout = 300
+    params = (tuple(overhead.LAYERS), overhead.MODES)
+    param_names = ("layer", "mode")
+
+    def track_entry(self, layer: str, mode: str) -> float:
+        return overhead.measure(layer, mode, beside="").entry
+
+    def track_after(self, layer: str, mode: str) -> float:
+        return overhead.measure(layer, mode, beside="").after
+
+    track_entry.unit = track_after.unit = "us"
 
 
 class Import:

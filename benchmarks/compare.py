@@ -6,6 +6,7 @@
     python -m benchmarks.compare --table resnet50,cifar --passes forward --threads 1,2
     python -m benchmarks.compare --sections layers,operations,training,inference --json all.json --plot all.png
     python -m benchmarks.compare --sections training,inference,memory --nets vgg16,resnet50,mobilenet_v2
+    python -m benchmarks.compare --sections overhead --threads 1   # the Python of a layer's call
     python -m benchmarks.compare --quick                           # under a minute
 
 Ratios are PyTorch's time over ours, PyTorch in its better memory format, float32 on both sides, best of several
@@ -27,11 +28,26 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import backends, cases, engines, layers, memory, nets, operations, peak, products, report, steps, timing
+from benchmarks import (
+    backends,
+    cases,
+    engines,
+    layers,
+    memory,
+    nets,
+    operations,
+    overhead,
+    peak,
+    products,
+    report,
+    steps,
+    timing,
+)
 from benchmarks.cases import Case
 from benchmarks.report import Row
 
-SECTIONS = ("layers", "matmul", "operations", "training", "inference", "memory")
+_TIMED = ("layers", "matmul", "operations", "training", "inference")
+SECTIONS = (*_TIMED, "memory", "overhead")
 CONTROL = "control"
 _FORMATS = {"torch": "nchw", "torch:channels_last": "nhwc", "torch:compiled": "compil", "onnxruntime": "onnx"}
 QUICK_NETS = ("lenet5", "convnetjs", "resnet20")
@@ -194,6 +210,20 @@ def run_memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def run_overhead(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure what Python takes of a layer's call, print a line for each, and return what was found."""
+    found: list[dict[str, Any]] = []
+    for threads in options.threads:
+        backends.set_num_threads(threads)
+        print(f"\noverhead, {threads} thread(s)\n\n{report.header(overhead.TITLES)}")
+        for mode in overhead.MODES:
+            for layer in overhead.LAYERS:
+                row = overhead.measure(layer, mode, options.rounds)
+                print(overhead.line(row), flush=True)
+                found.append(asdict(row) | {"threads": threads})
+    return found
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
@@ -238,7 +268,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     everything, quick = default_threads(), options.quick
     defaults = {
         "table": ("resnet50", "cifar") if quick else tuple(layers.TABLES),
-        "sections": SECTIONS[:-1] if quick else ("layers",),
+        "sections": _TIMED if quick else ("layers",),
         "nets": QUICK_NETS if quick else tuple(nets.NETS),
         "threads": (1,) if quick else tuple(sorted({1, everything})),
         "seconds": 0.02 if quick else 0.3,
@@ -267,11 +297,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\ngeometric means of PyTorch's time over ours\n\n{report.header(report.MEAN_TITLES)}")
         print("\n".join(map(report.mean_line, found)))
     peaks = run_memory(options) if "memory" in options.sections else []
-    print(f"\n{report.verdict(rows)}\n{len(rows)} rows, {failures} failures, {time.perf_counter() - start:.0f} s")
+    calls = run_overhead(options) if "overhead" in options.sections else []
+    if rows:
+        print(f"\n{report.verdict(rows)}")
+    print(f"\n{len(rows)} rows, {failures} failures, {time.perf_counter() - start:.0f} s")
     if options.json:
         table = [_plain(asdict(row) | {"ratio": row.ratio}) for row in rows]
         content = {"machine": machine, "rows": table, "means": [_plain(asdict(mean)) for mean in found]}
-        content |= {"memory": peaks} if peaks else {}
+        content |= {name: found for name, found in (("memory", peaks), ("overhead", calls)) if found}
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     if options.plot:
         from benchmarks.plot import draw

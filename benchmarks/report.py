@@ -132,7 +132,8 @@ def _number(value: float, spec: str) -> str:
     return "" if math.isnan(value) else format(value, spec)
 
 
-def _line(titles: tuple[tuple[str, int], ...], cells: Iterable[str]) -> str:
+def table_line(titles: tuple[tuple[str, int], ...], cells: Iterable[str]) -> str:
+    """Return a line of a Markdown table whose columns have titles and widths."""
     widths = [-width if j < 2 else width for j, (_, width) in enumerate(titles)]  # names to the left, numbers right
     padded = (cell.ljust(-width) if width < 0 else cell.rjust(width) for cell, width in zip(cells, widths))
     return "| " + " | ".join(padded) + " |"
@@ -140,7 +141,7 @@ def _line(titles: tuple[tuple[str, int], ...], cells: Iterable[str]) -> str:
 
 def header(titles: tuple[tuple[str, int], ...]) -> str:
     """Return the two lines of a Markdown table's head."""
-    names = _line(titles, (title for title, _ in titles))
+    names = table_line(titles, (title for title, _ in titles))
     rules = "|".join("-" * (width + 1) + ("-" if j < 2 else ":") for j, (_, width) in enumerate(titles))
     return f"{names}\n|{rules}|"
 
@@ -159,7 +160,7 @@ def row_line(row: Row) -> str:
         _number(row.control, ".2f") + ("~" if row.noisy else " "), rate, _number(share, ".0%"),
         _number(row.error, ".0e"),
     )  # fmt: skip
-    return _line(ROW_TITLES, cells)
+    return table_line(ROW_TITLES, cells)
 
 
 def mean_line(mean: Mean) -> str:
@@ -168,7 +169,7 @@ def mean_line(mean: Mean) -> str:
         mean.section, mean.which, str(mean.threads), f"{mean.ratio:.2f}", _number(mean.wide3x3, ".2f"),
         _number(mean.others, ".2f"), f"{mean.lowest:.2f}", f"{mean.control:.2f}" + ("~" if mean.noisy else " "),
     )  # fmt: skip
-    return _line(MEAN_TITLES, cells)
+    return table_line(MEAN_TITLES, cells)
 
 
 def verdict(rows: list[Row]) -> str:

@@ -83,6 +83,8 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
 # Their kernels compute with floats; integers are for their definitions.
 _FLOATS_ONLY = frozenset({"conv2d", "matmul", "max_pool2d", "avg_pool2d", "fold"})
 
+_BYTE = np.dtype(np.uint8)
+
 _override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())
 _tuning = 0  # grows with every change of what is measured, and of `_wrap`
 _wrap: Callable[[Problem, list[Candidate], Candidate], Candidate] | None = None
@@ -197,10 +199,11 @@ def wrapped(wrap: Callable[[Problem, list[Candidate], Candidate], Candidate]) ->
 @lru_cache(maxsize=4096)
 def _choose(
     problem: Problem, device: str, capability: tuple[Any, ...], precision: str, override: frozenset[str], tuning: int
-) -> Candidate:
+) -> tuple[Candidate, int]:
+    """Return the candidate that runs, and the bytes of its workspace."""
     judged = verdicts(problem, device)
     if device == "cpu" and problem.operation in _FLOATS_ONLY and problem.dtype not in FLOATS:
-        return judged[-1][0]
+        return judged[-1][0], judged[-1][0].workspace_bytes(problem)
     named = [(c, reason) for c, reason in judged if c.name in override]
     fit = [c for c, reason in named or judged if reason is None]
     if not fit:
@@ -209,7 +212,12 @@ def _choose(
     fastest = None if named else measured.fastest(problem, device, precision)
     chosen = next((c for c in fit if c.name == fastest), None) or min(fit, key=lambda c: c.cost(problem))
     settings.log(f"{problem.operation} {problem.which} on {device}: {chosen.name} for {problem}")
-    return chosen if _wrap is None else _wrap(problem, fit, chosen)
+    chosen = chosen if _wrap is None else _wrap(problem, fit, chosen)
+    return chosen, chosen.workspace_bytes(problem)
+
+
+def _choice(problem: Problem, device: str) -> tuple[Candidate, int]:
+    return _choose(problem, device, cuda.capability() if device == "cuda" else (), *conditions())
 
 
 def choose(problem: Problem, device: str = "cpu") -> Candidate:
@@ -220,7 +228,7 @@ def choose(problem: Problem, device: str = "cpu") -> Candidate:
     ValueError
         If no candidate, or none of those that `use` names, takes the problem; the message lists the reasons.
     """
-    return _choose(problem, device, cuda.capability() if device == "cuda" else (), *conditions())
+    return _choice(problem, device)[0]
 
 
 def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
@@ -236,24 +244,24 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
     """
     device = "cpu"
     if not outputs or type(outputs[0]) is np.ndarray:
-        for x in inputs:
-            if type(x) is DeviceArray:
-                raise _mixed(problem, inputs)
+        if DeviceArray in map(type, inputs):
+            raise _mixed(problem, inputs)
     else:
         device = _device(problem, inputs, outputs)
         if device == "cuda" and cuda.elsewhere(first := next(_arrays((*outputs, *inputs)))):
             with cuda.beside(first):
                 return run(problem, inputs, outputs)
-    chosen = choose(problem, device)
+    chosen, size = _choice(problem, device)
     if chosen.name == "reference" and "reference" not in _override.get() and problem.dtype in FLOATS:
         _say_reference(problem)
     if len(inputs) > 1 and type(inputs[1]) is PreparedWeight:
         inputs = (inputs[0], inputs[1].form(chosen, problem), *inputs[2:])
     elif chosen.prepare is not None:
         inputs = (inputs[0], chosen.prepare(problem, inputs[1]), *inputs[2:])
-    size = chosen.workspace_bytes(problem)
-    like = None if device == "cpu" else next(_arrays(outputs))
-    chosen.run(problem, inputs, outputs, memory.empty((size,), "uint8", like) if size else None)
+    workspace = None
+    if size:
+        workspace = memory.empty((size,), _BYTE, None if device == "cpu" else next(_arrays(outputs)))
+    chosen.run(problem, inputs, outputs, workspace)
 
 
 def _arrays(operands: Any) -> Iterator[Any]:

@@ -225,6 +225,9 @@ def _rounded(size: int) -> int:
     return -(-size // step) * step
 
 
+_named = lru_cache(maxsize=64)(np.dtype)
+
+
 def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     """Return an uninitialised C-contiguous array; if it is large, its memory is recycled and starts a cache line.
 
@@ -240,11 +243,13 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     MemoryError
         If the system, or the GPU, has no memory left, after the idle blocks were given back.
     """
-    dtype = np.dtype(dtype)
+    if not isinstance(dtype, np.dtype):
+        dtype = _named(dtype) if type(dtype) is str else np.dtype(dtype)
     if type(like) is DeviceArray:
         return _on_device(shape, dtype, like)
-    size = math.prod(shape) * dtype.itemsize
-    arena = _arena.get()
+    size, arena = math.prod(shape) * dtype.itemsize, _arena.get()
+    if arena is None and 0 < size < _SMALL:
+        return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
         idle = arena.get(_rounded(size) + _ALIGNMENT)
         lease = (idle.pop() if idle else _fresh(_rounded(size) + _ALIGNMENT)).view(_Lease)
@@ -385,6 +390,8 @@ class _Layout(NamedTuple):
 
     order: tuple[int, ...]
     inverse: tuple[int, ...]
+    sizes: tuple[int, ...]
+    """The shape in that order."""
     dense: bool
 
 
@@ -398,7 +405,7 @@ def _layout_of(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) 
     for axis in reversed(order):
         gaps |= shape[axis] > 1 and strides[axis] != expected
         expected *= shape[axis]
-    return _Layout(order, inverse, not gaps or 0 in shape)
+    return _Layout(order, inverse, tuple(shape[axis] for axis in order), not gaps or 0 in shape)
 
 
 def _layout(x: np.ndarray) -> _Layout:
@@ -429,8 +436,8 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
     dtype = x.dtype if dtype is None else dtype
     if x.flags.c_contiguous:
         return empty(x.shape, dtype, x)
-    order, inverse, _ = _layout(x)
-    return empty(tuple(x.shape[axis] for axis in order), dtype, x).transpose(inverse)
+    _, inverse, sizes, _ = _layout(x)
+    return empty(sizes, dtype, x).transpose(inverse)
 
 
 def same_order(x: np.ndarray, model: np.ndarray) -> bool:

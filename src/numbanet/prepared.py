@@ -29,23 +29,20 @@ class PreparedWeight:
     ----------
     shape : tuple of int
         Of the weight.
+    dtype : numpy.dtype
+        Of the weight.
     array : numpy.ndarray
         The weight in the memory order of the kernels: (K, R, S, C/groups), or (out_features, in_features).
     """
 
-    __slots__ = ("_forms", "array", "shape")
+    __slots__ = ("_forms", "array", "dtype", "shape")
 
     def __init__(self, weight: np.ndarray):
-        self.shape = weight.shape
+        self.shape, self.dtype = weight.shape, weight.dtype
         # A view also where it has the shape: who holds it does not hold the weight, whose references are counted.
         with memory.lasting():
             self.array = (memory.channels_last(weight) if weight.ndim == 4 else memory.row_major(weight)).view()
         self._forms: dict[Hashable, Any] = {}
-
-    @property
-    def dtype(self) -> np.dtype:
-        """NumPy dtype of the weight."""
-        return self.array.dtype
 
     def form(self, candidate: Candidate, problem: Any) -> Any:
         """Return what the candidate's `run` takes as the weight of a problem; `prepare` is called once a form."""

@@ -86,12 +86,13 @@ class Node:
         sources: list[Node | Tensor | None] = []
         watched = []
         for parent in parents:
-            if parent is None or not parent.requires_grad:
+            if parent is None:
                 sources.append(None)
-            else:
-                sources.append(parent if parent._node is None else parent._node)
-            if parent is not None:
-                watched.append((parent._memory, parent._memory.changes))
+                continue
+            # The node first: where the parent's values wait, asking for it computes them, and gives it its memory.
+            sources.append((parent._node or parent) if parent.requires_grad else None)
+            shared = parent._memory
+            watched.append((shared, shared.changes))
         self.sources, self.watched = sources, watched
         self.backward: Backward | None = backward
         self.number = next(_numbers)
@@ -197,6 +198,7 @@ def needs_grad(*tensors: Tensor | None) -> bool:
 
 @cache
 def _tensors() -> tuple[type[Tensor], Callable[[Tensor], np.ndarray]]:
+    """Return the class of tensors, and the function that reads the array of one."""
     from numbanet.tensor import Tensor, array_of  # which imports this module
 
     return Tensor, array_of
@@ -220,9 +222,8 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     -------
     Tensor
     """
-    kind, array_of = _tensors()
-    result = kind(data)
-    base = data.base
+    tensor, array_of = _tensors()
+    result, base = tensor(data), data.base
     if base is not None:
         for parent in parents:
             if parent is not None and (base is (array := array_of(parent)) or base is array.base):

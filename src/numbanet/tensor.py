@@ -16,7 +16,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
-from numbanet.watch import doubt, grade, peek, take, write
+from numbanet.watch import doubt, grade, peek, take, watcher, write
 
 
 class Tensor(Methods):
@@ -443,7 +443,8 @@ def values(name: str, operand: Any) -> np.ndarray:
             array = array_of(operand)
         except AttributeError:  # a result that waits: see numbanet.deferred
             return operand.data
-        take(operand)
+        if watcher() is not None:
+            take(operand)
         return array
     if operand is None and name == "input":
         raise TypeError(f"{name} must be a Tensor, got None: does a forward return nothing?")

@@ -89,6 +89,10 @@ def watching(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
+watcher = _watch.get
+"""Return the `Watch` of those who watch, or None."""
+
+
 def watched() -> bool:
     """Return whether somebody watches."""
     return _watch.get() is not None

@@ -7,6 +7,7 @@ import pytest
 
 from numbanet import dispatch, memory, ops
 from numbanet.cpu.simd import numpy_lanes
+from numbanet.ops import norm
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -261,3 +262,34 @@ def test_statistics_of_backward_passes_have_any_strides_and_the_right_shape(rng)
         ops.layer_norm_backward(grad, x, (3, 3), None, mean, inverse[:1])
     with pytest.raises(ValueError, match="activation"):
         ops.batch_norm_apply(x, np.ones((3, 6)), [])
+
+
+def test_inference_sees_every_change_of_its_vectors(rng):
+    """What is kept of running statistics belongs to their values: arrays of them may change unnoticed."""
+    x, _, weight, bias, mean, var = operands((2, 5, 3, 3), "float32", rng)
+    for vector in (None, mean, var, weight, bias):
+        if vector is not None:
+            vector += 0.25
+        with dispatch.use("reference"):
+            expected = everything(x, x, weight, bias, mean, var, False)
+        for found, right in zip(everything(x, x, weight, bias, mean, var, False), expected):
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+    without = ops.batch_norm_forward(x, mean, var)[0]
+    np.testing.assert_allclose(without, ops.batch_norm_forward(x, mean, var, np.ones(5, "f"), np.zeros(5, "f"))[0])
+    assert np.abs(ops.batch_norm_forward(x, mean, var, eps=1.0)[0] - without).max() > 1e-3
+
+
+def test_inference_has_the_bits_of_one_that_keeps_nothing(rng, monkeypatch):
+    given = operands((3, 20, 4, 5), "float32", rng)
+    kept = everything(*given, False)
+    monkeypatch.setattr(norm, "_FEW", (0,))
+    for found, expected in zip(everything(*given, False), kept):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_kept_statistics_are_read_only(rng):
+    x, _, weight, bias, mean, var = operands((2, 5, 3, 3), "float32", rng)
+    _, centre, inverse = ops.batch_norm_forward(x, mean, var, weight, bias)
+    for kept in (centre, inverse):
+        with pytest.raises(ValueError, match="read-only"):
+            kept += 1

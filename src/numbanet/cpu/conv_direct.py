@@ -22,7 +22,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import pack, panel_count
-from numbanet.cpu.parallel import launch
+from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.prefetch import prefetch_far
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import (
@@ -259,8 +259,8 @@ def _across(grid: Grid, height: int) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
-    """Return, for each grid, the grid, the number of tasks and the integers of its launch."""
+def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
+    """Return, for each grid, its taps, the pixel of the padding, the number of tasks and the block of integers."""
     forward = p.which == "forward"
     if forward:
         source, out, reduction, columns = (p.h, p.w, p.c), (p.p, p.q, p.k), p.cg, p.kg
@@ -297,7 +297,7 @@ def _plan(p: ConvProblem) -> list[tuple[Grid, int, tuple[int, ...]]]:
             fetched=fetched, across=across, blocks=blocks,
             tasks_a_block=1 if weight_first else parts, tasks_a_part=blocks if weight_first else 1,
         )  # fmt: skip
-        launches.append((grid, blocks * parts, integers_))
+        launches.append((grid.taps, zeros(source[2], p.dtype), blocks * parts, block_of(integers_)))
     return launches
 
 
@@ -316,11 +316,11 @@ def _padded(p: ConvProblem) -> ConvProblem:
 
 def prepare(p: ConvProblem, weight: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the packed weight of each grid."""
-    if not p.reduction:
+    if not weight.size and not p.reduction:
         p = _padded(p)
         weight = np.zeros((p.k, p.r, p.s, p.cg), p.dtype)
     transposed = p.which == "backward_input"
-    return tuple(pack(weight, grid.taps, p.groups, p.r * p.s, transposed, p.dtype) for grid in grids(p))
+    return tuple([pack(weight, grid.taps, p.groups, p.r * p.s, transposed, p.dtype) for grid in grids(p)])
 
 
 def form(p: ConvProblem) -> tuple:
@@ -337,17 +337,16 @@ def run(
     out: np.ndarray,
 ) -> None:
     """Convolve forward (`source` is x, `out` is y) or backward (`source` is the gradient of y, `out` that of x)."""
-    if not p.reduction:
+    if not source.shape[3]:  # nothing to sum
         p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
-    padding = zeros(max(source.shape[3], 1), p.dtype)
     if p.which == "backward_input":
         clear_unseen(p, out)
-    for (grid, tasks, integers_), panels in zip(_plan(p), packed):
+    for (taps, padding, tasks, numbers), panels in zip(_plan(p), packed):
         buffers = (
-            source, panels, grid.taps, padding, padding if bias is None else bias,
+            source, panels, taps, padding, padding if bias is None else bias,
             padding if residual is None else residual, out,
         )  # fmt: skip
-        launch(gather, tasks, buffers, integers_, p.dtype)
+        launch(gather, tasks, buffers, numbers, p.dtype)
 
 
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

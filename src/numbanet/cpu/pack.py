@@ -6,11 +6,14 @@ hold zeros.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 
 from numbanet import memory
 from numbanet.cpu.compile import I64, Index, T, kernel
-from numbanet.cpu.parallel import launch
+from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, store
 from numbanet.cpu.tile import MAX_VECTORS
 from numbanet.cpu.transpose import transpose_block
@@ -57,6 +60,18 @@ def panel_count(columns: int, dtype: str) -> int:
     return -(-columns // (MAX_VECTORS * numpy_lanes(dtype)))
 
 
+@lru_cache(maxsize=1024)
+def _plan(
+    shape: tuple[int, ...], taps: int, groups: int, all_taps: int, transposed: bool, dtype: str
+) -> tuple[int, int, np.ndarray]:
+    """Return the size of the packed weight, the number of tasks and the block of integers."""
+    kg, c = shape[0] // groups, math.prod(shape) // (shape[0] * all_taps)
+    columns, reduction = (c, kg) if transposed else (kg, c)
+    lanes_, panels = numpy_lanes(dtype), panel_count(columns, dtype)
+    size = groups * taps * reduction * (-(-columns // lanes_) * lanes_)
+    return size, groups * panels * taps, block_of((kg, c, all_taps, taps, panels))
+
+
 def pack(weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, transposed: bool, dtype: str) -> np.ndarray:
     """Return the packed panels of a weight.
 
@@ -76,16 +91,7 @@ def pack(weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, trans
     numpy.ndarray
         groups * count * reduction * (columns rounded up to whole vectors) numbers.
     """
-    kg, c = weight.shape[0] // groups, weight.size // (weight.shape[0] * all_taps)
-    columns, reduction = (c, kg) if transposed else (kg, c)
-    size = numpy_lanes(dtype)
-    packed = memory.empty((groups * len(taps) * reduction * (-(-columns // size) * size),), dtype)
-    panels = panel_count(columns, dtype)
-    launch(
-        pack_rows if transposed else pack_columns,
-        groups * panels * len(taps),
-        (weight, taps, packed),
-        (kg, c, all_taps, len(taps), panels),
-        dtype,
-    )
+    size, tasks, numbers = _plan(weight.shape, len(taps), groups, all_taps, transposed, dtype)
+    packed = memory.empty((size,), dtype)
+    launch(pack_rows if transposed else pack_columns, tasks, (weight, taps, packed), numbers, dtype)
     return packed

@@ -202,7 +202,9 @@ def threading_layer() -> str:
     return numba.threading_layer()
 
 
-def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: Sequence[int], dtype: str) -> None:
+def launch(
+    kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: Sequence[int] | np.ndarray, dtype: str
+) -> None:
     """Run ``kernel(task, integers, *arrays)`` for every task in ``range(tasks)``, on all threads.
 
     Parameters
@@ -212,8 +214,8 @@ def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: S
         Number of independent tasks; cut from the problem, never from the number of threads.
     arrays : sequence of numpy.ndarray
         Buffers, one for each pointer of the kernel, in its order: C-contiguous, of the pointer's dtype.
-    integers : sequence of int
-        The integers of the problem.
+    integers : sequence of int, or numpy.ndarray
+        The integers of the problem, or what `block_of` made of them.
     dtype : {"float32", "float64"}
         What the kernel's ``T`` stands for.
 
@@ -228,7 +230,7 @@ def launch(kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: S
     arrays = tuple(arrays)
     if len(arrays) != count:
         raise TypeError(f"kernel {kernel.name} takes {count} buffers, got {len(arrays)}")
-    numbers = _block(tuple(integers))
+    numbers = integers if type(integers) is np.ndarray else block_of(tuple(integers))
     call = (address, id(expected), count, id(arrays), id(numbers), tasks)
     if not start(call):
         arrays = _plain(kernel, arrays, dtype)
@@ -301,8 +303,8 @@ def in_parallel(parallel: Any, serial: Any, call: tuple[int, ...]) -> Any:
 
 
 @lru_cache(maxsize=8192)
-def _block(integers: tuple[int, ...]) -> np.ndarray:
-    """Return the integers of a problem as the memory that kernels read."""
+def block_of(integers: tuple[int, ...]) -> np.ndarray:
+    """Return the integers of a problem as the memory that kernels read; a plan that is kept had better keep this."""
     block = np.array((*integers, 0), np.int64)  # never empty
     block.flags.writeable = False
     return block

@@ -14,6 +14,7 @@ Of the parameters, `p` is a typed pointer, `i` the index of an element, `v` a ve
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -363,6 +364,7 @@ def named(typingctx, p, form):
 floats = integers  # how it reads for the float parameters of a problem
 
 
+@lru_cache(maxsize=64)
 def numpy_lanes(dtype: str | np.dtype) -> int:
     """Return, outside kernels, how many numbers of a dtype one vector holds."""
     return host_isa().vector_bytes // np.dtype(dtype).itemsize

@@ -46,7 +46,7 @@ def conv2d(
         return Tensor(ops.conv2d(x, weight.prepared() or values("weight", weight), b, *options))
     w = values("weight", weight)
     y = ops.conv2d(x, w, b, *options)
-    need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
+    need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
         return (

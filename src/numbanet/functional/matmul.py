@@ -69,7 +69,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return Tensor(ops.linear(x, (weight.prepared() if weight.ndim == 2 else None) or values("weight", weight), b))
     w = values("weight", weight)
     y = ops.linear(x, w, b)
-    need_x, need_w, need_b = (t is not None and t.requires_grad for t in (input, weight, bias))
+    need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
         matrix = w[None] if w.ndim == 1 else w

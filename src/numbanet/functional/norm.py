@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet import ops
-from numbanet.tape import record
+from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, values
 
 
@@ -95,6 +95,8 @@ def fused_batch_norm(
         for statistic in (running_mean, running_var):
             if statistic is not None:
                 statistic.bump_version()
+    if not needs_grad(input, weight, bias, residual):
+        return Tensor(y)
     kept, added = None if activation is None else y, residual is not None
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -29,9 +29,14 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
         If the sizes are not integers, or do not fit the number of elements.
     """
     x = values("input", input)
-    y = ops.reshape(x, shape)
+    return _with_sizes(input, x, reshaped(x.shape, shape))
+
+
+def _with_sizes(input: Tensor, x: np.ndarray, target: tuple[int, ...]) -> Tensor:
+    """Return `reshape` of a tensor, whose array is x, to sizes that are known to fit."""
+    y = ops.with_sizes(x, target)
     # The gradient returns in the memory order of x, for that is what the operation before wants.
-    return record(y, (input,), lambda grad: (ops.copy_like(ops.reshape(grad, x.shape), x),))
+    return record(y, (input,), lambda grad: (ops.copy_like(ops.with_sizes(grad, x.shape), x),))
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -42,15 +47,16 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     TypeError, ValueError
         If there are no such dimensions, or they come in the wrong order.
     """
-    shape = values("input", input).shape
+    x = values("input", input)
+    shape = x.shape
     start, end = dimension("start_dim", start_dim, len(shape)), dimension("end_dim", end_dim, len(shape))
     if start > end:
         raise ValueError(f"start_dim must not come after end_dim, got {start_dim} and {end_dim} for shape {shape}")
     if not shape:
-        return reshape(input, (1,))
+        return _with_sizes(input, x, (1,))
     if start == end:
         return input
-    return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+    return _with_sizes(input, x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:

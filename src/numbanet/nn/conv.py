@@ -11,6 +11,7 @@ from numbanet import functional as F
 from numbanet import memory
 from numbanet.nn import init
 from numbanet.nn.layout import Images, channel_axis, images
+from numbanet.nn.module import Member
 from numbanet.nn.named import Activated, Activation, activated, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import choice, integer, pair
@@ -65,6 +66,9 @@ class Conv2d(Activated, Images):
     TypeError, ValueError
         If an argument makes no sense; the message names it, its value and what was expected.
     """
+
+    weight: Any = Member("_parameters")
+    bias: Any = Member("_parameters")
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import memory
 from numbanet.nn import init
+from numbanet.nn.module import Member
 from numbanet.nn.named import Activated, Activation, activated, text
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
@@ -46,6 +47,9 @@ class Linear(Activated):
     TypeError, ValueError
         If a size is not an integer, or negative.
     """
+
+    weight: Any = Member("_parameters")
+    bias: Any = Member("_parameters")
 
     def __init__(
         self,

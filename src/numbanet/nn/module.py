@@ -25,6 +25,33 @@ STAND_IN: ContextVar[Callable[[Any], Any] | None] = ContextVar("numbanet_stand_i
 """Within `numbanet.capture`: gives the module that runs in place of one that is called."""
 
 
+class Member:
+    """A class attribute that gives the parameter, buffer or child module of its name.
+
+    `Module.__getattr__` finds these without it, but Python asks that only after a search that ends in an error, whose
+    text it writes: layers whose calls shall be short name what they read in every one of them.
+
+    Parameters
+    ----------
+    table : {"_parameters", "_buffers", "_modules"}
+        Where it usually is; elsewhere `Module.__getattr__` finds it.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None:
+            return self
+        try:
+            return module.__dict__[self._table][self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+
 class Module:
     """A layer or a model: a function with parameters, buffers and child modules.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numbanet import functional as F
 from numbanet import memory, ops
 from numbanet.nn.layout import Images, check_data_format, images
+from numbanet.nn.module import Member
 from numbanet.nn.parameter import Parameter, float_dtype, placed
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
@@ -53,6 +54,11 @@ class _BatchNorm(Images):
         If `num_features` is not an integer, or negative; in a call, if the input does not fit.
     """
 
+    weight: Any = Member("_parameters")
+    bias: Any = Member("_parameters")
+    running_mean: Any = Member("_buffers")
+    running_var: Any = Member("_buffers")
+    num_batches_tracked: Any = Member("_buffers")
     _dims: ClassVar[tuple[int, ...]]
 
     def __init__(
@@ -105,10 +111,10 @@ class _BatchNorm(Images):
             ops.count(self.num_batches_tracked.data)
             if self.momentum is None:
                 share = 1.0 / self.num_batches_tracked.item()
-        batch = self.training or self.running_mean is None
-        # Without tracking the running averages, if there are any, stay as they are.
-        use = not self.training or self.track_running_stats
-        mean, var = (self.running_mean, self.running_var) if use else (None, None)
+        mean, var = self.running_mean, self.running_var
+        batch = self.training or mean is None
+        if self.training and not self.track_running_stats:
+            mean = var = None  # the running averages, if there are any, stay as they are
         return mean, var, batch, share
 
     @images()

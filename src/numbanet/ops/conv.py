@@ -11,8 +11,8 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last, contiguous
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import dtype_name, float_array, optional_choice, plain, real_array, same_dtype, sizes
-from numbanet.problem.conv import ACTIVATIONS, ConvProblem, conv2d_problem, epilogue
+from numbanet.problem.base import choice, dtype_name, float_array, real_array, same_dtype, sizes
+from numbanet.problem.conv import ACTIVATIONS, ConvProblem, conv2d_problem, epilogue, plain_options
 
 
 def _batched(name: str, x: np.ndarray) -> np.ndarray:
@@ -73,34 +73,34 @@ def conv2d(
     Rounding, and what infinite and NaN operands do at borders and under Winograd's algorithm: docs/numerics.md.
     """
     x = real_array("input", x)
-    images = x if x.ndim == 4 else _batched("input", x)
-    if not isinstance(weight, PreparedWeight):
-        weight = real_array("weight", weight)
-    if bias is not None:
+    images, dtype = x if x.ndim == 4 else _batched("input", x), x.dtype
+    prepared, ordered = isinstance(weight, PreparedWeight), weight
+    if not prepared and not (type(weight) is np.ndarray and weight.dtype == dtype):
+        ordered = real_array("weight", weight)
+    if bias is not None and not (type(bias) is np.ndarray and bias.dtype == dtype and bias.flags.c_contiguous):
         bias = contiguous(real_array("bias", bias))
     if residual is not None:
         residual = float_array("residual", residual)
-    dtype = x.dtype
-    if not dtype == weight.dtype == (bias if bias is not None else x).dtype:
-        same_dtype(input=x, weight=weight, bias=bias)
+    if activation is not None:
+        choice("activation", activation, ACTIVATIONS)
+    if ordered.dtype != dtype or (bias is not None and bias.dtype != dtype):
+        same_dtype(input=x, weight=ordered, bias=bias)
     problem, shape = _forward_plan(
-        images.shape, weight.shape, dtype, None if bias is None else bias.shape, residual is not None,
-        optional_choice("activation", activation, ACTIVATIONS),
-        plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups),
-        isinstance(weight, PreparedWeight),
+        images.shape, ordered.shape, dtype, None if bias is None else bias.shape, residual is not None, activation,
+        *plain_options(stride, padding, dilation, groups), prepared,
     )  # fmt: skip
     if residual is not None:
         same_dtype(input=x, residual=residual)
         residual = channels_last(_of_result("residual", residual, problem))
     y = memory.empty(shape, dtype, x)
     if y.size:
-        ordered = weight if isinstance(weight, PreparedWeight) else channels_last(weight)
-        dispatch.run(problem, (channels_last(images), ordered, bias, residual), (y,))
+        w = ordered if prepared else channels_last(ordered)  # type: ignore[arg-type]
+        dispatch.run(problem, (channels_last(images), w, bias, residual), (y,))
     y = y.transpose(0, 3, 1, 2)
-    return y[0] if x.ndim == 3 else y
+    return y if images is x else y[0]
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)  # all options are plain
 def _forward_plan(
     x_shape: tuple, weight_shape: tuple, dtype: np.dtype, bias_shape: tuple | None, residual: bool,
     activation: str | None, stride: Any, padding: Any, dilation: Any, groups: int, prepared: bool,
@@ -123,7 +123,7 @@ def conv2d_shape(
     images = _batched("input", x)
     problem, (n, p, q, k) = _forward_plan(
         images.shape, weight.shape, np.dtype(same_dtype(input=x, weight=weight)), None, False, None,
-        plain("stride", stride), plain("padding", padding), plain("dilation", dilation), plain("groups", groups), False,
+        *plain_options(stride, padding, dilation, groups), False,
     )  # fmt: skip
     return (n, k, p, q) if x.ndim == 4 else (k, p, q)
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.ops.shape import contiguous
-from numbanet.problem.base import flag, float_array, optional_choice, same_dtype
+from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import batch_norm_problem
 from numbanet.problem.pointwise import number
+
+_FEW = (512,)  # channels, up to which comparing their numbers takes less time than a launch
+
+
+@lru_cache(maxsize=64)
+def _orders(ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the dimensions of (N, C, ...) in the order that moves the channels to the end, and the way back."""
+    return (0, *range(2, ndim), 1), (0, ndim - 1, *range(1, ndim - 1))
 
 
 def _matrix(x: np.ndarray) -> np.ndarray:
     """Return x of shape (N, C, ...) as a C-contiguous array of shape (N, ..., C), copied only if it must be."""
-    return contiguous(x.transpose(0, *range(2, x.ndim), 1))
+    moved = x.transpose(_orders(x.ndim)[0])
+    return moved if moved.flags.c_contiguous else contiguous(moved)
 
 
 def _restored(matrix: np.ndarray) -> np.ndarray:
     """Undo `_matrix`."""
-    return matrix.transpose(0, matrix.ndim - 1, *range(1, matrix.ndim - 1))
+    return matrix.transpose(_orders(matrix.ndim)[1])
 
 
 def _numbers(eps: float, momentum: float, training: bool) -> np.ndarray:
-    return _pair(number("eps", eps, 0, above=training), number("momentum", momentum))
+    if not (type(eps) is type(momentum) is float and eps > 0):
+        eps, momentum = number("eps", eps, 0, above=training), number("momentum", momentum)
+    return _pair(eps, momentum)
 
 
 @lru_cache(maxsize=64)
@@ -38,13 +50,17 @@ def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:
     return None if value is None else contiguous(float_array(name, value))
 
 
+def _shape(vector: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if vector is None else vector.shape
+
+
 class _Operands(NamedTuple):
     """The vectors of a normalisation, and those running statistics that must be copied back."""
 
     dtype: str
     vectors: tuple[np.ndarray | None, ...]  # weight, bias, running mean, running variance
     shapes: tuple[tuple[int, ...] | None, ...]  # running mean, running variance, weight, bias
-    copied: tuple[tuple[np.ndarray, np.ndarray], ...]
+    copied: Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def _operands(
@@ -61,12 +77,19 @@ def _operands(
                 raise TypeError(f"{name} must be an array, got {type(value).__name__}")
             if value is not None and not value.flags.writeable:
                 raise ValueError(f"{name} is updated in place and must not be read-only")
-    mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
-    weight, bias = _vector("weight", weight), _vector("bias", bias)
-    dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
-    shapes = tuple([None if a is None else a.shape for a in (mean, var, weight, bias)])
-    pairs = ((running_mean, mean), (running_var, var))
-    copied = tuple((old, new) for old, new in pairs if old is not None and new is not None and new is not old)
+    mean, var, dtype = running_mean, running_var, dtype_name(x.dtype)
+    for value in (mean, var, weight, bias):
+        if value is not None and not (
+            type(value) is np.ndarray and value.dtype == x.dtype and value.flags.c_contiguous
+        ):  # fmt: skip
+            mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
+            weight, bias = _vector("weight", weight), _vector("bias", bias)
+            dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
+            break
+    shapes = _shape(mean), _shape(var), _shape(weight), _shape(bias)
+    copied: list[Any] = []
+    if training and not (mean is running_mean and var is running_var):
+        copied = [(old, new) for old, new in ((running_mean, mean), (running_var, var)) if new is not old]
     return _Operands(dtype, (weight, bias, mean, var), shapes, copied)
 
 
@@ -103,7 +126,14 @@ def batch_norm_forward(
     residual : numpy.ndarray, optional
         Of the shape of x; added to the result before the activation.
     """
-    x, activation = float_array("x", x), optional_choice("activation", activation, ("relu",))
+    x = float_array("x", x)
+    if activation is not None:
+        choice("activation", activation, ("relu",))
+    if training is False and type(eps) is type(momentum) is float and eps >= 0 and type(residual) is not DeviceArray:
+        kept = _kept(x, running_mean, running_var, weight, bias, eps)
+        if kept is not None:
+            mean, inverse, coefficients = kept
+            return _applied(x, coefficients, activation, residual), mean, inverse
     operands = _operands(x, running_mean, running_var, weight, bias, training)
     numbers = _numbers(eps, momentum, training)
     residual = None if residual is None else float_array("residual", residual)
@@ -121,9 +151,8 @@ def batch_norm_forward(
     matrix = rows.reshape(shape)
     inputs = (matrix, *operands.vectors, numbers, _like_rows("residual", residual, matrix))
     dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
-    if training:
-        for stored, updated in operands.copied:
-            stored[...] = updated
+    for stored, updated in operands.copied:
+        stored[...] = updated
     return _restored(y), mean, inverse
 
 
@@ -152,9 +181,8 @@ def batch_norm_statistics(
     matrix = _matrix(x).reshape(problem.rows, problem.channels)
     numbers = _numbers(eps, momentum, training)
     dispatch.run(problem, (matrix, *operands.vectors, numbers), (mean, inverse, coefficients))
-    if training:
-        for stored, updated in operands.copied:
-            stored[...] = updated
+    for stored, updated in operands.copied:
+        stored[...] = updated
     return mean, inverse, coefficients
 
 
@@ -186,21 +214,60 @@ def batch_norm_apply(
         If dtypes differ or are not float32 or float64.
     """
     x, coefficients = float_array("x", x), contiguous(float_array("coefficients", coefficients))
+    same_dtype(x=x, coefficients=coefficients)
+    return _applied(x, coefficients, optional_choice("activation", activation, ("relu",)), residual)
+
+
+def _applied(x: np.ndarray, coefficients: np.ndarray, activation: str | None, residual: Any) -> np.ndarray:
+    """Return `batch_norm_apply` of operands of one dtype."""
     residual = None if residual is None else float_array("residual", residual)
-    activation = optional_choice("activation", activation, ("relu",))
     added = None if residual is None else residual.shape
-    dtype = same_dtype(x=x, coefficients=coefficients)
-    problem = batch_norm_problem("apply", dtype, x.shape, False, activation=activation, residual=added)
+    problem = batch_norm_problem(
+        "apply", dtype_name(x.dtype), x.shape, False, None, None, None, None, activation, added
+    )  # fmt: skip
     if coefficients.shape != (3, problem.channels):
         raise ValueError(f"coefficients must have shape (3, {problem.channels}), got {coefficients.shape}")
     rows = _matrix(x)
     y = memory.empty(rows.shape, x.dtype, x)
-    shape = (problem.rows, problem.channels)
     if x.size:
+        shape = (problem.rows, problem.channels)
         matrix = rows.reshape(shape)
         inputs = (matrix, coefficients, _like_rows("residual", residual, matrix))
         dispatch.run(problem, inputs, (y.reshape(shape),))
     return _restored(y)
+
+
+def _kept(
+    x: np.ndarray, mean: Any, var: Any, weight: Any, bias: Any, eps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return `batch_norm_statistics` of running statistics, computed once; None where that is not worth while.
+
+    What is kept belongs to the values of the vectors, not to the arrays: those of buffers may change unnoticed.
+    """
+    shape, dtype = x.shape[1:2], x.dtype
+    if type(x) is not np.ndarray or not x.size or mean is None or var is None or shape > _FEW or memory.in_arena():
+        return None
+    contents: list[bytes | None] = []
+    for vector in (mean, var, weight, bias):
+        if vector is None:
+            contents.append(None)
+        elif type(vector) is np.ndarray and vector.shape == shape and vector.dtype == dtype:
+            contents.append(vector.tobytes())
+        else:
+            return None  # what does not fit is refused there, and what is on a GPU is not looked at
+    return _statistics_of(dtype, eps, *contents, *dispatch.conditions())
+
+
+@lru_cache(maxsize=256)
+def _statistics_of(
+    dtype: np.dtype, eps: float, mean: bytes, var: bytes, weight: bytes | None, bias: bytes | None, *conditions: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    m, v, w, b = (None if values is None else np.frombuffer(values, dtype) for values in (mean, var, weight, bias))
+    nothing = np.zeros((1, len(mean) // dtype.itemsize), dtype)
+    found = batch_norm_statistics(nothing, m, v, w, b, eps=eps)
+    for array in found:
+        array.flags.writeable = False
+    return found
 
 
 def batch_norm(

@@ -22,10 +22,11 @@ Size = int | Sequence[int]
 
 
 def _batched(name: str, x: np.ndarray) -> np.ndarray:
+    if x.ndim == 4:
+        return x
     if x.ndim == 3:
         return x[None]
-    if x.ndim != 4:
-        raise ValueError(f"{name} must have shape (N, C, H, W) or (C, H, W), got {x.shape}")
+    raise ValueError(f"{name} must have shape (N, C, H, W) or (C, H, W), got {x.shape}")
     return x
 
 
@@ -40,10 +41,10 @@ def _shaped(y: np.ndarray, ndim: int) -> np.ndarray:
     return y[0] if ndim == 3 else y
 
 
-def _pool(x: np.ndarray, problem: PoolProblem) -> np.ndarray:
-    y = memory.empty((problem.n, problem.p, problem.q, problem.c), problem.dtype, x)
+def _pool(x: np.ndarray, images: np.ndarray, problem: PoolProblem) -> np.ndarray:
+    y = memory.empty((problem.n, problem.p, problem.q, problem.c), x.dtype, x)
     if y.size:
-        dispatch.run(problem, (channels_last(_batched("input", x)),), (y,))
+        dispatch.run(problem, (channels_last(images),), (y,))
     return _shaped(y, x.ndim)
 
 
@@ -109,8 +110,8 @@ def max_pool2d(
         y, offsets = max_pool2d_offsets(x, *window)
         return y, max_pool2d_indices(offsets, np.shape(x), *window)
     x = real_array("input", x)
-    shape = _batched("input", x).shape
-    return _pool(x, max_pool2d_problem("forward", shape, same_dtype(input=x), *window, offsets=False))
+    images = _batched("input", x)
+    return _pool(x, images, max_pool2d_problem("forward", images.shape, same_dtype(input=x), *window, offsets=False))
 
 
 def max_pool2d_offsets(
@@ -131,7 +132,7 @@ def max_pool2d_offsets(
         "forward", images.shape, same_dtype(input=x), kernel_size, stride, padding, dilation, ceil_mode
     )  # fmt: skip
     shape = (problem.n, problem.p, problem.q, problem.c)
-    y, offsets = memory.empty(shape, problem.dtype, x), memory.empty(shape, problem.offsets, x)
+    y, offsets = memory.empty(shape, x.dtype, x), memory.empty(shape, problem.offsets, x)
     if y.size:
         dispatch.run(problem, (channels_last(images),), (y, offsets))
     return _shaped(y, x.ndim), _shaped(offsets, x.ndim)
@@ -249,9 +250,9 @@ def avg_pool2d(
     """
     if type(x) is not np.ndarray or x.dtype != np.int64:  # PyTorch's one dtype of integers here
         x = float_array("input", x)
-    shape = _batched("input", x).shape
+    images = _batched("input", x)
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _pool(x, avg_pool2d_problem("forward", shape, same_dtype(input=x), *options))
+    return _pool(x, images, avg_pool2d_problem("forward", images.shape, same_dtype(input=x), *options))
 
 
 def avg_pool2d_backward(
@@ -314,8 +315,8 @@ def adaptive_avg_pool2d(x: np.ndarray, output_size: Any) -> np.ndarray:
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     x = float_array("input", x)
-    shape = _batched("input", x).shape
-    return _pool(x, adaptive_avg_pool2d_problem("forward", shape, same_dtype(input=x), output_size))
+    images = _batched("input", x)
+    return _pool(x, images, adaptive_avg_pool2d_problem("forward", images.shape, same_dtype(input=x), output_size))
 
 
 def adaptive_avg_pool2d_backward(grad: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:

@@ -30,7 +30,7 @@ from numbanet.problem.shape import (
     viewable,
 )
 from numbanet.reference import shape as definition
-from numbanet.watch import again
+from numbanet.watch import again, watched
 
 _STAND_INS: dict[int, Any] = {4: np.float32, 8: np.float64}  # a copy moves bits: any dtype of these sizes will do
 
@@ -103,7 +103,8 @@ def contiguous(x: np.ndarray) -> np.ndarray:
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Return x of shape (N, C, H, W) as a C-contiguous array of shape (N, H, W, C), copied only if it must be."""
-    return contiguous(x.transpose(0, 2, 3, 1))
+    moved = x.transpose(0, 2, 3, 1)
+    return moved if moved.flags.c_contiguous else contiguous(moved)
 
 
 def copy_like(x: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -124,7 +125,8 @@ def count(x: np.ndarray) -> None:
     else:
         counted = _Count(x)
         counted.go_on()
-        again(counted)
+        if watched():
+            again(counted)
 
 
 class _Count:
@@ -136,7 +138,10 @@ class _Count:
         self._x = x
 
     def go_on(self) -> bool:
-        self._x += 1
+        if self._x.ndim:
+            self._x += 1
+        else:  # the same in a tenth of the time
+            self._x[()] = self._x.item() + 1
         return True
 
     def save(self) -> Callable[[], None]:
@@ -189,7 +194,11 @@ def reshape(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         If the sizes do not fit.
     """
     x = array("x", x)
-    target = reshaped(x.shape, shape)
+    return with_sizes(x, reshaped(x.shape, shape))
+
+
+def with_sizes(x: np.ndarray, target: tuple[int, ...]) -> np.ndarray:
+    """Return `reshape` to sizes that are known to fit."""
     if viewable(x.shape, x.strides, target):
         return x.reshape(target)
     return contiguous(x).reshape(target)

@@ -33,8 +33,6 @@ class ActivationProblem(Problem):
     size: int
     parameter: float = 0.0
 
-    __hash__ = Problem.remembered_hash
-
 
 def gelu_form(approximate: str) -> str:
     """Return the function that torch's argument ``approximate`` asks for, or raise ValueError."""

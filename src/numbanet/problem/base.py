@@ -11,6 +11,7 @@ import numpy as np
 from numbanet.device_array import DeviceArray
 
 FLOATS = ("float32", "float64")
+_LIMIT = 1 << 63  # kernels count in 64 bits
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,29 @@ class Problem:
         arrays on every device.
     """
 
+    _hash: ClassVar[int]  # of an instance, in fact: it is no field
     operation: ClassVar[str]
     host: ClassVar[tuple[int, ...]] = ()
     which: str
     dtype: str
 
-    def remembered_hash(self) -> int:
-        """Return the hash of all fields, computed once: plans and choices are looked up by problem at every call.
+    def __init_subclass__(cls) -> None:
+        cls.__hash__ = Problem.remembered_hash  # type: ignore[assignment] # or dataclass would write one
 
-        A subclass with many fields takes it as its ``__hash__``.
-        """
-        found = self.__dict__.get("_hash")
-        if found is None:
+    def remembered_hash(self) -> int:
+        """Return the hash of all fields, computed once: plans and choices are looked up by problem at every call."""
+        try:
+            return self._hash
+        except AttributeError:
             found = self.__dict__["_hash"] = hash(tuple(getattr(self, field.name) for field in fields(self)))
-        return found
+            return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the hash behind: that of a string differs from process to process."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def integer(name: str, value: Any, minimum: int | None = None, limit: int = 1 << 63) -> int:
+def integer(name: str, value: Any, minimum: int | None = None, limit: int = _LIMIT) -> int:
     """Return `value` as an int below `limit`; bool and float are refused, as in PyTorch.
 
     Raises
@@ -68,7 +71,7 @@ def integer(name: str, value: Any, minimum: int | None = None, limit: int = 1 <<
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if minimum is not None and number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
-    if not -(1 << 63) <= number < limit:
+    if not -_LIMIT <= number < limit:
         raise ValueError(f"{name} must fit in 64 bits, got {number}")
     return number
 
@@ -129,9 +132,10 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
             value = tuple(value)
         except TypeError:
             raise TypeError(f"{name} must be a sequence of sizes, got {value!r}") from None
-    if all(type(size) is int and 0 <= size < 1 << 63 for size in value):
-        return value
-    return tuple(integer(name, size, 0) for size in value)
+    for size in value:
+        if type(size) is not int or not 0 <= size < _LIMIT:
+            return tuple(integer(name, size, 0) for size in value)
+    return value
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -232,10 +236,21 @@ def real_array(name: str, value: Any, kinds: str = "iu") -> np.ndarray:
 
 def same_dtype(**arrays: Any) -> str:
     """Return the one dtype name that the arrays share, else raise TypeError naming them."""
+    common = None
+    for array in arrays.values():
+        if array is None:
+            continue
+        dtype = array.dtype
+        if common is None:
+            common = dtype
+        elif dtype is not common and dtype != common:
+            raise _different(arrays)
+    return dtype_name(common)  # type: ignore[arg-type] # of one array at least
+
+
+def _different(arrays: dict[str, Any]) -> TypeError:
     present = {name: array.dtype for name, array in arrays.items() if array is not None}
-    if len(set(present.values())) != 1:
-        wanted = present.get("weight")  # a layer's own dtype is meant
-        other = next((n for n, d in present.items() if wanted is not None and d != wanted), None)
-        remedy = _remedy(other, present[other], str(wanted)) if other is not None and wanted in _NAMES else ""
-        raise TypeError("dtypes must be equal, got " + ", ".join(f"{n}: {d}" for n, d in present.items()) + remedy)
-    return dtype_name(next(iter(present.values())))
+    wanted = present.get("weight")  # a layer's own dtype is meant
+    other = next((n for n, d in present.items() if wanted is not None and d != wanted), None)
+    remedy = _remedy(other, present[other], str(wanted)) if other is not None and wanted in _NAMES else ""
+    return TypeError("dtypes must be equal, got " + ", ".join(f"{n}: {d}" for n, d in present.items()) + remedy)

@@ -74,8 +74,6 @@ class ConvProblem(Problem):
     prepared: bool = False
     """Whether the weight serves many calls: kernels then take a form of it that was made once."""
 
-    __hash__ = Problem.remembered_hash
-
     @property
     def p(self) -> int:
         """Output height: floor((H + top + bottom - dilation * (R - 1) - 1) / stride) + 1."""
@@ -195,9 +193,20 @@ def conv2d_problem(
         If an argument makes no sense; the message names it, its value and what was expected.
     """
     return _conv2d_problem(
-        which, sizes("input", x_shape), sizes("weight", weight_shape), dtype, plain("stride", stride),
-        plain("padding", padding), plain("dilation", dilation), plain("groups", groups), epilogue, prepared,
+        which, sizes("input", x_shape), sizes("weight", weight_shape), dtype,
+        *plain_options(stride, padding, dilation, groups), epilogue, prepared,
     )  # fmt: skip
+
+
+def plain_options(stride: Any, padding: Any, dilation: Any, groups: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the options of a convolution in the one form that stands for their meaning; see `plain`."""
+    options = (stride, padding, dilation, groups)
+    for value in options:
+        kind = type(value)
+        if kind is not int and not (kind is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int):
+            words = ("stride", "padding", "dilation", "groups")
+            return tuple(map(plain, words, options))  # type: ignore[return-value]
+    return options
 
 
 def _channels_last_hint(x_shape: tuple[int, ...], channels: int) -> str:

@@ -36,8 +36,6 @@ class MatmulProblem(Problem):
     epilogue: Epilogue = Epilogue()
     batch: int = 1
 
-    __hash__ = Problem.remembered_hash
-
     @property
     def flops(self) -> int:
         """Floating-point operations."""

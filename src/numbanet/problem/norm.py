@@ -38,8 +38,6 @@ class BatchNormProblem(Problem):
     activation: str | None = None
     residual: bool = False
 
-    __hash__ = Problem.remembered_hash
-
 
 Shape = tuple[int, ...]
 

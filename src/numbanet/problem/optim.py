@@ -56,8 +56,6 @@ class OptimizerProblem(Problem):
     state: tuple[str, ...]
     options: tuple[str, ...] = ()
 
-    __hash__ = Problem.remembered_hash
-
 
 @dataclass(frozen=True)
 class VectorNormProblem(Problem):
