@@ -361,9 +361,9 @@ def strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
-def _fill(out: np.ndarray, x: np.ndarray) -> None:
-    """Copy x to out; a recording repeats launches only."""
-    if in_arena():
+def fill(out: np.ndarray, x: np.ndarray) -> None:
+    """Copy x to out, an array of its shape; a recording repeats launches only."""
+    if in_arena() and out.dtype == x.dtype:
         from numbanet.ops.shape import copy_into  # which imports this module
 
         copy_into(out, x)
@@ -376,7 +376,7 @@ def row_major(x: np.ndarray) -> np.ndarray:
     if x.flags.c_contiguous:
         return x
     out = empty(x.shape, x.dtype, x)
-    _fill(out, x)
+    fill(out, x)
     return out
 
 
@@ -422,7 +422,7 @@ def dense(x: np.ndarray) -> np.ndarray:
     if x.flags.c_contiguous or _layout(x).dense:
         return x
     out = empty_like(x)
-    _fill(out, x)
+    fill(out, x)
     return out
 
 
@@ -452,7 +452,7 @@ def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     if ours.dense and ours.order == wanted.order:
         return x
     out = empty_like(model, x.dtype)
-    _fill(out, x)
+    fill(out, x)
     return out
 
 

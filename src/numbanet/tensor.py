@@ -11,7 +11,7 @@ import numpy as np
 from numbanet import memory, ops, settings
 from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
-from numbanet.ops.shape import copy_into, device_of
+from numbanet.ops.shape import device_of
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
@@ -293,7 +293,7 @@ class Tensor(Methods):
             if not (ours and gradient.dtype == data.dtype and memory.same_order(gradient, data)):
                 # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
                 gradient = memory.empty_like(data)
-                copy_into(gradient, gradients[position])
+                memory.fill(gradient, gradients[position])
             self._grad = Tensor(gradient)
         else:
             self.grad.data = ops.add(self.grad.data, gradient)

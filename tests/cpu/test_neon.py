@@ -28,7 +28,11 @@ except RuntimeError:
 from numbanet.cpu.isa import host_isa
 assert host_isa().name == "neon"
 module, name, dtype = sys.argv[1:]
-function = getattr(importlib.import_module("numbanet.cpu." + module), name)
+source = importlib.import_module("numbanet.cpu." + module)
+function = getattr(source, name, None)
+if function is None:
+    from numbanet.cpu.winograd_form import F4X4
+    function = getattr(source.kernels_of(F4X4), name)
 if dtype:
     print(function.inspect_asm(dtype))
 else:
@@ -108,7 +112,7 @@ FEW = [vectors * (4 if rows > 4 else 2) for vectors, rows in enumerate(NEON.tile
         ("conv_direct.gather", TILES),  # panel_tile
         ("conv_weight.weight_gradient", TILES),  # outer_tile
         ("conv_band_weight.band_weight_gradient", RUNS),  # run_tile
-        ("conv_winograd.winograd", [*TILES, *FEW]),
+        ("winograd_kernels.winograd", [*TILES, *FEW]),
         ("matmul_outer.products", TILES),
         ("matmul_few.dots", [16]),
         ("conv_depthwise.depthwise_gather", [4]),
@@ -131,7 +135,7 @@ def test_groups_are_permuted_by_one_instruction() -> None:
 
 
 FUNCTIONS = [
-    "conv_winograd.transform_inputs", "conv_winograd.transform_weights", "conv_winograd_weight.weight_by_blocks",
+    "winograd_kernels.transform_inputs", "winograd_kernels.transform_weights", "conv_winograd_weight.weight_by_blocks",
     "activation.gelu", "softmax.rows_forward", "norm.moments", "pool_max.max_pool2d", "optim.adam", "reduce.rows",
 ]  # fmt: skip
 

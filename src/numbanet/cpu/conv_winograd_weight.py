@@ -197,7 +197,7 @@ class Kernels(NamedTuple):
     weight_by_blocks: Kernel
 
 
-def _kernels_of(f: Form) -> Kernels:
+def kernels_of(f: Form) -> Kernels:
     """Make the kernels of a form."""
 
     def weight_by_tiles(task: Index, ints: I64, x: T, g: T, zero: T, tiles: I64, slots: I64, work: T, out: T):
@@ -320,7 +320,7 @@ class WinogradWeight:
     """
 
     def __init__(self, form: Form, costs: Costs):
-        self._form, self._costs, self._kernels = form, costs, _kernels_of(form)
+        self._form, self._costs, self._kernels = form, costs, kernels_of(form)
 
     def run(self, p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         """Compute the gradient of the weight."""
