@@ -363,10 +363,12 @@ def strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
 
 def fill(out: np.ndarray, x: np.ndarray) -> None:
     """Copy x to out, an array of its shape; a recording repeats launches only."""
-    if in_arena() and out.dtype == x.dtype:
-        from numbanet.ops.shape import copy_into  # which imports this module
+    from numbanet.watch import watched  # which imports this module
 
-        copy_into(out, x)
+    if watched():
+        from numbanet.ops.shape import copy_into, to_dtype  # likewise
+
+        copy_into(out, to_dtype(x, out.dtype))
     else:
         out[...] = x
 

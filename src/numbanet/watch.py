@@ -60,6 +60,8 @@ class Watch:
     labels : list
         For each loss that took class indices of such an operand: the operand, the number of classes, and the index
         that is ignored.
+    constants : list of numpy.ndarray
+        What was made anew for kernels, and is no work of Python on values: see `constant`; and the `Live` arrays.
     doubts : list of str
         What a replay would not do.
     """
@@ -73,6 +75,7 @@ class Watch:
         self.again: list[Again] = []
         self.whole: dict[int, Any] = {}
         self.labels: list[tuple[Any, int, int]] = []
+        self.constants: list[np.ndarray] = []
         self.doubts: list[str] = []
 
 
@@ -174,4 +177,16 @@ def again(action: Again) -> None:
 def live(values: Any, dtype: Any) -> np.ndarray:
     """Return numbers as an array, for launches to read: a `Live` one where somebody watches."""
     array = np.array(values, dtype)
-    return array.view(Live) if watched() else array
+    return constant(array.view(Live)) if watched() else array
+
+
+def constant(array: np.ndarray) -> np.ndarray:
+    """Return an array that is made anew for kernels, but is the same in every call of these shapes and options.
+
+    Whatever else kernels of the CPU read must come from kernels, operands or tensors, or a recording is refused: what
+    Python worked out of values would not be worked out again.
+    """
+    watch = _watch.get()
+    if watch is not None:
+        watch.constants.append(array)
+    return array

@@ -127,6 +127,18 @@ def test_any_strides(rng):
             np.testing.assert_allclose(compute(which, case, xs, ws, bias, gs), results[which], rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, (2, 0)], ids=str)
+def test_depthwise_windows_that_leave_pixels_out(stride, padding, rng, poisoned):
+    """Where windows do not reach the last columns, a row of positions ends before those columns do."""
+    for size, filter_size, dilation in itertools.product([(9, 8), (7, 11)], [(1, 1), (2, 3), (3, 3)], [1, 2]):
+        case = ConvCase("grid", 2, 6, *size, 6, *filter_size, stride, padding, dilation, 6)
+        arrays, results = expected(case, rng)
+        for which in PASSES[:2]:
+            with nnet.use("cpu.depthwise"):
+                np.testing.assert_allclose(compute(which, case, *arrays), results[which], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 18])
 def test_steps_beyond_the_image(groups, rng):
     """A step of 2**62 leaves one position, as does one of the image's size."""

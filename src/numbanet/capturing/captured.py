@@ -164,10 +164,12 @@ def capture(function: Callable[..., Any]) -> Captured:
     operation takes what comes from the operands (on the CPU, from those of floating-point numbers, and a loss from
     class indices of int64), from parameters, or from buffers of the modules that are called; no value is read, and
     nothing kept but the result, which is made of new tensors; no module has hooks. A changed parameter, buffer or
-    attribute of a module makes it be recorded anew. Variables beside those (globals, closures) are not watched, and
-    printing and counting happen at the first two calls only: within the second the function runs once more, on other
-    values, to see whether a replay does the same; what it changed is put back. Who keeps an array that he got from
-    ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who writes to a buffer's.
+    attribute of a module makes it be recorded anew. Variables beside those (globals, closures), and what the function
+    reads of an optimizer (its options and counts), are not watched; printing and counting happen at the first two calls
+    only: within the second the function runs once more, on other values, to see whether a replay does the same; what
+    it changed is put back. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who
+    keeps an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must
+    who writes to a buffer's.
 
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
     training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step

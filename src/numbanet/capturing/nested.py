@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def unwatched(value: Any) -> str | None:
     if isinstance(value, (tuple, list, dict)):
         items = value.values() if isinstance(value, dict) else value
         return next((found for item in items if (found := unwatched(item))), None)
-    if isinstance(value, (Tensor, Module, Optimizer)) or callable(value):
+    if isinstance(value, (Tensor, Module, Optimizer, type, FunctionType, BuiltinFunctionType)):
         return None  # the first three are watched
     return type(value).__name__ if type(value).__hash__ is object.__hash__ else None
 

@@ -28,6 +28,7 @@ from numbanet.capturing.state import ModuleState
 from numbanet.cpu import parallel
 from numbanet.cpu.replay import Recording
 from numbanet.cuda import launch as cuda
+from numbanet.device_array import DeviceArray
 from numbanet.nn.parameter import Parameter
 from numbanet.ops.shape import copy_into
 from numbanet.problem.loss import are_classes
@@ -121,10 +122,11 @@ class Plan:
             self._state.formed = set(trace.watch.formed)
             self._effects = Effects(trace.watch, [*self._state.tensors])
         self._recording, self._arena = trace.recording(), trace.arena
+        foreign = trace.foreign(static)
         self._result, self._inputs = with_arrays(result, memory.pinned), static
         answer = with_arrays(self._result, ops.clone)
         del result, trace
-        self._judge(self._tried(run, inputs))
+        self._judge(self._tried(run, inputs, foreign))
         if self.refused:
             self._recording, self._inputs, self._result, self._arena, self._effects = None, [], None, None, None
         elif self._effects is not None:
@@ -152,6 +154,8 @@ class Plan:
         watch.whole.clear()
         watch.labels.clear()
         known = {id(t) for t in self._state.tensors}
+        if {id(t._memory) for t in inputs} & {id(t._memory) for t in self._state.tensors}:
+            watch.doubts.append("an operand shares the memory of a parameter or buffer")
         met = [t for t in {**watch.taken, **watch.changed}.values() if id(t) not in known]
         parameters = [t for t in met if isinstance(t, Parameter)]
         seen = {id(t._memory) for t in (*given, *self._state.tensors, *parameters)}
@@ -174,16 +178,20 @@ class Plan:
             watch.doubts.append("an operand was kept")
         return result
 
-    def _tried(self, run: Run, inputs: list[Tensor]) -> Watch:
-        """Return doubts that remain when a replay, on other values, was compared with the function."""
+    def _tried(self, run: Run, inputs: list[Tensor], foreign: set[int]) -> Watch:
+        """Return doubts that remain when a replay, on other values, was compared with the function.
+
+        Kernels of the recording read memory at the `foreign` addresses: where those of this run find other memory in
+        its place, Python made it, of values or not, and a replay would find that of the recording.
+        """
         # In the memory order of the recording: sums and random draws depend on it.
         arrays = [ops.to_device(other_values(memory.on_host(array_of(t))), t.device) for t in inputs]
         others = [Tensor(_static(array)) for array in arrays]
-        watch, effects = Watch(), self._effects
+        watch, effects, places = Watch(), self._effects, parallel.Places()
         restore = (lambda: None) if effects is None else effects.save()
 
         def called() -> Any:
-            with watching(watch), data_watched():
+            with watching(watch), data_watched(), parallel.recording(places):
                 return run(others)
 
         def outcome(call: Callable[[], Any]) -> tuple[Any, list[Any]]:
@@ -201,6 +209,8 @@ class Plan:
 
         try:
             expected, values = outcome(called)
+            if not foreign <= places.seen:
+                watch.doubts.append("kernels read what Python made anew for them")
             if not self._training:
                 _still(watch)
             replayed, changes = outcome(lambda: self.begin() and (self.replay(others),))
@@ -244,12 +254,20 @@ class _Trace:
             doubts.append("the result, or a gradient, is none that was computed")
         if len({id(lease) for lease in leases}) < len(leases) or _kept(lambda: self.arena.used != len(leases)):
             doubts.append("something remains of the call beside the result")
-        if len(cuda.places(self._on_gpu)) + bool(self._on_cpu) > 1:
+        if len(cuda.places(self._on_gpu)) + bool(self._on_cpu.calls) > 1:
             doubts.append("kernels ran on several devices")
 
     def wait(self) -> None:
         """Wait for a GPU, and raise what its kernels have reported."""
         cuda.wait(self._on_gpu)
+
+    def foreign(self, static: list[np.ndarray]) -> set[int]:
+        """Return the addresses of what kernels of the CPU read beside the arena, operands and constants."""
+        spans = [(parallel.place(x), x.nbytes) for x in (*static, *self.watch.constants) if type(x) is not DeviceArray]
+        return {
+            address for address in self._on_cpu.foreign
+            if not any(first <= address < first + max(1, size) for first, size in spans)
+        }  # fmt: skip
 
     def recording(self) -> Recording | cuda.Recording:
         """Return the launches, to be repeated."""

@@ -10,6 +10,7 @@ from numbanet import memory
 from numbanet.cpu.compile import F64, I64, Index, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import integers
+from numbanet.watch import constant
 
 _LARGEST, _LEAST, _COUNT, _POWER = range(4)
 _KINDS = {math.inf: _LARGEST, -math.inf: _LEAST, 0.0: _COUNT}
@@ -56,5 +57,5 @@ def norm_and_factor(sums: np.ndarray, most: float, order: float) -> tuple[np.nda
     """
     norm, scale = memory.vector(1, np.float64, sums), memory.vector(2, np.float64, sums)
     numbers = (sums.size, _KINDS.get(order, _POWER))
-    launch(factor, 1, (sums, np.array([order, most]), norm, scale), numbers, "float64")
+    launch(factor, 1, (sums, constant(np.array([order, most])), norm, scale), numbers, "float64")
     return norm.reshape(()), scale

@@ -21,6 +21,7 @@ from numbanet.cpu.partial import get, put
 from numbanet.cpu.simd import fma, lanes, load, named, numpy_lanes, select, splat
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
+from numbanet.watch import constant
 
 _TAPS = 1024  # filter positions at most: a row's table of them is on the stack
 _PAIRS = 2 * _TAPS
@@ -163,11 +164,12 @@ def _plan(p: ConvProblem) -> list[tuple[int, np.ndarray, Gather]]:
         blocks, vectors = -(-rows // _ROWS), -(-p.c // numpy_lanes(p.dtype))
         parts = max(1, min(vectors // _PART, -(-_TASKS // max(1, blocks))))
         columns = grid.taps[:, 1] if len(grid.taps) else np.zeros(1, np.int64)
+        low, high = max(0, -(int(columns.min()) // jump)), (source[1] - 1 - int(columns.max())) // jump + 1
         integers_ = Gather(
-            *source, p.c, *grid.stride, *grid.size, low=max(0, -(int(columns.min()) // jump)),
-            high=(source[1] - 1 - int(columns.max())) // jump + 1, base=grid.start[0] * row + grid.start[1] * p.c,
-            image_step=image, row_step=grid.step[0] * row, column_step=grid.step[1] * p.c, taps=len(grid.taps),
-            rows=_ROWS, all_rows=rows, parts=parts, flags=epilogue_flags(p.epilogue),
+            *source, p.c, *grid.stride, *grid.size, low=low, high=min(high, grid.size[1]),
+            base=grid.start[0] * row + grid.start[1] * p.c, image_step=image, row_step=grid.step[0] * row,
+            column_step=grid.step[1] * p.c, taps=len(grid.taps), rows=_ROWS, all_rows=rows, parts=parts,
+            flags=epilogue_flags(p.epilogue),
         )  # fmt: skip
         launches.append((blocks * parts, grid.taps, integers_))
     return launches
@@ -186,7 +188,7 @@ def _gather(
     residual: np.ndarray | None,
     out: np.ndarray,
 ) -> None:
-    start = np.zeros(p.c, p.dtype) if bias is None else bias
+    start = constant(np.zeros(p.c, p.dtype)) if bias is None else bias
     by_tap = _by_tap(weight, p)
     if p.which == "backward_input":
         clear_unseen(p, out)

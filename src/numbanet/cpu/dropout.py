@@ -24,6 +24,7 @@ from numbanet.cpu.simd import (
     store_tail,
 )
 from numbanet.problem.dropout import BLOCK, COUNTERS
+from numbanet.watch import constant
 
 _CHUNK = 256  # blocks a task
 
@@ -64,7 +65,7 @@ def dropout(task: Index, ints: I64, key: I64, factor: F64, x: T, y: T):
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     x, key = inputs
     blocks = -(-problem.size // BLOCK)
-    arrays = (key.view(np.int64), np.array([problem.scale]), x, *outputs)
+    arrays = (key.view(np.int64), constant(np.array([problem.scale])), x, *outputs)
     sizes = (problem.size, blocks, _CHUNK, COUNTERS, problem.threshold)
     launch(dropout, -(-blocks // _CHUNK), arrays, sizes, problem.dtype)
 

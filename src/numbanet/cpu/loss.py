@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
@@ -272,7 +273,7 @@ def _cross_entropy(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any
     losses, statistics, total, divisor = outputs
     block = _block(problem)
     parts = -(-problem.rows // block)
-    partial, smooth = np.empty(2 * parts), _number(problem.label_smoothing)
+    partial, smooth = memory.empty((2 * parts,), np.float64), _number(problem.label_smoothing)
     function = probabilities_forward if problem.probabilities else indices_forward
     sizes = (problem.rows, problem.classes, block, problem.ignore_index)
     launch(function, parts, (smooth, *inputs, losses, statistics, partial), sizes, problem.dtype)
@@ -299,7 +300,7 @@ def _cross_entropy_backward_target(problem: Any, inputs: Arrays, outputs: Arrays
 def _nll(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     losses, total, divisor = outputs
     parts = -(-problem.rows // _TASK)
-    partial = np.empty(2 * parts)
+    partial = memory.empty((2 * parts,), np.float64)
     sizes = (problem.rows, problem.classes, _TASK, problem.ignore_index)
     launch(nll_forward, parts, (*inputs, losses, partial), sizes, problem.dtype)
     _reduce(problem, parts, partial, total, divisor)

@@ -15,6 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.cpu.parallel import kept
+from numbanet.watch import constant
 
 PIECE = 1 << 14  # elements of a piece at most
 _TASK = 1 << 15  # elements of a task, about
@@ -48,7 +49,7 @@ def many(typingctx, like, table, first, count):
 
 def references(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Return the table of the arrays, which the caller keeps alive and whose elements fill memory without gaps."""
-    return np.array([*map(id, kept(arrays))], np.int64)
+    return constant(np.array([*map(id, kept(arrays))], np.int64))
 
 
 @lru_cache(maxsize=1024)

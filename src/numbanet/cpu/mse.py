@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.loss import finish
@@ -80,7 +81,7 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
         launch(squares, parts, (*inputs, values), (problem.size, _CHUNK), problem.dtype)
         divisor[0] = 1
         return
-    partial = np.empty(2 * parts)
+    partial = memory.empty((2 * parts,), np.float64)
     launch(sum_of_squares, parts, (*inputs, partial), (problem.size, _CHUNK), problem.dtype)
     launch(finish, 1, (partial, total, divisor), (parts, problem.reduction == "mean"), problem.dtype)
 

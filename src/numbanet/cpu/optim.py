@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.many import many, pieces, references, typed
@@ -34,6 +35,7 @@ from numbanet.cpu.simd import (
     sqrt,
 )
 from numbanet.problem.optim import RULES
+from numbanet.watch import constant
 
 
 @device
@@ -268,12 +270,12 @@ _VECTORISED = {2.0: _SQUARES, 1.0: _MAGNITUDES, math.inf: _MAXIMUM}
 
 def _norm(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     tasks, count, plan = pieces(problem.sizes)
-    partial = np.empty(count)
+    partial = memory.empty((count,), np.float64)
     arrays = (typed(problem.dtype), references(inputs[0]), plan, partial)
     if problem.ord in _VECTORISED:
         launch(norm, tasks, arrays, (tasks, _VECTORISED[problem.ord]), problem.dtype)
     else:
-        launch(norm_any, tasks, (*arrays, np.array([problem.ord])), (tasks,), problem.dtype)
+        launch(norm_any, tasks, (*arrays, constant(np.array([problem.ord]))), (tasks,), problem.dtype)
     # The parts of an array, in their order.
     numbers = (tasks, count, len(problem.sizes), _MERGES.get(problem.ord, _MERGE_SUM))
     launch(merge, 1, (partial, plan, outputs[0]), numbers, problem.dtype)

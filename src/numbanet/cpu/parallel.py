@@ -238,8 +238,7 @@ def launch(
         start(call)
     record = _record.get()
     if record is not None:
-        fixed = tuple(map(pinned, arrays))
-        record.append(Launch((*call[:3], id(fixed), *call[4:]), (expected, fixed, numbers)))
+        record.add(call, expected, arrays, numbers)
 
 
 class Launch(NamedTuple):
@@ -250,12 +249,57 @@ class Launch(NamedTuple):
     """What the addresses in the call belong to."""
 
 
-class Launches(list[Launch]):
-    """Launches in their order, and the arrays that they read beside their buffers."""
+class Launches:
+    """Launches in their order, and what they read that a recording must keep.
+
+    Attributes
+    ----------
+    calls : list of Launch
+    kept : list of numpy.ndarray
+        The arrays whose addresses they read from tables.
+    foreign : dict of int to numpy.ndarray
+        By their addresses, the buffers, and the arrays of tables, that lie in no arena.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Launch] = []
+        self.kept: list[np.ndarray] = []
+        self.foreign: dict[int, np.ndarray] = {}
+
+    def add(self, call: tuple[int, ...], expected: Any, arrays: tuple[np.ndarray, ...], numbers: np.ndarray) -> None:
+        """Take a launch that was made, and what the addresses in it belong to."""
+        fixed = self.keep(arrays)
+        self.calls.append(Launch((*call[:3], id(fixed), *call[4:]), (expected, fixed, numbers)))
+
+    def keep(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Return arrays that a recording keeps, on the memory of those given."""
+        fixed = tuple(map(pinned, arrays))
+        for array, found in zip(arrays, fixed):
+            if found is array:
+                self.foreign[place(array)] = array
+        return fixed
+
+
+class Places(Launches):
+    """Where the buffers of launches lie; nothing is kept."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[np.ndarray] = []
+        self.seen: set[int] = set()
+
+    def add(self, call: tuple[int, ...], expected: Any, arrays: tuple[np.ndarray, ...], numbers: np.ndarray) -> None:
+        """Note where the buffers lie."""
+        self.keep(arrays)
+
+    def keep(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Note where the arrays lie."""
+        self.seen.update(map(place, arrays))
+        return tuple(arrays)
+
+
+def place(array: np.ndarray) -> int:
+    """Return the address of an array's first element."""
+    return array.__array_interface__["data"][0]
 
 
 _record: ContextVar[Launches | None] = ContextVar("numbanet_record", default=None)
@@ -266,14 +310,14 @@ def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     record = _record.get()
     if record is None:
         return arrays
-    found = [*map(pinned, arrays)]
+    found = record.keep(arrays)
     record.kept += found
     return found
 
 
 @contextmanager
 def recording(launches: Launches) -> Iterator[None]:
-    """Within a ``with`` block, append all launches to a list. See `numbanet.memory.arena` for their memory."""
+    """Within a ``with`` block, take all launches. See `numbanet.memory.arena` for their memory."""
     token = _record.set(launches)
     try:
         yield

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
 from numbanet.cpu.compile import F64, I64, Index, Kernel, T, device, kernel
@@ -359,9 +360,9 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
 
 
 def _sum(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    partial = np.empty(2 * -(-problem.size // _CHUNK))
+    partial = memory.empty((2 * -(-problem.size // _CHUNK),), np.float64)
     parts = _launch(_SUMS, problem, inputs, partial)
-    launch(finish, 1, (partial, *outputs, np.empty(1)), (parts, problem.mean), problem.dtype)
+    launch(finish, 1, (partial, *outputs, memory.empty((1,), np.float64)), (parts, problem.mean), problem.dtype)
 
 
 def _summable(problem: Any) -> str | None:

@@ -94,7 +94,8 @@ class Recording:
     """
 
     def __init__(self, launches: Launches):
-        self.launches = launches
+        self.launches = launches.calls
+        self._kept = launches.kept
         self._workers = parallel.get_num_threads()
         rows = [
             (address, count, arrays + ITEMS, launch.operands[2].ctypes.data, tasks)

@@ -14,13 +14,14 @@ from numba.extending import intrinsic
 from numbanet.cpu.compile import device
 from numbanet.cpu.parallel import get_num_threads
 from numbanet.cpu.wait import relax
+from numbanet.watch import constant
 
 _I64 = ir.IntType(64)
 
 
 def new_slots(tasks: int) -> np.ndarray:
     """Return the flags of the work buffers of a launch, all free: as many as tasks can run at once."""
-    return np.zeros(max(1, min(tasks, get_num_threads())), np.int64)
+    return constant(np.zeros(max(1, min(tasks, get_num_threads())), np.int64))
 
 
 @intrinsic

@@ -14,6 +14,7 @@ from numbanet.problem.dropout import probability
 from numbanet.random import default_generator
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
+from numbanet.watch import constant
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -77,5 +78,5 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         return input
     if inplace:
         return replace(input, lambda t: dropout2d(t, p))
-    ones = memory.ones((*input.shape[:2], *(1,) * (input.ndim - 2)), input.dtype, input.data)
+    ones = constant(memory.ones((*input.shape[:2], *(1,) * (input.ndim - 2)), input.dtype, input.data))
     return mul(input, Tensor(ops.dropout(ones, p, default_generator.key())))

@@ -20,7 +20,7 @@ from numbanet.problem.reduce import kept_shape, reduced_dims
 from numbanet.problem.shape import dimension
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
-from numbanet.watch import doubt
+from numbanet.watch import constant, doubt
 
 _NEGLIGIBLE = 8  # deviations' last digits that the rounding of the mean may change
 _LEAST, _SCALE = 1e-30, 2.0**60  # mean squares whose parts are no numbers of float32; what makes them such
@@ -76,7 +76,7 @@ def _over(input: Tensor, dim: Any, keepdim: bool, largest: bool, to_nan: bool = 
         spread = grad.reshape(wide.shape)
         doubt("extremes were looked at")
         chosen = ops.ne(x, x) if to_nan and np.isnan(memory.on_host(wide)).any() else ops.eq(x, wide)
-        share = ops.where(chosen, np.ones((), x.dtype), np.zeros((), x.dtype))
+        share = ops.where(chosen, constant(np.ones((), x.dtype)), constant(np.zeros((), x.dtype)))
         return (ops.div(ops.mul(share, spread), ops.sum(share, dims, True) if dims else share),)
 
     return record(y, (input,), backward)

@@ -16,7 +16,7 @@ from numbanet.ops.shape import device_of, to_device
 from numbanet.problem.base import float_array, float_name, optional_choice
 from numbanet.problem.elementwise import broadcast_shape, elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
-from numbanet.watch import doubt
+from numbanet.watch import constant, doubt
 
 _BOOL = np.dtype(bool)
 _FLOAT32 = np.dtype(np.float32)
@@ -48,9 +48,9 @@ def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
     if isinstance(value, (np.ndarray, DeviceArray)):
         return value if value.dtype == dtype else value.astype(dtype)  # type: ignore[return-value]
     if dtype.kind == "f" and -_LARGE < value < _LARGE:
-        return np.array(value, dtype)
+        return constant(np.array(value, dtype))
     with np.errstate(over="ignore"):  # as in C: beyond float32 is infinity, and integers wrap around
-        return np.array(value).astype(dtype)
+        return constant(np.array(value).astype(dtype))
 
 
 def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarray:

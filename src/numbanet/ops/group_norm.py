@@ -16,6 +16,7 @@ from numbanet.ops.shape import contiguous
 from numbanet.problem.base import dtype_name, float_array, integer, same_dtype
 from numbanet.problem.group_norm import GroupNormProblem, group_norm_problem, layer_norm_problem, normalized
 from numbanet.problem.pointwise import number
+from numbanet.watch import constant
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]
 WithVariance = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -38,10 +39,11 @@ def _run_forward(
 ) -> WithVariance:
     """Normalise C-contiguous memory; the result has the shape of x."""
     y = memory.empty(x.shape, problem.dtype, x)
-    mean, inverse, variance = (memory.zeros((problem.n, problem.groups), problem.dtype, x) for _ in range(3))
+    make = memory.vector if y.size else memory.zeros
+    mean, inverse, variance = (make((problem.n, problem.groups), problem.dtype, x) for _ in range(3))
     if y.size:
         matrix = (problem.n, problem.positions, problem.channels)
-        inputs = (x.reshape(matrix), _flat(weight), _flat(bias), np.array([number("eps", eps)]))
+        inputs = (x.reshape(matrix), _flat(weight), _flat(bias), constant(np.array([number("eps", eps)])))
         dispatch.run(problem, inputs, (y.reshape(matrix), mean, inverse, variance))
     return y, mean, inverse, variance
 

@@ -12,6 +12,7 @@ from numbanet.problem import loss as check
 from numbanet.problem.base import float_array, same_dtype
 from numbanet.problem.margin import MarginProblem
 from numbanet.problem.pointwise import number
+from numbanet.watch import constant
 
 
 def _operands(x: np.ndarray, target: Any, p: Any, weight: Any) -> tuple[np.ndarray, ...]:
@@ -63,7 +64,7 @@ def multi_margin_losses(
     rows, labels, weights = _operands(x, target, p, weight)
     losses = memory.vector(len(rows), rows.dtype, rows)
     problem = MarginProblem("forward", same_dtype(input=rows), rows.shape[0], rows.shape[1], int(p))
-    dispatch.run(problem, (rows, labels, weights, np.array([number("margin", margin)])), (losses,))
+    dispatch.run(problem, (rows, labels, weights, constant(np.array([number("margin", margin)]))), (losses,))
     return losses.reshape(np.shape(target))
 
 
@@ -85,6 +86,6 @@ def multi_margin_losses_backward(
     each = grad.size == len(rows)
     dtype = same_dtype(grad=grad, input=rows)
     problem = MarginProblem("backward_input", dtype, rows.shape[0], rows.shape[1], int(p), each)
-    numbers = np.array([number("margin", margin), scale])
+    numbers = constant(np.array([number("margin", margin), scale]))
     dispatch.run(problem, (contiguous(grad).reshape(-1), rows, labels, weights, numbers), (dx,))
     return dx.reshape(np.shape(x))

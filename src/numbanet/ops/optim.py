@@ -30,7 +30,7 @@ from numbanet.problem.optim import (
     sgd_numbers,
 )
 from numbanet.problem.pointwise import number
-from numbanet.watch import doubt
+from numbanet.watch import constant, doubt
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 
@@ -446,10 +446,11 @@ def _check_finite(norm: float, ord: float) -> None:
 def _clip(function: str, x: Arrays, coefficients: Any) -> None:
     given = _listed("x", x)
     targets = [memory.dense(check_in_place("x", array)) for array in given]
+    numbers = coefficients if isinstance(coefficients, np.ndarray) else constant(np.array(coefficients, np.float64))
     for key in dict.fromkeys(map(_kind, targets)):
         chosen = [target for target in targets if _kind(target) == key]
         problem = ClipProblem("forward", dtype_name(key[0]), function, tuple([target.size for target in chosen]))
-        dispatch.run(problem, (np.asarray(coefficients, np.float64),), (chosen,))
+        dispatch.run(problem, (numbers,), (chosen,))
     for array, target in zip(given, targets):
         if target is not array:
             array[...] = target

@@ -30,7 +30,7 @@ from numbanet.problem.shape import (
     viewable,
 )
 from numbanet.reference import shape as definition
-from numbanet.watch import again, watched
+from numbanet.watch import again, constant, doubt, watched
 
 _STAND_INS: dict[int, Any] = {4: np.float32, 8: np.float64}  # a copy moves bits: any dtype of these sizes will do
 
@@ -42,18 +42,19 @@ def copy_into(y: np.ndarray, x: np.ndarray) -> None:
     """Copy x to y, an array of the same shape and dtype but of any strides, not overlapping with it."""
     stand_in = _STAND_INS.get(x.itemsize)
     if x.dtype.hasobject:
+        doubt("objects were copied")
         y[...] = x
         return
     if type(x) is DeviceArray and type(y) is DeviceArray:
         if stand_in is None or not x.size:
             y[...] = x
             return
-    elif (x.size < _SMALL and not memory.in_arena()) or stand_in is None or not x.dtype.isnative or not x.size:
-        y[...] = x
+    elif (x.size < _SMALL and not watched()) or stand_in is None or not x.dtype.isnative or not x.size:
+        _by_numpy(y, x)
         return
     size = x.itemsize
     if any(stride % size for stride in (*x.strides, *y.strides)):  # a field of packed records
-        y[...] = x
+        _by_numpy(y, x)
         return
     problem = CopyProblem(
         "forward",
@@ -63,6 +64,12 @@ def copy_into(y: np.ndarray, x: np.ndarray) -> None:
         tuple(s // size for s in y.strides),
     )
     dispatch.run(problem, (_first(x).view(stand_in),), (_first(y).view(stand_in),))
+
+
+def _by_numpy(y: np.ndarray, x: np.ndarray) -> None:
+    if memory.in_arena() and x.size:
+        doubt("NumPy copied")
+    y[...] = x
 
 
 def _first(x: np.ndarray) -> np.ndarray:
@@ -298,7 +305,8 @@ def _padded(x: np.ndarray, problem: PadProblem, value: float) -> np.ndarray:
     order = memory.memory_order(x)
     y = memory.empty(tuple(problem.padded_shape[axis] for axis in order), x.dtype, x)
     if y.size:
-        dispatch.run(_reordered(problem, order), (contiguous(x.transpose(order)), np.array([float(value)])), (y,))
+        number_ = constant(np.array([float(value)]))
+        dispatch.run(_reordered(problem, order), (contiguous(x.transpose(order)), number_), (y,))
     return y.transpose(np.argsort(order))
 
 
@@ -402,7 +410,7 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     has_ellipsis = any(part is Ellipsis for part in parts)
     if not any(isinstance(part, (np.ndarray, DeviceArray, bool)) for part in parts):
         dx = memory.empty(shape, dtype, grad)
-        if memory.in_arena() and dx.dtype.name in FLOATS and dx.size:
+        if watched() and dx.dtype.name in FLOATS and dx.size:
             fill_(dx, 0.0)
         else:
             dx.fill(0)

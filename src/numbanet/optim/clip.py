@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from numbanet import memory, ops
+from numbanet import ops
 from numbanet.device_array import DeviceArray
 from numbanet.ops.optim import is_clipped
 from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
+from numbanet.watch import watched
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -61,7 +62,7 @@ def clip_grad_norm_(
     max_norm = number("max_norm", max_norm)
     norm = ops.clip_norm_([g.data for g in gradients], max_norm, norm_type, error_if_nonfinite)
     # On a GPU, and in a recording, what is small enough is scaled by 1, and Python does not know.
-    if type(norm) is DeviceArray or memory.in_arena() or is_clipped(float(norm), max_norm):
+    if type(norm) is DeviceArray or watched() or is_clipped(float(norm), max_norm):
         _changed(gradients)
     dtype = np.result_type(*(g.dtype for g in gradients))
     return Tensor(norm.astype(dtype) if type(norm) is DeviceArray else ops.to_dtype(norm, dtype))
@@ -84,7 +85,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 def _beyond(gradients: list[Tensor], most: float) -> Iterator[Tensor]:
     """Yield the gradients that have elements beyond `most`, or NaN; all where nobody waits for that."""
-    if memory.in_arena():
+    if watched():
         yield from gradients
         return
     here = [g.data for g in gradients if g.device == "cpu"]
