@@ -187,6 +187,6 @@ def constant(array: np.ndarray) -> np.ndarray:
     Python worked out of values would not be worked out again.
     """
     watch = _watch.get()
-    if watch is not None:
+    if watch is not None and isinstance(array, np.ndarray):
         watch.constants.append(array)
     return array

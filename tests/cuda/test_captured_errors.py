@@ -52,7 +52,7 @@ def test_what_nobody_reaches_is_not_kept(driver: FakeDriver) -> None:
         cycle()
         return loss
 
-    here, there = both(step=step)
+    here, there = both(driver, step=step)
     gc.disable()
     try:
         assert compared(driver, here, there) == REPLAYED

@@ -12,7 +12,7 @@ import pytest
 import numbanet as nnet
 from numbanet import dispatch
 from numbanet.candidate import Candidate
-from numbanet.cpu import winograd
+from numbanet.cpu import winograd_form
 from numbanet.cuda import conv_direct, conv_winograd, conv_winograd_weight, split
 from numbanet.cuda import winograd as points
 from numbanet.cuda.conv_gemm import conv_gemm
@@ -157,7 +157,7 @@ def test_winograd_gradients_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_points_of_winograd_are_those_of_the_cpu() -> None:
-    assert (points.A, points.B) == (winograd.A, winograd.B)
+    assert (points.A, points.B) == (winograd_form.A, winograd_form.B)
 
 
 def test_the_precision_decides_about_winograd() -> None:

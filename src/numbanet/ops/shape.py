@@ -410,7 +410,7 @@ def getitem_backward(grad: np.ndarray, index: Any, input_shape: Sequence[int], d
     has_ellipsis = any(part is Ellipsis for part in parts)
     if not any(isinstance(part, (np.ndarray, DeviceArray, bool)) for part in parts):
         dx = memory.empty(shape, dtype, grad)
-        if watched() and dx.dtype.name in FLOATS and dx.size:
+        if watched() and type(dx) is np.ndarray and dx.dtype.name in FLOATS and dx.size:
             fill_(dx, 0.0)
         else:
             dx.fill(0)
