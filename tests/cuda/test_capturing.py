@@ -8,6 +8,7 @@ import numpy as np
 
 import numbanet as nnet
 from numbanet import nn
+from numbanet.capturing import Captured
 from numbanet.cuda import indexing
 from numbanet.watch import Watch, watching
 from tests.cuda.fake import FakeDriver
@@ -27,7 +28,7 @@ def values(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, 3, 4, 4)).astype(np.float32)
 
 
-def check(driver: FakeDriver, captured: nnet.capturing.Captured, model: nn.Module, count: int, seed: int) -> int:
+def check(driver: FakeDriver, captured: Captured, model: nn.Module, count: int, seed: int) -> int:
     """Compare with the CPU; return how many graphs ran."""
     x = nnet.tensor(values(count, seed), device="cuda")
     driver.calls.clear()

@@ -17,6 +17,7 @@ import numbanet as nnet
 from benchmarks import gpu, gpu_calls, gpu_check, gpu_launch, gpu_report, gpu_time
 from benchmarks.gpu_time import Note, Timing
 from numbanet import dispatch, ops
+from numbanet.capturing.plan import Plan
 from numbanet.cuda import launch, probe
 from numbanet.cuda.compile import Kernel
 from numbanet.cuda.gpu import Gpu
@@ -173,7 +174,7 @@ def test_the_steps_that_are_timed_are_replayed(name: str) -> None:
 
 
 def test_a_step_that_is_not_replayed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nnet.capturing.plan.Plan, "record", lambda self, run, inputs: run(inputs))
+    monkeypatch.setattr(Plan, "record", lambda self, run, inputs: run(inputs))
     with executor(Idle()), pytest.raises(RuntimeError, match="run, not replayed"):
         gpu_time.our_steps("lenet5", 1)
 
