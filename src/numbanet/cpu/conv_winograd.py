@@ -22,7 +22,7 @@ from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.cpu.slots import new_slots
-from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4, Form
+from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4, F4X4_STRIDE_2, Form
 from numbanet.cpu.winograd_kernels import kernels_of
 from numbanet.cpu.winograd_plan import plan_of, shape_of, tiles_of
 from numbanet.problem.conv import ConvProblem
@@ -34,8 +34,8 @@ def unsupported(f: Form, p: ConvProblem) -> str | None:
         return "the precision is 'strict'"
     if p.dtype != "float32":
         return "float64 is for checks: its rounding shall be that of the definition"
-    if (p.r, p.s) != (f.taps, f.taps) or p.stride != (1, 1) or p.dilation != (1, 1):
-        return f"not a {f.taps} x {f.taps} filter with stride 1 and dilation 1"
+    if (p.r, p.s) != (f.taps, f.taps) or p.stride != (f.stride, f.stride) or p.dilation != (1, 1):
+        return f"not a {f.taps} x {f.taps} filter with stride {f.stride} and dilation 1"
     if p.groups > 1:
         return "more than one group"
     if 0 in (p.n, p.c, p.k):
@@ -49,6 +49,7 @@ class Costs(NamedTuple):
     input: float  # for a channel of a tile,
     output: float  # for a column of it,
     weight: float  # and for a filter of one channel
+    products: float = 1.1  # times the operations at peak that they take
 
 
 class Winograd:
@@ -114,7 +115,7 @@ class Winograd:
         size = numpy_lanes(p.dtype)
         channels, columns = -(-c // size) * size, -(-k // size) * size
         others = tiles * (costs.input * channels + costs.output * columns) + 2e5
-        products, weight = 1.1 * 2.0 * f.points * max(4, tiles) * c * columns, costs.weight * channels * columns
+        products, weight = costs.products * 2.0 * f.products * max(4, tiles) * c * columns, costs.weight * channels * columns
         # A transformed weight comes from memory, which takes as long as transforming it, but meanwhile there are
         # products.
         return others + (max(products, weight) if p.prepared else products + weight)
@@ -136,8 +137,10 @@ ALGORITHMS = (
     Winograd(F2X2, Costs(input=200.0, output=220.0, weight=340.0)),
     Winograd(F2X2_OF_5X5, Costs(input=900.0, output=950.0, weight=850.0)),
 )
+STRIDED = Winograd(F4X4_STRIDE_2, Costs(input=2500.0, output=900.0, weight=1500.0, products=1.3))
 
 CANDIDATES: CandidateLists = {
     ("conv2d", which): [algorithm.candidate(which) for algorithm in ALGORITHMS]
     for which in ("forward", "backward_input")
 }
+CANDIDATES["conv2d", "forward"].append(STRIDED.candidate("forward"))

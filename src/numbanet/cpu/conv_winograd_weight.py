@@ -30,7 +30,7 @@ from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.slots import give_slot, new_slots, take_slot
 from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
 from numbanet.cpu.winograd import transform_input, transform_input_edge
-from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4, Form, renamed
+from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4, F4X4_STRIDE_2, Form, lacks, renamed
 from numbanet.cpu.winograd_weight import transform_gradient, transform_gradient_edge, transform_sums
 from numbanet.problem.conv import ConvProblem
 
@@ -100,60 +100,77 @@ def _addresses(table, size, image, n, top, left, h, w, c, zero):
 
 
 @device
+def _transform_phase(f, phase, source, h, w, c, table, channel, whole, out, step):
+    """Transform a vector of channels of a phase of an input tile."""
+    if channel < whole:
+        start = (phase // f.stride * w + phase % f.stride) * c + channel
+        transform_input(f, phase, offset(source, start), f.stride * w * c, f.stride * c, out, step)
+    else:
+        transform_input_edge(f, phase, table, channel, c - channel, out, step)
+
+
+@device
+def _transform_gradient(f, phase, source, h, w, c, table, channel, whole, out, step):
+    """Transform a vector of channels of a tile of gradients."""
+    if channel < whole:
+        transform_gradient(f, offset(source, channel), w * c, c, out, step)
+    else:
+        transform_gradient_edge(f, table, channel, c - channel, out, step)
+
+
+@device
 def _transform_tile(
-    f, ints, transform, transform_edge, size, image, corner, following, h, w, c, zero, width, out, chunk, tile
+    f, ints, transform, phases, size, new, image, corner, following, h, w, c, zero, width, out, chunk, tile
 ):  # fmt: skip
     """Transform all channels of a tile, given by its corner, in panels of `width`; fetch what the following tile adds.
 
-    A corner is an image, a row and a column.
+    A corner is an image, a row and a column. Of the `size` rows and columns of a tile, `new` are not the last one's.
     """
     vector = lanes(out)
     n, top, left = corner
-    start = ((n * h + top) * w + left) * c
+    source = offset(image, ((n * h + top) * w + left) * c)
     coming = ((following[0] * h + following[1]) * w + following[2]) * c
     inside = top >= 0 and left >= 0 and top + size <= h and left + size <= w
     whole = c // vector * vector if inside else 0
-    table = stack_buffer(ints, 64)
+    table = stack_buffer(ints, 96)
     if whole < c:
         _addresses(table, size, image, n, top, left, h, w, c, address(zero, 0))
     for panel in range(0, c, width):
         pitch = min(width, (c - panel + vector - 1) // vector * vector)
         # One vector between the points: at a power of two, all would fall into the same cache sets.
         step = chunk * pitch + vector
-        here = offset(out, panel // width * f.points * (chunk * width + vector) + tile * pitch - panel)
         for channel in range(panel, panel + pitch, vector):
-            for i in range(size - f.tile, size):
-                for j in range(size - f.tile, size):
+            for i in range(size - new, size):
+                for j in range(size - new, size):
                     prefetch(image, coming + (i * w + j) * c + channel)
-            if channel < whole:
-                transform(f, offset(image, start + channel), w * c, c, offset(here, channel), step)
-            else:
-                transform_edge(f, table, channel, c - channel, offset(here, channel), step)
+            for phase in range(phases):
+                at = f.points * (panel // width * phases * (chunk * width + vector) + phase * step) + tile * pitch
+                transform(f, phase, source, h, w, c, table, channel, whole, offset(out, at + channel - panel), step)
 
 
 @device
-def _corner(f, tile, tiles_h, tiles_w, top, left):
-    """Return the image, row and column of a tile's first pixel."""
+def _corner(tile, new, tiles_h, tiles_w, top, left):
+    """Return the image, row and column of a tile's first pixel; tiles are `new` pixels apart."""
     n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
-    return n, rest // tiles_w * f.tile - top, rest % tiles_w * f.tile - left
+    return n, rest // tiles_w * new - top, rest % tiles_w * new - left
 
 
 @device
 def _transform(f, ints, x, g, zero, first, count, spot, pixels, gradients):
     """Transform `count` tiles from the tile `first` on; they become the tiles from `spot` on of a chunk."""
     cut = named(ints, Cut)
-    tiles_h, tiles_w = cut.tiles_h, cut.tiles_w
+    tiles_h, tiles_w, new = cut.tiles_h, cut.tiles_w, f.tile * f.stride
     for m in range(count):
         tile, following = first + m, first + min(m + 1, count - 1)
         _transform_tile(
-            f, ints, transform_input, transform_input_edge, f.span, x,
-            _corner(f, tile, tiles_h, tiles_w, cut.top, cut.left),
-            _corner(f, following, tiles_h, tiles_w, cut.top, cut.left),
+            f, ints, _transform_phase, f.parts, f.extent, new, x,
+            _corner(tile, new, tiles_h, tiles_w, cut.top, cut.left),
+            _corner(following, new, tiles_h, tiles_w, cut.top, cut.left),
             cut.h, cut.w, cut.c, zero, MAX_VECTORS * lanes(x), pixels, cut.chunk, spot + m,
         )  # fmt: skip
         _transform_tile(
-            f, ints, transform_gradient, transform_gradient_edge, f.tile, g,
-            _corner(f, tile, tiles_h, tiles_w, 0, 0), _corner(f, following, tiles_h, tiles_w, 0, 0),
+            f, ints, _transform_gradient, 1, f.tile, f.tile, g,
+            _corner(tile, f.tile, tiles_h, tiles_w, 0, 0), _corner(following, f.tile, tiles_h, tiles_w, 0, 0),
             cut.p, cut.q, cut.k, zero, cut.block, gradients, cut.chunk, spot + m,
         )  # fmt: skip
 
@@ -170,23 +187,27 @@ def _multiply(f, ints, unit, pixels, gradients, count, tiles, sums, out, accumul
     width = min(MAX_VECTORS, (c - column + vector - 1) // vector)
     rows, pitch = min(block, k - rows_before), width * vector
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
-    pixels = offset(pixels, panel * f.points * (chunk * panel_width + vector))
     gradients = offset(gradients, unit % cut.blocks * f.points * (chunk * block + vector))
     kind = 2 * (panel + 1 == cut.units // cut.blocks) + (unit % cut.blocks + 1 == cut.blocks)
-    for point in range(f.points):
-        here = offset(gradients, point * (chunk * row_pitch + vector))
-        there = offset(pixels, point * (chunk * pitch + vector))
-        for number in range(tiles[kind], tiles[kind + 1]):
-            piece = named(offset(tiles, _KINDS + 1 + number * _PIECE), Piece)
-            first = piece.vector * vector
-            run_tile(
-                0, piece.which, offset(here, piece.row), offset(there, first), 1, count, 0, 0, row_pitch, pitch, vector,
-                there, 0, offset(sums, point * step + piece.row * pitch + first), pitch, 0,
-            )  # fmt: skip
-    for i in range(rows):
-        for j in range(0, pitch, vector):
-            into = offset(out, (rows_before + i) * f.taps * f.taps * c + column + j)
-            transform_sums(f, offset(sums, i * pitch + j), step, into, c, c - column - j, accumulate)
+    for phase in range(f.parts):
+        before = panel * f.parts * (chunk * panel_width + vector) + phase * (chunk * pitch + vector)
+        ours = offset(pixels, f.points * before)
+        for point in range(f.points):
+            if lacks(f, phase, point):
+                continue
+            here = offset(gradients, point * (chunk * row_pitch + vector))
+            there = offset(ours, point * (chunk * pitch + vector))
+            for number in range(tiles[kind], tiles[kind + 1]):
+                piece = named(offset(tiles, _KINDS + 1 + number * _PIECE), Piece)
+                first = piece.vector * vector
+                run_tile(
+                    0, piece.which, offset(here, piece.row), offset(there, first), 1, count, 0, 0, row_pitch, pitch,
+                    vector, there, 0, offset(sums, point * step + piece.row * pitch + first), pitch, 0,
+                )  # fmt: skip
+        for i in range(rows):
+            for j in range(0, pitch, vector):
+                into = offset(out, (rows_before + i) * f.taps * f.taps * c + column + j)
+                transform_sums(f, phase, offset(sums, i * pitch + j), step, into, c, c - column - j, accumulate)
 
 
 class Kernels(NamedTuple):
@@ -298,7 +319,7 @@ def _plan(f: Form, p: ConvProblem) -> _Plan:
     panels = -(-p.c // (MAX_VECTORS * size))
     block = _ROWS if shares or panels * -(-p.k // _ROWS) >= _SHARES else _FEW_ROWS
     blocks = -(-p.k // block)
-    pixel_size = f.points * (chunk * _whole(p.c, p.dtype) + panels * size)
+    pixel_size = f.parts * f.points * (chunk * _whole(p.c, p.dtype) + panels * size)
     # Register tiles may have more rows than a block: they read and write beyond its last one.
     gradient_size = f.points * (chunk * _whole(p.k, p.dtype) + blocks * size) + _whole(MOST_RUN_ROWS, p.dtype)
     step = min(block, p.k) * min(MAX_VECTORS * size, _whole(p.c, p.dtype)) + size
@@ -362,7 +383,7 @@ class WinogradWeight:
         columns, size = _whole(p.c, p.dtype), numpy_lanes(p.dtype)
         rows, width = min(p.k, _ROWS), min(columns // size, MAX_VECTORS)
         blocks = p.k / rows * columns / (width * size)
-        products = self._form.points * tiles * blocks * cover(rows, width)[0] * 4 * size
+        products = self._form.products * tiles * blocks * cover(rows, width)[0] * 4 * size
         # In operations of direct convolution, measured: loads from beyond the first-level cache, transforms, launches.
         transforms = self._costs.tile * tiles * (columns + _whole(p.k, p.dtype))
         return 1.3 * products + transforms + self._costs.sums * chunks * columns * p.k + 1e6
@@ -379,6 +400,7 @@ ALGORITHMS = (
     WinogradWeight(F4X4, Costs(tile=1000.0, sums=860.0)),
     WinogradWeight(F2X2, Costs(tile=350.0, sums=500.0)),
     WinogradWeight(F2X2_OF_5X5, Costs(tile=200.0, sums=1150.0)),
+    WinogradWeight(F4X4_STRIDE_2, Costs(tile=1500.0, sums=1150.0)),
 )
 
 CANDIDATES: CandidateLists = {

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.flow import ir_conditionally, ir_int
+from numbanet.cpu.flow import ir_conditionally, ir_int, ir_switch
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag, ir_shifted
 from numbanet.cpu.vector import (
     Vec,
@@ -25,7 +25,7 @@ from numbanet.cpu.vector import (
     ir_tail_mask,
     vector_of,
 )
-from numbanet.cpu.winograd_form import Form, Matrix, Transform
+from numbanet.cpu.winograd_form import Form, Matrix, Phase, Transform
 
 Values = Sequence[ir.Value]
 
@@ -102,22 +102,24 @@ def both_sides(
     read: Callable[[int, int], ir.Value],
     write: Callable[[int, list[ir.Value]], None],
 ) -> None:
-    """Compute ``matrix @ tile @ matrix.T``.
+    """Compute ``down @ tile @ across.T``.
 
     Parameters
     ----------
     transform : Transform
-        The matrix, and the rows of the result that each pass over the tile computes.
+        The matrices, and the rows of the result that each pass over the tile computes.
     read : callable
         ``read(i, j)`` returns element (i, j) of the tile; it is called once a pass.
     write : callable
         ``write(i, values)`` takes row i of the result.
     """
-    matrix, size = transform.matrix, range(len(transform.matrix[0]))
-    for rows in transform.passes:
-        halves = [product(builder, vec, matrix, rows, [read(i, j) for i in size]) for j in size]
+    down, across, passes = transform
+    for rows in passes:
+        halves = [
+            product(builder, vec, down, rows, [read(i, j) for i in range(len(down[0]))]) for j in range(len(across[0]))
+        ]
         for i, half in zip(rows, zip(*halves)):
-            write(i, product(builder, vec, matrix, range(len(matrix)), half))
+            write(i, product(builder, vec, across, range(len(across)), half))
 
 
 def _at(builder: ir.IRBuilder, base: ir.Value, *terms: tuple[int, ir.Value]) -> ir.Value:
@@ -156,6 +158,19 @@ def lowering(name: str, emit: Callable[..., None]) -> Callable[..., ir.Value]:
     return codegen
 
 
+def lowering_of_phase(name: str, form: Form, emit: Callable[[Phase], Callable[..., None]]) -> Callable[..., ir.Value]:
+    """Likewise, for an intrinsic whose second argument is the number of a phase."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        def call(number: int) -> None:
+            outlined(builder, f"{name}.{number}", args[2:], emit(form.phases[number]))
+
+        ir_switch(builder, args[1], range(form.parts), call)
+        return context.get_dummy_value()
+
+    return codegen
+
+
 def store_points(builder: ir.IRBuilder, vec: Vec, span: int, out: ir.Value, step: ir.Value) -> Callable:
     """Return a `write` for `both_sides` that stores point i, counted row by row, to ``out[i * step]``."""
 
@@ -168,9 +183,8 @@ def store_points(builder: ir.IRBuilder, vec: Vec, span: int, out: ir.Value, step
     return write
 
 
-def inside(vec: Vec, transform: Transform) -> Callable[..., None]:
+def inside(vec: Vec, span: int, transform: Transform) -> Callable[..., None]:
     """Return the `emit` that transforms whole vectors of channels of a tile inside the image: see `transform_input`."""
-    span = len(transform.matrix)
 
     def emit(builder, source, row_step, pixel_step, out, step):
         def read(i: int, j: int) -> ir.Value:
@@ -181,15 +195,17 @@ def inside(vec: Vec, transform: Transform) -> Callable[..., None]:
     return emit
 
 
-def at_an_edge(vec: Vec, transform: Transform) -> Callable[..., None]:
-    """Return the `emit` that transforms any tile, by the addresses of its pixels: see `transform_input_edge`."""
-    span, size = len(transform.matrix), len(transform.matrix[0])
+def at_an_edge(vec: Vec, span: int, transform: Transform, spot: Callable[[int, int], int]) -> Callable[..., None]:
+    """Return the `emit` that transforms any tile, by the addresses of its pixels: see `transform_input_edge`.
+
+    That of pixel (i, j) is number ``spot(i, j)``.
+    """
 
     def emit(builder, pixels, channel, count, out, step):
         mask = ir_tail_mask(builder, count, vec.lanes)
 
         def read(i: int, j: int) -> ir.Value:
-            pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(i * size + j)])), out.type)
+            pixel = builder.inttoptr(builder.load(builder.gep(pixels, [ir_int(spot(i, j))])), out.type)
             return ir_masked_load(builder, builder.gep(pixel, [channel]), vec, mask)
 
         both_sides(builder, vec, transform, read, store_points(builder, vec, span, out, step))
@@ -198,53 +214,63 @@ def at_an_edge(vec: Vec, transform: Transform) -> Callable[..., None]:
 
 
 @intrinsic
-def transform_input(typingctx, f, source, row_step, pixel_step, out, step):
-    """Transform a whole vector of channels of an input tile that lies inside the image.
+def transform_input(typingctx, f, phase, source, row_step, pixel_step, out, step):
+    """Transform a whole vector of channels of a phase of an input tile that lies inside the image.
 
     Parameters
     ----------
+    phase : int
     source : pointer
-        The first channel of the first pixel.
+        The first channel of the first pixel of the phase.
     row_step, pixel_step : int
-        Elements from a pixel to the one below and to the one on the right.
+        Elements from a pixel to the next of the phase below and on the right.
     out : pointer
     step : int
         Point i of the transformed tile is written to ``out[i * step]``.
     """
-    vec, i64 = vector_of(out.dtype), types.int64
+    form, vec, i64 = f.form, vector_of(out.dtype), types.int64
 
-    emit = inside(vec, f.form.input)
-    return types.void(f, source, i64, i64, out, i64), lowering("transform_input", emit)
+    def emit(phase: Phase) -> Callable[..., None]:
+        return inside(vec, form.span, phase.input)
+
+    return types.void(f, i64, source, i64, i64, out, i64), lowering_of_phase("transform_input", form, emit)
 
 
 @intrinsic
-def transform_input_edge(typingctx, f, pixels, channel, count, out, step):
-    """Transform one vector of channels of any input tile, of which `count` channels exist; the others are zero.
+def transform_input_edge(typingctx, f, phase, pixels, channel, count, out, step):
+    """Transform one vector of channels of a phase of any input tile; `count` channels exist, the others are zero.
 
     Parameters
     ----------
+    phase : int
     pixels : pointer to int64
-        Addresses of the span x span pixels, row by row.
+        Addresses of the extent x extent pixels of the tile, row by row.
     channel, count : int
         The channels from `channel` on; so many of them exist.
     out : pointer
     step : int
         Point i of the transformed tile is written to ``out[i * step]``, a whole vector.
     """
-    vec, i64 = vector_of(out.dtype), types.int64
+    form, vec, i64 = f.form, vector_of(out.dtype), types.int64
 
-    emit = at_an_edge(vec, f.form.input)
-    return types.void(f, pixels, i64, i64, out, i64), lowering("transform_input_edge", emit)
+    def emit(phase: Phase) -> Callable[..., None]:
+        def spot(i: int, j: int) -> int:
+            return (phase.row + form.stride * i) * form.extent + phase.column + form.stride * j
+
+        return at_an_edge(vec, form.span, phase.input, spot)
+
+    return types.void(f, i64, pixels, i64, i64, out, i64), lowering_of_phase("transform_input_edge", form, emit)
 
 
 @intrinsic
-def transform_weight(typingctx, f, taps, tap_step, count, out, step):
-    """Transform one vector of columns of a filter: taps in, points out.
+def transform_weight(typingctx, f, phase, taps, tap_step, count, out, step):
+    """Transform one vector of columns of a phase of a filter: taps in, points out.
 
     Parameters
     ----------
+    phase : int
     taps : pointer
-        The first tap; tap t lies ``t * tap_step`` elements behind.
+        The first tap of the filter; tap t lies ``t * tap_step`` elements behind.
     tap_step : int
     count : int
         So many columns exist; the others are zero.
@@ -254,15 +280,24 @@ def transform_weight(typingctx, f, taps, tap_step, count, out, step):
     """
     form, vec, i64 = f.form, vector_of(out.dtype), types.int64
 
-    def emit(builder, taps, tap_step, count, out, step):
-        mask = ir_tail_mask(builder, count, vec.lanes)
+    def emit(phase: Phase) -> Callable[..., None]:
+        def emit_phase(builder, taps, tap_step, count, out, step):
+            mask = ir_tail_mask(builder, count, vec.lanes)
 
-        def read(i: int, j: int) -> ir.Value:
-            return ir_masked_load(builder, _at(builder, taps, (form.taps * i + j, tap_step)), vec, mask)
+            def read(i: int, j: int) -> ir.Value:
+                tap = tap_of(form, phase, i, j)
+                return ir_masked_load(builder, _at(builder, taps, (tap, tap_step)), vec, mask)
 
-        both_sides(builder, vec, form.weight, read, store_points(builder, vec, form.span, out, step))
+            both_sides(builder, vec, phase.weight, read, store_points(builder, vec, form.span, out, step))
 
-    return types.void(f, taps, i64, i64, out, i64), lowering("transform_weight", emit)
+        return emit_phase
+
+    return types.void(f, i64, taps, i64, i64, out, i64), lowering_of_phase("transform_weight", form, emit)
+
+
+def tap_of(form: Form, phase: Phase, i: int, j: int) -> int:
+    """Return the number, within its filter, of tap (i, j) of a phase."""
+    return form.taps * (phase.row + form.stride * i) + phase.column + form.stride * j
 
 
 def _transform_output(

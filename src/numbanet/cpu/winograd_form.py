@@ -7,6 +7,9 @@ m x m gradients are the filter, and the product is summed over tiles.
 
 All matrices follow from m, r and the points at which polynomials are evaluated, the last of which is infinity.
 
+A convolution with a stride is a sum of convolutions without: those of its `Phase`s, whose products are summed like
+those of channels before they are transformed back.
+
 Device functions get a form as an argument, a constant of a type of its own: ``f.tile`` is a number in the machine code.
 """
 
@@ -24,6 +27,7 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import register_model, typeof_impl
 
+from numbanet.cpu.compile import device
 from numbanet.cpu.isa import host_isa
 
 Matrix = Sequence[Sequence[float]]
@@ -31,14 +35,28 @@ Passes = Sequence[Sequence[int]]
 
 
 class Transform(NamedTuple):
-    """A matrix that is applied from both sides.
+    """Two matrices: ``down @ tile @ across.T``.
 
-    The rows of its first half are kept in registers. Where they are too many, it is made in passes over these rows,
-    each of which reads the tile anew: that is cheaper than spilling.
+    The rows of ``down @ tile`` are kept in registers. Where they are too many, they are made in passes, each of which
+    reads the tile anew: that is cheaper than spilling.
     """
 
-    matrix: Matrix
+    down: Matrix
+    across: Matrix
     passes: Passes
+
+
+class Phase(NamedTuple):
+    """Every so many pixels of an input tile, from (row, column) on, and the taps that meet them.
+
+    With a stride of 1 there is one phase: the tile. A phase with fewer taps than the first leaves out the last point.
+    """
+
+    row: int
+    column: int
+    input: Transform
+    weight: Transform
+    sums: Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,28 +69,43 @@ class Form:
         In the field's words.
     suffix : str
         What tells the names of its kernels from those of others.
-    tile, taps, span : int
-        Pixels of an output tile, of a filter, and of an input tile, along each axis.
-    points : int
-        Points of a transformed tile.
-    input, weight, output : Transform
-        BT, G and AT.
-    gradient, sums : Transform
-        What takes the places of G and AT in the gradient of the filter. G holds the powers of the points there; what
-        they are divided by is in AT, which is applied least often.
+    tile, taps, stride, extent : int
+        Pixels of an output tile, of a filter, between two places of a filter, and of an input tile, along each axis.
+    span, points : int
+        Points along an axis, and of a transformed tile.
+    phases : tuple of Phase
+        Each with BT and G, and what takes the place of AT in the gradient of the filter.
+    output, gradient : Transform
+        AT, and what takes the place of G in the gradient of the filter: the powers of the points. What they are divided
+        by is in the sums, which are transformed least often.
     """
 
     name: str
     suffix: str
     tile: int
     taps: int
+    stride: int
+    extent: int
     span: int
     points: int
-    input: Transform
-    weight: Transform
+    phases: tuple[Phase, ...]
     output: Transform
     gradient: Transform
-    sums: Transform
+
+    @property
+    def parts(self) -> int:
+        """Phases."""
+        return len(self.phases)
+
+    @property
+    def products(self) -> int:
+        """Products of a tile, one channel and one filter."""
+        return sum(len(phase.input.down) * len(phase.input.across) for phase in self.phases)
+
+    @property
+    def longer(self) -> int:
+        """Phases along an axis that have the most taps."""
+        return (self.taps - 1) % self.stride + 1
 
     @property
     def scratch(self) -> int:
@@ -107,20 +140,44 @@ def _transposed(matrix: Matrix) -> Matrix:
     return [list(column) for column in zip(*matrix)]
 
 
+def _alike(matrix: Matrix, passes: Passes) -> Transform:
+    return Transform(matrix, matrix, passes)
+
+
 def _form(
     name: str, suffix: str, tile: int, taps: int, points: Sequence[float],
-    input: Passes, weight: Passes, output: Passes, gradient: Passes, sums: Passes,
+    input: Passes, weight: Passes, output: Passes, gradient: Passes, sums: Passes, stride: int = 1,
 ) -> Form:  # fmt: skip
     scales = [prod(p - q for j, q in enumerate(points) if j != i) for i, p in enumerate(points)]
-    ones, span = [1.0] * len(points), tile + taps - 1
+    ones, span = [1.0] * len(points), len(points) + 1
+    evaluation, most = _powers(points, tile, ones), -(-taps // stride)
+
+    def axis(first: int) -> tuple[Matrix, Matrix]:
+        """Return BT and G of the taps first, first + stride, ..."""
+        if len(range(first, taps, stride)) == most:
+            return _input(points), _powers(points, most, scales)
+        return [row[:-1] for row in _input(points)[:-1]], _powers(points, most - 1, scales)[:-1]
+
+    def phase(row: int, column: int) -> Phase:
+        (down, filters), (across, filters_across) = axis(row), axis(column)
+        return Phase(
+            row, column, Transform(down, across, _within(input, down)),
+            Transform(filters, filters_across, _within(weight, filters)),
+            Transform(_transposed(filters), _transposed(filters_across), _within(sums, _transposed(filters))),
+        )  # fmt: skip
+
+    phases = [(row, column) for row in range(min(stride, taps)) for column in range(min(stride, taps))]
     return Form(
-        name, suffix, tile, taps, span, span * span,
-        Transform(_input(points), input),
-        Transform(_powers(points, taps, scales), weight),
-        Transform(_transposed(_powers(points, tile, ones)), output),
-        Transform(_powers(points, tile, ones), gradient),
-        Transform(_transposed(_powers(points, taps, scales)), sums),
+        name, suffix, tile, taps, stride, stride * (tile - 1) + taps, span, span * span,
+        tuple(phase(row, column) for row, column in phases),
+        _alike(_transposed(evaluation), output), _alike(evaluation, gradient),
     )  # fmt: skip
+
+
+def _within(passes: Passes, matrix: Matrix) -> Passes:
+    """Return the passes without rows that a matrix does not have."""
+    kept = [tuple(row for row in rows if row < len(matrix)) for rows in passes]
+    return [rows for rows in kept if rows]
 
 
 # Those of the paper, 1 and 2, need no multiplication here and there, but these have a third of the rounding error; they
@@ -167,6 +224,14 @@ F2X2_OF_5X5 = _form(
 )  # fmt: skip
 
 
+# The four finite points of tiles of four whose filters, a phase's, have two taps.
+F4X4_STRIDE_2 = _form(
+    "F(4x4, 3x3) / 2", "_stride2", 4, 3, (0.5, -0.5, 1.0, -1.0),
+    input=_passes(((0, 1), (2, 3), (4,)), _all(5)), weight=_all(5), output=_passes(((0, 2), (1, 3)), _all(4)),
+    gradient=_passes(((0, 1), (2, 3), (4,)), _all(5)), sums=_all(2), stride=2,
+)  # fmt: skip
+
+
 class FormType(types.Opaque):
     """The Numba type of one form."""
 
@@ -196,3 +261,11 @@ class _Numbers(AttributeTemplate):
 @lower_getattr_generic(FormType)
 def _number(context: Any, builder: ir.IRBuilder, form: FormType, value: ir.Value, name: str) -> ir.Constant:
     return ir.Constant(ir.IntType(64), getattr(form.form, name))
+
+
+@device
+def lacks(f, phase, point):
+    """Return whether a phase, which has fewer taps in a direction, leaves out the last points of that direction."""
+    row, column = phase // f.stride, phase % f.stride
+    last_row, last_column = point // f.span == f.span - 1, point % f.span == f.span - 1
+    return (last_row and row >= f.longer) or (last_column and column >= f.longer)

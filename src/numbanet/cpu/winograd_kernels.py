@@ -20,7 +20,7 @@ from numbanet.cpu.winograd import (
     transform_output_edge,
     transform_weight,
 )
-from numbanet.cpu.winograd_form import Form, renamed
+from numbanet.cpu.winograd_form import Form, lacks, renamed
 from numbanet.cpu.winograd_plan import AFTER, CUT, Cut, Shape
 from numbanet.cpu.winograd_tile import CHANNEL_PITCH, multiply, row_plan
 
@@ -32,12 +32,12 @@ def _begin(total, parts, i):
 
 
 @device
-def _weights_at(f, c, column, begin, width, products_before, vector):
-    """Return where the transformed weights of a panel and a block of channels begin.
+def _weights_at(f, c, column, phase, begin, width, products_before, vector):
+    """Return where the transformed weights of a panel, a phase and a block of channels begin.
 
     Each of their points is padded by a vector: else the points would fall into the same cache sets.
     """
-    return f.points * vector * (c * column + begin * width + products_before)
+    return f.points * vector * (c * (f.parts * column + phase * width) + begin * width + products_before)
 
 
 @device
@@ -48,13 +48,13 @@ def _aligned(p):
 
 @device
 def _pixel_addresses(f, table, x, n, top, left, h, w, c, zero):
-    """Write the addresses of the span x span pixels from (top, left) on."""
-    for i in range(f.span):
+    """Write the addresses of the extent x extent pixels from (top, left) on."""
+    for i in range(f.extent):
         row = top + i
-        for j in range(f.span):
+        for j in range(f.extent):
             column = left + j
             inside = 0 <= row < h and 0 <= column < w
-            table[i * f.span + j] = address(x, ((n * h + row) * w + column) * c) if inside else zero
+            table[i * f.extent + j] = address(x, ((n * h + row) * w + column) * c) if inside else zero
 
 
 @device
@@ -67,30 +67,37 @@ def _result_addresses(f, table, y, n, top, left, p, q, k):
 
 
 @device
-def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_block, to_block, out, step):
-    """Transform tiles first, ..., last - 1 for some blocks of channels: ``out[block][point][tile][channel]``."""
+def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_part, to_part, out, step):
+    """Transform tiles first, ..., last - 1 for some parts: ``out[part][point][tile][channel]``.
+
+    The parts are the blocks of channels of the first phase, then those of the second, and so on.
+    """
     s = named(ints, Shape)
     h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
     vector = lanes(x)
     vectors = (c + vector - 1) // vector
-    table = stack_buffer(ints, 64)
+    table = stack_buffer(ints, 96)
     n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
     i, j = rest // tiles_w, rest % tiles_w
     for m in range(last - first):
-        row, column = i * f.tile - s.top, j * f.tile - s.left
-        inside = row >= 0 and column >= 0 and row + f.span <= h and column + f.span <= w
-        start = ((n * h + row) * w + column) * c
+        row, column = i * f.tile * f.stride - s.top, j * f.tile * f.stride - s.left
+        inside = row >= 0 and column >= 0 and row + f.extent <= h and column + f.extent <= w
         whole = c // vector * vector if inside else 0
         if whole < c:
             _pixel_addresses(f, table, x, n, row, column, h, w, c, address(zero, 0))
-        for block in range(from_block, to_block):
+        for part in range(from_part, to_part):
+            phase, block = part // channel_blocks, part % channel_blocks
+            start = ((n * h + row + phase // f.stride) * w + column + phase % f.stride) * c
             begin = _begin(vectors, channel_blocks, block) * vector
             end = _begin(vectors, channel_blocks, block + 1) * vector
-            at = block * f.points * step + m * CHANNEL_PITCH - begin
+            at = part * f.points * step + m * CHANNEL_PITCH - begin
             for channel in range(begin, min(end, whole), vector):
-                transform_input(f, offset(x, start + channel), w * c, c, offset(out, at + channel), step)
+                transform_input(
+                    f, phase, offset(x, start + channel), f.stride * w * c, f.stride * c, offset(out, at + channel),
+                    step,
+                )  # fmt: skip
             for channel in range(max(begin, min(end, whole)), min(end, c), vector):
-                transform_input_edge(f, table, channel, c - channel, offset(out, at + channel), step)
+                transform_input_edge(f, phase, table, channel, c - channel, offset(out, at + channel), step)
         j += 1
         if j == tiles_w:
             i, j = i + 1, 0
@@ -99,8 +106,8 @@ def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_block,
 
 
 @device
-def _transform_weights(f, ints, weight, column, width, begin, end, out, step, scratch):
-    """Transform the weights of channels begin, ..., end - 1 and `width` vectors of columns: ``out[point][c][column]``.
+def _transform_weights(f, ints, weight, phase, column, width, begin, end, out, step, scratch):
+    """Transform a phase's weights of channels begin, ..., end - 1 and `width` vectors of columns: ``out[point][c][column]``.
 
     Forward, columns are the rows of the weight (K, taps, C); backward its last axis, and the taps are turned round.
     """
@@ -114,16 +121,17 @@ def _transform_weights(f, ints, weight, column, width, begin, end, out, step, sc
             into = offset(out, (channel - begin) * width * vector + j)
             # Few of these addresses follow each other in memory, so what comes next is fetched by hand.
             if s.forward:
-                for tap in range(taps):
-                    start = (here * taps + tap) * c + channel
-                    transpose_block(
-                        weight, start, taps * c, k - here, rows, scratch, tap * vector * vector, vector
-                    )  # fmt: skip
-                    for i in range(vector):
-                        prefetch(weight, start + i * taps * c + vector)
+                for row in range(phase // f.stride, f.taps, f.stride):
+                    for tap in range(row * f.taps + phase % f.stride, (row + 1) * f.taps, f.stride):
+                        start = (here * taps + tap) * c + channel
+                        transpose_block(
+                            weight, start, taps * c, k - here, rows, scratch, tap * vector * vector, vector
+                        )  # fmt: skip
+                        for i in range(vector):
+                            prefetch(weight, start + i * taps * c + vector)
                 for i in range(rows):
                     transform_weight(
-                        f, offset(scratch, i * vector), vector * vector, vector,
+                        f, phase, offset(scratch, i * vector), vector * vector, vector,
                         offset(into, i * width * vector), step,
                     )  # fmt: skip
             else:
@@ -132,7 +140,8 @@ def _transform_weights(f, ints, weight, column, width, begin, end, out, step, sc
                     for tap in range(taps):
                         prefetch(weight, start + (4 * taps + tap) * k)
                     transform_weight(
-                        f, offset(weight, start + (taps - 1) * k), -k, k - here, offset(into, i * width * vector), step
+                        f, phase, offset(weight, start + (taps - 1) * k), -k, k - here,
+                        offset(into, i * width * vector), step,
                     )  # fmt: skip
 
 
@@ -179,10 +188,11 @@ def _prefetch_inputs(f, ints, x, first, last):
     for tile in range(first, last):
         n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
         i, j = rest // tiles_w, rest % tiles_w
-        row, column = i * f.tile - s.top + f.span - f.tile, j * f.tile - s.left + f.span - f.tile
-        for below in range(row, min(h, row + f.tile)):
+        new = f.tile * f.stride  # rows and columns
+        row, column = i * new - s.top + f.extent - new, j * new - s.left + f.extent - new
+        for below in range(row, min(h, row + new)):
             start = ((n * h + below) * w + column) * c
-            for at in range(start, start + f.tile * c, lanes(x)):
+            for at in range(start, start + new * c, lanes(x)):
                 prefetch(x, at)
 
 
@@ -213,27 +223,29 @@ def kernels_of(f: Form) -> Kernels:
     """Make the kernels of a form."""
 
     def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
-        """Transform one piece of the only block of tiles and one block of channels."""
+        """Transform one piece of the only block of tiles and one block of channels of a phase."""
         cut = named(offset(ints, CUT), Cut)
-        piece, channels = task // cut.channel_blocks, task % cut.channel_blocks
+        parts = f.parts * cut.channel_blocks
+        piece, part = task // parts, task % parts
         first, last = _begin(cut.tiles, cut.pieces, piece), _begin(cut.tiles, cut.pieces, piece + 1)
         into = offset(out, first * CHANNEL_PITCH)
-        _transform_inputs(f, ints, x, zero, first, last, cut.channel_blocks, channels, channels + 1, into, cut.in_step)
+        _transform_inputs(f, ints, x, zero, first, last, cut.channel_blocks, part, part + 1, into, cut.in_step)
 
     def transform_weights(task: Index, ints: I64, weight: T, out: T):
-        """Transform the weights of one panel and one block of channels."""
+        """Transform the weights of one panel and one block of channels of a phase."""
         shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
         c, k, channel_blocks, panels = shape.c, shape.k, cut.channel_blocks, cut.panels
         vector = lanes(weight)
         vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
-        panel, block = task // channel_blocks, task % channel_blocks
+        panel, part = task // (f.parts * channel_blocks), task % (f.parts * channel_blocks)
+        phase, block = part // channel_blocks, part % channel_blocks
         column = _begin(columns, panels, panel)
         width = _begin(columns, panels, panel + 1) - column
         begin = _begin(vectors, channel_blocks, block) * vector
         end = min(c, _begin(vectors, channel_blocks, block + 1) * vector)
         _transform_weights(
-            f, ints, weight, column * vector, width, begin, end,
-            offset(out, _weights_at(f, c, column, begin, width, task, vector)), ((end - begin) * width + 1) * vector,
+            f, ints, weight, phase, column * vector, width, begin, end,
+            offset(out, _weights_at(f, c, column, phase, begin, width, task, vector)), ((end - begin) * width + 1) * vector,
             stack_buffer(weight, f.scratch),
         )  # fmt: skip
 
@@ -243,6 +255,7 @@ def kernels_of(f: Form) -> Kernels:
         """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed."""
         shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
         c, k, channel_blocks, panels, tiles = shape.c, shape.k, cut.channel_blocks, cut.panels, cut.tiles
+        parts = f.parts * channel_blocks
         slot = take_slot(slots, ints[AFTER])
         vector = lanes(x)
         vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
@@ -261,28 +274,33 @@ def kernels_of(f: Form) -> Kernels:
             if cut.inputs_ahead:
                 inputs = x
             else:
-                _transform_inputs(f, ints, x, zero, first, last, channel_blocks, 0, channel_blocks, own, cut.in_step)
+                _transform_inputs(f, ints, x, zero, first, last, channel_blocks, 0, parts, own, cut.in_step)
             for panel in range(from_panel, to_panel):
                 column = _begin(columns, panels, panel)
                 width = _begin(columns, panels, panel + 1) - column
                 many_rows, all_rows = row_plan(last - first, width)
-                for part in range(channel_blocks):
-                    begin = _begin(vectors, channel_blocks, part) * vector
-                    end = min(c, _begin(vectors, channel_blocks, part + 1) * vector)
+                for part in range(parts):
+                    phase, channels = part // channel_blocks, part % channel_blocks
+                    begin = _begin(vectors, channel_blocks, channels) * vector
+                    end = min(c, _begin(vectors, channel_blocks, channels + 1) * vector)
                     step = ((end - begin) * width + 1) * vector
                     weights = own
                     if cut.weights_ahead:
-                        before = panel * channel_blocks + part
-                        weights = offset(weight, _weights_at(f, c, column, begin, width, before, vector))
+                        before = panel * parts + part
+                        weights = offset(weight, _weights_at(f, c, column, phase, begin, width, before, vector))
                     else:
-                        _transform_weights(f, ints, weight, column * vector, width, begin, end, own, step, scratch)
+                        _transform_weights(
+                            f, ints, weight, phase, column * vector, width, begin, end, own, step, scratch
+                        )  # fmt: skip
                     for point in range(f.points):
                         # Meanwhile, memory brings what the next steps need.
                         now, soon = _begin(last - first, f.points, point), _begin(last - first, f.points, point + 1)
-                        if part == channel_blocks - 1:
+                        if part == parts - 1:
                             _prefetch_outputs(f, ints, y, first + now, first + soon, column * vector, width)
                         if part + panel == 0 and cut.inputs_ahead == 0:
                             _prefetch_inputs(f, ints, x, last + now, min(tiles, last + soon))
+                        if lacks(f, phase, point):
+                            continue
                         multiply(
                             width, many_rows, all_rows, offset(inputs, (part * f.points + point) * cut.in_step),
                             offset(weights, point * step), offset(weights, (point + 1) * step),
