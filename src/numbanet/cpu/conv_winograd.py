@@ -1,4 +1,4 @@
-"""Convolution with stride 1 by Winograd's algorithms: fewer products, at a larger rounding error.
+"""Convolution by Winograd's algorithms: fewer products, at a larger rounding error.
 
 The image is cut into tiles. For each of the points of a transformed tile, a matrix of tiles x channels is multiplied by
 one of channels x columns (out-channels). A task does this for a block of tiles and a panel of columns, and transforms
@@ -7,7 +7,8 @@ the weight, where there are many tiles, the input, where there are few. The othe
 at a time, so that it never goes through memory several times its size. A prepared weight is transformed once and for
 all.
 
-backward_input is the same algorithm with the filter turned round and the padding complemented.
+backward_input is the same algorithm with the filter turned round and the padding complemented; with a stride, once for
+the pixels of each phase (`numbanet.cpu.winograd_form`).
 """
 
 from __future__ import annotations
@@ -111,10 +112,11 @@ class Winograd:
     def _cost(self, p: ConvProblem) -> float:
         f, costs = self._form, self._costs
         *_, tiles = tiles_of(f, p)
-        (_, _, c), (_, _, k), _ = shape_of(p)
+        (_, _, c), (_, _, k), _ = shape_of(f, p)
         size = numpy_lanes(p.dtype)
         channels, columns = -(-c // size) * size, -(-k // size) * size
-        others = tiles * (costs.input * channels + costs.output * columns) + 2e5
+        outputs = 1 if p.which == "forward" else f.parts
+        others = tiles * (costs.input * channels + costs.output * outputs * columns) + 2e5
         products, weight = costs.products * 2.0 * f.products * max(4, tiles) * c * columns, costs.weight * channels * columns
         # A transformed weight comes from memory, which takes as long as transforming it, but meanwhile there are
         # products.
@@ -136,11 +138,10 @@ ALGORITHMS = (
     Winograd(F4X4, Costs(input=1000.0, output=900.0, weight=450.0)),
     Winograd(F2X2, Costs(input=200.0, output=220.0, weight=340.0)),
     Winograd(F2X2_OF_5X5, Costs(input=900.0, output=950.0, weight=850.0)),
+    Winograd(F4X4_STRIDE_2, Costs(input=2500.0, output=900.0, weight=1500.0, products=1.3)),
 )
-STRIDED = Winograd(F4X4_STRIDE_2, Costs(input=2500.0, output=900.0, weight=1500.0, products=1.3))
 
 CANDIDATES: CandidateLists = {
     ("conv2d", which): [algorithm.candidate(which) for algorithm in ALGORITHMS]
     for which in ("forward", "backward_input")
 }
-CANDIDATES["conv2d", "forward"].append(STRIDED.candidate("forward"))

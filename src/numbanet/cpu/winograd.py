@@ -301,13 +301,13 @@ def tap_of(form: Form, phase: Phase, i: int, j: int) -> int:
 
 
 def _transform_output(
-    form: Form, builder: ir.IRBuilder, vec: Vec, products: ir.Value, step: ir.Value, bias: ir.Value, flags: ir.Value,
-    residual: Callable[[int, int], ir.Value], write: Callable[[int, int, ir.Value], None],
+    span: int, transform: Transform, builder: ir.IRBuilder, vec: Vec, products: ir.Value, step: ir.Value,
+    bias: ir.Value, flags: ir.Value, residual: Callable[[int, int], ir.Value], write: Callable[[int, int, ir.Value], None],
 ) -> None:  # fmt: skip
     zero, six = ir_constant(vec, 0.0), ir_constant(vec, 6.0)
 
     def read(i: int, j: int) -> ir.Value:
-        return ir_load(builder, _at(builder, products, (i * form.span + j, step)), vec)
+        return ir_load(builder, _at(builder, products, (i * span + j, step)), vec)
 
     def finish(i: int, values: list[ir.Value]) -> None:
         def add_residual(values: list[ir.Value]) -> list[ir.Value]:
@@ -327,22 +327,24 @@ def _transform_output(
         for j, value in enumerate(values):
             write(i, j, value)
 
-    both_sides(builder, vec, form.output, read, finish)
+    both_sides(builder, vec, transform, read, finish)
 
 
 @intrinsic
-def transform_output(typingctx, f, products, step, out, row_step, pixel_step, bias, flags, residual):
+def transform_output(typingctx, f, phase, products, step, out, row_step, pixel_step, bias, flags, residual):
     """Transform a whole vector of out-channels back and store a tile that lies inside the output.
 
     Parameters
     ----------
+    phase : int
+        That of the output; 0 where the products are of all phases.
     products : pointer
     step : int
         Point i is read from ``products[i * step]``.
     out : pointer
         The first channel of the first output pixel.
     row_step, pixel_step : int
-        Elements from a pixel to the one below and to the one on the right.
+        Elements from a pixel to the next below and on the right.
     bias : pointer
         One number an out-channel, from the same channel on: always added.
     flags : int
@@ -352,26 +354,31 @@ def transform_output(typingctx, f, products, step, out, row_step, pixel_step, bi
     """
     form, vec, i64 = f.form, vector_of(products.dtype), types.int64
 
-    def emit(builder, products, step, out, row_step, pixel_step, bias, flags, residual):
+    def emit(phase: Phase) -> Callable[..., None]:
+        def emit_phase(builder, products, step, out, row_step, pixel_step, bias, flags, residual):
+            def spot(i: int, j: int) -> ir.Value:
+                return _at(builder, out, (i, row_step), (j, pixel_step))
 
-        def spot(i: int, j: int) -> ir.Value:
-            return _at(builder, out, (i, row_step), (j, pixel_step))
+            _transform_output(
+                form.span, phase.output, builder, vec, products, step, ir_load(builder, bias, vec), flags,
+                lambda i, j: ir_load(builder, ir_shifted(builder, spot(i, j), residual), vec),
+                lambda i, j, value: ir_store(builder, value, spot(i, j), vec),
+            )  # fmt: skip
 
-        _transform_output(
-            form, builder, vec, products, step, ir_load(builder, bias, vec), flags,
-            lambda i, j: ir_load(builder, ir_shifted(builder, spot(i, j), residual), vec),
-            lambda i, j, value: ir_store(builder, value, spot(i, j), vec),
-        )  # fmt: skip
+        return emit_phase
 
-    return types.void(f, products, i64, out, i64, i64, bias, i64, i64), lowering("transform_output", emit)
+    signature = types.void(f, i64, products, i64, out, i64, i64, bias, i64, i64)
+    return signature, lowering_of_phase("transform_output", form, emit)
 
 
 @intrinsic
-def transform_output_edge(typingctx, f, products, step, pixels, channel, count, bias, flags, residual, nowhere):
+def transform_output_edge(typingctx, f, phase, products, step, pixels, channel, count, bias, flags, residual, nowhere):
     """Transform one vector of out-channels back and store the pixels and channels that exist.
 
     Parameters
     ----------
+    phase : int
+        That of the output; 0 where the products are of all phases.
     products : pointer
     step : int
         Point i is read from ``products[i * step]``.
@@ -387,22 +394,27 @@ def transform_output_edge(typingctx, f, products, step, pixels, channel, count, 
     """
     form, vec, i64 = f.form, vector_of(products.dtype), types.int64
 
-    def emit(builder, products, step, pixels, channel, count, bias, flags, residual, nowhere):
-        mask = ir_tail_mask(builder, count, vec.lanes)
+    def emit(phase: Phase) -> Callable[..., None]:
+        def emit_phase(builder, products, step, pixels, channel, count, bias, flags, residual, nowhere):
+            mask = ir_tail_mask(builder, count, vec.lanes)
 
-        def spot(i: int, j: int, distance: ir.Value) -> ir.Value:
-            pixel = builder.load(builder.gep(pixels, [ir_int(i * form.tile + j)]))
-            there = builder.gep(builder.inttoptr(builder.add(pixel, distance), products.type), [channel])
-            return builder.select(builder.icmp_signed("!=", pixel, ir_int(0)), there, nowhere)
+            def spot(i: int, j: int, distance: ir.Value) -> ir.Value:
+                pixel = builder.load(builder.gep(pixels, [ir_int(i * form.tile + j)]))
+                there = builder.gep(builder.inttoptr(builder.add(pixel, distance), products.type), [channel])
+                return builder.select(builder.icmp_signed("!=", pixel, ir_int(0)), there, nowhere)
 
-        def read_residual(i: int, j: int) -> ir.Value:
-            return ir_masked_load(builder, spot(i, j, residual), vec, mask)
+            def read_residual(i: int, j: int) -> ir.Value:
+                return ir_masked_load(builder, spot(i, j, residual), vec, mask)
 
-        def write(i: int, j: int, value: ir.Value) -> None:
-            ir_masked_store(builder, value, spot(i, j, ir_int(0)), vec, mask)
+            def write(i: int, j: int, value: ir.Value) -> None:
+                ir_masked_store(builder, value, spot(i, j, ir_int(0)), vec, mask)
 
-        added = ir_masked_load(builder, bias, vec, mask)
-        _transform_output(form, builder, vec, products, step, added, flags, read_residual, write)
+            added = ir_masked_load(builder, bias, vec, mask)
+            _transform_output(
+                form.span, phase.output, builder, vec, products, step, added, flags, read_residual, write
+            )  # fmt: skip
 
-    signature = types.void(f, products, i64, pixels, i64, i64, bias, i64, i64, products)
-    return signature, lowering("transform_output_edge", emit)
+        return emit_phase
+
+    signature = types.void(f, i64, products, i64, pixels, i64, i64, bias, i64, i64, products)
+    return signature, lowering_of_phase("transform_output_edge", form, emit)

@@ -8,7 +8,8 @@ m x m gradients are the filter, and the product is summed over tiles.
 All matrices follow from m, r and the points at which polynomials are evaluated, the last of which is infinity.
 
 A convolution with a stride is a sum of convolutions without: those of its `Phase`s, whose products are summed like
-those of channels before they are transformed back.
+those of channels before they are transformed back. Its gradient of the input is one such convolution for each phase,
+of the same gradients, and gives the pixels of that phase.
 
 Device functions get a form as an argument, a constant of a type of its own: ``f.tile`` is a number in the machine code.
 """
@@ -56,6 +57,7 @@ class Phase(NamedTuple):
     column: int
     input: Transform
     weight: Transform
+    output: Transform
     sums: Transform
 
 
@@ -74,10 +76,11 @@ class Form:
     span, points : int
         Points along an axis, and of a transformed tile.
     phases : tuple of Phase
-        Each with BT and G, and what takes the place of AT in the gradient of the filter.
-    output, gradient : Transform
-        AT, and what takes the place of G in the gradient of the filter: the powers of the points. What they are divided
-        by is in the sums, which are transformed least often.
+        Each with BT, G, AT, and what takes the place of AT in the gradient of the filter. AT of the first is that of
+        all of them.
+    gradient : Transform
+        What takes the place of G in the gradient of the filter: the powers of the points. What they are divided by is
+        in the sums, which are transformed least often.
     """
 
     name: str
@@ -89,7 +92,6 @@ class Form:
     span: int
     points: int
     phases: tuple[Phase, ...]
-    output: Transform
     gradient: Transform
 
     @property
@@ -140,10 +142,6 @@ def _transposed(matrix: Matrix) -> Matrix:
     return [list(column) for column in zip(*matrix)]
 
 
-def _alike(matrix: Matrix, passes: Passes) -> Transform:
-    return Transform(matrix, matrix, passes)
-
-
 def _form(
     name: str, suffix: str, tile: int, taps: int, points: Sequence[float],
     input: Passes, weight: Passes, output: Passes, gradient: Passes, sums: Passes, stride: int = 1,
@@ -152,25 +150,28 @@ def _form(
     ones, span = [1.0] * len(points), len(points) + 1
     evaluation, most = _powers(points, tile, ones), -(-taps // stride)
 
-    def axis(first: int) -> tuple[Matrix, Matrix]:
-        """Return BT and G of the taps first, first + stride, ..."""
+    def axis(first: int) -> tuple[Matrix, Matrix, Matrix]:
+        """Return BT, G and AT of the taps first, first + stride, ..."""
         if len(range(first, taps, stride)) == most:
-            return _input(points), _powers(points, most, scales)
-        return [row[:-1] for row in _input(points)[:-1]], _powers(points, most - 1, scales)[:-1]
+            return _input(points), _powers(points, most, scales), _transposed(evaluation)
+        bt = [row[:-1] for row in _input(points)[:-1]]
+        return bt, _powers(points, most - 1, scales)[:-1], _transposed(evaluation[:-1])
 
     def phase(row: int, column: int) -> Phase:
-        (down, filters), (across, filters_across) = axis(row), axis(column)
+        def both(down: Matrix, across: Matrix, passes: Passes) -> Transform:
+            return Transform(down, across, _within(passes, down))
+
+        (bt, g, at), (bt_across, g_across, at_across) = axis(row), axis(column)
         return Phase(
-            row, column, Transform(down, across, _within(input, down)),
-            Transform(filters, filters_across, _within(weight, filters)),
-            Transform(_transposed(filters), _transposed(filters_across), _within(sums, _transposed(filters))),
+            row, column, both(bt, bt_across, input), both(g, g_across, weight), both(at, at_across, output),
+            both(_transposed(g), _transposed(g_across), sums),
         )  # fmt: skip
 
     phases = [(row, column) for row in range(min(stride, taps)) for column in range(min(stride, taps))]
     return Form(
         name, suffix, tile, taps, stride, stride * (tile - 1) + taps, span, span * span,
         tuple(phase(row, column) for row, column in phases),
-        _alike(_transposed(evaluation), output), _alike(evaluation, gradient),
+        Transform(evaluation, evaluation, gradient),
     )  # fmt: skip
 
 

@@ -47,23 +47,34 @@ def _aligned(p):
 
 
 @device
-def _pixel_addresses(f, table, x, n, top, left, h, w, c, zero):
-    """Write the addresses of the extent x extent pixels from (top, left) on."""
+def _first(f, forward, phase):
+    """Return the row, or column, of a tile of the source where a phase of that direction begins.
+
+    Those of a gradient of the input read the same gradients, from the first or, with a tap less, from the second on.
+    """
+    return phase if forward else int(phase >= f.longer)
+
+
+@device
+def _pixel_addresses(f, forward, table, x, n, top, left, h, w, c, zero):
+    """Write the addresses of the pixels of all phases of a tile from (top, left) on, extent x extent."""
     for i in range(f.extent):
-        row = top + i
+        row = top + (i if forward else i // f.stride + _first(f, forward, i % f.stride))
         for j in range(f.extent):
-            column = left + j
+            column = left + (j if forward else j // f.stride + _first(f, forward, j % f.stride))
             inside = 0 <= row < h and 0 <= column < w
             table[i * f.extent + j] = address(x, ((n * h + row) * w + column) * c) if inside else zero
 
 
 @device
-def _result_addresses(f, table, y, n, top, left, p, q, k):
-    """Write the addresses of the tile x tile output pixels from (top, left) on, 0 beyond the output."""
+def _result_addresses(f, table, y, n, top, left, apart, p, q, k):
+    """Write the addresses of tile x tile output pixels from (top, left) on, 0 beyond the output."""
     for i in range(f.tile):
+        row = top + i * apart
         for j in range(f.tile):
-            inside = top + i < p and left + j < q
-            table[i * f.tile + j] = address(y, ((n * p + top + i) * q + left + j) * k) if inside else 0
+            column = left + j * apart
+            inside = 0 <= row < p and 0 <= column < q
+            table[i * f.tile + j] = address(y, ((n * p + row) * q + column) * k) if inside else 0
 
 
 @device
@@ -73,28 +84,29 @@ def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_part, 
     The parts are the blocks of channels of the first phase, then those of the second, and so on.
     """
     s = named(ints, Shape)
-    h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
+    h, w, c, tiles_h, tiles_w, forward = s.h, s.w, s.c, s.tiles_h, s.tiles_w, s.forward
+    apart, extent = (f.stride, f.extent) if forward else (1, f.span)
     vector = lanes(x)
     vectors = (c + vector - 1) // vector
     table = stack_buffer(ints, 96)
     n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
     i, j = rest // tiles_w, rest % tiles_w
     for m in range(last - first):
-        row, column = i * f.tile * f.stride - s.top, j * f.tile * f.stride - s.left
-        inside = row >= 0 and column >= 0 and row + f.extent <= h and column + f.extent <= w
+        row, column = i * f.tile * apart - s.top, j * f.tile * apart - s.left
+        inside = row >= 0 and column >= 0 and row + extent <= h and column + extent <= w
         whole = c // vector * vector if inside else 0
         if whole < c:
-            _pixel_addresses(f, table, x, n, row, column, h, w, c, address(zero, 0))
+            _pixel_addresses(f, forward, table, x, n, row, column, h, w, c, address(zero, 0))
         for part in range(from_part, to_part):
             phase, block = part // channel_blocks, part % channel_blocks
-            start = ((n * h + row + phase // f.stride) * w + column + phase % f.stride) * c
+            top, left = row + _first(f, forward, phase // f.stride), column + _first(f, forward, phase % f.stride)
+            start = ((n * h + top) * w + left) * c
             begin = _begin(vectors, channel_blocks, block) * vector
             end = _begin(vectors, channel_blocks, block + 1) * vector
             at = part * f.points * step + m * CHANNEL_PITCH - begin
             for channel in range(begin, min(end, whole), vector):
                 transform_input(
-                    f, phase, offset(x, start + channel), f.stride * w * c, f.stride * c, offset(out, at + channel),
-                    step,
+                    f, phase, offset(x, start + channel), apart * w * c, apart * c, offset(out, at + channel), step
                 )  # fmt: skip
             for channel in range(max(begin, min(end, whole)), min(end, c), vector):
                 transform_input_edge(f, phase, table, channel, c - channel, offset(out, at + channel), step)
@@ -146,10 +158,11 @@ def _transform_weights(f, ints, weight, phase, column, width, begin, end, out, s
 
 
 @device
-def _transform_outputs(f, ints, products, step, first, last, column, width, bias, flags, residual, y):
+def _transform_outputs(f, ints, phase, products, step, first, last, column, width, bias, flags, residual, y):
     """Transform the products of tiles first, ..., last - 1 and `width` vectors of columns back."""
     s = named(ints, Shape)
     p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
+    apart = 1 if s.forward else f.stride
     vector = lanes(y)
     pitch = MAX_VECTORS * vector
     table, nowhere = stack_buffer(ints, 16), stack_buffer(y, 16)
@@ -157,20 +170,22 @@ def _transform_outputs(f, ints, products, step, first, last, column, width, bias
     whole = min(k - column, width * vector) // vector * vector
     n, rest = first // (tiles_h * tiles_w), first % (tiles_h * tiles_w)
     i, j = rest // tiles_w, rest % tiles_w
+    more = (f.tile - 1) * apart
     for m in range(last - first):
-        inside = i * f.tile + f.tile <= p and j * f.tile + f.tile <= q
-        start = ((n * p + i * f.tile) * q + j * f.tile) * k + column
+        top, left = _corner(f, ints, phase, i, j)
+        inside = top >= 0 and left >= 0 and top + more < p and left + more < q
+        start = ((n * p + top) * q + left) * k + column
         regular = whole if inside else 0
         for at in range(0, regular, vector):
             transform_output(
-                f, offset(products, m * pitch + at), step, offset(y, start + at), q * k, k,
+                f, phase, offset(products, m * pitch + at), step, offset(y, start + at), apart * q * k, apart * k,
                 offset(bias, column + at), flags, distance,
             )  # fmt: skip
         if regular < width * vector:
-            _result_addresses(f, table, y, n, i * f.tile, j * f.tile, p, q, k)
+            _result_addresses(f, table, y, n, top, left, apart, p, q, k)
         for at in range(regular, width * vector, vector):
             transform_output_edge(
-                f, offset(products, m * pitch + at), step, table, column + at, k - column - at,
+                f, phase, offset(products, m * pitch + at), step, table, column + at, k - column - at,
                 offset(bias, column + at), flags, distance, nowhere,
             )  # fmt: skip
         j += 1
@@ -181,15 +196,23 @@ def _transform_outputs(f, ints, products, step, first, last, column, width, bias
 
 
 @device
+def _corner(f, ints, phase, i, j):
+    """Return the row and column of the first pixel of an output tile."""
+    s = named(ints, Shape)
+    apart = 1 if s.forward else f.stride
+    return i * f.tile * apart + phase // f.stride - s.out_top, j * f.tile * apart + phase % f.stride - s.out_left
+
+
+@device
 def _prefetch_inputs(f, ints, x, first, last):
     """Fetch the pixels that tiles first, ..., last - 1 read and those before them did not."""
     s = named(ints, Shape)
     h, w, c, tiles_h, tiles_w = s.h, s.w, s.c, s.tiles_h, s.tiles_w
+    new, extent = (f.tile * f.stride, f.extent) if s.forward else (f.tile, f.span)
     for tile in range(first, last):
         n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
         i, j = rest // tiles_w, rest % tiles_w
-        new = f.tile * f.stride  # rows and columns
-        row, column = i * new - s.top + f.extent - new, j * new - s.left + f.extent - new
+        row, column = i * new - s.top + extent - new, j * new - s.left + extent - new
         for below in range(row, min(h, row + new)):
             start = ((n * h + below) * w + column) * c
             for at in range(start, start + new * c, lanes(x)):
@@ -197,15 +220,16 @@ def _prefetch_inputs(f, ints, x, first, last):
 
 
 @device
-def _prefetch_outputs(f, ints, y, first, last, column, width):
+def _prefetch_outputs(f, ints, phase, y, first, last, column, width):
     """Fetch the memory of the results of tiles first, ..., last - 1 and `width` vectors of columns."""
     s = named(ints, Shape)
     p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
+    apart = 1 if s.forward else f.stride
     for tile in range(first, last):
         n, rest = tile // (tiles_h * tiles_w), tile % (tiles_h * tiles_w)
-        i, j = rest // tiles_w * f.tile, rest % tiles_w * f.tile
-        for row in range(i, min(p, i + f.tile)):
-            for at in range(j, min(q, j + f.tile)):
+        top, left = _corner(f, ints, phase, rest // tiles_w, rest % tiles_w)
+        for row in range(top, min(p, top + f.tile * apart), apart):
+            for at in range(left, min(q, left + f.tile * apart), apart):
                 start = ((n * p + row) * q + at) * k + column
                 for vector in range(width):
                     prefetch_result(y, start + vector * lanes(y))
@@ -252,10 +276,14 @@ def kernels_of(f: Form) -> Kernels:
     def winograd(
         task: Index, ints: I64, x: T, weight: T, zero: T, bias: T, residual: T, slots: I64, work: T, y: T
     ):  # fmt: skip
-        """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed."""
+        """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed.
+
+        Forward, a panel sums the products of all phases. Backward, each phase has its own panels, which give its pixels.
+        """
         shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
         c, k, channel_blocks, panels, tiles = shape.c, shape.k, cut.channel_blocks, cut.panels, cut.tiles
         parts = f.parts * channel_blocks
+        summed, outputs = (parts, 1) if shape.forward else (channel_blocks, f.parts)
         slot = take_slot(slots, ints[AFTER])
         vector = lanes(x)
         vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
@@ -265,8 +293,8 @@ def kernels_of(f: Form) -> Kernels:
         scratch = stack_buffer(x, f.scratch)
         from_block = _begin(cut.blocks, cut.tile_parts, tile_part)
         to_block = _begin(cut.blocks, cut.tile_parts, tile_part + 1)
-        from_panel = _begin(panels, cut.panel_parts, panel_part)
-        to_panel = _begin(panels, cut.panel_parts, panel_part + 1)
+        from_panel = _begin(outputs * panels, cut.panel_parts, panel_part)
+        to_panel = _begin(outputs * panels, cut.panel_parts, panel_part + 1)
         for block in range(from_block, to_block):
             first = 2 * _begin(cut.units, cut.blocks, block)
             last = min(tiles, 2 * _begin(cut.units, cut.blocks, block + 1))
@@ -275,11 +303,13 @@ def kernels_of(f: Form) -> Kernels:
                 inputs = x
             else:
                 _transform_inputs(f, ints, x, zero, first, last, channel_blocks, 0, parts, own, cut.in_step)
-            for panel in range(from_panel, to_panel):
+            for number in range(from_panel, to_panel):
+                out_phase, panel = number // panels, number % panels
                 column = _begin(columns, panels, panel)
                 width = _begin(columns, panels, panel + 1) - column
                 many_rows, all_rows = row_plan(last - first, width)
-                for part in range(parts):
+                for turn in range(summed):
+                    part = out_phase * summed + turn
                     phase, channels = part // channel_blocks, part % channel_blocks
                     begin = _begin(vectors, channel_blocks, channels) * vector
                     end = min(c, _begin(vectors, channel_blocks, channels + 1) * vector)
@@ -295,19 +325,20 @@ def kernels_of(f: Form) -> Kernels:
                     for point in range(f.points):
                         # Meanwhile, memory brings what the next steps need.
                         now, soon = _begin(last - first, f.points, point), _begin(last - first, f.points, point + 1)
-                        if part == parts - 1:
-                            _prefetch_outputs(f, ints, y, first + now, first + soon, column * vector, width)
-                        if part + panel == 0 and cut.inputs_ahead == 0:
+                        if turn == summed - 1:
+                            _prefetch_outputs(f, ints, out_phase, y, first + now, first + soon, column * vector, width)
+                        if turn + number == 0 and cut.inputs_ahead == 0:
                             _prefetch_inputs(f, ints, x, last + now, min(tiles, last + soon))
                         if lacks(f, phase, point):
                             continue
                         multiply(
                             width, many_rows, all_rows, offset(inputs, (part * f.points + point) * cut.in_step),
                             offset(weights, point * step), offset(weights, (point + 1) * step),
-                            offset(products, point * cut.out_step), end - begin, part, MAX_VECTORS * vector,
+                            offset(products, point * cut.out_step), end - begin, turn, MAX_VECTORS * vector,
                         )  # fmt: skip
                 _transform_outputs(
-                    f, ints, products, cut.out_step, first, last, column * vector, width, bias, cut.flags, residual, y
+                    f, ints, out_phase, products, cut.out_step, first, last, column * vector, width, bias, cut.flags,
+                    residual, y,
                 )  # fmt: skip
         give_slot(slots, slot)
 

@@ -33,8 +33,10 @@ class Shape(NamedTuple):
     p: int  # and of the result
     q: int
     k: int
-    top: int  # padding of the source
+    top: int  # padding of the source,
     left: int
+    out_top: int  # and of the result
+    out_left: int
     tiles_h: int
     tiles_w: int
     forward: int  # whether it is no gradient
@@ -92,17 +94,22 @@ class Plan:
     integers: tuple[int, ...]
 
 
-def shape_of(p: ConvProblem) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int]]:
-    """Return (height, width, channels) of source and result, and the padding above and to the left of the source."""
+def shape_of(f: Form, p: ConvProblem) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int, int]]:
+    """Return (height, width, channels) of source and result, and the padding of both, above and to the left."""
+    top, left = p.pads[0], p.pads[2]
     if p.which == "forward":
-        return (p.h, p.w, p.c), (p.p, p.q, p.k), (p.pads[0], p.pads[2])
-    return (p.p, p.q, p.k), (p.h, p.w, p.c), (p.r - 1 - p.pads[0], p.s - 1 - p.pads[2])
+        return (p.h, p.w, p.c), (p.p, p.q, p.k), (top, left, 0, 0)
+    if f.stride == 1:
+        return (p.p, p.q, p.k), (p.h, p.w, p.c), (p.r - 1 - top, p.s - 1 - left, 0, 0)
+    before = f.span - f.tile  # pixels of the source before those of an output tile
+    return (p.p, p.q, p.k), (p.h, p.w, p.c), (before, before, top, left)
 
 
 def tiles_of(f: Form, p: ConvProblem) -> tuple[int, int, int]:
-    """Return the tiles of a column, of a row, and in all."""
-    _, (height, width, _), _ = shape_of(p)
-    tiles_h, tiles_w = -(-height // f.tile), -(-width // f.tile)
+    """Return the tiles of a column, of a row, and in all; of a gradient of the input, those of one phase."""
+    _, (height, width, _), (_, _, out_top, out_left) = shape_of(f, p)
+    apart = f.tile if p.which == "forward" else f.tile * f.stride
+    tiles_h, tiles_w = -(-(height + out_top) // apart), -(-(width + out_left) // apart)
     return tiles_h, tiles_w, p.n * tiles_h * tiles_w
 
 
@@ -115,7 +122,7 @@ def _odd_lines(count: int, dtype: str) -> int:
 @lru_cache(maxsize=1024)
 def plan_of(f: Form, p: ConvProblem) -> Plan:
     """Cut a problem. Tiles are counted in pairs: register tiles hold an even number of them."""
-    source, result, pads = shape_of(p)
+    source, result, pads = shape_of(f, p)
     tiles_h, tiles_w, tiles = tiles_of(f, p)
     vector = numpy_lanes(p.dtype)
     c, k, units = source[2], result[2], -(-tiles // 2)
@@ -123,17 +130,18 @@ def plan_of(f: Form, p: ConvProblem) -> Plan:
     channel_blocks = -(-vectors * vector // CHANNEL_PITCH)
     inputs_ahead = tiles <= _FEWEST
     panels = -(-columns // MAX_VECTORS)
+    outputs = 1 if p.which == "forward" else f.parts
     if inputs_ahead:
         blocks = 1
         panels = min(-(-columns // _LEAST_WIDTH), max(panels, 8))
-        tile_parts, panel_parts = 1, panels
+        tile_parts, panel_parts = 1, outputs * panels
     else:
         weight_bytes = f.parts * f.points * c * columns * vector * np.dtype(p.dtype).itemsize
         fewest, most_tiles = next(line[1:] for line in _BLOCK_TILES if weight_bytes <= line[0])
         # The tiles of several phases are larger.
         fewest, most_tiles = (fewest, most_tiles) if f.parts == 1 else (fewest // 2, most_tiles // 2)
         tile_parts = max(1, min(_TASKS, tiles // fewest))
-        panel_parts = min(panels, -(-_FEW_TASKS // tile_parts))
+        panel_parts = min(outputs * panels, -(-_FEW_TASKS // tile_parts))
         blocks = tile_parts * -(-units // (tile_parts * most_tiles // 2))
     most = 2 * -(-units // blocks)
     in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
