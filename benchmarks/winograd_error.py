@@ -31,6 +31,7 @@ LAYERS = (
     conv(256, 256, 2, 3, n=32),
     conv(48, 64, 35, 5, n=4),
     conv(256, 128, 14, 5, n=2),
+    conv(128, 128, 56, 3, 2, n=1),
 )
 
 
@@ -56,10 +57,10 @@ def _call(layer: ConvLayer, which: str, dtype: str) -> Any:
 
     x, weight, grad = (array.astype(dtype) for array in operands(layer))
     if which == "forward":
-        return partial(ops.conv2d, x, weight, None, 1, layer.pad)
+        return partial(ops.conv2d, x, weight, None, layer.stride, layer.pad)
     if which == "backward_input":
-        return partial(ops.conv2d_backward_input, grad, weight, layer.x_shape, 1, layer.pad)
-    return partial(ops.conv2d_backward_weight, x, grad, layer.weight_shape, 1, layer.pad)
+        return partial(ops.conv2d_backward_input, grad, weight, layer.x_shape, layer.stride, layer.pad)
+    return partial(ops.conv2d_backward_weight, x, grad, layer.weight_shape, layer.stride, layer.pad)
 
 
 def errors(layer: ConvLayer, which: str) -> dict[str, float]:
@@ -70,7 +71,7 @@ def errors(layer: ConvLayer, which: str) -> dict[str, float]:
 
     with nnet.precision("strict"):
         exact = _call(layer, which, "float64")()
-    problem = conv2d_problem(which, layer.x_shape, layer.weight_shape, "float32", 1, layer.pad)
+    problem = conv2d_problem(which, layer.x_shape, layer.weight_shape, "float32", layer.stride, layer.pad)
     names = [c.name for c, reason in dispatch.verdicts(problem, "cpu") if reason is None and c.name != "reference"]
     call, found = _call(layer, which, "float32"), {}
     for name in names:

@@ -248,13 +248,16 @@ def test_reading_a_shape_drops_nothing() -> None:
 
 
 @pytest.mark.parametrize(("c", "k", "size"), [(40, 20, 7), (96, 80, 14), (33, 130, 30)])
-@pytest.mark.parametrize(("name", "taps"), [("cpu.winograd", 3), ("cpu.winograd_f2", 3), ("cpu.winograd_5x5", 5)])
-def test_transformed_weights_give_the_same_bits(name: str, taps: int, c: int, k: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "taps", "stride"),
+    [("cpu.winograd", 3, 1), ("cpu.winograd_f2", 3, 1), ("cpu.winograd_5x5", 5, 1), ("cpu.winograd_s2", 3, 2)],
+)
+def test_transformed_weights_give_the_same_bits(name: str, taps: int, stride: int, c: int, k: int, size: int) -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((1, c, size, size), np.float32), rng.standard_normal((k, c, taps, taps), np.float32)
     with nnet.use(name):
-        prepared = nnet.ops.prepare_conv2d(weight, x.shape, padding=1)
-        expected = nnet.ops.conv2d(x, weight, padding=1)
+        prepared = nnet.ops.prepare_conv2d(weight, x.shape, stride, padding=1)
+        expected = nnet.ops.conv2d(x, weight, stride=stride, padding=1)
         for n in (1, 1, 5):
             images = np.repeat(x, n, axis=0)
-            np.testing.assert_array_equal(nnet.ops.conv2d(images, prepared, padding=1)[0], expected[0])
+            np.testing.assert_array_equal(nnet.ops.conv2d(images, prepared, stride=stride, padding=1)[0], expected[0])

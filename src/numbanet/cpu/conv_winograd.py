@@ -117,7 +117,8 @@ class Winograd:
         channels, columns = -(-c // size) * size, -(-k // size) * size
         outputs = 1 if p.which == "forward" else f.parts
         others = tiles * (costs.input * channels + costs.output * outputs * columns) + 2e5
-        products, weight = costs.products * 2.0 * f.products * max(4, tiles) * c * columns, costs.weight * channels * columns
+        products = costs.products * 2.0 * f.products * max(4, tiles) * c * columns
+        weight = costs.weight * channels * columns
         # A transformed weight comes from memory, which takes as long as transforming it, but meanwhile there are
         # products.
         return others + (max(products, weight) if p.prepared else products + weight)
@@ -138,7 +139,7 @@ ALGORITHMS = (
     Winograd(F4X4, Costs(input=1000.0, output=900.0, weight=450.0)),
     Winograd(F2X2, Costs(input=200.0, output=220.0, weight=340.0)),
     Winograd(F2X2_OF_5X5, Costs(input=900.0, output=950.0, weight=850.0)),
-    Winograd(F4X4_STRIDE_2, Costs(input=2500.0, output=900.0, weight=1500.0, products=1.3)),
+    Winograd(F4X4_STRIDE_2, Costs(input=1700.0, output=700.0, weight=1500.0, products=1.25)),
 )
 
 CANDIDATES: CandidateLists = {

@@ -1,4 +1,4 @@
-"""Gradient of a filter with stride 1 by Winograd's algorithms: fewer products, at a larger rounding error.
+"""Gradient of a filter by Winograd's algorithms: fewer products, at a larger rounding error.
 
 The gradients of a tile and the pixels that they met are transformed to the same number of points; at each point, the
 outer products of gradients and pixels are summed over tiles; the sums are transformed back to the taps.
@@ -400,7 +400,7 @@ ALGORITHMS = (
     WinogradWeight(F4X4, Costs(tile=1000.0, sums=860.0)),
     WinogradWeight(F2X2, Costs(tile=350.0, sums=500.0)),
     WinogradWeight(F2X2_OF_5X5, Costs(tile=200.0, sums=1150.0)),
-    WinogradWeight(F4X4_STRIDE_2, Costs(tile=1500.0, sums=1150.0)),
+    WinogradWeight(F4X4_STRIDE_2, Costs(tile=900.0, sums=900.0)),
 )
 
 CANDIDATES: CandidateLists = {

@@ -302,7 +302,8 @@ def tap_of(form: Form, phase: Phase, i: int, j: int) -> int:
 
 def _transform_output(
     span: int, transform: Transform, builder: ir.IRBuilder, vec: Vec, products: ir.Value, step: ir.Value,
-    bias: ir.Value, flags: ir.Value, residual: Callable[[int, int], ir.Value], write: Callable[[int, int, ir.Value], None],
+    bias: ir.Value, flags: ir.Value, residual: Callable[[int, int], ir.Value],
+    write: Callable[[int, int, ir.Value], None],
 ) -> None:  # fmt: skip
     zero, six = ir_constant(vec, 0.0), ir_constant(vec, 6.0)
 

@@ -227,7 +227,7 @@ F2X2_OF_5X5 = _form(
 
 # The four finite points of tiles of four whose filters, a phase's, have two taps.
 F4X4_STRIDE_2 = _form(
-    "F(4x4, 3x3) / 2", "_stride2", 4, 3, (0.5, -0.5, 1.0, -1.0),
+    "F(4x4, 3x3) / 2", "_s2", 4, 3, (0.5, -0.5, 1.0, -1.0),
     input=_passes(((0, 1), (2, 3), (4,)), _all(5)), weight=_all(5), output=_passes(((0, 2), (1, 3)), _all(4)),
     gradient=_passes(((0, 1), (2, 3), (4,)), _all(5)), sums=_all(2), stride=2,
 )  # fmt: skip

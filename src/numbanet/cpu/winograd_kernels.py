@@ -47,21 +47,30 @@ def _aligned(p):
 
 
 @device
-def _first(f, forward, phase):
-    """Return the row, or column, of a tile of the source where a phase of that direction begins.
-
-    Those of a gradient of the input read the same gradients, from the first or, with a tap less, from the second on.
-    """
-    return phase if forward else int(phase >= f.longer)
+def _before(f, phase, padding):
+    """Return how many pixels of a phase, counted along an axis, lie in the padding of a result."""
+    return (padding - phase + f.stride - 1) // f.stride
 
 
 @device
-def _pixel_addresses(f, forward, table, x, n, top, left, h, w, c, zero):
+def _first(f, forward, phase, padding):
+    """Return the row, or column, of a tile of the source where a phase of that direction begins.
+
+    For a gradient of the input, phases read the same gradients: each from where its first pixel in the result does, or
+    with a tap less, from the next on.
+    """
+    return phase if forward else int(phase >= f.longer) + _before(f, phase, padding)
+
+
+@device
+def _pixel_addresses(f, ints, table, x, n, top, left, zero):
     """Write the addresses of the pixels of all phases of a tile from (top, left) on, extent x extent."""
+    s = named(ints, Shape)
+    h, w, c = s.h, s.w, s.c
     for i in range(f.extent):
-        row = top + (i if forward else i // f.stride + _first(f, forward, i % f.stride))
+        row = top + (i if s.forward else i // f.stride + _first(f, s.forward, i % f.stride, s.out_top))
         for j in range(f.extent):
-            column = left + (j if forward else j // f.stride + _first(f, forward, j % f.stride))
+            column = left + (j if s.forward else j // f.stride + _first(f, s.forward, j % f.stride, s.out_left))
             inside = 0 <= row < h and 0 <= column < w
             table[i * f.extent + j] = address(x, ((n * h + row) * w + column) * c) if inside else zero
 
@@ -86,6 +95,7 @@ def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_part, 
     s = named(ints, Shape)
     h, w, c, tiles_h, tiles_w, forward = s.h, s.w, s.c, s.tiles_h, s.tiles_w, s.forward
     apart, extent = (f.stride, f.extent) if forward else (1, f.span)
+    rows, columns = extent + _before(f, 0, s.out_top), extent + _before(f, 0, s.out_left)
     vector = lanes(x)
     vectors = (c + vector - 1) // vector
     table = stack_buffer(ints, 96)
@@ -93,13 +103,14 @@ def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_part, 
     i, j = rest // tiles_w, rest % tiles_w
     for m in range(last - first):
         row, column = i * f.tile * apart - s.top, j * f.tile * apart - s.left
-        inside = row >= 0 and column >= 0 and row + extent <= h and column + extent <= w
+        inside = row >= 0 and column >= 0 and row + rows <= h and column + columns <= w
         whole = c // vector * vector if inside else 0
         if whole < c:
-            _pixel_addresses(f, forward, table, x, n, row, column, h, w, c, address(zero, 0))
+            _pixel_addresses(f, ints, table, x, n, row, column, address(zero, 0))
         for part in range(from_part, to_part):
             phase, block = part // channel_blocks, part % channel_blocks
-            top, left = row + _first(f, forward, phase // f.stride), column + _first(f, forward, phase % f.stride)
+            top = row + _first(f, forward, phase // f.stride, s.out_top)
+            left = column + _first(f, forward, phase % f.stride, s.out_left)
             start = ((n * h + top) * w + left) * c
             begin = _begin(vectors, channel_blocks, block) * vector
             end = _begin(vectors, channel_blocks, block + 1) * vector
@@ -119,7 +130,7 @@ def _transform_inputs(f, ints, x, zero, first, last, channel_blocks, from_part, 
 
 @device
 def _transform_weights(f, ints, weight, phase, column, width, begin, end, out, step, scratch):
-    """Transform a phase's weights of channels begin, ..., end - 1 and `width` vectors of columns: ``out[point][c][column]``.
+    """Transform a phase's weights of channels begin, ..., end - 1 and `width` vectors: ``out[point][c][column]``.
 
     Forward, columns are the rows of the weight (K, taps, C); backward its last axis, and the taps are turned round.
     """
@@ -199,8 +210,11 @@ def _transform_outputs(f, ints, phase, products, step, first, last, column, widt
 def _corner(f, ints, phase, i, j):
     """Return the row and column of the first pixel of an output tile."""
     s = named(ints, Shape)
-    apart = 1 if s.forward else f.stride
-    return i * f.tile * apart + phase // f.stride - s.out_top, j * f.tile * apart + phase % f.stride - s.out_left
+    if s.forward or f.stride == 1:
+        return i * f.tile, j * f.tile
+    row, column = phase // f.stride, phase % f.stride
+    top = (i * f.tile + _before(f, row, s.out_top)) * f.stride + row - s.out_top
+    return top, (j * f.tile + _before(f, column, s.out_left)) * f.stride + column - s.out_left
 
 
 @device
@@ -269,8 +283,8 @@ def kernels_of(f: Form) -> Kernels:
         end = min(c, _begin(vectors, channel_blocks, block + 1) * vector)
         _transform_weights(
             f, ints, weight, phase, column * vector, width, begin, end,
-            offset(out, _weights_at(f, c, column, phase, begin, width, task, vector)), ((end - begin) * width + 1) * vector,
-            stack_buffer(weight, f.scratch),
+            offset(out, _weights_at(f, c, column, phase, begin, width, task, vector)),
+            ((end - begin) * width + 1) * vector, stack_buffer(weight, f.scratch),
         )  # fmt: skip
 
     def winograd(
@@ -278,7 +292,7 @@ def kernels_of(f: Form) -> Kernels:
     ):  # fmt: skip
         """Convolve some blocks of tiles with some panels of columns; `x` or `weight` or both are transformed.
 
-        Forward, a panel sums the products of all phases. Backward, each phase has its own panels, which give its pixels.
+        Forward, a panel sums the products of all phases. Backward, each phase has panels of its own, for its pixels.
         """
         shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
         c, k, channel_blocks, panels, tiles = shape.c, shape.k, cut.channel_blocks, cut.panels, cut.tiles

@@ -107,9 +107,9 @@ def shape_of(f: Form, p: ConvProblem) -> tuple[tuple[int, int, int], tuple[int, 
 
 def tiles_of(f: Form, p: ConvProblem) -> tuple[int, int, int]:
     """Return the tiles of a column, of a row, and in all; of a gradient of the input, those of one phase."""
-    _, (height, width, _), (_, _, out_top, out_left) = shape_of(f, p)
+    _, (height, width, _), _ = shape_of(f, p)
     apart = f.tile if p.which == "forward" else f.tile * f.stride
-    tiles_h, tiles_w = -(-(height + out_top) // apart), -(-(width + out_left) // apart)
+    tiles_h, tiles_w = -(-height // apart), -(-width // apart)
     return tiles_h, tiles_w, p.n * tiles_h * tiles_w
 
 
