@@ -115,7 +115,7 @@ class Winograd:
         (_, _, c), (_, _, k), _ = shape_of(f, p)
         size = numpy_lanes(p.dtype)
         channels, columns = -(-c // size) * size, -(-k // size) * size
-        outputs = 1 if p.which == "forward" else f.parts
+        outputs = 1 if p.which == "forward" else f.phase_count
         others = tiles * (costs.input * channels + costs.output * outputs * columns) + 2e5
         products = costs.products * 2.0 * f.products * max(4, tiles) * c * columns
         weight = costs.weight * channels * columns

@@ -163,7 +163,7 @@ def _transform(f, ints, x, g, zero, first, count, spot, pixels, gradients):
     for m in range(count):
         tile, following = first + m, first + min(m + 1, count - 1)
         _transform_tile(
-            f, ints, _transform_phase, f.parts, f.extent, new, x,
+            f, ints, _transform_phase, f.phase_count, f.extent, new, x,
             _corner(tile, new, tiles_h, tiles_w, cut.top, cut.left),
             _corner(following, new, tiles_h, tiles_w, cut.top, cut.left),
             cut.h, cut.w, cut.c, zero, MAX_VECTORS * lanes(x), pixels, cut.chunk, spot + m,
@@ -189,8 +189,8 @@ def _multiply(f, ints, unit, pixels, gradients, count, tiles, sums, out, accumul
     row_pitch = min(block, (k - rows_before + vector - 1) // vector * vector)
     gradients = offset(gradients, unit % cut.blocks * f.points * (chunk * block + vector))
     kind = 2 * (panel + 1 == cut.units // cut.blocks) + (unit % cut.blocks + 1 == cut.blocks)
-    for phase in range(f.parts):
-        before = panel * f.parts * (chunk * panel_width + vector) + phase * (chunk * pitch + vector)
+    for phase in range(f.phase_count):
+        before = panel * f.phase_count * (chunk * panel_width + vector) + phase * (chunk * pitch + vector)
         ours = offset(pixels, f.points * before)
         for point in range(f.points):
             if lacks(f, phase, point):
@@ -319,7 +319,7 @@ def _plan(f: Form, p: ConvProblem) -> _Plan:
     panels = -(-p.c // (MAX_VECTORS * size))
     block = _ROWS if shares or panels * -(-p.k // _ROWS) >= _SHARES else _FEW_ROWS
     blocks = -(-p.k // block)
-    pixel_size = f.parts * f.points * (chunk * _whole(p.c, p.dtype) + panels * size)
+    pixel_size = f.phase_count * f.points * (chunk * _whole(p.c, p.dtype) + panels * size)
     # Register tiles may have more rows than a block: they read and write beyond its last one.
     gradient_size = f.points * (chunk * _whole(p.k, p.dtype) + blocks * size) + _whole(MOST_RUN_ROWS, p.dtype)
     step = min(block, p.k) * min(MAX_VECTORS * size, _whole(p.c, p.dtype)) + size

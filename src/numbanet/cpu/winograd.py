@@ -165,7 +165,7 @@ def lowering_of_phase(name: str, form: Form, emit: Callable[[Phase], Callable[..
         def call(number: int) -> None:
             outlined(builder, f"{name}.{number}", args[2:], emit(form.phases[number]))
 
-        ir_switch(builder, args[1], range(form.parts), call)
+        ir_switch(builder, args[1], range(form.phase_count), call)
         return context.get_dummy_value()
 
     return codegen

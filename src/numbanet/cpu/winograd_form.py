@@ -95,8 +95,8 @@ class Form:
     gradient: Transform
 
     @property
-    def parts(self) -> int:
-        """Phases."""
+    def phase_count(self) -> int:
+        """The square of the stride."""
         return len(self.phases)
 
     @property
@@ -167,7 +167,7 @@ def _form(
             both(_transposed(g), _transposed(g_across), sums),
         )  # fmt: skip
 
-    phases = [(row, column) for row in range(min(stride, taps)) for column in range(min(stride, taps))]
+    phases = [(row, column) for row in range(stride) for column in range(stride)]
     return Form(
         name, suffix, tile, taps, stride, stride * (tile - 1) + taps, span, span * span,
         tuple(phase(row, column) for row, column in phases),

@@ -37,7 +37,7 @@ def _weights_at(f, c, column, phase, begin, width, products_before, vector):
 
     Each of their points is padded by a vector: else the points would fall into the same cache sets.
     """
-    return f.points * vector * (c * (f.parts * column + phase * width) + begin * width + products_before)
+    return f.points * vector * (c * (f.phase_count * column + phase * width) + begin * width + products_before)
 
 
 @device
@@ -263,7 +263,7 @@ def kernels_of(f: Form) -> Kernels:
     def transform_inputs(task: Index, ints: I64, x: T, zero: T, out: T):
         """Transform one piece of the only block of tiles and one block of channels of a phase."""
         cut = named(offset(ints, CUT), Cut)
-        parts = f.parts * cut.channel_blocks
+        parts = f.phase_count * cut.channel_blocks
         piece, part = task // parts, task % parts
         first, last = _begin(cut.tiles, cut.pieces, piece), _begin(cut.tiles, cut.pieces, piece + 1)
         into = offset(out, first * CHANNEL_PITCH)
@@ -275,7 +275,7 @@ def kernels_of(f: Form) -> Kernels:
         c, k, channel_blocks, panels = shape.c, shape.k, cut.channel_blocks, cut.panels
         vector = lanes(weight)
         vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector
-        panel, part = task // (f.parts * channel_blocks), task % (f.parts * channel_blocks)
+        panel, part = task // (f.phase_count * channel_blocks), task % (f.phase_count * channel_blocks)
         phase, block = part // channel_blocks, part % channel_blocks
         column = _begin(columns, panels, panel)
         width = _begin(columns, panels, panel + 1) - column
@@ -296,8 +296,8 @@ def kernels_of(f: Form) -> Kernels:
         """
         shape, cut = named(ints, Shape), named(offset(ints, CUT), Cut)
         c, k, channel_blocks, panels, tiles = shape.c, shape.k, cut.channel_blocks, cut.panels, cut.tiles
-        parts = f.parts * channel_blocks
-        summed, outputs = (parts, 1) if shape.forward else (channel_blocks, f.parts)
+        parts = f.phase_count * channel_blocks
+        summed, outputs = (parts, 1) if shape.forward else (channel_blocks, f.phase_count)
         slot = take_slot(slots, ints[AFTER])
         vector = lanes(x)
         vectors, columns = (c + vector - 1) // vector, (k + vector - 1) // vector

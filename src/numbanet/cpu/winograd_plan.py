@@ -130,26 +130,26 @@ def plan_of(f: Form, p: ConvProblem) -> Plan:
     channel_blocks = -(-vectors * vector // CHANNEL_PITCH)
     inputs_ahead = tiles <= _FEWEST
     panels = -(-columns // MAX_VECTORS)
-    outputs = 1 if p.which == "forward" else f.parts
+    outputs = 1 if p.which == "forward" else f.phase_count
     if inputs_ahead:
         blocks = 1
         panels = min(-(-columns // _LEAST_WIDTH), max(panels, 8))
         tile_parts, panel_parts = 1, outputs * panels
     else:
-        weight_bytes = f.parts * f.points * c * columns * vector * np.dtype(p.dtype).itemsize
+        weight_bytes = f.phase_count * f.points * c * columns * vector * np.dtype(p.dtype).itemsize
         fewest, most_tiles = next(line[1:] for line in _BLOCK_TILES if weight_bytes <= line[0])
         # The tiles of several phases are larger.
-        fewest, most_tiles = (fewest, most_tiles) if f.parts == 1 else (fewest // 2, most_tiles // 2)
+        fewest, most_tiles = (fewest, most_tiles) if f.phase_count == 1 else (fewest // 2, most_tiles // 2)
         tile_parts = max(1, min(_TASKS, tiles // fewest))
         panel_parts = min(outputs * panels, -(-_FEW_TASKS // tile_parts))
         blocks = tile_parts * -(-units // (tile_parts * most_tiles // 2))
     most = 2 * -(-units // blocks)
     in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
     out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
-    block_size = f.parts * channel_blocks * f.points * in_step
+    block_size = f.phase_count * channel_blocks * f.points * in_step
     pieces = max(1, min(4, tiles // 8))
     weights_ahead = p.prepared or not inputs_ahead
-    weight_size = f.parts * f.points * vector * (c * columns + panels * channel_blocks)
+    weight_size = f.phase_count * f.points * vector * (c * columns + panels * channel_blocks)
     own = f.points * (CHANNEL_PITCH * MAX_VECTORS + 1) * vector if inputs_ahead else block_size
     work_size = f.points * out_step + own
     shape = Shape(*source, *result, *pads, tiles_h, tiles_w, int(p.which == "forward"))
@@ -157,5 +157,5 @@ def plan_of(f: Form, p: ConvProblem) -> Plan:
         units, blocks, channel_blocks, in_step, tiles, panels, out_step, tile_parts, panel_parts, int(inputs_ahead),
         int(weights_ahead), epilogue_flags(p.epilogue), work_size, pieces,
     )  # fmt: skip
-    launches = f.parts * channel_blocks * pieces, block_size, f.parts * panels * channel_blocks, weight_size
+    launches = f.phase_count * channel_blocks * pieces, block_size, f.phase_count * panels * channel_blocks, weight_size
     return Plan(inputs_ahead, weights_ahead, *launches, tile_parts * panel_parts, work_size, (*shape, *cut))
