@@ -72,3 +72,55 @@ def test_moments_are_those_of_the_result(
     np.testing.assert_allclose(mean, exact.mean(1), rtol=unit, atol=4 * unit * exact.std(1).max())
     expected = exact.var(1) * exact.shape[1]
     np.testing.assert_allclose(squares, expected, rtol=30 * unit, atol=30 * unit * expected.max() / 100)
+
+
+@pytest.mark.parametrize("name", ["cpu.direct", "cpu.winograd", "cpu.band"])
+def test_threads_do_not_change_a_bit(name: str) -> None:
+    x, w, bias = made((9, 4, 21, 17), 40, 3, {}, "float32")
+    found, before = [], nnet.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            nnet.set_num_threads(threads)
+            with nnet.use(name):
+                ops.conv2d(x, w, bias, moments=(moments := Moments()))
+            found.append(moments.parts)
+    finally:
+        nnet.set_num_threads(before)
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_a_large_mean_takes_no_digits_from_a_small_variance() -> None:
+    """Each channel of the result is 3000 and a little noise."""
+    noise = RNG.standard_normal((6, 16, 30, 31), dtype=np.float32)
+    moments = Moments()
+    y = ops.conv2d(
+        noise, np.eye(16, dtype=np.float32)[:, :, None, None], np.full(16, 3000, np.float32), moments=moments
+    )
+    assert moments.parts is not None
+    _, inverse = ops.batch_norm_forward(y, training=True, eps=1e-12, moments=moments)[1:]
+    exact = 1 / y.astype(np.float64).std((0, 2, 3))
+    np.testing.assert_allclose(inverse, exact, rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu.pointwise"])
+def test_a_batch_norm_does_without(name: str) -> None:
+    """Kernels that take no sums leave the statistics to the batch norm."""
+    x, w, _ = made((2, 3, 5, 6), 1, 1, {}, "float32")
+    with nnet.use(name):
+        y = ops.conv2d(x, w, moments=(moments := Moments()))
+        found = ops.batch_norm_forward(y, training=True, moments=moments)
+        expected = ops.batch_norm_forward(y, training=True)
+    assert moments.parts is None
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_definition_does_without_what_a_kernel_gave() -> None:
+    x, w, _ = made((2, 3, 5, 6), 8, 3, {}, "float32")
+    y = ops.conv2d(x, w, moments=(moments := Moments()))
+    assert moments.parts is not None
+    with nnet.use("reference"):
+        found = ops.batch_norm_forward(y, training=True, moments=moments)
+    for ours, theirs in zip(found, ops.batch_norm_forward(y, training=True)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

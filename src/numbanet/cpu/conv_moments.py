@@ -14,12 +14,12 @@ from typing import NamedTuple
 from numbanet import memory
 from numbanet.candidate import Arrays
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.norm_rows import four_tail, put_four
 from numbanet.cpu.parallel import Then
-from numbanet.cpu.simd import fma, lanes, load, named, offset, splat
+from numbanet.cpu.partial import get, put
+from numbanet.cpu.simd import fma, lanes, load, named, numpy_lanes, offset, splat
 from numbanet.problem.conv import ConvProblem
 
-_ROWS = 256  # positions of a part, about: the rounding errors of longer sums would show
+_ROWS = 256  # positions of a sum at most, about: the rounding errors of longer ones would show
 
 
 class Order(NamedTuple):
@@ -75,6 +75,29 @@ def across_images(p: ConvProblem) -> Order:
 
 
 @device
+def _four(x, p, n):
+    """Load the first n numbers of four vectors: whole vectors without masks."""
+    w, zero = lanes(x), splat(x, 0.0)
+    v1 = get(x, p + w, n - w) if n > w else zero
+    v2 = get(x, p + 2 * w, n - 2 * w) if n > 2 * w else zero
+    v3 = get(x, p + 3 * w, n - 3 * w) if n > 3 * w else zero
+    return get(x, p, n), v1, v2, v3
+
+
+@device
+def _put_four(y, p, n, v0, v1, v2, v3):
+    """Store them likewise: masks are slow where they store."""
+    w = lanes(y)
+    put(y, p, v0, n)
+    if n > w:
+        put(y, p + w, v1, n - w)
+    if n > 2 * w:
+        put(y, p + 2 * w, v2, n - 2 * w)
+    if n > 3 * w:
+        put(y, p + 3 * w, v3, n - 3 * w)
+
+
+@device
 def _strip(y, ints, first, last, column, n, partial, out):
     """Sum up to four vectors of channels, `n` numbers, of tiles first, ..., last - 1.
 
@@ -108,7 +131,7 @@ def _strip(y, ints, first, last, column, n, partial, out):
             if count == 0:
                 heads = min(8, positions)
                 for i in range(heads):
-                    a0, a1, a2, a3 = four_tail(y, p + i * k, n)
+                    a0, a1, a2, a3 = _four(y, p + i * k, n)
                     m0, m1, m2, m3 = m0 + a0, m1 + a1, m2 + a2, m3 + a3
                 part = splat(y, 1.0) / splat(y, heads)
                 m0, m1, m2, m3 = m0 * part, m1 * part, m2 * part, m3 * part
@@ -125,7 +148,7 @@ def _strip(y, ints, first, last, column, n, partial, out):
                 q0, q1, q2, q3 = fma(a0, a0, q0), fma(a1, a1, q1), fma(a2, a2, q2), fma(a3, a3, q3)
                 p += together * k
             for _ in range(steps * together, positions):
-                a0, a1, a2, a3 = four_tail(y, p, n)
+                a0, a1, a2, a3 = _four(y, p, n)
                 a0, a1, a2, a3 = a0 - m0, a1 - h1, a2 - h2, a3 - h3
                 e0, e1, e2, e3 = e0 + a0, e1 + a1, e2 + a2, e3 + a3
                 q0, q1, q2, q3 = fma(a0, a0, q0), fma(a1, a1, q1), fma(a2, a2, q2), fma(a3, a3, q3)
@@ -137,10 +160,10 @@ def _strip(y, ints, first, last, column, n, partial, out):
     elif together == 4:
         e0, q0 = (e0 + e1) + (e2 + e3), (q0 + q1) + (q2 + q3)
     number = splat(y, count)
-    put_four(partial, out, n, number, number, number, number)
-    put_four(partial, out + k, n, m0, m1, m2, m3)
-    put_four(partial, out + 2 * k, n, e0, e1, e2, e3)
-    put_four(partial, out + 3 * k, n, q0, q1, q2, q3)
+    _put_four(partial, out, n, number, number, number, number)
+    _put_four(partial, out + k, n, m0, m1, m2, m3)
+    _put_four(partial, out + 2 * k, n, e0, e1, e2, e3)
+    _put_four(partial, out + 3 * k, n, q0, q1, q2, q3)
 
 
 @kernel
@@ -160,10 +183,11 @@ def stored_moments(task: Index, ints: I64, y: T, partial: T):
 
 
 @lru_cache(maxsize=1024)
-def _plan(order: Order, share: Share, channels: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+def _plan(order: Order, share: Share, channels: tuple[int, ...], dtype: str) -> tuple[int, tuple[int, ...]]:
     """Return the number of parts, and the integers."""
-    tiles = -(-share.steps // share.regions) * share.step
-    pieces = max(1, min(tiles, -(-tiles * order.tile_h * order.tile_w // _ROWS)))
+    tiles, size = -(-share.steps // share.regions) * share.step, numpy_lanes(dtype)
+    sums = {size: 4, 2 * size: 2}.get(order.k, 1)  # of a channel, in the registers of a strip
+    pieces = max(1, min(tiles, -(-tiles * order.tile_h * order.tile_w // (sums * _ROWS))))
     return share.regions * pieces, (*order, *share._replace(pieces=pieces), *channels)
 
 
@@ -182,6 +206,6 @@ def following(outputs: Arrays, order: Order, share: Share, channels: tuple[int, 
     y, *asked = outputs
     if not asked or asked[0] is None or not y.size:
         return None
-    count, integers_ = _plan(order, share, channels)
+    count, integers_ = _plan(order, share, channels, y.dtype.name)
     asked[0].parts = partial = memory.empty((count, 4, order.k), y.dtype)
     return Then(stored_moments, (y, partial), integers_)

@@ -140,18 +140,18 @@ def statistics(
             for t in range(blocks):
                 for copy in range(copies):
                     p = t * 4 * wide + copy * channels + c
-                    count = convert(load_tail(partial, p, n), numbers)
-                    s = convert(load_tail(partial, p + wide, n), numbers)
-                    total = fma(count, s, total) + convert(load_tail(partial, p + 2 * wide, n), numbers)
+                    count = convert(get(partial, p, n), numbers)
+                    s = convert(get(partial, p + wide, n), numbers)
+                    total = fma(count, s, total) + convert(get(partial, p + 2 * wide, n), numbers)
             centre = total / splat_as(zero, samples)
             squares = zero
             for t in range(blocks):
                 for copy in range(copies):
                     p = t * 4 * wide + copy * channels + c
-                    count = convert(load_tail(partial, p, n), numbers)
-                    s = convert(load_tail(partial, p + wide, n), numbers)
-                    e = convert(load_tail(partial, p + 2 * wide, n), numbers)
-                    q = convert(load_tail(partial, p + 3 * wide, n), numbers)
+                    count = convert(get(partial, p, n), numbers)
+                    s = convert(get(partial, p + wide, n), numbers)
+                    e = convert(get(partial, p + 2 * wide, n), numbers)
+                    q = convert(get(partial, p + 3 * wide, n), numbers)
                     apart = e / maximum(count, splat_as(zero, 1.0))  # from s to the mean of the block
                     within = maximum(q - e * apart, zero)
                     between = (s - centre) + apart
