@@ -171,7 +171,7 @@ class _Measurer:
     def _measure(
         self, candidates: list[Candidate], problem: Any, inputs: Arrays, outputs: Arrays
     ) -> dict[str, float]:
-        scratch = tuple(None if array is None else memory.empty(array.shape, array.dtype) for array in outputs)
+        scratch = tuple(memory.empty(x.shape, x.dtype) if isinstance(x, np.ndarray) else None for x in outputs)
         operands = {c.name: _prepared(c, problem, inputs) for c in candidates}
         best = {c.name: float("inf") for c in candidates}
         for candidate in candidates:  # compiles

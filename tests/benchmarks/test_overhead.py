@@ -20,7 +20,7 @@ def test_time_is_cut_at_the_kernels(monkeypatch):
     def call() -> None:
         for pause in (0.004, 0.008):
             time.sleep(pause)
-            parallel.start((0, 0, 0, 0, 0, 1))
+            parallel.start((0, 0, 0, 0, 0, 1, 0))
         time.sleep(0.001)
 
     before, between, after, launches = overhead._parts(lambda: None, call, 3)

@@ -15,6 +15,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry, spans
+from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.pack import pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store, store_tail
@@ -137,6 +138,11 @@ def _forward_plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     return taps, p.n * bands, (*geometry(p), *cut)
 
 
+def _stored(p: ConvProblem, tasks: int) -> tuple[Order, Share, tuple[int, ...]]:
+    """Return what each task stores: a band of an image."""
+    return in_tiles(p, _band_rows(p), p.q), Share(tasks, 1, tasks, tasks, 1, 1, 1), (0, p.k)
+
+
 def _prepare(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
     taps, *_ = _forward_plan(p)
     return pack(weight, taps, 1, len(taps), False, p.dtype)
@@ -147,7 +153,7 @@ def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) ->
     _, tasks, integers_ = _forward_plan(p)
     unused = packed
     buffers = x, packed, unused if bias is None else bias, unused if residual is None else residual, outputs[0]
-    launch(band_forward, tasks, buffers, integers_, p.dtype)
+    launch(band_forward, tasks, buffers, integers_, p.dtype, following(outputs, *_stored(p, tasks)))
 
 
 def unsuitable(p: ConvProblem) -> str | None:

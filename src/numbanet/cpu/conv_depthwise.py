@@ -15,6 +15,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import clear_unseen, grids, tolerance
+from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import transposed
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.partial import get, put
@@ -175,6 +176,15 @@ def _plan(p: ConvProblem) -> list[tuple[int, np.ndarray, Gather]]:
     return launches
 
 
+def _stored(p: ConvProblem, tasks: int, s: Gather) -> tuple[Order, Share, tuple[int, ...]]:
+    """Return what each task of the forward pass stores: a part of the channels of a few rows."""
+    blocks, size = tasks // s.parts, numpy_lanes(p.dtype)
+    vectors = -(-p.c // size)
+    channels = [part * vectors // s.parts * size for part in range(s.parts)]
+    share = Share(s.all_rows, s.rows, blocks, blocks, s.parts, s.parts, 1)
+    return in_tiles(p, 1, p.q), share, (*channels, p.c)
+
+
 def _by_tap(weight: np.ndarray, p: ConvProblem) -> np.ndarray:
     """Return the weight (C, R, S, 1) as (R * S, C): a few numbers a channel."""
     return transposed(weight.reshape(p.c, p.r * p.s))
@@ -186,19 +196,21 @@ def _gather(
     weight: np.ndarray,
     bias: np.ndarray | None,
     residual: np.ndarray | None,
-    out: np.ndarray,
+    *outputs: Any,
 ) -> None:
+    out = outputs[0]
     start = constant(np.zeros(p.c, p.dtype)) if bias is None else bias
     by_tap = _by_tap(weight, p)
     if p.which == "backward_input":
         clear_unseen(p, out)
     for tasks, taps, integers_ in _plan(p):
         buffers = source, by_tap, taps, start, start if residual is None else residual, out
-        launch(depthwise_gather, tasks, buffers, integers_, p.dtype)
+        then = following(outputs, *_stored(p, tasks, integers_)) if len(outputs) > 1 else None
+        launch(depthwise_gather, tasks, buffers, integers_, p.dtype, then)
 
 
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _gather(p, *inputs, outputs[0])
+    _gather(p, *inputs, *outputs)
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

@@ -19,6 +19,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.conv_moments import Order, Share, across_images, following, in_memory
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import pack, panel_count
@@ -301,6 +302,17 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
     return launches
 
 
+@lru_cache(maxsize=1024)
+def _stored(p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
+    """Return what the tasks of the forward pass store."""
+    s = Gather(*_plan(p)[0][3][:-1].tolist())
+    wide, panels = MAX_VECTORS * numpy_lanes(p.dtype), s.panels // p.groups
+    starts = [part * s.panels // s.parts for part in range(s.parts)]
+    channels = [panel // panels * p.kg + panel % panels * wide for panel in starts]
+    share = Share(s.images * s.rows * s.columns, s.block, s.blocks, s.blocks, s.parts, s.tasks_a_block, s.tasks_a_part)
+    return across_images(p) if s.across else in_memory(p), share, (*channels, p.k)
+
+
 @lru_cache(maxsize=16)
 def zeros(count: int, dtype: str) -> np.ndarray:
     """Return the pixel of the padding."""
@@ -334,9 +346,13 @@ def run(
     packed: tuple[np.ndarray, ...],
     bias: np.ndarray | None,
     residual: np.ndarray | None,
-    out: np.ndarray,
+    *outputs: Any,
 ) -> None:
-    """Convolve forward (`source` is x, `out` is y) or backward (`source` is the gradient of y, `out` that of x)."""
+    """Convolve forward (`source` is x, the first output y) or backward (`source` is the gradient of y, it that of x).
+
+    Forward, a second output takes the result's moments.
+    """
+    out = outputs[0]
     if not source.shape[3]:  # nothing to sum
         p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
     if p.which == "backward_input":
@@ -346,11 +362,12 @@ def run(
             source, panels, taps, padding, padding if bias is None else bias,
             padding if residual is None else residual, out,
         )  # fmt: skip
-        launch(gather, tasks, buffers, numbers, p.dtype)
+        then = following(outputs, *_stored(p)) if len(outputs) > 1 else None
+        launch(gather, tasks, buffers, numbers, p.dtype, then)
 
 
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    run(problem, *inputs, outputs[0])
+    run(problem, *inputs, *outputs)
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

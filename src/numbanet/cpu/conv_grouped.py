@@ -18,6 +18,7 @@ from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance, zeros
+from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.group_tile import (
     add_columns,
@@ -351,6 +352,14 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, np.ndarray, int, tuple[int, ...]]
     return np.array(table, np.int64), np.array(order, np.intp), p.n * bands * parts, integers_
 
 
+def _stored(p: ConvProblem, tasks: int, s: Gather) -> tuple[Order, Share, tuple[int, ...]]:
+    """Return what each task of the forward pass stores: some blocks of groups of a band of an image."""
+    bands = p.n * s.bands
+    channels = [part * s.blocks // s.parts * s.out_lanes for part in range(s.parts)]
+    share = Share(bands, 1, bands, bands, s.parts, s.parts, 1)
+    return in_tiles(p, s.band_rows, p.q), share, (*channels, p.k)
+
+
 def _sorted_taps(grid: Grid) -> list[int]:
     return grid.taps[np.lexsort((grid.taps[:, 1], grid.taps[:, 0])), 2].tolist()
 
@@ -382,9 +391,9 @@ def _run(
     weight: np.ndarray,
     bias: np.ndarray | None,
     residual: np.ndarray | None,
-    out: np.ndarray,
+    *outputs: Any,
 ) -> None:
-    b = blocks(p)
+    b, out = blocks(p), outputs[0]
     table, order, tasks, integers_ = _plan(p)
     if p.which == "backward_input":
         clear_unseen(p, out)
@@ -393,11 +402,12 @@ def _run(
         source, _packed(weight, p, order), table, permutations(b.reduction, b.columns, p.dtype),
         nothing if bias is None else bias, nothing if residual is None else residual, out,
     )  # fmt: skip
-    launch(grouped_gather, tasks, buffers, integers_, p.dtype)
+    then = following(outputs, *_stored(p, tasks, integers_)) if len(outputs) > 1 else None
+    launch(grouped_gather, tasks, buffers, integers_, p.dtype, then)
 
 
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _run(p, *inputs, outputs[0])
+    _run(p, *inputs, *outputs)
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

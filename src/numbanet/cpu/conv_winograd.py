@@ -20,12 +20,13 @@ import numpy as np
 from numbanet import memory, settings
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.conv_direct import zeros
+from numbanet.cpu.conv_moments import following
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.cpu.slots import new_slots
 from numbanet.cpu.winograd_form import F2X2, F2X2_OF_5X5, F4X4, F4X4_STRIDE_2, Form
 from numbanet.cpu.winograd_kernels import kernels_of
-from numbanet.cpu.winograd_plan import plan_of, shape_of, tiles_of
+from numbanet.cpu.winograd_plan import plan_of, shape_of, stored, tiles_of
 from numbanet.problem.conv import ConvProblem
 
 
@@ -67,7 +68,7 @@ class Winograd:
 
     def forward(self, p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         """Compute y."""
-        self._run(p, *inputs, outputs[0])
+        self._run(p, *inputs, *outputs)
 
     def backward_input(self, p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         """Compute the gradient of x."""
@@ -95,9 +96,9 @@ class Winograd:
         weight: np.ndarray,
         bias: np.ndarray | None,
         residual: np.ndarray | None,
-        out: np.ndarray,
+        *outputs: Any,
     ) -> None:
-        plan = plan_of(self._form, p)
+        plan, out = plan_of(self._form, p), outputs[0]
         nothing = zeros(max(source.shape[3], out.shape[3]), p.dtype)
         given = self._transformed_input(p, source, nothing) if plan.inputs_ahead else source
         slots = new_slots(plan.tasks)
@@ -107,7 +108,8 @@ class Winograd:
             given, weight, nothing, nothing if bias is None else bias, nothing if residual is None else residual,
             slots, work, out,
         )  # fmt: skip
-        launch(self._kernels.winograd, plan.tasks, buffers, (*plan.integers, slots.size), p.dtype)
+        then = following(outputs, *stored(self._form, p)) if len(outputs) > 1 else None
+        launch(self._kernels.winograd, plan.tasks, buffers, (*plan.integers, slots.size), p.dtype, then)
 
     def _cost(self, p: ConvProblem) -> float:
         f, costs = self._form, self._costs

@@ -3,7 +3,8 @@
 Statistics: a task walks a block of rows once and keeps, for each column, the sums of x - s and of (x - s)^2, where the
 shift s is the mean of the block's first rows. As these rows belong to the block, its variance cannot be much smaller
 than (mean - s)^2, so that nothing cancels. Blocks are merged in float64 in a fixed order (Chan, Golub and LeVeque,
-"Algorithms for computing the sample variance", 1983).
+"Algorithms for computing the sample variance", 1983). Behind a convolution, its
+tasks have taken those sums already (`numbanet.cpu.conv_moments`).
 
 Narrow rows are taken several at a time as one row of up to four vectors, whose per-channel numbers stay in registers.
 """
@@ -50,6 +51,10 @@ def _narrow_moments(x, wide, first, last, rest, partial, out):
             m0, m1, m2, m3 = m0 + a0, m1 + a1, m2 + a2, m3 + a3
         part = splat(x, 1.0) / splat(x, heads)
         m0, m1, m2, m3 = m0 * part, m1 * part, m2 * part, m3 * part
+    full, one = splat(x, last - first), splat(x, last - first + 1)
+    put_four(partial, out, wide, full, full, full, full)
+    put_four(partial, out, rest, one, one, one, one)
+    out += wide
     put_four(partial, out, wide, m0, m1, m2, m3)
     e0 = splat(x, 0.0)
     e1, e2, e3 = e0, e0, e0
@@ -83,9 +88,11 @@ def _wide_moments(x, wide, first, last, column, end, partial, out):
         total = get(x, first * wide + j, n)
         for row in range(first + 1, first + heads):
             total = total + get(x, row * wide + j, n)
-        put(partial, out + j, total * part, n)
-        put(partial, out + wide + j, zero, n)
+        put(partial, out + j, splat(x, last - first), n)
+        put(partial, out + wide + j, total * part, n)
         put(partial, out + 2 * wide + j, zero, n)
+        put(partial, out + 3 * wide + j, zero, n)
+    out += wide
     for row in range(first, last):
         for j in range(column, end, lanes(x)):
             n = end - j
@@ -96,26 +103,16 @@ def _wide_moments(x, wide, first, last, column, end, partial, out):
 
 @kernel
 def moments(task: Index, ints: I64, x: T, partial: T):
-    """partial[t] = (s, sum of x - s, sum of (x - s)^2) of block t, for each column."""
+    """partial[t] = (count, s, sum of x - s, sum of (x - s)^2) of block t, for each column."""
     elements, wide, block_rows, tile, tiles = integers(ints, 5)
     t, column = task // tiles, task % tiles * tile
     full = elements // wide
-    first, last, out = t * block_rows, min(full, (t + 1) * block_rows), t * 3 * wide
+    first, last, out = t * block_rows, min(full, (t + 1) * block_rows), t * 4 * wide
     if wide > 4 * lanes(x):
         _wide_moments(x, wide, first, last, column, min(wide, column + tile), partial, out)
     else:
         rest = elements - full * wide if (t + 1) * block_rows > full else 0  # the last row may be cut short
         _narrow_moments(x, wide, first, last, rest, partial, out)
-
-
-@device
-def block_count(t, copy, elements, wide, channels, block_rows):
-    """Return how many samples the columns of one copy of the channels have in block t."""
-    full = elements // wide
-    count = max(0, min(full, (t + 1) * block_rows) - t * block_rows)
-    if (t + 1) * block_rows > full and copy * channels < elements - full * wide:
-        count += 1
-    return count
 
 
 @kernel
@@ -128,8 +125,8 @@ def statistics(
     With no blocks the statistics are the running ones. The coefficients are written side by side, once for each of
     `repeats` samples of a widened row.
     """
-    elements, wide, channels, block_rows, blocks = integers(ints, 5)
-    has_weight, has_bias, has_mean, has_var, span, repeats = integers(offset(ints, 5), 6)
+    samples, wide, channels, blocks = integers(ints, 4)
+    has_weight, has_bias, has_mean, has_var, span, repeats = integers(offset(ints, 4), 6)
     copies = wide // channels
     eps, momentum = numbers[0], numbers[1]
     zero = convert(splat(partial, 0.0), numbers)
@@ -139,29 +136,26 @@ def statistics(
             centre = convert(load_tail(running_mean, c, n), numbers)
             variance = convert(load_tail(running_var, c, n), numbers)
         else:
-            samples = elements // channels
             total = zero
             for t in range(blocks):
                 for copy in range(copies):
-                    count = block_count(t, copy, elements, wide, channels, block_rows)
-                    if count > 0:
-                        p = t * 3 * wide + copy * channels + c
-                        s = convert(load_tail(partial, p, n), numbers)
-                        total = fma(splat_as(zero, count), s, total) + convert(load_tail(partial, p + wide, n), numbers)
+                    p = t * 4 * wide + copy * channels + c
+                    count = convert(get(partial, p, n), numbers)
+                    s = convert(get(partial, p + wide, n), numbers)
+                    total = fma(count, s, total) + convert(get(partial, p + 2 * wide, n), numbers)
             centre = total / splat_as(zero, samples)
             squares = zero
             for t in range(blocks):
                 for copy in range(copies):
-                    count = block_count(t, copy, elements, wide, channels, block_rows)
-                    if count > 0:
-                        p = t * 3 * wide + copy * channels + c
-                        s = convert(load_tail(partial, p, n), numbers)
-                        e = convert(load_tail(partial, p + wide, n), numbers)
-                        q = convert(load_tail(partial, p + 2 * wide, n), numbers)
-                        apart = e * splat_as(zero, 1.0 / count)  # from s to the mean of the block
-                        within = maximum(q - e * apart, zero)
-                        between = (s - centre) + apart
-                        squares = squares + fma(splat_as(zero, count) * between, between, within)
+                    p = t * 4 * wide + copy * channels + c
+                    count = convert(get(partial, p, n), numbers)
+                    s = convert(get(partial, p + wide, n), numbers)
+                    e = convert(get(partial, p + 2 * wide, n), numbers)
+                    q = convert(get(partial, p + 3 * wide, n), numbers)
+                    apart = e / maximum(count, splat_as(zero, 1.0))  # from s to the mean of the block
+                    within = maximum(q - e * apart, zero)
+                    between = (s - centre) + apart
+                    squares = squares + fma(count * between, between, within)
             variance = squares / splat_as(zero, samples)
             keep, take = splat_as(zero, 1.0 - momentum), splat_as(zero, momentum)
             if has_mean != 0:
@@ -189,13 +183,17 @@ def statistics(
             store_tail(coefficients, p + 2 * repeats * channels, convert(shift, mean), n)
 
 
-def _statistics(problem: Any, inputs: Arrays, mean: Any, inverse: Any, coefficients: Any, partial: Any) -> None:
+def _statistics(
+    problem: Any, inputs: Arrays, mean: Any, inverse: Any, coefficients: Any, partial: Any, parts: Any = None
+) -> None:
+    """Work out the coefficients; `parts` holds the partial sums where a convolution has taken them."""
     x, weight, bias, running_mean, running_var, numbers = inputs
     dtype, channels = problem.dtype, problem.channels
-    elements = problem.rows * channels
     wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
-    if problem.training:
-        launch(moments, blocks * tiles, (x, partial), (elements, wide, block_rows, tile, tiles), dtype)
+    if parts is not None:
+        partial, wide, blocks = parts, channels, len(parts)
+    elif problem.training:
+        launch(moments, blocks * tiles, (x, partial), (x.size, wide, block_rows, tile, tiles), dtype)
     given = [a is not None for a in (weight, bias, running_mean, running_var)]
     weight, bias, running_mean, running_var = (
         mean if a is None else a for a in (weight, bias, running_mean, running_var)
@@ -206,18 +204,18 @@ def _statistics(problem: Any, inputs: Arrays, mean: Any, inverse: Any, coefficie
         statistics,
         -(-channels // span),
         (partial, weight, bias, running_mean, running_var, numbers, mean, inverse, coefficients),
-        (elements, wide, channels, block_rows, blocks, *given, span, coefficients.size // (3 * channels)),
+        (problem.rows, wide, channels, blocks, *given, span, coefficients.size // (3 * channels)),
         dtype,
     )
 
 
 def _run_forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    *given, residual = inputs
+    given, residual, *parts = inputs[:6], *inputs[6:]
     y, mean, inverse = outputs
     wide, *_ = cut(problem.rows, problem.channels, problem.dtype)
     scratch = workspace.view(problem.dtype)
     coefficients = scratch[: 3 * wide]
-    _statistics(problem, tuple(given), mean, inverse, coefficients, scratch[3 * wide :])
+    _statistics(problem, given, mean, inverse, coefficients, scratch[3 * wide :], *parts)
     apply(problem, inputs[0], coefficients, residual, y)
 
 
@@ -238,7 +236,7 @@ def _run_apply(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) ->
 def _bytes(problem: Any) -> int:
     """Return the size of the coefficients of widened rows and of the blocks' partial results."""
     wide, _, _, blocks, _ = cut(problem.rows, problem.channels, problem.dtype)
-    return max(1, 3 * wide * (2 + (blocks if problem.training else 0))) * np.dtype(problem.dtype).itemsize
+    return max(1, wide * (6 + (4 * blocks if problem.training else 0))) * np.dtype(problem.dtype).itemsize
 
 
 CANDIDATES: CandidateLists = {

@@ -32,35 +32,35 @@ from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
-from numbanet.cpu.task import DATA, ITEMS, fits, run_task, thread_count, word
+from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, thread_count, word
 from numbanet.locks import new_lock
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
 
 
-def _drive_serial(address, expected, count, arrays, integers, tasks):
+def _drive_serial(address, expected, count, arrays, integers, tasks, then):
     items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
-    if not fits(expected, count, items):
+    if not fits(expected, buffers(count, then), items):
         return False
     for task in range(tasks):
-        run_task(address, count, items, integers, task)
+        run_both(address, count, items, integers, task, then)
     return True
 
 
-def _drive_parallel(address, expected, count, arrays, integers, tasks):
+def _drive_parallel(address, expected, count, arrays, integers, tasks, then):
     items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
-    if not fits(expected, count, items):
+    if not fits(expected, buffers(count, then), items):
         return False
     if thread_count() == 1:  # ten times cheaper than a parallel loop of one thread
         for task in range(tasks):
-            run_task(address, count, items, integers, task)
+            run_both(address, count, items, integers, task, then)
     else:
         for task in prange(tasks):
-            run_task(address, count, items, integers, task)
+            run_both(address, count, items, integers, task, then)
     return True
 
 
-_SIGNATURE = types.boolean(*[types.int64] * 6)
+_SIGNATURE = types.boolean(*[types.int64] * 7)
 
 
 def _load_tbb() -> None:
@@ -119,7 +119,7 @@ def _prepare() -> None:
         _state.parallel = driver(_drive_parallel, _SIGNATURE, parallel=True)
         # The first parallel call picks Numba's threading layer.
         nothing = np.zeros(1, np.int64)
-        _state.parallel(0, id(nothing), 0, id(()), id(nothing), 0)
+        _state.parallel(0, id(nothing), 0, id(()), id(nothing), 0, 0)
         layer = numba.threading_layer()
         if layer == "workqueue":
             _state.guard = new_lock()  # two Python threads in it at once would abort the process
@@ -202,8 +202,21 @@ def threading_layer() -> str:
     return numba.threading_layer()
 
 
+class Then(NamedTuple):
+    """A kernel that follows each task of a launch, with the task's number."""
+
+    kernel: Kernel
+    arrays: tuple[np.ndarray, ...]
+    integers: Sequence[int] | np.ndarray
+
+
 def launch(
-    kernel: Kernel, tasks: int, arrays: Sequence[np.ndarray], integers: Sequence[int] | np.ndarray, dtype: str
+    kernel: Kernel,
+    tasks: int,
+    arrays: Sequence[np.ndarray],
+    integers: Sequence[int] | np.ndarray,
+    dtype: str,
+    then: Then | None = None,
 ) -> None:
     """Run ``kernel(task, integers, *arrays)`` for every task in ``range(tasks)``, on all threads.
 
@@ -218,6 +231,8 @@ def launch(
         The integers of the problem, or what `block_of` made of them.
     dtype : {"float32", "float64"}
         What the kernel's ``T`` stands for.
+    then : Then, optional
+        Runs after each task, on the same thread: what the task has stored is still in its cache.
 
     Raises
     ------
@@ -231,14 +246,28 @@ def launch(
     if len(arrays) != count:
         raise TypeError(f"kernel {kernel.name} takes {count} buffers, got {len(arrays)}")
     numbers = integers if type(integers) is np.ndarray else block_of(tuple(integers))
-    call = (address, id(expected), count, id(arrays), id(numbers), tasks)
+    words, kept_also = 0, None
+    if then is not None:
+        arrays, expected, words, kept_also = _followed(then, arrays, expected, dtype)
+    call = (address, id(expected), count, id(arrays), id(numbers), tasks, words)
     if not start(call):
-        arrays = _plain(kernel, arrays, dtype)
+        wanted = kernel.dtypes(dtype) if then is None else kernel.dtypes(dtype) + then.kernel.dtypes(dtype)
+        arrays = _plain(kernel, arrays, wanted)
         call = (*call[:3], id(arrays), *call[4:])
         start(call)
     record = _record.get()
     if record is not None:
-        record.add(call, expected, arrays, numbers)
+        record.add(call, (expected, kept_also), arrays, numbers)
+
+
+def _followed(then: Then, arrays: Any, expected: np.ndarray, dtype: str) -> tuple[Any, np.ndarray, int, Any]:
+    """Return the buffers of both kernels, what they shall be, the address of what `run_both` reads, what holds it."""
+    address, others, count = then.kernel.entry(dtype)
+    if len(then.arrays) != count:
+        raise TypeError(f"kernel {then.kernel.name} takes {count} buffers, got {len(then.arrays)}")
+    numbers = then.integers if type(then.integers) is np.ndarray else block_of(tuple(then.integers))
+    words = np.array([address, count, place(numbers)], np.int64)
+    return (*arrays, *then.arrays), np.append(expected, others[1:]), place(words), (words, numbers)
 
 
 class Launch(NamedTuple):
@@ -354,13 +383,13 @@ def block_of(integers: tuple[int, ...]) -> np.ndarray:
     return block
 
 
-def _plain(kernel: Kernel, arrays: tuple[Any, ...], dtype: str) -> tuple[np.ndarray, ...]:
+def _plain(kernel: Kernel, arrays: tuple[Any, ...], dtypes: list[np.dtype]) -> tuple[np.ndarray, ...]:
     """Return buffers that the driver refused as plain arrays; TypeError if they hold something else.
 
     Equal dtypes are usually one object, but an equal one that is not (unpickled, say) is fine, and so is a subclass.
     """
     plain = []
-    for array, wanted in zip(arrays, kernel.dtypes(dtype)):
+    for array, wanted in zip(arrays, dtypes):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"kernel {kernel.name} takes arrays, got {type(array).__name__}")
         if array.dtype != wanted or not array.flags.c_contiguous:

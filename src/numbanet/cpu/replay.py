@@ -17,10 +17,11 @@ from numba.extending import intrinsic
 
 from numbanet.cpu import parallel
 from numbanet.cpu.parallel import Launches
-from numbanet.cpu.task import ITEMS, run_task, word
+from numbanet.cpu.task import ITEMS, run_both, word
 from numbanet.cpu.wait import relax
 
-_FIELDS = 5  # of a launch: address of the kernel, count and addresses of its buffers, address of its integers, tasks
+# Of a launch: address of the kernel, count and addresses of its buffers, address of its integers, tasks, what follows.
+_FIELDS = 6
 _LINE = 8  # counters are a cache line apart
 _I64 = ir.IntType(64)
 
@@ -52,7 +53,7 @@ def _work(table, launches, counters, workers, me):
     for number in range(launches):
         launch = table + number * 8 * _FIELDS
         address, count, items = word(launch, 0), word(launch, 8), word(launch, 16)
-        integers, tasks = word(launch, 24), word(launch, 32)
+        integers, tasks, then = word(launch, 24), word(launch, 32), word(launch, 40)
         taken = number * (workers + 1) * _LINE
         done = taken + workers * _LINE
         for step in range(workers):
@@ -60,7 +61,7 @@ def _work(table, launches, counters, workers, me):
             first, end = owner * tasks // workers, (owner + 1) * tasks // workers
             task = first + _add(counters, taken + owner * _LINE, 1)
             while task < end:
-                run_task(address, count, items, integers, task)
+                run_both(address, count, items, integers, task, then)
                 _add(counters, done, 1)
                 task = first + _add(counters, taken + owner * _LINE, 1)
         turns = 0
@@ -98,9 +99,9 @@ class Recording:
         self._kept = launches.kept
         self._workers = parallel.get_num_threads()
         rows = [
-            (address, count, arrays + ITEMS, launch.operands[2].ctypes.data, tasks)
+            (address, count, arrays + ITEMS, launch.operands[2].ctypes.data, tasks, then)
             for launch in self.launches
-            for address, _, count, arrays, _, tasks in (launch.call,)
+            for address, _, count, arrays, _, tasks, then in (launch.call,)
         ]
         self._table = np.array(rows, np.int64).reshape(-1, _FIELDS)
         self._counters = np.zeros(len(rows) * (self._workers + 1) * _LINE, np.int64)

@@ -138,6 +138,24 @@ def run_task(address, count, items, integers, task):
 
 
 @numba.njit(nogil=True, error_model="numpy")
+def run_both(address, count, items, integers, task, then):
+    """Run a task, and what follows it: `then` is 0, or the address of three words of the kernel that does.
+
+    They are the address of its machine code, the number of its buffers, which stand behind the first kernel's, and the
+    address of its integers.
+    """
+    run_task(address, count, items, integers, task)
+    if then != 0:
+        run_task(word(then, 0), word(then, 8), items + 8 * count, word(then, 16), task)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def buffers(count, then):
+    """Return how many buffers a launch has, with those of what follows its tasks."""
+    return count if then == 0 else count + word(then, 8)
+
+
+@numba.njit(nogil=True, error_model="numpy")
 def fits(expected, count, items):
     """Return whether every buffer is a C-contiguous array of its pointer's dtype."""
     kind = word(expected, 0)

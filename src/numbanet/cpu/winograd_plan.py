@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbanet.cpu.cache_sizes import caches
+from numbanet.cpu.conv_moments import Order, Share, in_tiles
 from numbanet.cpu.simd import numpy_lanes
 from numbanet.cpu.tile import MAX_VECTORS, epilogue_flags
 from numbanet.cpu.winograd_form import Form
@@ -143,6 +144,7 @@ def plan_of(f: Form, p: ConvProblem) -> Plan:
         tile_parts = max(1, min(_TASKS, tiles // fewest))
         panel_parts = min(outputs * panels, -(-_FEW_TASKS // tile_parts))
         blocks = tile_parts * -(-units // (tile_parts * most_tiles // 2))
+        tile_parts = blocks
     most = 2 * -(-units // blocks)
     in_step = _odd_lines((most + SPARE_ROWS) * CHANNEL_PITCH, p.dtype)
     out_step = _odd_lines((most + SPARE_ROWS) * MAX_VECTORS * vector, p.dtype)
@@ -159,3 +161,15 @@ def plan_of(f: Form, p: ConvProblem) -> Plan:
     )  # fmt: skip
     launches = f.phase_count * channel_blocks * pieces, block_size, f.phase_count * panels * channel_blocks, weight_size
     return Plan(inputs_ahead, weights_ahead, *launches, tile_parts * panel_parts, work_size, (*shape, *cut))
+
+
+@lru_cache(maxsize=1024)
+def stored(f: Form, p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
+    """Return what each task of the forward pass stores."""
+    cut = Cut(*plan_of(f, p).integers[CUT:])
+    size = numpy_lanes(p.dtype)
+    columns = -(-p.k // size)
+    panels = [part * cut.panels // cut.panel_parts for part in range(cut.panel_parts)]
+    channels = [panel * columns // cut.panels * size for panel in panels]
+    tiles = Share(cut.tiles, 2, cut.units, cut.tile_parts, cut.panel_parts, cut.panel_parts, 1)
+    return in_tiles(p, f.tile, f.tile), tiles, (*channels, p.k)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import ops
+from numbanet.moments import Moments
 from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, values
 
@@ -40,12 +41,26 @@ def conv2d(
     Tensor
         Shape (N, K, P, Q) or (K, P, Q).
     """
+    return fused_conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def fused_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    moments: Moments | None = None,
+) -> Tensor:
+    """Return `conv2d` of the operands; `moments` takes the statistics of the result, for the batch norm behind it."""
     x, b = values("input", input), None if bias is None else values("bias", bias)
     options = (stride, padding, dilation, groups)
     if isinstance(weight, Tensor) and not needs_grad(input, weight, bias):
         return Tensor(ops.conv2d(x, weight.prepared() or values("weight", weight), b, *options))
     w = values("weight", weight)
-    y = ops.conv2d(x, w, b, *options)
+    y = ops.conv2d(x, w, b, *options, moments=moments)
     need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet import ops
+from numbanet.moments import Moments
 from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, values
 
@@ -67,6 +68,7 @@ def fused_batch_norm(
     eps: float = 1e-5,
     activation: str | None = None,
     residual: Tensor | None = None,
+    moments: Moments | None = None,
 ) -> Tensor:
     """Return activation(batch_norm(input) + residual) in the passes over memory that `batch_norm` makes.
 
@@ -77,6 +79,8 @@ def fused_batch_norm(
     activation : {None, "relu"}
     residual : Tensor, optional
         Of the shape of the input.
+    moments : Moments, optional
+        Of the input, which a convolution has just computed.
     """
     x, scale = values("input", input), None if weight is None else values("weight", weight)
     y, mean, inverse = ops.batch_norm_forward(
@@ -90,6 +94,7 @@ def fused_batch_norm(
         eps,
         activation,
         None if residual is None else values("residual", residual),
+        moments,
     )
     if training:
         for statistic in (running_mean, running_var):

@@ -12,7 +12,9 @@ import numpy as np
 
 from numbanet import memory, ops
 from numbanet.deferred import Deferred, Work, settle
+from numbanet.functional.conv import fused_conv2d
 from numbanet.functional.norm import batch_norm, fused_batch_norm
+from numbanet.moments import Moments
 from numbanet.nn.conv import Conv2d
 from numbanet.nn.layout import channel_axis, from_first, shape_from_first, to_first
 from numbanet.nn.linear import Linear
@@ -206,8 +208,11 @@ class FusedConv2d(_Twin, Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution, to be computed when it is read."""
         x = values("input", input)
-        if self.padding_mode != "zeros" or needs_grad(input, self.weight, self.bias):
+        if self.padding_mode != "zeros":
             return super().forward(input)
+        if needs_grad(input, self.weight, self.bias):
+            plain = self.data_format == "channels_first" and self.activation is None and x.ndim == 4
+            return _Recorded(self).later(input) if plain else super().forward(input)
         last = self.data_format == "channels_last"
         if last and (x.ndim not in (3, 4) or x.shape[-1] != self.in_channels):
             return super().forward(input)  # which refuses it in the user's words
@@ -217,6 +222,37 @@ class FusedConv2d(_Twin, Conv2d):
         shape = ops.conv2d_shape(array_of(to_first(self, input)) if last else x, array_of(call.weight), *options)
         y = call.later(input, shape_from_first(self, shape) if last else shape)
         return y if self.activation is None else activated(self.activation, y, channel_axis(self))
+
+
+class _Recorded(_Call):
+    """A call of a convolution with gradients: a batch norm that computes it gets its statistics with it.
+
+    Attributes
+    ----------
+    moments : Moments or None
+        What takes them, if they are asked for before the result is computed.
+    """
+
+    recorded = True
+    stages = 0  # type: ignore[assignment]
+    activations: tuple[str, ...] = ()
+
+    def __init__(self, owner: Any):
+        super().__init__(owner)
+        self.weight, self.bias = owner.weight, owner.bias
+        self.options = owner.stride, owner.padding, owner.dilation, owner.groups
+        self.moments: Moments | None = None
+
+    def later(self, input: Tensor) -> Tensor:
+        """Return the result, which waits for a batch norm."""
+        shape = ops.conv2d_shape(array_of(input), array_of(self.weight), *self.options)
+        result = Deferred(self, Work(input), shape, True)
+        result.watch(self.weight, self.bias)
+        return result
+
+    def execute(self, work: Work, again: bool) -> Tensor:
+        """Compute."""
+        return fused_conv2d(work.x, self.weight, self.bias, *self.options, self.moments)
 
 
 class FusedLinear(_Twin, Linear):
@@ -276,8 +312,10 @@ class _Joining(_Twin):
                 return later
         if channels == -1:
             return super().forward(input)
-        settle(input)
         call = _NormCall(self, *self._statistics(input))
+        if call.batch:
+            call.moments = _moments(input)
+        settle(input)
         if call.batch and call.mean is not None:
             call.mean._memory.settle()  # earlier calls change the running averages first, or read them as they are
         result = Deferred(call, Work(input), input.shape, needs_grad(input, weight, bias))
@@ -293,6 +331,14 @@ class FusedBatchNorm2d(_Joining, BatchNorm2d):
     """A batch norm in a fused model; see `fuse`."""
 
 
+def _moments(input: Tensor) -> Moments | None:
+    """Return what takes the statistics of a convolution when it is computed; None if it has been, or is none."""
+    if type(input) is not Deferred or not input.pending or type(input._layer) is not _Recorded:
+        return None
+    input._layer.moments = found = Moments()
+    return found
+
+
 class _NormCall(_Call):
     """A call of a batch norm that joined nothing."""
 
@@ -303,13 +349,15 @@ class _NormCall(_Call):
         super().__init__(owner)
         self.mean, self.var, self.batch, self.share = mean, var, batch, share
         self.weight, self.bias, self.eps = owner.weight, owner.bias, owner.eps
+        self.moments: Moments | None = None
 
     def execute(self, work: Work, again: bool) -> Tensor:
         """Compute; the running averages follow the batch once."""
         mean, var = (None, None) if again and self.batch else (self.mean, self.var)
         return fused_batch_norm(
-            work.x, mean, var, self.weight, self.bias, self.batch, self.share, self.eps, work.activation, work.residual
-        )
+            work.x, mean, var, self.weight, self.bias, self.batch, self.share, self.eps, work.activation, work.residual,
+            self.moments,
+        )  # fmt: skip
 
 
 _KINDS: dict[type[Module], type[_Twin]] = {

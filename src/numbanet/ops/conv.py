@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.moments import Moments
 from numbanet.ops.shape import channels_last, contiguous
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import choice, dtype_name, float_array, real_array, same_dtype, sizes
@@ -34,6 +35,7 @@ def conv2d(
     *,
     residual: np.ndarray | None = None,
     activation: str | None = None,
+    moments: Moments | None = None,
 ) -> np.ndarray:
     """Convolve (cross-correlate) images with filters.
 
@@ -56,6 +58,8 @@ def conv2d(
         Added to the result as it is stored: the result's shape, dtype of `x`.
     activation : {None, "relu", "relu6"}
         Applied last, as the result is stored: max(y, 0), or min(max(y, 0), 6); NaN stays NaN.
+    moments : Moments, optional
+        Takes the statistics of the result, for `batch_norm_forward`, if the kernel that runs can give them.
 
     Returns
     -------
@@ -95,7 +99,8 @@ def conv2d(
     y = memory.empty(shape, dtype, x)
     if y.size:
         w = ordered if prepared else channels_last(ordered)  # type: ignore[arg-type]
-        dispatch.run(problem, (channels_last(images), w, bias, residual), (y,))
+        outputs = (y,) if moments is None or type(y) is not np.ndarray else (y, moments)
+        dispatch.run(problem, (channels_last(images), w, bias, residual), outputs)
     y = y.transpose(0, 3, 1, 2)
     return y if images is x else y[0]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
+from numbanet.moments import Moments
 from numbanet.ops.shape import contiguous
 from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import batch_norm_problem
@@ -114,6 +115,7 @@ def batch_norm_forward(
     eps: float = 1e-5,
     activation: str | None = None,
     residual: np.ndarray | None = None,
+    moments: Moments | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `batch_norm` returns, and the mean and inverse deviation of each channel, for `batch_norm_backward`.
 
@@ -125,6 +127,8 @@ def batch_norm_forward(
         Applied to the result in the same pass over memory.
     residual : numpy.ndarray, optional
         Of the shape of x; added to the result before the activation.
+    moments : Moments, optional
+        Of x, from the convolution that computed it: with `training` it is not read for its statistics then.
     """
     x = float_array("x", x)
     if activation is not None:
@@ -149,7 +153,9 @@ def batch_norm_forward(
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
     shape = (problem.rows, problem.channels)
     matrix = rows.reshape(shape)
-    inputs = (matrix, *operands.vectors, numbers, _like_rows("residual", residual, matrix))
+    inputs: tuple[Any, ...] = (matrix, *operands.vectors, numbers, _like_rows("residual", residual, matrix))
+    if training and moments is not None and moments.parts is not None:
+        inputs = (*inputs, moments.parts)
     dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
     for stored, updated in operands.copied:
         stored[...] = updated

@@ -39,9 +39,9 @@ def _moments(problem: Any, inputs: Arrays, mean: np.ndarray, inverse: np.ndarray
 
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    *given, residual = inputs
+    given, residual = inputs[:6], inputs[6]
     y, mean, inverse = outputs
-    scale, shift = _moments(problem, tuple(given), mean, inverse)
+    scale, shift = _moments(problem, given, mean, inverse)
     y[...] = _normalised(problem, inputs[0], (mean, scale, shift), residual)
 
 
