@@ -430,8 +430,8 @@ array_of: Callable[[Tensor], np.ndarray] = Tensor.__dict__["data"].__get__
 """Return a tensor's array to read it: parameters take notice where ``.data`` is asked for, which may be to write."""
 
 
-def values(name: str, operand: Any) -> np.ndarray:
-    """Return the array of a function's operand.
+def values(name: str, operand: Any, whole: bool = False) -> np.ndarray:
+    """Return the array of a function's operand; `whole` as for `numbanet.watch.take`.
 
     Raises
     ------
@@ -444,7 +444,7 @@ def values(name: str, operand: Any) -> np.ndarray:
         except AttributeError:  # a result that waits: see numbanet.deferred
             return operand.data
         if watcher() is not None:
-            take(operand)
+            take(operand, whole)
         return array
     if operand is None and name == "input":
         raise TypeError(f"{name} must be a Tensor, got None: does a forward return nothing?")

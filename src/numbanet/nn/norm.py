@@ -101,7 +101,7 @@ class _BatchNorm(Images):
                 parameter.data[...] = value
                 parameter.bump_version()
 
-    def _statistics(self, input: Tensor) -> tuple[Tensor | None, Tensor | None, bool, float]:
+    def _statistics(self, input: Tensor) -> tuple[Tensor | None, Tensor | None, bool, Any]:
         """Return what a call needs: running mean and variance, whether to use the batch's, the batch's weight."""
         if input.ndim not in self._dims:
             raise ValueError(f"input must have {' or '.join(map(str, self._dims))} dimensions, got shape {input.shape}")
@@ -110,7 +110,7 @@ class _BatchNorm(Images):
         if follow:
             ops.count(self.num_batches_tracked.data)
             if self.momentum is None:
-                share = 1.0 / self.num_batches_tracked.item()
+                share = ops.average_weight(self.num_batches_tracked.data, self.eps)
         mean, var = self.running_mean, self.running_var
         batch = self.training or mean is None
         if self.training and not self.track_running_stats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from numbanet.ops.shape import contiguous
 from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import batch_norm_problem
 from numbanet.problem.pointwise import number
+from numbanet.watch import Live, again, live, watched
 
 _FEW = (512,)  # channels, up to which comparing their numbers takes less time than a launch
 
@@ -35,7 +36,41 @@ def _restored(matrix: np.ndarray) -> np.ndarray:
     return matrix.transpose(_orders(matrix.ndim)[1])
 
 
-def _numbers(eps: float, momentum: float, training: bool) -> np.ndarray:
+class _Average:
+    """The number of batches that count alike, of which a replay works out the weight of the next one."""
+
+    what = "an average was taken over all batches"
+
+    def __init__(self, count: np.ndarray, numbers: np.ndarray):
+        self._count, self._numbers = count, numbers
+
+    def go_on(self) -> bool:
+        self._numbers[1] = 1.0 / self._count.item()
+        return True
+
+    def save(self) -> Callable[[], None]:
+        return lambda: None  # the next replay works it out
+
+    def arrays(self) -> list[Any]:
+        return []
+
+
+def average_weight(count: np.ndarray, eps: float) -> Any:
+    """Return the `momentum` of a batch with which all `count` batches count alike in the running statistics.
+
+    Where somebody watches it is a `Live` array of `eps` and the weight, which a replay renews.
+    """
+    weight = 1.0 / memory.on_host(count).item()
+    if not watched() or type(count) is DeviceArray:
+        return weight
+    numbers = live([number("eps", eps, 0, above=True), weight], np.float64)
+    again(_Average(count, numbers))
+    return numbers
+
+
+def _numbers(eps: float, momentum: Any, training: bool) -> np.ndarray:
+    if type(momentum) is Live:
+        return momentum
     if not (type(eps) is type(momentum) is float and eps > 0):
         eps, momentum = number("eps", eps, 0, above=training), number("momentum", momentum)
     return _pair(eps, momentum)

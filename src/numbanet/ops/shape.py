@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
+from numbanet.host import by_numpy
 from numbanet.ops.optim import fill_
 from numbanet.problem.base import FLOATS, array, as_dtype, float_array, same_dtype, sizes
 from numbanet.problem.pointwise import number
@@ -267,6 +268,11 @@ def _known(dtype: np.dtype) -> bool:
     return dtype.kind in "biu" or dtype.name in FLOATS
 
 
+def converted(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a copy of x in another dtype, of whole numbers or from them."""
+    return x.astype(dtype) if type(x) is DeviceArray else by_numpy(partial(np.ndarray.astype, dtype=dtype), x)
+
+
 def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
     """Return x in another dtype; x itself where that is its own.
 
@@ -283,7 +289,7 @@ def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
     if x.dtype == target:
         return x
     if x.dtype.kind != "f" or target.kind != "f":
-        return x.astype(target)
+        return converted(x, target)
     x = memory.dense(float_array("input", x))
     if x.dtype == target:  # it had the other byte order
         return x
