@@ -256,11 +256,13 @@ class Tensor(Methods):
                 seed = memory.empty_like(seed)
                 ops.fill_(seed, 1.0)
         else:
-            seed = grad.data if isinstance(grad, Tensor) else grad
-            seed = seed.astype(self.dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, self.dtype)
-            if device_of(seed) != self.device:
-                raise ValueError(f"grad must be on the tensor's device {self.device!r}")
-            if seed.shape != self.shape:
+            seed, result = grad.data if isinstance(grad, Tensor) else grad, self.data
+            if not (type(seed) is type(result) is np.ndarray and seed.dtype == result.dtype):
+                dtype = result.dtype
+                seed = seed.astype(dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, dtype)
+                if device_of(seed) != self.device:
+                    raise ValueError(f"grad must be on the tensor's device {self.device!r}")
+            if seed.shape != result.shape:
                 raise ValueError(f"grad must have the tensor's shape {self.shape}, got {seed.shape}")
         run_backward(self, seed, retain_graph)
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numbanet import functional as F
 from numbanet import memory, ops
+from numbanet.functional.norm import fused_batch_norm
 from numbanet.nn.layout import Images, check_data_format, images
 from numbanet.nn.module import Member
 from numbanet.nn.parameter import Parameter, float_dtype, placed
@@ -106,11 +106,10 @@ class _BatchNorm(Images):
         if input.ndim not in self._dims:
             raise ValueError(f"input must have {' or '.join(map(str, self._dims))} dimensions, got shape {input.shape}")
         share = 0.0 if self.momentum is None else self.momentum
-        follow = self.training and self.num_batches_tracked is not None
-        if follow:
-            ops.count(self.num_batches_tracked.data)
+        if self.training and (seen := self.num_batches_tracked) is not None:
+            ops.count(seen.data)
             if self.momentum is None:
-                share = ops.average_weight(self.num_batches_tracked.data, self.eps)
+                share = ops.average_weight(seen.data, self.eps)
         mean, var = self.running_mean, self.running_var
         batch = self.training or mean is None
         if self.training and not self.track_running_stats:
@@ -121,7 +120,7 @@ class _BatchNorm(Images):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input; in training mode update the running averages."""
         mean, var, batch, share = self._statistics(input)
-        return F.batch_norm(input, mean, var, self.weight, self.bias, batch, share, self.eps)
+        return fused_batch_norm(input, mean, var, self.weight, self.bias, batch, share, self.eps)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -131,10 +131,16 @@ def count(x: np.ndarray) -> None:
 
         x[...] = elementwise("add", (x, memory.number(np.array(1, x.dtype), x)))
     else:
-        counted = _Count(x)
-        counted.go_on()
+        _add_one(x)
         if watched():
-            again(counted)
+            again(_Count(x))
+
+
+def _add_one(x: np.ndarray) -> None:
+    if x.ndim:
+        x += 1
+    else:  # the same in a tenth of the time
+        x[()] = x.item() + 1
 
 
 class _Count:
@@ -146,10 +152,7 @@ class _Count:
         self._x = x
 
     def go_on(self) -> bool:
-        if self._x.ndim:
-            self._x += 1
-        else:  # the same in a tenth of the time
-            self._x[()] = self._x.item() + 1
+        _add_one(self._x)
         return True
 
     def save(self) -> Callable[[], None]:
