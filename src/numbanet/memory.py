@@ -123,8 +123,7 @@ def pinned(x: np.ndarray) -> np.ndarray:
     if type(x) is DeviceArray:
         block = lease.owner
         return DeviceArray(block.memory, x.pointer, x.shape, x.strides, x.dtype, x.writeable)  # type: ignore[return-value]
-    distance = x.__array_interface__["data"][0] - lease.__array_interface__["data"][0]
-    return np.ndarray(x.shape, x.dtype, lease.base, distance, x.strides)
+    return np.ndarray(x.shape, x.dtype, lease.base, _distance(x, lease), x.strides)
 
 
 def leased(x: np.ndarray) -> Any:
@@ -358,7 +357,23 @@ def strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     """Return a read-only view with other strides (in bytes) from the first element on: elements may appear twice."""
     if type(x) is DeviceArray:
         return DeviceArray(x.memory, x.pointer, shape, strides, x.dtype, writeable=False)
-    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
+    view = restrided(x, shape, strides)
+    view.flags.writeable = False
+    return view
+
+
+def restrided(x: np.ndarray, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    """Return a view of an array on the CPU with other strides (in bytes) from the first element on."""
+    lease = leased(x)
+    if lease is None:
+        return np.lib.stride_tricks.as_strided(x, shape, strides)
+    # The base of NumPy's own view is no array, which would hide the arena from `leased`.
+    return np.ndarray(shape, x.dtype, lease, _distance(x, lease), strides)
+
+
+def _distance(x: np.ndarray, block: np.ndarray) -> int:
+    """Return how many bytes behind the start of a block an array lies."""
+    return x.__array_interface__["data"][0] - block.__array_interface__["data"][0]
 
 
 def fill(out: np.ndarray, x: np.ndarray) -> None:

@@ -256,11 +256,13 @@ class Tensor(Methods):
                 seed = memory.empty_like(seed)
                 ops.fill_(seed, 1.0)
         else:
-            seed = grad.data if isinstance(grad, Tensor) else grad
-            seed = seed.astype(self.dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, self.dtype)
-            if device_of(seed) != self.device:
-                raise ValueError(f"grad must be on the tensor's device {self.device!r}")
-            if seed.shape != self.shape:
+            seed, result = grad.data if isinstance(grad, Tensor) else grad, self.data
+            if not (type(seed) is type(result) is np.ndarray and seed.dtype == result.dtype):
+                dtype = result.dtype
+                seed = seed.astype(dtype, copy=False) if type(seed) is DeviceArray else np.asarray(seed, dtype)
+                if device_of(seed) != self.device:
+                    raise ValueError(f"grad must be on the tensor's device {self.device!r}")
+            if seed.shape != result.shape:
                 raise ValueError(f"grad must have the tensor's shape {self.shape}, got {seed.shape}")
         run_backward(self, seed, retain_graph)
 
@@ -430,8 +432,8 @@ array_of: Callable[[Tensor], np.ndarray] = Tensor.__dict__["data"].__get__
 """Return a tensor's array to read it: parameters take notice where ``.data`` is asked for, which may be to write."""
 
 
-def values(name: str, operand: Any) -> np.ndarray:
-    """Return the array of a function's operand.
+def values(name: str, operand: Any, whole: bool = False) -> np.ndarray:
+    """Return the array of a function's operand; `whole` as for `numbanet.watch.take`.
 
     Raises
     ------
@@ -444,7 +446,7 @@ def values(name: str, operand: Any) -> np.ndarray:
         except AttributeError:  # a result that waits: see numbanet.deferred
             return operand.data
         if watcher() is not None:
-            take(operand)
+            take(operand, whole)
         return array
     if operand is None and name == "input":
         raise TypeError(f"{name} must be a Tensor, got None: does a forward return nothing?")

@@ -113,12 +113,20 @@ def _outside(tensor: Any) -> bool:
     return memory.in_arena() and not tensor.planned()
 
 
-def take(tensor: Any) -> None:
-    """Report that an operation takes the values of a tensor, or a form prepared from them."""
+def _computed_whole(tensor: Any) -> bool:
+    """Return whether a tensor holds whole numbers on the CPU that come from a recording."""
+    return tensor.dtype.kind != "f" and tensor.device == "cpu" and memory.in_arena() and tensor.planned()
+
+
+def take(tensor: Any, whole: bool = False) -> None:
+    """Report that an operation takes the values of a tensor, or a form prepared from them.
+
+    With `whole`, those of whole numbers go into the result and nowhere else: they don't steer what Python does.
+    """
     watch = _watch.get()
     if watch is None:
         return
-    if id(tensor) in watch.whole:
+    if not whole and (id(tensor) in watch.whole or _computed_whole(tensor)):
         watch.doubts.append("an operation took whole numbers, which may steer Python")
     if _outside(tensor):
         watch.taken[id(tensor)] = tensor

@@ -161,8 +161,9 @@ def capture(function: Callable[..., Any]) -> Captured:
     Notes
     -----
     A replay repeats launches, not Python, so a function is run each time unless nothing but launches can matter: each
-    operation takes what comes from the operands (on the CPU, from those of floating-point numbers, and a loss from
-    class indices of int64), from parameters, or from buffers of the modules that are called; no value is read, and
+    operation takes what comes from the operands (on the CPU, from those of floating-point numbers; whole numbers may be
+    compared, added, multiplied, converted, be the condition of `where`, and in int64 be the class indices of a loss),
+    from parameters, or from buffers of the modules that are called; no value is read, and
     nothing kept but the result, which is made of new tensors; no module has hooks. A changed parameter, buffer or
     attribute of a module makes it be recorded anew. Variables beside those (globals, closures), and what the function
     reads of an optimizer (its options and counts), are not watched; printing and counting happen at the first two calls

@@ -38,6 +38,7 @@ class Effects:
         self._tensors, self._needs = tensors, [t.requires_grad for t in tensors]
         self._set_gradients()
         self._alone: list[tuple[int, ...]] = []
+        self._undo: list[Callable[[], None]] = []
 
     def remember(self) -> None:
         """Take the gradients for held by nobody but their leaves."""
@@ -66,17 +67,29 @@ class Effects:
 
     def go_on(self) -> bool:
         """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
-        undo: list[Callable[[], None]] = []
+        self._undo.clear()
         for action in self._again:
-            undo.append(action.save())
+            self._undo.append(action.save())
             if not action.go_on():
-                for restore in reversed(undo):
-                    restore()
+                self._go_back()
                 return False
         return True
 
+    def _go_back(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def give_up(self) -> None:
+        """Take back what Python did before launches that an error has ended; what kernels changed stays."""
+        self._go_back()
+        for leaf, _ in self._leaves:
+            leaf._grad = None  # its memory was that of other values meanwhile
+        for tensor in self._changed:
+            tensor.bump_version()
+
     def finish(self) -> None:
         """Do what Python does after the launches."""
+        self._undo.clear()
         self._set_gradients()
         for tensor in self._changed:
             tensor.bump_version()

@@ -83,8 +83,13 @@ class Plan:
         """Repeat the launches on other values, once `begin` has said that they fit."""
         for static, tensor in zip(self._inputs, inputs):
             copy_into(static, array_of(tensor))
-        if self._recording is not None:
-            self._recording.run()
+        try:
+            if self._recording is not None:
+                self._recording.run()
+        except BaseException:
+            if self._effects is not None:
+                self._effects.give_up()
+            raise
         if self._effects is not None:
             self._effects.finish()
         return with_arrays(self._result, ops.clone)

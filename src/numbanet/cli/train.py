@@ -78,7 +78,7 @@ def _train(task: Task, setup: Setup, folder: Path, args: argparse.Namespace) -> 
         history = train.fit(
             setup.model, setup.optimizer, setup.train_loader, setup.test_loader, epochs=task.recipe.epochs,
             schedule=setup.schedule, schedule_each="step", out=folder, resume=args.resume, progress=args.progress,
-            metadata={"facts": setup.facts, "task": task.to_dict()},
+            metadata={"facts": setup.facts, "task": task.to_dict()}, captured=True,
         )  # fmt: skip
     except train.Interrupted as error:
         command = f"numbanet train --resume --out {shlex.quote(str(folder))}"

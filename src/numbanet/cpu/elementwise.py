@@ -247,7 +247,7 @@ def _span(x: np.ndarray) -> np.ndarray:
         return moved
     forwards = x[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)]
     extent = 1 + sum(stride // x.itemsize * (size - 1) for stride, size in zip(forwards.strides, x.shape))
-    return np.lib.stride_tricks.as_strided(forwards, (extent if x.size else 0,), (x.itemsize,))
+    return memory.restrided(forwards, (extent if x.size else 0,), (x.itemsize,))
 
 
 def _raw(x: np.ndarray) -> np.ndarray:

@@ -11,15 +11,17 @@ Narrow rows are taken several at a time as one row of up to four vectors, whose 
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.norm_apply import apply
 from numbanet.cpu.norm_rows import cut, four, four_tail, merge_span, put_four, repeat
-from numbanet.cpu.parallel import launch
+from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.partial import get, put
 from numbanet.cpu.simd import (
     convert,
@@ -183,30 +185,43 @@ def statistics(
             store_tail(coefficients, p + 2 * repeats * channels, convert(shift, mean), n)
 
 
+class _Plan(NamedTuple):
+    """Tasks and integers of the two kernels of the statistics."""
+
+    blocks: int
+    sums: np.ndarray
+    spans: int
+    merge: np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _plan(problem: Any, repeats: int, parts: int | None, *given: bool) -> _Plan:
+    """Cut a problem; `parts` is the number of partial sums that a convolution has taken."""
+    channels, elements = problem.channels, problem.rows * problem.channels
+    wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, problem.dtype)
+    sums = (elements, wide, block_rows, tile, tiles)
+    if parts is not None:
+        wide, blocks, tiles = channels, parts, 0
+    blocks = blocks if problem.training else 0
+    span = merge_span(blocks * wide // channels if channels else 0, problem.dtype)
+    merge = (problem.rows, wide, channels, blocks, *given, span, repeats)
+    return _Plan(blocks * tiles, block_of(sums), -(-channels // span), block_of(merge))
+
+
 def _statistics(
     problem: Any, inputs: Arrays, mean: Any, inverse: Any, coefficients: Any, partial: Any, parts: Any = None
 ) -> None:
     """Work out the coefficients; `parts` holds the partial sums where a convolution has taken them."""
     x, weight, bias, running_mean, running_var, numbers = inputs
-    dtype, channels = problem.dtype, problem.channels
-    wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
+    dtype, vectors = problem.dtype, (weight, bias, running_mean, running_var)
+    repeats = coefficients.size // (3 * problem.channels)
+    plan = _plan(problem, repeats, None if parts is None else len(parts), *[a is not None for a in vectors])
     if parts is not None:
-        partial, wide, blocks = parts, channels, len(parts)
+        partial = parts
     elif problem.training:
-        launch(moments, blocks * tiles, (x, partial), (x.size, wide, block_rows, tile, tiles), dtype)
-    given = [a is not None for a in (weight, bias, running_mean, running_var)]
-    weight, bias, running_mean, running_var = (
-        mean if a is None else a for a in (weight, bias, running_mean, running_var)
-    )
-    blocks = blocks if problem.training else 0
-    span = merge_span(blocks * wide // channels if channels else 0, dtype)
-    launch(
-        statistics,
-        -(-channels // span),
-        (partial, weight, bias, running_mean, running_var, numbers, mean, inverse, coefficients),
-        (problem.rows, wide, channels, blocks, *given, span, coefficients.size // (3 * channels)),
-        dtype,
-    )
+        launch(moments, plan.blocks, (x, partial), plan.sums, dtype)
+    arrays = (partial, *[mean if a is None else a for a in vectors], numbers, mean, inverse, coefficients)
+    launch(statistics, plan.spans, arrays, plan.merge, dtype)
 
 
 def _run_forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -225,12 +240,17 @@ def _run_statistics(problem: Any, inputs: Arrays, outputs: Arrays, workspace: An
 
 
 def _run_apply(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, coefficients, residual = inputs
+    apply(problem, *inputs, outputs[0])
+
+
+def _widened(problem: Any, coefficients: np.ndarray) -> np.ndarray:
+    """Return the coefficients for each column of a widened row."""
     wide, *_ = cut(problem.rows, problem.channels, problem.dtype)
-    if wide != problem.channels:
-        given, coefficients = coefficients, workspace.view(problem.dtype)[: 3 * wide]
-        launch(repeat, 1, (given, coefficients), (problem.channels, wide, 3), problem.dtype)
-    apply(problem, x, coefficients, residual, outputs[0])
+    if wide == problem.channels:
+        return coefficients
+    found = memory.empty((3, wide), problem.dtype)
+    launch(repeat, 1, (coefficients, found), (problem.channels, wide, 3), problem.dtype)
+    return found
 
 
 def _bytes(problem: Any) -> int:
@@ -242,5 +262,7 @@ def _bytes(problem: Any) -> int:
 CANDIDATES: CandidateLists = {
     ("batch_norm", "forward"): [Candidate("cpu.rows", _run_forward, workspace_bytes=_bytes)],
     ("batch_norm", "statistics"): [Candidate("cpu.rows", _run_statistics, workspace_bytes=_bytes)],
-    ("batch_norm", "apply"): [Candidate("cpu.rows", _run_apply, workspace_bytes=_bytes)],
+    ("batch_norm", "apply"): [
+        Candidate("cpu.rows", _run_apply, prepare=_widened, form=lambda p: (p.channels, p.dtype))
+    ],
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from numbanet.cpu.compile import I64, Index, T, device, kernel
+import numpy as np
+
+from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, put_four
-from numbanet.cpu.parallel import launch
+from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, numpy_lanes, select, splat, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
 
@@ -112,13 +115,18 @@ _NORMALIZE = {
 }  # fmt: skip
 
 
-def apply(problem: Any, x: Any, coefficients: Any, residual: Any, y: Any) -> None:
-    """Normalise with coefficients that are given for each column of a widened row."""
+@lru_cache(maxsize=1024)
+def _plan(problem: Any) -> tuple[Kernel, int, np.ndarray]:
+    """Return the kernel of a problem, its tasks and its integers."""
     wide, *_ = cut(problem.rows, problem.channels, problem.dtype)
     elements = problem.rows * problem.channels
     rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
-    large = streams(y.nbytes) and wide % numpy_lanes(problem.dtype) == 0
-    arrays = (x, coefficients, x if residual is None else residual, y)
-    chosen = _NORMALIZE[problem.activation, problem.residual]
-    launch(chosen, tasks, arrays, (elements, wide, rows, large), problem.dtype)
+    large = streams(elements * np.dtype(problem.dtype).itemsize) and wide % numpy_lanes(problem.dtype) == 0
+    return _NORMALIZE[problem.activation, problem.residual], tasks, block_of((elements, wide, rows, large))
+
+
+def apply(problem: Any, x: Any, coefficients: Any, residual: Any, y: Any) -> None:
+    """Normalise with coefficients that are given for each column of a widened row."""
+    chosen, tasks, numbers = _plan(problem)
+    launch(chosen, tasks, (x, coefficients, x if residual is None else residual, y), numbers, problem.dtype)

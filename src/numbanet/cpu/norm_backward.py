@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, merge_span, put_four, repeat
-from numbanet.cpu.parallel import launch
+from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.partial import get
 from numbanet.cpu.partial import put as put_some
 from numbanet.cpu.simd import (
@@ -223,37 +224,53 @@ _APPLY = {
 }  # fmt: skip
 
 
+class _Plan(NamedTuple):
+    """Tasks and integers of the kernels."""
+
+    wide: int
+    widening: np.ndarray
+    blocks: int
+    sums: np.ndarray
+    spans: int
+    merge: np.ndarray
+    chunks: int
+    apply: np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _plan(problem: Any, weight: bool) -> _Plan:
+    dtype, channels, elements = problem.dtype, problem.channels, problem.rows * problem.channels
+    wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
+    span = merge_span(blocks * wide // channels if channels else 0, dtype)
+    rows = chunk_rows(wide, elements)
+    large = streams(elements * np.dtype(dtype).itemsize) and wide % numpy_lanes(dtype) == 0
+    return _Plan(
+        wide, block_of((channels, wide, 1)),
+        blocks * tiles, block_of((elements, wide, block_rows, tile, tiles)),
+        -(-channels // span), block_of((problem.rows, wide, channels, blocks, weight, problem.training, span)),
+        -(-elements // (rows * wide)) if elements else 0, block_of((elements, wide, rows, large)),
+    )  # fmt: skip
+
+
 def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     grad, x, weight, mean, inverse, y = inputs
     dx, dweight, dbias, dresidual = outputs
-    dtype, channels = problem.dtype, problem.channels
-    elements = problem.rows * channels
-    wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
-    scratch = workspace.view(dtype)
+    dtype, plan = problem.dtype, _plan(problem, weight is not None)
+    wide, scratch = plan.wide, workspace.view(dtype)
     coefficients, partial = scratch[: 4 * wide], scratch[4 * wide :]
-    span = merge_span(blocks * wide // channels if channels else 0, dtype)
     means = mean
-    if wide != channels:
+    if wide != problem.channels:
         means = coefficients[:wide]
-        launch(repeat, 1, (mean, means), (channels, wide, 1), dtype)
-    numbers = (elements, wide, block_rows, tile, tiles)
+        launch(repeat, 1, (mean, means), plan.widening, dtype)
     if problem.activation is None:
-        launch(gradient_sums, blocks * tiles, (grad, x, means, partial), numbers, dtype)
+        launch(gradient_sums, plan.blocks, (grad, x, means, partial), plan.sums, dtype)
     else:
-        launch(masked_gradient_sums, blocks * tiles, (grad, x, means, y, partial), numbers, dtype)
-    launch(
-        gradient_coefficients,
-        -(-channels // span),
-        (partial, mean if weight is None else weight, mean, inverse, _ZERO, dweight, dbias, coefficients),
-        (problem.rows, wide, channels, blocks, weight is not None, problem.training, span),
-        dtype,
-    )
-    rows = chunk_rows(wide, elements)
-    tasks = -(-elements // (rows * wide)) if elements else 0
-    large = streams(dx.nbytes) and wide % numpy_lanes(dtype) == 0
+        launch(masked_gradient_sums, plan.blocks, (grad, x, means, y, partial), plan.sums, dtype)
+    vectors = (mean if weight is None else weight, mean, inverse, _ZERO, dweight, dbias)
+    launch(gradient_coefficients, plan.spans, (partial, *vectors, coefficients), plan.merge, dtype)
     chosen = _APPLY[problem.activation, dresidual is not None]
     arrays = (grad, x, coefficients, x if y is None else y, dx, dx if dresidual is None else dresidual)
-    launch(chosen, tasks, arrays, (elements, wide, rows, large), dtype)
+    launch(chosen, plan.chunks, arrays, plan.apply, dtype)
 
 
 def _backward_bytes(problem: Any) -> int:

@@ -278,12 +278,19 @@ class Launch(NamedTuple):
     """What the addresses in the call belong to."""
 
 
+class Between(NamedTuple):
+    """What Python does between launches, and does again in a recording."""
+
+    function: Callable[..., object]
+    operands: tuple[Any, ...]
+
+
 class Launches:
     """Launches in their order, and what they read that a recording must keep.
 
     Attributes
     ----------
-    calls : list of Launch
+    calls : list of Launch and Between
     kept : list of numpy.ndarray
         The arrays whose addresses they read from tables.
     foreign : dict of int to numpy.ndarray
@@ -291,7 +298,7 @@ class Launches:
     """
 
     def __init__(self) -> None:
-        self.calls: list[Launch] = []
+        self.calls: list[Launch | Between] = []
         self.kept: list[np.ndarray] = []
         self.foreign: dict[int, np.ndarray] = {}
 
@@ -299,6 +306,12 @@ class Launches:
         """Take a launch that was made, and what the addresses in it belong to."""
         fixed = self.keep(arrays)
         self.calls.append(Launch((*call[:3], id(fixed), *call[4:]), (expected, fixed, numbers)))
+
+    def add_between(self, function: Callable[..., object], operands: tuple[Any, ...]) -> None:
+        """Take what Python did with arrays, and with other operands, which stay as they are."""
+        kept = iter(self.keep([x for x in operands if isinstance(x, np.ndarray)]))
+        fixed = tuple([next(kept) if isinstance(x, np.ndarray) else x for x in operands])
+        self.calls.append(Between(function, fixed))
 
     def keep(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Return arrays that a recording keeps, on the memory of those given."""
@@ -342,6 +355,13 @@ def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     found = record.keep(arrays)
     record.kept += found
     return found
+
+
+def between(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
+    """Report what Python did between launches: a recording does it again."""
+    record = _record.get()
+    if record is not None:
+        record.add_between(function, operands)
 
 
 @contextmanager

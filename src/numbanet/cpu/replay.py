@@ -1,5 +1,7 @@
 """Repeat a recording of launches within one parallel region: no Python, and no waking of threads, between kernels.
 
+Where NumPy computed something between two launches (see `numbanet.host`), one region ends and another begins.
+
 Each thread goes through the launches in order. Of each it takes its own share of the tasks first, then what is left of
 the others', and waits until all tasks of the launch are done. A task that was taken is being run, so nobody waits for a
 thread that never came: one alone would do everything. What a task computes does not depend on who runs it.
@@ -7,7 +9,9 @@ thread that never came: one alone would do everything. What a task computes does
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 from numbanet.cpu import parallel
-from numbanet.cpu.parallel import Launches
+from numbanet.cpu.parallel import Between, Launch, Launches
 from numbanet.cpu.task import ITEMS, run_both, word
 from numbanet.cpu.wait import relax
 
@@ -97,22 +101,39 @@ class Recording:
     def __init__(self, launches: Launches):
         self.launches = launches.calls
         self._kept = launches.kept
-        self._workers = parallel.get_num_threads()
-        rows = [
-            (address, count, arrays + ITEMS, launch.operands[2].ctypes.data, tasks, then)
-            for launch in self.launches
-            for address, _, count, arrays, _, tasks, then in (launch.call,)
-        ]
-        self._table = np.array(rows, np.int64).reshape(-1, _FIELDS)
-        self._counters = np.zeros(len(rows) * (self._workers + 1) * _LINE, np.int64)
+        self._parts: list[Callable[[], object]] = []
+        for in_between, part in groupby(self.launches, key=lambda call: type(call) is Between):
+            if in_between:
+                self._parts += [partial(call.function, *call.operands) for call in part]  # type: ignore[union-attr]
+            else:
+                self._parts.append(_Part(list(part)).run)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.launches)
 
     def run(self) -> None:
-        """Repeat the launches."""
+        """Repeat the launches, and what Python did between them."""
+        for part in self._parts:
+            part()
+
+
+class _Part:
+    """Launches that follow each other."""
+
+    def __init__(self, launches: list[Launch]):
+        self._workers = parallel.get_num_threads()
+        rows = [
+            (address, count, arrays + ITEMS, launch.operands[2].ctypes.data, tasks, then)
+            for launch in launches
+            for address, _, count, arrays, _, tasks, then in (launch.call,)
+        ]
+        self._table = np.array(rows, np.int64).reshape(-1, _FIELDS)
+        self._counters = np.zeros(len(rows) * (self._workers + 1) * _LINE, np.int64)
+
+    def run(self) -> None:
+        """Repeat them."""
         self._counters.fill(0)
-        call = self._table.ctypes.data, len(self.launches), self._counters.ctypes.data, self._workers
+        call = self._table.ctypes.data, len(self._table), self._counters.ctypes.data, self._workers
         serial, shared = _drivers()
         if self._workers == 1:
             serial(*call)

@@ -24,7 +24,7 @@ from numbanet.watch import doubt
 
 def _data(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return values("input", value)
+        return values("input", value, whole=True)
     if isinstance(value, (np.ndarray, DeviceArray)):
         doubt("an array was an operand")
     elif not isinstance(value, (bool, int, float, np.generic)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory, ops
 from numbanet.device_array import DeviceArray
+from numbanet.host import by_numpy
 from numbanet.names import numpy_names
 from numbanet.problem.base import flag
 from numbanet.problem.elementwise import broadcast_shape
@@ -90,7 +92,7 @@ Function = Callable[[Any, Any], np.ndarray]
 
 def _truth(input: Tensor, dim: Dims, keepdim: bool, looked_for: Function, found: Function) -> Tensor:
     """Return a statement about the number of elements that are zero, or not zero, over some dimensions."""
-    x = values("input", input)
+    x = values("input", input, whole=True)
     if isinstance(dim, (tuple, list)) and not dim:  # unlike a sum, it is over no dimension then
         y = ops.ne(x, 0)
     else:
@@ -154,5 +156,4 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
             places = ops.extremum(x.reshape(-1), 0)[1]
             return Tensor(places.reshape((1,) * x.ndim if keepdim else ()))
         return Tensor(ops.extremum(x, axis, keepdim)[1])
-    found = np.argmax(x, axis=axis if x.ndim else None, keepdims=keepdim)
-    return Tensor(np.asarray(found).astype(np.int64, copy=False))
+    return Tensor(by_numpy(partial(np.argmax, axis=axis if x.ndim else None, keepdims=keepdim), x))

@@ -49,8 +49,9 @@ def sum(
     """
     if dtype is not None:
         return to_dtype(sum(to_dtype(input, dtype), dim, keepdim), dtype)
-    shape = values("input", input).shape
-    return record(ops.sum(values("input", input), dim, keepdim), (input,), lambda grad: (_spread(grad, shape, dim),))
+    x = values("input", input, whole=True)
+    shape = x.shape
+    return record(ops.sum(x, dim, keepdim), (input,), lambda grad: (_spread(grad, shape, dim),))
 
 
 @numpy_names("keepdim")

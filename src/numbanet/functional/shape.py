@@ -243,9 +243,9 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
     TypeError
         If `dtype` is not that of booleans, integers, float32 or float64.
     """
-    source = values("input", input).dtype
-    y = ops.to_dtype(input.data, dtype)
-    if y is input.data:
+    x = values("input", input, whole=True)
+    source, y = x.dtype, ops.to_dtype(x, dtype)
+    if y is x:
         return input
     if y.dtype.kind != "f":
         return Tensor(y)

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numbanet import functional as F
 from numbanet import memory, ops
+from numbanet.functional.norm import fused_batch_norm
 from numbanet.nn.layout import Images, check_data_format, images
 from numbanet.nn.module import Member
 from numbanet.nn.parameter import Parameter, float_dtype, placed
@@ -101,16 +101,15 @@ class _BatchNorm(Images):
                 parameter.data[...] = value
                 parameter.bump_version()
 
-    def _statistics(self, input: Tensor) -> tuple[Tensor | None, Tensor | None, bool, float]:
+    def _statistics(self, input: Tensor) -> tuple[Tensor | None, Tensor | None, bool, Any]:
         """Return what a call needs: running mean and variance, whether to use the batch's, the batch's weight."""
         if input.ndim not in self._dims:
             raise ValueError(f"input must have {' or '.join(map(str, self._dims))} dimensions, got shape {input.shape}")
         share = 0.0 if self.momentum is None else self.momentum
-        follow = self.training and self.num_batches_tracked is not None
-        if follow:
-            ops.count(self.num_batches_tracked.data)
+        if self.training and (seen := self.num_batches_tracked) is not None:
+            ops.count(seen.data)
             if self.momentum is None:
-                share = 1.0 / self.num_batches_tracked.item()
+                share = ops.average_weight(seen.data, self.eps)
         mean, var = self.running_mean, self.running_var
         batch = self.training or mean is None
         if self.training and not self.track_running_stats:
@@ -121,7 +120,7 @@ class _BatchNorm(Images):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input; in training mode update the running averages."""
         mean, var, batch, share = self._statistics(input)
-        return F.batch_norm(input, mean, var, self.weight, self.bias, batch, share, self.eps)
+        return fused_batch_norm(input, mean, var, self.weight, self.bias, batch, share, self.eps)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

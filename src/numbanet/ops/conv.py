@@ -209,12 +209,15 @@ def conv2d_backward_input(
         If the arguments do not fit each other.
     """
     grad, weight = real_array("grad", grad), real_array("weight", weight)
-    dtype = same_dtype(grad=grad, weight=weight)
+    if grad.dtype != weight.dtype:
+        same_dtype(grad=grad, weight=weight)
     input_shape = sizes("input_shape", input_shape)
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
-    problem = conv2d_problem("backward_input", shape, weight.shape, dtype, stride, padding, dilation, groups)
+    problem = _backward_plan(
+        "backward_input", shape, weight.shape, grad.dtype, *plain_options(stride, padding, dilation, groups)
+    )
     grads = _of_result("grad", grad, problem)
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), dtype, grad)
+    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), grad.dtype, grad)
     if dx.size:
         dispatch.run(problem, (channels_last(grads), channels_last(weight)), (dx,))
     dx = dx.transpose(0, 3, 1, 2)
@@ -255,14 +258,26 @@ def conv2d_backward_weight(
     """
     x, grad = float_array("input", x), float_array("grad", grad)
     images = _batched("input", x)
-    dtype = same_dtype(input=x, grad=grad)
+    if x.dtype != grad.dtype:
+        same_dtype(input=x, grad=grad)
     weight_shape = sizes("weight_shape", weight_shape)
-    problem = conv2d_problem("backward_weight", images.shape, weight_shape, dtype, stride, padding, dilation, groups)
+    problem = _backward_plan(
+        "backward_weight", images.shape, weight_shape, x.dtype, *plain_options(stride, padding, dilation, groups)
+    )
     grads = _of_result("grad", grad, problem)
-    dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), dtype, x)
+    dw = memory.empty((problem.k, problem.r, problem.s, problem.cg), x.dtype, x)
     if dw.size:
         dispatch.run(problem, (channels_last(images), channels_last(grads)), (dw,))
     return dw.transpose(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=4096)  # all options are plain
+def _backward_plan(
+    which: str, x_shape: tuple, weight_shape: tuple, dtype: np.dtype, stride: Any, padding: Any, dilation: Any,
+    groups: int,
+) -> ConvProblem:  # fmt: skip
+    """Return the problem of a gradient: a steady call looks it up."""
+    return conv2d_problem(which, x_shape, weight_shape, dtype_name(dtype), stride, padding, dilation, groups)
 
 
 def _of_result(name: str, array: np.ndarray, problem: ConvProblem) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.ops.shape import device_of, to_device
+from numbanet.host import by_numpy
+from numbanet.ops.shape import converted, device_of, to_device
 from numbanet.problem.base import float_array, float_name, optional_choice
 from numbanet.problem.elementwise import broadcast_shape, elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
@@ -46,7 +47,7 @@ def _run(
 
 def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
     if isinstance(value, (np.ndarray, DeviceArray)):
-        return value if value.dtype == dtype else value.astype(dtype)  # type: ignore[return-value]
+        return value if value.dtype == dtype else converted(value, dtype)
     if dtype.kind == "f" and -_LARGE < value < _LARGE:
         return constant(np.array(value, dtype))
     with np.errstate(over="ignore"):  # as in C: beyond float32 is infinity, and integers wrap around
@@ -62,7 +63,7 @@ def _by_definition(function: str, operands: tuple[np.ndarray, ...]) -> np.ndarra
     from numbanet.reference.elementwise import FUNCTIONS
 
     broadcast_shape(*[np.shape(x) for x in operands])  # refuses by name what NumPy would stumble over
-    return np.asarray(FUNCTIONS[function](*operands))
+    return by_numpy(FUNCTIONS[function], *operands)
 
 
 def _arithmetic(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,9 +12,11 @@ from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.moments import Moments
 from numbanet.ops.shape import contiguous
+from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
-from numbanet.problem.norm import batch_norm_problem
+from numbanet.problem.norm import BatchNormProblem, batch_norm_problem
 from numbanet.problem.pointwise import number
+from numbanet.watch import Live, again, live, watched
 
 _FEW = (512,)  # channels, up to which comparing their numbers takes less time than a launch
 
@@ -31,12 +33,41 @@ def _matrix(x: np.ndarray) -> np.ndarray:
     return moved if moved.flags.c_contiguous else contiguous(moved)
 
 
-def _restored(matrix: np.ndarray) -> np.ndarray:
-    """Undo `_matrix`."""
-    return matrix.transpose(_orders(matrix.ndim)[1])
+class _Average:
+    """The number of batches that count alike, of which a replay works out the weight of the next one."""
+
+    what = "an average was taken over all batches"
+
+    def __init__(self, count: np.ndarray, numbers: np.ndarray):
+        self._count, self._numbers = count, numbers
+
+    def go_on(self) -> bool:
+        self._numbers[1] = 1.0 / self._count.item()
+        return True
+
+    def save(self) -> Callable[[], None]:
+        return lambda: None  # the next replay works it out
+
+    def arrays(self) -> list[Any]:
+        return []
 
 
-def _numbers(eps: float, momentum: float, training: bool) -> np.ndarray:
+def average_weight(count: np.ndarray, eps: float) -> Any:
+    """Return the `momentum` of a batch with which all `count` batches count alike in the running statistics.
+
+    Where somebody watches it is a `Live` array of `eps` and the weight, which a replay renews.
+    """
+    weight = 1.0 / memory.on_host(count).item()
+    if not watched() or type(count) is DeviceArray:
+        return weight
+    numbers = live([number("eps", eps, 0, above=True), weight], np.float64)
+    again(_Average(count, numbers))
+    return numbers
+
+
+def _numbers(eps: float, momentum: Any, training: bool) -> np.ndarray:
+    if type(momentum) is Live:
+        return momentum
     if not (type(eps) is type(momentum) is float and eps > 0):
         eps, momentum = number("eps", eps, 0, above=training), number("momentum", momentum)
     return _pair(eps, momentum)
@@ -55,10 +86,38 @@ def _shape(vector: np.ndarray | None) -> tuple[int, ...] | None:
     return None if vector is None else vector.shape
 
 
+def _fit(dtype: np.dtype, *vectors: Any) -> bool:
+    """Return whether all vectors that are there are arrays on the CPU as kernels take them."""
+    for vector in vectors:
+        if vector is not None and not (
+            type(vector) is np.ndarray and vector.dtype == dtype and vector.flags.c_contiguous
+        ):  # fmt: skip
+            return False
+    return True
+
+
+class _Plan(NamedTuple):
+    """A problem, and how its input becomes the matrix that kernels see."""
+
+    problem: BatchNormProblem
+    order: tuple[int, ...]
+    back: tuple[int, ...]
+    memory: tuple[int, ...]
+    """The shape of the input with its channels last."""
+    matrix: tuple[int, int]
+
+
+@lru_cache(maxsize=4096)
+def _plan(which: str, dtype: np.dtype, shape: tuple[int, ...], *further: Any) -> _Plan:
+    """Return the plan of a `batch_norm_problem`: a steady call looks it up."""
+    problem = batch_norm_problem(which, dtype_name(dtype), shape, *further)
+    order, back = _orders(len(shape))
+    return _Plan(problem, order, back, tuple([shape[a] for a in order]), (problem.rows, problem.channels))
+
+
 class _Operands(NamedTuple):
     """The vectors of a normalisation, and those running statistics that must be copied back."""
 
-    dtype: str
     vectors: tuple[np.ndarray | None, ...]  # weight, bias, running mean, running variance
     shapes: tuple[tuple[int, ...] | None, ...]  # running mean, running variance, weight, bias
     copied: Sequence[tuple[np.ndarray, np.ndarray]]
@@ -78,20 +137,16 @@ def _operands(
                 raise TypeError(f"{name} must be an array, got {type(value).__name__}")
             if value is not None and not value.flags.writeable:
                 raise ValueError(f"{name} is updated in place and must not be read-only")
-    mean, var, dtype = running_mean, running_var, dtype_name(x.dtype)
-    for value in (mean, var, weight, bias):
-        if value is not None and not (
-            type(value) is np.ndarray and value.dtype == x.dtype and value.flags.c_contiguous
-        ):  # fmt: skip
-            mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
-            weight, bias = _vector("weight", weight), _vector("bias", bias)
-            dtype = same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
-            break
+    mean, var = running_mean, running_var
+    if not _fit(x.dtype, mean, var, weight, bias):
+        mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
+        weight, bias = _vector("weight", weight), _vector("bias", bias)
+        same_dtype(x=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
     shapes = _shape(mean), _shape(var), _shape(weight), _shape(bias)
     copied: list[Any] = []
     if training and not (mean is running_mean and var is running_var):
         copied = [(old, new) for old, new in ((running_mean, mean), (running_var, var)) if new is not old]
-    return _Operands(dtype, (weight, bias, mean, var), shapes, copied)
+    return _Operands((weight, bias, mean, var), shapes, copied)
 
 
 def _like_rows(name: str, value: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
@@ -142,24 +197,21 @@ def batch_norm_forward(
     numbers = _numbers(eps, momentum, training)
     residual = None if residual is None else float_array("residual", residual)
     added = None if residual is None else residual.shape
-    problem = batch_norm_problem(
-        "forward", operands.dtype, x.shape, training, *operands.shapes, activation, added
-    )  # fmt: skip
-    rows = _matrix(x)
-    y = memory.empty(rows.shape, x.dtype, x)
+    plan = _plan("forward", x.dtype, x.shape, training, *operands.shapes, activation, added)
+    channels = plan.problem.channels
+    y = memory.empty(plan.memory, x.dtype, x)
     if not x.size:
         # Nothing to learn from: the running statistics stay.
-        return _restored(y), memory.zeros(problem.channels, x.dtype, x), memory.zeros(problem.channels, x.dtype, x)
-    mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
-    shape = (problem.rows, problem.channels)
-    matrix = rows.reshape(shape)
+        return y.transpose(plan.back), memory.zeros(channels, x.dtype, x), memory.zeros(channels, x.dtype, x)
+    mean, inverse = memory.vector(channels, x.dtype, x), memory.vector(channels, x.dtype, x)
+    matrix = contiguous(x.transpose(plan.order)).reshape(plan.matrix)
     inputs: tuple[Any, ...] = (matrix, *operands.vectors, numbers, _like_rows("residual", residual, matrix))
     if training and moments is not None and moments.parts is not None:
         inputs = (*inputs, moments.parts)
-    dispatch.run(problem, inputs, (y.reshape(shape), mean, inverse))
+    dispatch.run(plan.problem, inputs, (y.reshape(plan.matrix), mean, inverse))
     for stored, updated in operands.copied:
         stored[...] = updated
-    return _restored(y), mean, inverse
+    return y.transpose(plan.back), mean, inverse
 
 
 def batch_norm_statistics(
@@ -179,7 +231,7 @@ def batch_norm_statistics(
     """
     x = float_array("x", x)
     operands = _operands(x, running_mean, running_var, weight, bias, training)
-    problem = batch_norm_problem("statistics", operands.dtype, x.shape, training, *operands.shapes)
+    problem = batch_norm_problem("statistics", dtype_name(x.dtype), x.shape, training, *operands.shapes)
     if not x.size:
         raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
     mean, inverse = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
@@ -224,28 +276,26 @@ def batch_norm_apply(
     return _applied(x, coefficients, optional_choice("activation", activation, ("relu",)), residual)
 
 
-def _applied(x: np.ndarray, coefficients: np.ndarray, activation: str | None, residual: Any) -> np.ndarray:
+def _applied(
+    x: np.ndarray, coefficients: np.ndarray | PreparedWeight, activation: str | None, residual: Any
+) -> np.ndarray:
     """Return `batch_norm_apply` of operands of one dtype."""
     residual = None if residual is None else float_array("residual", residual)
     added = None if residual is None else residual.shape
-    problem = batch_norm_problem(
-        "apply", dtype_name(x.dtype), x.shape, False, None, None, None, None, activation, added
-    )  # fmt: skip
-    if coefficients.shape != (3, problem.channels):
-        raise ValueError(f"coefficients must have shape (3, {problem.channels}), got {coefficients.shape}")
-    rows = _matrix(x)
-    y = memory.empty(rows.shape, x.dtype, x)
+    plan = _plan("apply", x.dtype, x.shape, False, None, None, None, None, activation, added)
+    if coefficients.shape != (3, plan.problem.channels):
+        raise ValueError(f"coefficients must have shape (3, {plan.problem.channels}), got {coefficients.shape}")
+    y = memory.empty(plan.memory, x.dtype, x)
     if x.size:
-        shape = (problem.rows, problem.channels)
-        matrix = rows.reshape(shape)
+        matrix = contiguous(x.transpose(plan.order)).reshape(plan.matrix)
         inputs = (matrix, coefficients, _like_rows("residual", residual, matrix))
-        dispatch.run(problem, inputs, (y.reshape(shape),))
-    return _restored(y)
+        dispatch.run(plan.problem, inputs, (y.reshape(plan.matrix),))
+    return y.transpose(plan.back)
 
 
 def _kept(
     x: np.ndarray, mean: Any, var: Any, weight: Any, bias: Any, eps: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+) -> tuple[np.ndarray, np.ndarray, PreparedWeight] | None:
     """Return `batch_norm_statistics` of running statistics, computed once; None where that is not worth while.
 
     What is kept belongs to the values of the vectors, not to the arrays: those of buffers may change unnoticed.
@@ -267,13 +317,13 @@ def _kept(
 @lru_cache(maxsize=256)
 def _statistics_of(
     dtype: np.dtype, eps: float, mean: bytes, var: bytes, weight: bytes | None, bias: bytes | None, *conditions: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, PreparedWeight]:
     m, v, w, b = (None if values is None else np.frombuffer(values, dtype) for values in (mean, var, weight, bias))
     nothing = np.zeros((1, len(mean) // dtype.itemsize), dtype)
-    found = batch_norm_statistics(nothing, m, v, w, b, eps=eps)
-    for array in found:
+    mean, inverse, coefficients = batch_norm_statistics(nothing, m, v, w, b, eps=eps)
+    for array in (mean, inverse, coefficients):
         array.flags.writeable = False
-    return found
+    return mean, inverse, PreparedWeight(coefficients)
 
 
 def batch_norm(
@@ -346,8 +396,10 @@ def batch_norm_backward(
     residual : bool
         Whether it was given one.
     """
-    x, grad, weight = float_array("x", x), float_array("grad", grad), _vector("weight", weight)
-    mean, inverse = (contiguous(float_array(name, v)) for name, v in (("mean", mean), ("inverse", inverse)))
+    x, grad = float_array("x", x), float_array("grad", grad)
+    if not (grad.dtype == x.dtype and _fit(x.dtype, weight, mean, inverse)):
+        weight = _vector("weight", weight)
+        mean, inverse = (contiguous(float_array(name, v)) for name, v in (("mean", mean), ("inverse", inverse)))
     if x.ndim > 1 and not mean.shape == inverse.shape == x.shape[1:2]:
         raise ValueError(f"mean and inverse must have shape {x.shape[1:2]}, got {mean.shape} and {inverse.shape}")
     y = None if y is None else float_array("y", y)
@@ -356,24 +408,25 @@ def batch_norm_backward(
         raise ValueError(f"grad must have the shape of x, {x.shape}, got {grad.shape}")
     if activation is not None and (y is None or y.shape != x.shape):
         raise ValueError(f"y must be the result, of the shape {x.shape} of x, got {None if y is None else y.shape}")
-    dtype, training = same_dtype(grad=grad, x=x, weight=weight, mean=mean, inverse=inverse), flag("training", training)
-    weight_shape, added = None if weight is None else weight.shape, x.shape if residual else None
-    problem = batch_norm_problem(
-        "backward", dtype, x.shape, training, weight=weight_shape, activation=activation, residual=added
-    )
-    rows, gradient = _matrix(x), _matrix(grad)
-    dx = memory.empty(rows.shape, x.dtype, x)
+    if not (grad.dtype == x.dtype and _fit(x.dtype, weight, mean, inverse)):
+        same_dtype(grad=grad, x=x, weight=weight, mean=mean, inverse=inverse)
+    added = x.shape if residual else None
+    plan = _plan(
+        "backward", x.dtype, x.shape, flag("training", training), None, None, _shape(weight), None, activation, added
+    )  # fmt: skip
+    channels = plan.problem.channels
+    gradient = contiguous(grad.transpose(plan.order))
+    dx = memory.empty(plan.memory, x.dtype, x)
     # Without an activation the residual's gradient is that of the result.
-    masked = memory.empty(rows.shape, x.dtype, x) if residual and activation is not None else None
-    last = (_restored(gradient if masked is None else masked),) if residual else ()
+    masked = memory.empty(plan.memory, x.dtype, x) if residual and activation is not None else None
+    last = ((gradient if masked is None else masked).transpose(plan.back),) if residual else ()
     if not x.size:
-        nothing = (memory.zeros(problem.channels, x.dtype, x) for _ in range(2))
-        return _restored(dx), *nothing, *last
-    dweight, dbias = memory.vector(problem.channels, x.dtype, x), memory.vector(problem.channels, x.dtype, x)
-    shape = (problem.rows, problem.channels)
-    matrix = rows.reshape(shape)
+        nothing = (memory.zeros(channels, x.dtype, x) for _ in range(2))
+        return dx.transpose(plan.back), *nothing, *last
+    dweight, dbias = memory.vector(channels, x.dtype, x), memory.vector(channels, x.dtype, x)
+    matrix = contiguous(x.transpose(plan.order)).reshape(plan.matrix)
     result = None if activation is None else _like_rows("y", y, matrix)
-    inputs = (gradient.reshape(shape), matrix, weight, mean, inverse, result)
-    outputs = (dx.reshape(shape), dweight, dbias, None if masked is None else masked.reshape(shape))
-    dispatch.run(problem, inputs, outputs)
-    return _restored(dx), dweight, dbias, *last
+    inputs = (gradient.reshape(plan.matrix), matrix, weight, mean, inverse, result)
+    outputs = (dx.reshape(plan.matrix), dweight, dbias, None if masked is None else masked.reshape(plan.matrix))
+    dispatch.run(plan.problem, inputs, outputs)
+    return dx.transpose(plan.back), dweight, dbias, *last

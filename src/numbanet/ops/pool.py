@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
-from numbanet.problem.base import array, float_array, real_array, same_dtype, sizes
+from numbanet.problem.base import array, dtype_name, float_array, real_array, same_dtype, sizes
 from numbanet.problem.pool import (
     MaxPoolProblem,
     PoolProblem,
@@ -200,7 +200,7 @@ def max_pool2d_backward(
     """
     grad = float_array("grad", grad)
     problem = max_pool2d_problem(
-        "backward_input", _batched_shape(input_shape), same_dtype(grad=grad), kernel_size, stride, padding, dilation,
+        "backward_input", _batched_shape(input_shape), dtype_name(grad.dtype), kernel_size, stride, padding, dilation,
         ceil_mode,
     )  # fmt: skip
     dx = memory.empty((problem.n, problem.h, problem.w, problem.c), problem.dtype, grad)
@@ -288,7 +288,7 @@ def avg_pool2d_backward(
     """
     grad = float_array("grad", grad)
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    problem = avg_pool2d_problem("backward_input", _batched_shape(input_shape), same_dtype(grad=grad), *options)
+    problem = avg_pool2d_problem("backward_input", _batched_shape(input_shape), dtype_name(grad.dtype), *options)
     return _pool_backward(grad, problem, len(input_shape))
 
 
@@ -343,5 +343,5 @@ def adaptive_avg_pool2d_backward(grad: np.ndarray, input_shape: Sequence[int]) -
     size = tuple(_batched("grad", grad).shape[2:])
     if 0 in grad.shape[1:] and size != (1, 1):
         raise ValueError(f"output_size must have pixels, and input channels, for a gradient: grad is {grad.shape}")
-    problem = adaptive_avg_pool2d_problem("backward_input", _batched_shape(input_shape), same_dtype(grad=grad), size)
+    problem = adaptive_avg_pool2d_problem("backward_input", _batched_shape(input_shape), dtype_name(grad.dtype), size)
     return _pool_backward(grad, problem, len(input_shape))

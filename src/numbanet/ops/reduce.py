@@ -8,12 +8,14 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
+from numbanet.host import by_numpy
 from numbanet.problem.base import as_array, flag, float_array, float_name
 from numbanet.problem.promotion import operand
 from numbanet.problem.reduce import reduce_plan, reduced_dims
@@ -61,8 +63,8 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
         return total(values, reduced_dims(dim, values.ndim), keepdim)
     if values.dtype.kind != "f":
         dims = reduced_dims(dim, values.ndim)
-        axis = dims if values.ndim else None
-        return np.asarray(np.sum(values, axis=axis, dtype=np.int64, keepdims=flag("keepdim", keepdim)))
+        axis, keepdims = dims if values.ndim else None, flag("keepdim", keepdim)
+        return by_numpy(partial(np.sum, axis=axis, dtype=np.int64, keepdims=keepdims), values)
     return _reduce(values, dim, keepdim, mean=False)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
+from numbanet.host import by_numpy
 from numbanet.ops.optim import fill_
 from numbanet.problem.base import FLOATS, array, as_dtype, float_array, same_dtype, sizes
 from numbanet.problem.pointwise import number
@@ -130,10 +131,16 @@ def count(x: np.ndarray) -> None:
 
         x[...] = elementwise("add", (x, memory.number(np.array(1, x.dtype), x)))
     else:
-        counted = _Count(x)
-        counted.go_on()
+        _add_one(x)
         if watched():
-            again(counted)
+            again(_Count(x))
+
+
+def _add_one(x: np.ndarray) -> None:
+    if x.ndim:
+        x += 1
+    else:  # the same in a tenth of the time
+        x[()] = x.item() + 1
 
 
 class _Count:
@@ -145,10 +152,7 @@ class _Count:
         self._x = x
 
     def go_on(self) -> bool:
-        if self._x.ndim:
-            self._x += 1
-        else:  # the same in a tenth of the time
-            self._x[()] = self._x.item() + 1
+        _add_one(self._x)
         return True
 
     def save(self) -> Callable[[], None]:
@@ -267,6 +271,11 @@ def _known(dtype: np.dtype) -> bool:
     return dtype.kind in "biu" or dtype.name in FLOATS
 
 
+def converted(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a copy of x in another dtype, of whole numbers or from them."""
+    return x.astype(dtype) if type(x) is DeviceArray else by_numpy(partial(np.ndarray.astype, dtype=dtype), x)
+
+
 def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
     """Return x in another dtype; x itself where that is its own.
 
@@ -283,7 +292,7 @@ def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
     if x.dtype == target:
         return x
     if x.dtype.kind != "f" or target.kind != "f":
-        return x.astype(target)
+        return converted(x, target)
     x = memory.dense(float_array("input", x))
     if x.dtype == target:  # it had the other byte order
         return x

@@ -9,18 +9,25 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any, Literal
 
+import numpy as np
+
 from numbanet import functional as F
 from numbanet import optim
 from numbanet.amp import GradScaler
+from numbanet.capturing import capture
+from numbanet.host import look
 from numbanet.io.atomic import remove_parts
 from numbanet.io.paths import as_path
-from numbanet.problem.base import integer
+from numbanet.problem.base import flag, integer
 from numbanet.problem.pointwise import number
+from numbanet.tensor import Tensor
 from numbanet.train.evaluate import Loss, Meter, as_tensors, check_loader, check_loss, count_correct, evaluate
 from numbanet.train.history import EpochRecord, History
 from numbanet.train.interrupt import Interrupted, StopRequest
 from numbanet.train.progress import Silent, Style, make_progress
 from numbanet.train.run import BEST_NAME, LAST_NAME, Run, dropped_if_unused
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _RESUME = "resume=True goes on from there"
 
@@ -46,6 +53,7 @@ def fit(
     callbacks: Iterable[Callable[[EpochRecord, Any], object]] = (),
     progress: Style = "auto",
     metadata: dict[str, Any] | None = None,
+    captured: bool = False,
 ) -> History:
     """Train a classifier.
 
@@ -89,6 +97,9 @@ def fit(
         ``"auto"`` shows a bar on a terminal, else one line an epoch.
     metadata : dict, optional
         Strings, numbers, lists and dictionaries to keep in the checkpoints.
+    captured : bool
+        Replay steps, see `numbanet.capture`, to the same weights in less time: it says what models and losses of your
+        own must not do then. Where steps can't be replayed (with an enabled scaler, on a GPU) they are run.
 
     Returns
     -------
@@ -98,8 +109,9 @@ def fit(
     Raises
     ------
     TypeError
-        If `epochs` is no integer, `clip_norm` no number, `optimizer` no optimizer, `loss` no function, `scaler` no
-        scaler, a loader yields no pairs, or `train_loader` has no state to put into a checkpoint.
+        If `epochs` is no integer, `captured` neither True nor False, `clip_norm` no number, `optimizer` no optimizer,
+        `loss` no function, `scaler` no scaler, a loader yields no pairs, or `train_loader` has no state to put into a
+        checkpoint.
     ValueError
         If an argument makes no sense, `optimizer` has none of the model's parameters, or the checkpoint to resume is
         damaged or does not fit.
@@ -114,6 +126,7 @@ def fit(
         On Ctrl-C, a kind of KeyboardInterrupt; the message tells where the checkpoint is.
     """
     epochs = integer("epochs", epochs, 0)
+    flag("captured", captured)
     clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0)
     if not all(hasattr(optimizer, name) for name in ("param_groups", "zero_grad", "step")):
         raise TypeError(f"optimizer must be a numbanet.optim.Optimizer, got {type(optimizer).__name__}")
@@ -150,11 +163,13 @@ def fit(
         images = None if dataset is None else len(dataset)
         shown = make_progress(progress, epochs, images, (run.epoch - 1) * (images or 0) + run.meter.images)
         each_step = schedule if schedule_each == "step" else None
+        step: Step = _step(run, loss or F.cross_entropy, clip_norm)
+        step = capture(step) if captured else step
         with closing(shown), StopRequest(shown.note) as stop, _where_interrupted(run):
             while run.epoch <= epochs:
                 # A training that was interrupted while it was tested has no batches left.
                 if run.batch != _length(train_loader):
-                    _train_epoch(run, loss or F.cross_entropy, each_step, clip_norm, shown, stop)
+                    _train_epoch(run, step, each_step, shown, stop)
                 test = _test(run, test_loader, loss, shown, stop)
                 record = _finish_epoch(run, test, schedule if schedule_each == "epoch" else None)
                 shown.epoch(record)
@@ -178,21 +193,18 @@ def _length(loader: Any) -> int | None:
     return len(loader) if hasattr(loader, "__len__") else None
 
 
-def _train_epoch(
-    run: Run, loss: Loss, schedule: Any, clip_norm: float | None, shown: Silent, stop: StopRequest
-) -> None:
-    run.model.train()
-    began = time.perf_counter()
-    buffers = [buffer.data for buffer in run.model.buffers()]
-    for batch in run.loader:
-        images, labels = as_tensors(batch)
-        former = [buffer.copy() for buffer in buffers]  # of batch norm: a few numbers a channel
+def _step(run: Run, loss: Loss, clip_norm: float | None) -> Step:
+    """Return the step that is made for each batch; the loss is looked at before anything but buffers has changed."""
+
+    def check(value: np.ndarray) -> None:
+        _check_finite(value.item(), f"loss in epoch {run.epoch}, step {run.batch + 1}", run)
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = run.model(images)
         value = loss(logits, labels)
-        if not math.isfinite(value.item()):
-            for buffer, data in zip(buffers, former):
-                buffer[...] = data
-        _check_finite(value.item(), f"loss in epoch {run.epoch}, step {run.batch + 1}", run)
+        if value.numel() != 1:
+            value.item()  # says so
+        look(check, value.data)
         run.optimizer.zero_grad()
         run.scaler.scale(value).backward()
         if clip_norm is not None:
@@ -200,6 +212,24 @@ def _train_epoch(
             optim.clip_grad_norm_(run.model.parameters(), clip_norm)
         run.scaler.step(run.optimizer)
         run.scaler.update()
+        return value, logits
+
+    return step
+
+
+def _train_epoch(run: Run, step: Step, schedule: Any, shown: Silent, stop: StopRequest) -> None:
+    run.model.train()
+    began = time.perf_counter()
+    buffers = [buffer.data for buffer in run.model.buffers()]
+    for batch in run.loader:
+        images, labels = as_tensors(batch)
+        former = [buffer.copy() for buffer in buffers]  # of batch norm: a few numbers a channel
+        try:
+            value, logits = step(images, labels)
+        except NonFiniteLoss:
+            for buffer, data in zip(buffers, former):
+                buffer[...] = data
+            raise
         if schedule is not None:
             schedule.step()
         now = time.perf_counter()
