@@ -37,7 +37,8 @@ def _all_threads():
 def _old_objects_are_set_aside():
     """Let the garbage collector pass over what is there before a file's tests: all tests, and compiled kernels.
 
-    With these a full collection takes long, and every recording asks for one. What a test leaves is looked at as ever.
+    With these a full collection takes long, and every recording of a training step asks for one. What a test leaves is
+    looked at as ever.
     """
     gc.collect()
     gc.freeze()
