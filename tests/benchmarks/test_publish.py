@@ -56,6 +56,13 @@ def runs(monkeypatch):
     return done
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take seconds, and are looked at elsewhere."""
+    for name in ("draw", "draw_roofline"):
+        monkeypatch.setattr(publish.plot, name, lambda *given: None)
+
+
 def test_every_part_is_run_once_and_shown(tmp_path, runs, capsys):
     for _ in range(2):
         assert publish.main([str(tmp_path), "--parts", str(tmp_path / "parts"), "--threads", "1", "2"]) == 0
@@ -71,7 +78,7 @@ def test_every_part_is_run_once_and_shown(tmp_path, runs, capsys):
     assert "again" not in printed and "missing" not in printed
 
 
-def test_named_parts_are_run_anew(tmp_path, runs):
+def test_named_parts_are_run_anew(tmp_path, runs, undrawn):
     arguments = [str(tmp_path), "--parts", str(tmp_path / "parts"), "--threads", "1", "2"]
     publish.main(arguments)
     before = len(runs)
@@ -82,7 +89,7 @@ def test_named_parts_are_run_anew(tmp_path, runs):
     assert len(runs) == before + 4
 
 
-def test_what_was_disturbed_or_is_missing_is_printed_as_a_command(tmp_path, capsys):
+def test_what_was_disturbed_or_is_missing_is_printed_as_a_command(tmp_path, undrawn, capsys):
     folder = tmp_path / "parts"
     folder.mkdir()
     _write(folder / "odd-2.json", [replace(_row("odd", threads=2), control=1.2)])
@@ -101,7 +108,7 @@ def test_a_failed_part_ends_the_run(tmp_path, monkeypatch):
     assert not (tmp_path / "performance.md").exists()
 
 
-def test_an_interrupted_part_leaves_the_former_one(tmp_path, runs, monkeypatch):
+def test_an_interrupted_part_leaves_the_former_one(tmp_path, runs, undrawn, monkeypatch):
     arguments = [str(tmp_path), "--parts", str(tmp_path), "--threads", "1"]
     publish.main(arguments)
     former = (tmp_path / "odd-1.json").read_text()
@@ -156,7 +163,7 @@ def test_the_commit_is_named():
     assert name == "unknown" or len(name.rstrip("+")) >= 4 and int(name.rstrip("+"), 16) >= 0
 
 
-def test_files_of_before_are_read(tmp_path):
+def test_files_of_before_are_read(tmp_path, undrawn):
     _write(tmp_path / "odd-1.json", [_row("odd")])
     content = json.loads((tmp_path / "odd-1.json").read_text())
     del content["run"]
