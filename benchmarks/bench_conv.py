@@ -1,9 +1,9 @@
-"""Convolution: every pass of every layer of the tables."""
+"""Convolution: every pass of every layer of the tables, and the errors of Winograd's algorithms."""
 
 from __future__ import annotations
 
-from benchmarks import backends, cases, layers, timing
-from benchmarks.common import BACKENDS, Suite, require, warm
+from benchmarks import cases, layers
+from benchmarks.common import THREADS, Suite, use_threads, warm
 
 _LAYERS = {table: {layer.name: layer for layer in chosen} for table, chosen in layers.TABLES.items()}
 
@@ -12,18 +12,18 @@ class _Conv(Suite):
     """Seconds of one pass of one layer of a table."""
 
     table: str
-    param_names = ("backend", "which", "layer")
+    param_names = ("which", "layer", "threads")
 
-    def setup(self, backend: str, which: str, layer: str) -> None:
-        require(backend)
-        self.call = warm(cases.conv_call, _LAYERS[self.table][layer], which, backend)
+    def setup(self, which: str, layer: str, threads: int) -> None:
+        use_threads(threads)
+        self.call = warm(cases.conv_call, _LAYERS[self.table][layer], which, "numbanet")
 
-    def time_pass(self, backend: str, which: str, layer: str) -> None:
+    def time_pass(self, which: str, layer: str, threads: int) -> None:
         self.call()
 
 
-def _parameters(table: str) -> tuple[tuple[str, ...], ...]:
-    return BACKENDS, layers.PASSES, tuple(_LAYERS[table])
+def _parameters(table: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
+    return layers.PASSES, tuple(_LAYERS[table]), THREADS
 
 
 class ResNet50(_Conv):
@@ -48,64 +48,6 @@ class Odd(_Conv):
 
 class Single(_Conv):
     table, params = "single", _parameters("single")
-
-
-class Table:
-    """Speed over all convolutions of a network, each as often as the network has it."""
-
-    timeout = 300
-    params = (tuple(layers.TABLES), layers.PASSES)
-    param_names = ("table", "which")
-
-    def track_gflops(self, table: str, which: str) -> float:
-        """GFLOP/s of the direct method, whatever the algorithm."""
-        return _gflops(table, which)
-
-    def track_fraction_of_peak(self, table: str, which: str) -> float:
-        """The same over the multiply-adds that this machine reaches now."""
-        from benchmarks import peak
-
-        return _gflops(table, which) * 1e9 / peak.flops_per_second()
-
-    track_gflops.unit = "GFLOP/s"
-    track_fraction_of_peak.unit = "of peak"
-
-
-class TableAgainstTorch:
-    """PyTorch's time over ours, PyTorch in its better memory format: geometric mean over a table."""
-
-    timeout = 300
-    params = Table.params
-    param_names = Table.param_names
-
-    def setup(self, table: str, which: str) -> None:
-        require("torch")
-
-    def track_ratio(self, table: str, which: str) -> float:
-        return timing.geometric_mean(_ratio(layer, which) for layer in layers.TABLES[table])
-
-    track_ratio.unit = "torch time / numbanet time"
-
-
-def _gflops(table: str, which: str) -> float:
-    flops = seconds = 0.0
-    for layer in layers.TABLES[table]:
-        flops += layer.count * layer.flops(which)
-        seconds += layer.count * _best(layer, which, ("numbanet",))["numbanet"]
-    return flops / seconds / 1e9
-
-
-def _ratio(layer: layers.ConvLayer, which: str) -> float:
-    best = _best(layer, which, backends.BACKENDS)
-    return min(best[name] for name in backends.TORCH_FORMATS) / best["numbanet"]
-
-
-def _best(layer: layers.ConvLayer, which: str, names: tuple[str, ...]) -> dict[str, float]:
-    calls = {name: cases.conv_call(layer, which, name) for name in names}
-    for call in calls.values():
-        call()
-    samples = timing.interleave(calls, seconds=0.05, rounds=3)
-    return {name: min(values) for name, values in samples.items()}
 
 
 class WinogradError:

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from benchmarks import nets, steps
-from benchmarks.common import BACKENDS, Suite, require, warm
+from benchmarks.common import BACKENDS, THREADS, Suite, require, use_threads, warm
 
 
 class TrainingStep(Suite):
-    """Seconds of a step of SGD with momentum, at the network's own batch size."""
+    """Seconds of a step of SGD with momentum, at the network's own batch size, eager and captured."""
 
-    params = (BACKENDS, tuple(nets.NETS))
-    param_names = ("backend", "net")
+    params = (tuple(nets.NETS), (False, True), THREADS)
+    param_names = ("net", "captured", "threads")
 
-    def setup(self, backend: str, net: str) -> None:
-        require(backend)
-        self.call = warm(steps.training_call, net, nets.NETS[net].batch, backend)
+    def setup(self, net: str, captured: bool, threads: int) -> None:
+        use_threads(threads)
+        self.call = warm(steps.training_call, net, nets.NETS[net].batch, "numbanet", captured)
 
-    def time_step(self, backend: str, net: str) -> None:
+    def time_step(self, net: str, captured: bool, threads: int) -> None:
         self.call()
 
 
 class Inference(Suite):
     """Seconds of the scores of a batch."""
 
-    params = (BACKENDS, tuple(nets.NETS), (1, 16))
-    param_names = ("backend", "net", "batch")
+    params = (tuple(nets.NETS), (1, 16), THREADS)
+    param_names = ("net", "batch", "threads")
 
-    def setup(self, backend: str, net: str, batch: int) -> None:
-        require(backend)
-        self.call = warm(steps.inference_call, net, batch, backend)
+    def setup(self, net: str, batch: int, threads: int) -> None:
+        use_threads(threads)
+        self.call = warm(steps.inference_call, net, batch, "numbanet")
 
-    def time_inference(self, backend: str, net: str, batch: int) -> None:
+    def time_inference(self, net: str, batch: int, threads: int) -> None:
         self.call()
 
 
@@ -52,29 +52,3 @@ class Memory:
     def peakmem_training_step(self, backend: str, net: str) -> None:
         self.call()
         self.call()
-
-
-class SpeedAgainstTorch:
-    """PyTorch's time over ours, PyTorch in its better memory format."""
-
-    timeout = 300
-    params = (tuple(nets.NETS),)
-    param_names = ("net",)
-
-    def setup(self, net: str) -> None:
-        require("torch")
-
-    def track_training_step(self, net: str) -> float:
-        return _ratio(*steps.training_cases((net,)))
-
-    def track_inference_batch_1(self, net: str) -> float:
-        return _ratio(*steps.inference_cases((net,), (1,)))
-
-    track_training_step.unit = track_inference_batch_1.unit = "torch time / numbanet time"
-
-
-def _ratio(case: steps.Case) -> float:
-    from benchmarks.compare import measure
-
-    timed = measure(case, seconds=0.5, rounds=3)
-    return timed["torch_seconds"] / timed["seconds"]

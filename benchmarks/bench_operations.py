@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks import denormals, operations
-from benchmarks.common import BACKENDS, Suite, require, warm
+from benchmarks.common import THREADS, Suite, use_threads, warm
 
 _CASES = {f"{case.section} {case.name} {case.which}": case for case in operations.operation_cases()}
 
@@ -11,33 +11,15 @@ _CASES = {f"{case.section} {case.name} {case.which}": case for case in operation
 class Operation(Suite):
     """Seconds of one call."""
 
-    params = (BACKENDS, tuple(_CASES))
-    param_names = ("backend", "operation")
+    params = (tuple(_CASES), THREADS)
+    param_names = ("operation", "threads")
 
-    def setup(self, backend: str, operation: str) -> None:
-        require(backend)
-        self.call = warm(_CASES[operation].build, backend)
+    def setup(self, operation: str, threads: int) -> None:
+        use_threads(threads)
+        self.call = warm(_CASES[operation].build, "numbanet")
 
-    def time_call(self, backend: str, operation: str) -> None:
+    def time_call(self, operation: str, threads: int) -> None:
         self.call()
-
-
-class Bandwidth:
-    """Least memory traffic of a pass over that of a plain copy in the same time: 1 is all that the memory gives."""
-
-    timeout = 300
-    params = tuple(name for name, case in _CASES.items() if case.bytes)
-    param_names = ("operation",)
-
-    def track_fraction_of_copy(self, operation: str) -> float:
-        from benchmarks import peak, timing
-
-        case = _CASES[operation]
-        call = warm(case.build, "numbanet")
-        seconds = min(timing.interleave({"numbanet": call}, seconds=0.2)["numbanet"])
-        return case.bytes / seconds / peak.bytes_per_second()
-
-    track_fraction_of_copy.unit = "of copy bandwidth"
 
 
 class Denormals:

@@ -1,4 +1,4 @@
-"""What the user waits for beside the arithmetic: import, first call, Python between a layer call and its kernel."""
+"""What the user waits for once: import, and the first call."""
 
 from __future__ import annotations
 
@@ -6,54 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-
-import numpy as np
-
-from benchmarks import backends, overhead, timing
-from benchmarks.common import BACKENDS, require
-
-
-class LayerCall:
-    """Microseconds of a layer on a tiny input: nearly all of it is overhead."""
-
-    timeout = 300
-    params = (BACKENDS, tuple(overhead.LAYERS), (False, True))
-    param_names = ("backend", "layer", "recorded")
-
-    def setup(self, backend: str, layer: str, recorded: bool) -> None:
-        require(backend)
-
-    def track_call(self, backend: str, layer: str, recorded: bool) -> float:
-        b, (build, shape) = backends.get(backend), overhead.LAYERS[layer]
-        module, x = build(b), b.tensor(np.ones(shape, np.float32), recorded)
-
-        def calls() -> None:
-            for _ in range(100):
-                module(x)
-
-        calls()
-        if recorded:
-            return 1e4 * min(timing.interleave({"calls": calls}, seconds=0.2)["calls"])
-        with b.no_grad():
-            return 1e4 * min(timing.interleave({"calls": calls}, seconds=0.2)["calls"])
-
-    track_call.unit = "us"
-
-
-class LayerPython:
-    """Microseconds of Python from the call of a layer, or of its backward, to the last kernel, and from there on."""
-
-    timeout = 300
-    params = (tuple(overhead.LAYERS), overhead.MODES)
-    param_names = ("layer", "mode")
-
-    def track_entry(self, layer: str, mode: str) -> float:
-        return overhead.measure(layer, mode, beside="").entry
-
-    def track_after(self, layer: str, mode: str) -> float:
-        return overhead.measure(layer, mode, beside="").after
-
-    track_entry.unit = track_after.unit = "us"
 
 
 class Import:

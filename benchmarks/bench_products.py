@@ -1,9 +1,9 @@
-"""Matrix products of all shapes and orders, and how they compare with the better of NumPy's and PyTorch's."""
+"""Matrix products of all shapes and orders."""
 
 from __future__ import annotations
 
-from benchmarks import backends, layers, products, timing
-from benchmarks.common import Suite, require, warm
+from benchmarks import layers, products
+from benchmarks.common import THREADS, Suite, use_threads, warm
 
 _SHAPES = {"x".join(map(str, shape)): shape for shape in layers.PRODUCTS}
 
@@ -11,34 +11,12 @@ _SHAPES = {"x".join(map(str, shape)): shape for shape in layers.PRODUCTS}
 class Product(Suite):
     """Seconds of one product of (m, k) and (k, n)."""
 
-    params = (products.BACKENDS, tuple(_SHAPES), products.ORDERS)
-    param_names = ("backend", "mxkxn", "order")
+    params = (tuple(_SHAPES), products.ORDERS, THREADS)
+    param_names = ("mxkxn", "order", "threads")
 
-    def setup(self, backend: str, shape: str, order: str) -> None:
-        require(backend)
-        self.call = warm(products.product_call, _SHAPES[shape], order, True, backend)
+    def setup(self, shape: str, order: str, threads: int) -> None:
+        use_threads(threads)
+        self.call = warm(products.product_call, _SHAPES[shape], order, True, "numbanet")
 
-    def time_call(self, backend: str, shape: str, order: str) -> None:
+    def time_call(self, shape: str, order: str, threads: int) -> None:
         self.call()
-
-
-class AgainstTheBetter:
-    """The better time of NumPy and PyTorch over ours: geometric mean over all shapes."""
-
-    timeout = 300
-    params = (products.ORDERS,)
-    param_names = ("order",)
-
-    def track_ratio(self, order: str) -> float:
-        return timing.geometric_mean(_ratio(shape, order) for shape in layers.PRODUCTS)
-
-    track_ratio.unit = "better time / numbanet time"
-
-
-def _ratio(shape: layers.Product, order: str) -> float:
-    names = [name for name in products.BACKENDS if backends.available(name)]
-    calls = {name: products.product_call(shape, order, True, name) for name in names}
-    for call in calls.values():
-        call()
-    best = {name: min(times) for name, times in timing.interleave(calls, seconds=0.05, rounds=3).items()}
-    return min(best[name] for name in names if name != "numbanet") / best["numbanet"]

@@ -10,8 +10,11 @@ from typing import Any
 
 from benchmarks import backends
 
-# PyTorch keeps images in the same memory order as numbanet; the ratio series also try its other one.
+# PyTorch keeps images in the same memory order as numbanet.
 BACKENDS = ("numbanet", "torch:channels_last")
+
+# With how many threads everything is timed; what a machine has too few CPUs for is skipped.
+THREADS = (1, 2)
 
 # One folder of compiled kernels a commit, below asv's environment: no commit times or loads another one's code.
 if "ASV_ENV_DIR" in os.environ and "ASV_COMMIT" in os.environ:
@@ -32,6 +35,15 @@ def require(backend: str) -> None:
     """Skip the benchmark where a backend is not installed."""
     if not backends.available(backend):
         raise NotImplementedError(f"{backend} is not installed")
+
+
+def use_threads(threads: int) -> None:
+    """Let the libraries use as many threads; skip the benchmark where there are fewer CPUs."""
+    from numbanet.cpu.parallel import default_threads
+
+    if threads > default_threads():
+        raise NotImplementedError(f"this machine has fewer than {threads} CPUs")
+    backends.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)

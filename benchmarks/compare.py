@@ -23,6 +23,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,7 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; return 1 if a result was wrong or had no kernel, else 0."""
     options, start = parse(arguments), time.perf_counter()
+    today, commit = datetime.now(timezone.utc), report.commit()
     machine = list(report.machine())
     print("\n".join(machine))
     rows, failures = run(options, start)
@@ -300,10 +302,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     calls = run_overhead(options) if "overhead" in options.sections else []
     if rows:
         print(f"\n{report.verdict(rows)}")
-    print(f"\n{len(rows)} rows, {failures} failures, {time.perf_counter() - start:.0f} s")
+    seconds = time.perf_counter() - start
+    print(f"\n{len(rows)} rows, {failures} failures, {seconds:.0f} s")
     if options.json:
         table = [_plain(asdict(row) | {"ratio": row.ratio}) for row in rows]
-        content = {"machine": machine, "rows": table, "means": [_plain(asdict(mean)) for mean in found]}
+        made = {"commit": commit, "date": f"{today:%Y-%m-%d %H:%M}", "seconds": round(seconds, 1)}
+        content = {"machine": machine, "run": made, "rows": table, "means": [_plain(asdict(mean)) for mean in found]}
         content |= {name: found for name, found in (("memory", peaks), ("overhead", calls)) if found}
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     if options.plot:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -77,7 +78,9 @@ def _panel(axis: Any, rows: Sequence[Row]) -> None:
 
 
 def draw_roofline(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draw achieved GFLOP/s against flops per byte, below both ceilings: a panel for each number of threads.
+    """Draw achieved GFLOP/s against flops per byte, below both ceilings.
+
+    There is a row of panels for each section, and a column for each number of threads.
 
     Flops are those of the direct method, so Winograd's kernels may pass the ceiling; bytes are the least traffic, each
     operand once. The ceilings were measured in the same run: multiply-adds in registers, and a copy beyond the caches.
@@ -100,28 +103,36 @@ def draw_roofline(rows: Sequence[Row], path: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels: dict[int, list[Row]] = {}
+    panels: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if row.gflops > 0 and row.gbytes > 0:  # not where they are NaN
-            panels.setdefault(row.threads, []).append(row)
+            panels.setdefault((row.section, row.threads), []).append(row)
     if not panels:
         raise ValueError("no row has both flops and bytes: time the section layers")
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(6.5 * len(panels), 5), squeeze=False, layout="constrained")
-    for axis, (threads, panel) in zip(axes[0], panels.items()):
-        _roofline_panel(axis, panel)
-        axis.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left")
+    sections, numbers = (list(dict.fromkeys(key[j] for key in panels)) for j in (0, 1))
+    size = (6.5 * len(numbers), 1 + 4 * len(sections))
+    figure, axes = pyplot.subplots(len(sections), len(numbers), figsize=size, squeeze=False, sharex=True, sharey="col",
+                                   layout="constrained")  # fmt: skip
+    for axis, (section, threads) in zip(axes.flat, itertools.product(sections, numbers)):
+        _roofline_panel(axis, panels.get((section, threads), []))
+        axis.set_title(f"{section}, {threads} thread{'s' if threads > 1 else ''}", loc="left")
+    for axis in axes[-1]:
+        axis.set_xlabel("flops per byte")
+    axes[0, 0].legend(fontsize=7, loc="lower right")
     figure.suptitle(f"Convolutions, float32; GFLOP/s of the direct method\n{title}")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
 def _roofline_panel(axis: Any, rows: Sequence[Row]) -> None:
+    if not rows:
+        return axis.set_axis_off()
     top, copy = rows[0].peak_gflops, rows[0].peak_gbytes
     intensities = [row.gflops / row.gbytes for row in rows]
     low, high = min(*intensities, top / copy) / 2, max(*intensities, top / copy) * 2
     axis.plot([low, top / copy, high], [low * copy, top, top], color="black", linewidth=1)
-    axis.annotate(f"multiply-adds: {top:.0f} GFLOP/s", (high, top), ha="right", va="bottom", fontsize=8)
-    axis.annotate(f"copy: {copy:.0f} GB/s", (low, low * copy), ha="left", va="bottom", fontsize=8)
+    axis.annotate(f"multiply-adds: {top:.0f} GFLOP/s", (top / copy, top), ha="left", va="bottom", fontsize=8)
+    axis.annotate(f"copy: {copy:.0f} GB/s", (low, low * copy), ha="left", va="top", fontsize=8)
     for which in dict.fromkeys(row.which for row in rows):
         for wide in (True, False):
             chosen = [row for row in rows if row.which == which and row.wide3x3 is wide]
@@ -132,9 +143,11 @@ def _roofline_panel(axis: Any, rows: Sequence[Row]) -> None:
                 axis.scatter(x, y, s=18, marker=_MARKS.get(which, "o"), label=label, **face)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlabel("flops per byte")
+    axis.xaxis.set_major_formatter("{x:g}")
+    for numbers in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        numbers("{x:g}")
+    axis.tick_params(which="both", labelsize=8)
     axis.set_ylabel("GFLOP/s")
-    axis.legend(fontsize=7, loc="lower right")
     axis.grid(which="both", alpha=0.2)
 
 

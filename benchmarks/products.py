@@ -52,11 +52,16 @@ def kernel(shape: layers.Product, order: str) -> str:
     return dispatch.choose(MatmulProblem("forward", "float32", m, n, k, *rows)).name
 
 
+def section(beside: str) -> str:
+    """Return the section of the comparison with a library of `BESIDE`."""
+    return f"matmul {BESIDE[beside]}"
+
+
 def product_case(shape: layers.Product, order: str, beside: str) -> Case:
     """Return the case of a product beside that of a library of `BESIDE`."""
     m, k, n = shape
     return Case(
-        f"matmul {BESIDE[beside]}", f"{m}x{k} by {k}x{n}", order,
+        section(beside), f"{m}x{k} by {k}x{n}", order,
         build=partial(product_call, shape, order, beside == "torch"),
         kernel=partial(kernel, shape, order),
         formats=(beside,), flops=2 * m * k * n,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.timing import geometric_mean
 
@@ -199,6 +201,20 @@ def machine() -> Iterator[str]:
     yield f"{versions}, NumPy {np.__version__}, {_torch_version()}; threading layer {threading_layer()}"
     if hasattr(os, "getloadavg"):
         yield f"load average before the run: {os.getloadavg()[0]:.1f} (what else runs on this machine disturbs)"
+
+
+def commit() -> str:
+    """Return the short name of the commit, with a plus where package or benchmarks differ from it; or ``"unknown"``."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", *words]
+        return subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+
+    try:
+        name, changes = git("rev-parse", "--short", "HEAD"), git("diff", "--quiet", "HEAD", "--", "src", "benchmarks")
+    except OSError:  # no git
+        return "unknown"
+    return name.stdout.strip() + "+" * changes.returncode if name.returncode == 0 else "unknown"
 
 
 def _torch_version() -> str:

@@ -75,12 +75,22 @@ def inference_call(name: str, batch: int, backend: str) -> Call:
     return infer
 
 
+def training_name(name: str, batch: int, captured: bool) -> str:
+    """Return the name of the case of a training step."""
+    return f"{name} batch {batch}{', captured' if captured else ''}"
+
+
+def inference_name(name: str, batch: int) -> str:
+    """Return the name of the case of an inference."""
+    return f"{name} batch {batch}"
+
+
 def training_cases(names: tuple[str, ...] = tuple(NETS), batch: int | None = None) -> list[Case]:
     """Return a training step of each network; `batch` None takes the network's own batch size."""
     return [
         Case(
             "training",
-            f"{name} batch {size}{', captured' if captured else ''}",
+            training_name(name, size, captured),
             "training",
             partial(training_call, name, size, captured=captured),
             tolerance=0.05,
@@ -97,7 +107,8 @@ def inference_cases(
     """Return an inference of each network for each batch size; `engines` run PyTorch's network too."""
     formats = (*backends.TORCH_FORMATS, *engines)
     return [
-        Case("inference", f"{name} batch {size}", "forward", partial(inference_call, name, size), 1e-3, formats=formats)
+        Case("inference", inference_name(name, size), "forward", partial(inference_call, name, size), 1e-3,
+             formats=formats)
         for name in names
         for size in batches
-    ]
+    ]  # fmt: skip

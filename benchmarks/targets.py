@@ -13,39 +13,45 @@ from benchmarks.timing import geometric_mean
 
 @dataclass(frozen=True)
 class Target:
-    """The least that `of` the ratios of the rows that `rows` takes shall be, with one thread and with more."""
+    """The least that `of` the ratios of the rows that `rows` takes shall be, with one thread and with more.
+
+    `section` is that of `benchmarks.compare` whose rows these are.
+    """
 
     name: str
     least: tuple[float, float]
+    section: str
     rows: Callable[[Row], bool]
     of: Callable[[Iterable[float]], float] = geometric_mean
 
 
-def _layer(wide: bool, *passes: str) -> Callable[[Row], bool]:
-    return lambda row: row.section in layers.TABLES and row.wide3x3 == wide and row.which in passes
+def _layer(wide: bool, *passes: str) -> tuple[str, Callable[[Row], bool]]:
+    return "layers", lambda row: row.section in layers.TABLES and row.wide3x3 == wide and row.which in passes
 
 
-def _training(*nets: str) -> Callable[[Row], bool]:
-    return lambda row: row.section == "training" and row.name.split()[0] in nets and row.name.endswith("captured")
+def _training(*nets: str) -> tuple[str, Callable[[Row], bool]]:
+    return "training", lambda row: (
+        row.section == "training" and row.name.split()[0] in nets and row.name.endswith("captured")
+    )
 
 
-def _inference(*nets: str) -> Callable[[Row], bool]:
-    return lambda row: row.section == "inference" and row.name.split()[0] in nets
+def _inference(*nets: str) -> tuple[str, Callable[[Row], bool]]:
+    return "inference", lambda row: row.section == "inference" and row.name.split()[0] in nets
 
 
 TARGETS = (
     Target("3x3, stride 1, 32 channels at least: forward and backward_input", (2.0, 1.8),
-           _layer(True, "forward", "backward_input")),
-    Target("3x3, stride 1, 32 channels at least: backward_weight", (1.6, 1.5), _layer(True, "backward_weight")),
-    *(Target(f"other layers: {which}", (1.1, 1.1), _layer(False, which)) for which in layers.PASSES),
-    Target("other layers: the lowest", (0.9, 0.9), _layer(False, *layers.PASSES), min),
-    Target("training step: 64-256-256 net, captured", (1.8, 1.8), _training("wide256")),
-    Target("training step: VGG-16, captured", (1.6, 1.6), _training("vgg16")),
-    Target("training step: ResNet-20, captured", (1.6, 1.6), _training("resnet20")),
-    Target("training step: ResNet-50, captured", (1.35, 1.35), _training("resnet50")),
+           *_layer(True, "forward", "backward_input")),
+    Target("3x3, stride 1, 32 channels at least: backward_weight", (1.6, 1.5), *_layer(True, "backward_weight")),
+    *(Target(f"other layers: {which}", (1.1, 1.1), *_layer(False, which)) for which in layers.PASSES),
+    Target("other layers: the lowest", (0.9, 0.9), *_layer(False, *layers.PASSES), min),
+    Target("training step: 64-256-256 net, captured", (1.8, 1.8), *_training("wide256")),
+    Target("training step: VGG-16, captured", (1.6, 1.6), *_training("vgg16")),
+    Target("training step: ResNet-20, captured", (1.6, 1.6), *_training("resnet20")),
+    Target("training step: ResNet-50, captured", (1.35, 1.35), *_training("resnet50")),
     Target("inference: VGG-16, ResNet-50, MobileNet v2, batches of 1 and 16", (1.3, 1.3),
-           _inference("vgg16", "resnet50", "mobilenet_v2")),
-    Target("inference: VGG-16", (2.0, 2.0), _inference("vgg16")),
+           *_inference("vgg16", "resnet50", "mobilenet_v2")),
+    Target("inference: VGG-16", (2.0, 2.0), *_inference("vgg16")),
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -30,3 +31,22 @@ def _all_threads():
         from numbanet.cpu import limits, parallel
 
         parallel.set_num_threads(min(limits.default_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_set_aside():
+    """Let the garbage collector pass over what is there before a file's tests: all tests, and compiled kernels.
+
+    With these a full collection takes long, and every recording of a training step asks for one. What a test leaves is
+    looked at as ever.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+# What takes longest begins first: a process that got it last would work alone.
+_LONG = ("tests/reliability/", "tests/cpu/test_neon.py", "tests/cpu/test_cache.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import backends, bench_overhead, compare, overhead, report
+from benchmarks import backends, compare, overhead, report
 from numbanet.cpu import parallel
 
 
@@ -52,10 +51,3 @@ def test_comparison_has_the_section(monkeypatch, capsys):
     monkeypatch.setattr(overhead, "LAYERS", {"ReLU": overhead.LAYERS["ReLU"]})
     assert compare.main(["--sections", "overhead", "--threads", "1", "--rounds", "1"]) == 0
     assert "| ReLU              | backward |" in capsys.readouterr().out
-
-
-def test_asv_follows_it(monkeypatch):
-    monkeypatch.setattr(overhead, "measure", lambda *given, **options: SimpleNamespace(entry=given, after=options))
-    suite = bench_overhead.LayerPython()
-    assert suite.track_entry("ReLU", "tape") == ("ReLU", "tape")
-    assert suite.track_after("ReLU", "tape") == {"beside": ""}
