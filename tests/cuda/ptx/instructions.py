@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def modifiers(i: Instruction, *allowed: str) -> set[str]:
     return found
 
 
+@lru_cache(maxsize=4096)
 def elements(operand: str) -> tuple[str, ...]:
     """Return the registers of a vector operand."""
     return split_operands(operand[1:-1]) if operand.startswith("{") else (operand,)
