@@ -24,6 +24,7 @@ _COMPUTING = frozenset((
     "bfe", "bfi", "prmt", "mov", "cvta", "setp", "selp", "testp", "cvt", "mma",
 ))  # fmt: skip
 _NOTICED = {"volatile", "relaxed", "param"}  # loads that wait for others, or that aren't any
+_MOST = 32  # members: of more, the operands leave the cache
 _NAME = re.compile(r"%[\w.]+")
 
 
@@ -81,7 +82,9 @@ def _batches(program: Program, code: list[Instruction]) -> Iterator[Batch]:
             seen[name] = max(seen.get(name, 0), step)
         steps.setdefault((step, *_kind(program, i, targets)), []).append(i)
     for _, members in sorted(steps.items(), key=lambda item: item[0][0]):  # type: ignore[arg-type, return-value]
-        yield Batch(tuple(members), members[0] if len(members) == 1 else _joined(program, members))
+        for first in range(0, len(members), _MOST):
+            some = members[first : first + _MOST]
+            yield Batch(tuple(some), some[0] if len(some) == 1 else _joined(program, some))
 
 
 def _kind(program: Program, i: Instruction, targets: list[str]) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ Operation = Callable[["Machine", Instruction, Lanes], None]
 DTYPES = {**REGISTERS, "s16": np.dtype(np.int16), "s32": np.dtype(np.int32), "s64": np.dtype(np.int64),
           "u8": np.dtype(np.uint8), "b8": np.dtype(np.uint8), "s8": np.dtype(np.int8)}  # fmt: skip
 _MOST_STEPS = 20_000_000
-_MOST_NUMBERS = 1 << 16  # of a batch's operand: with more, memory takes longer than Python
+_MOST_NUMBERS = 1 << 17  # of a batch's operand: with more, memory takes longer than Python
 
 
 class Machine:
