@@ -4,6 +4,8 @@
 #   make test          the test suite, without torch
 #   make parity        the tests against PyTorch (installs it)
 #   make test-cuda     the tests of the CUDA kernels, which need no GPU (installs the CUDA compiler, about 1 GB)
+#   make test-cuda12   the same with the compiler of CUDA 12 (another 1 GB)
+#   make test-gpu      networks, training and captured steps on a GPU; skipped, with the reason, where none works
 #   make lint types    ruff; mypy
 #   make bench-quick   a short side-by-side comparison with PyTorch
 #   make locked        install everything that CI needs from requirements/ci.txt, checked by hash
@@ -23,13 +25,14 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0 onnxruntime==1.32.0 onnxscript==0.7.
 MINIMAL ?= python3.10
 NEWEST ?= python3
 ARGS   ?=
+TESTCUDA ?= testcuda
 
 BIN := $(VENV)/bin
 # One process a core, but not many: each loads or compiles the kernels that it needs.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: train test parity test-cuda test-cuda-here lint types asv-check bench-quick wheel clean
+.PHONY: train test parity test-cuda test-cuda12 test-cuda-here test-gpu test-gpu-here lint types asv-check bench-quick wheel clean
 .PHONY: locked lock audit test-minimal test-newest test-cpus test-versions
 .DELETE_ON_ERROR:
 
@@ -42,13 +45,19 @@ test: $(VENV)/.test
 parity: $(VENV)/.test $(VENV)/.torch
 	$(PYTEST) tests/parity $(ARGS)
 
-# In a virtual environment of its own: numba-cuda takes the place of Numba's built-in CUDA side.
-test-cuda:
-	@$(MAKE) --no-print-directory VENV=$(VENV)-cuda test-cuda-here
+# In virtual environments of their own: numba-cuda takes the place of Numba's built-in CUDA side.
+test-cuda test-gpu:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-cuda $@-here
+
+test-cuda12:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-cuda12 TESTCUDA=testcuda12 test-cuda-here
 
 # Neighbours in a file compile the same kernels: they stay with one process until another has nothing left.
-test-cuda-here: $(VENV)/.testcuda
+test-cuda-here: $(VENV)/.$(TESTCUDA)
 	$(PYTEST) --dist worksteal tests/cuda $(ARGS)
+
+test-gpu-here: $(VENV)/.$(TESTCUDA)
+	$(BIN)/python -m pytest tests/models tests/train tests/capturing tests/cuda/test_other_libraries.py -k "cuda or cupy or torch" $(ARGS)
 
 # ------------------------------------------------------------------------------------------- versions and supply
 
@@ -106,7 +115,7 @@ wheel: $(VENV)/.core
 	.ci/try-wheel $(BIN)/python dist/*.whl
 
 clean:
-	rm -rf $(VENV) $(VENV)-cuda build dist .asv
+	rm -rf $(VENV) $(VENV)-cuda $(VENV)-cuda12 build dist .asv
 
 # One stamp for each set of requirements; only a newer pyproject.toml installs again.
 $(VENV)/.core: pyproject.toml | $(BIN)/python

@@ -105,7 +105,11 @@ def _check(only: re.Pattern, result: Result, until: float) -> None:
     import numbanet as nnet
     from benchmarks import gpu_calls, gpu_check, gpu_report
     from numbanet import dispatch
+    from numbanet.cuda import launch
 
+    if getattr(launch.current(), "device", None) is not None:  # a real one
+        seconds = (until - time.monotonic()) / 2
+        result.notes["check"].append(gpu_report.Note(_compiled(only, seconds)))
     checker, rng = gpu_check.Checker(), np.random.default_rng(result.seed)
     calls = [call for call in gpu_calls.calls() if only.search(call.name)]
     result.verdicts = checker.verdicts
@@ -122,6 +126,17 @@ def _check(only: re.Pattern, result: Result, until: float) -> None:
                 text = f"{call.name} in {precision}: {type(error).__name__}: {error}"
                 result.notes["check"].append(gpu_report.Note(text, failed=True))
     result.missing = checker.missing()
+
+
+def _compiled(only: re.Pattern, seconds: float) -> str:
+    """Compile ahead; return what to note."""
+    from benchmarks import gpu_ahead
+    from numbanet.cuda import launch
+
+    try:
+        return gpu_ahead.compile_all(only.pattern, launch.capability(), seconds)
+    except Exception as error:  # the checks compile what is missing
+        return f"nothing was compiled ahead: {type(error).__name__}: {error}"
 
 
 def _time(name: str, result: Result, until: float) -> None:

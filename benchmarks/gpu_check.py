@@ -75,7 +75,7 @@ class Checker:
         def run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
             if outputs and any(True for _ in _devices(outputs)):
                 self._check(problem, fit, inputs, outputs)
-            _call(chosen, problem, inputs, outputs)
+            call(chosen, problem, inputs, outputs)
 
         return replace(chosen, run=run, prepare=None, workspace_bytes=lambda problem: 0)
 
@@ -97,7 +97,8 @@ class Checker:
             self.verdicts.append(Verdict(*key, str(problem), error, fault))
 
 
-def _call(candidate: Candidate, problem: Any, inputs: Arrays, outputs: Arrays) -> None:
+def call(candidate: Candidate, problem: Any, inputs: Arrays, outputs: Arrays) -> None:
+    """Solve a problem by a kernel."""
     if candidate.prepare is not None:
         inputs = (inputs[0], candidate.prepare(problem, inputs[1]), *inputs[2:])
     size = candidate.workspace_bytes(problem)
@@ -193,7 +194,7 @@ def _judged(
     for _ in range(2):
         given = [_each(operand, _copied) for operand in inputs]
         made = [_each(operand, _copied if updates else _poisoned) for operand in outputs]
-        _call(candidate, problem, tuple(given), tuple(made))
+        call(candidate, problem, tuple(given), tuple(made))
         runs.append((given, made))
     blocks = [[_block(array) for array in _devices((*given, *made))] for given, made in runs]
     if not all(np.array_equal(one, other) for one, other in zip(*blocks)):

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,6 +20,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def rng() -> np.random.Generator:
     """A fresh generator with a fixed seed."""
     return np.random.default_rng(1234)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each device in turn, where all that the test makes lives; no GPU is a reason to skip, which `info` tells too."""
+    import numbanet as nnet
+    from numbanet.cuda import unavailable_reason
+
+    reason = unavailable_reason() if request.param == "cuda" else None
+    if reason is not None:
+        pytest.skip(f"no GPU can be used: {reason}")
+    nnet.set_device(request.param)
+    yield request.param
+    nnet.set_device(None)
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,11 @@ def make(epochs: int = EPOCHS) -> Tiny:
     return Tiny(model, optimizer, loader, data.DataLoader(images(20, 2), 8, augment=augment[1]), schedule)
 
 
+def weights(model: nn.Module) -> list[np.ndarray]:
+    """Return copies of the parameters on the host."""
+    return [p.detach().cpu().numpy().copy() for p in model.parameters()]
+
+
 def comparable(value: Any) -> Any:
     """Return a state without times, with arrays as bytes, so that == compares every bit."""
     if isinstance(value, dict):

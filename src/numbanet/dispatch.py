@@ -255,6 +255,8 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
     if chosen.name == "reference" and "reference" not in _override.get() and problem.dtype in FLOATS:
         _say_reference(problem)
     if len(inputs) > 1 and type(inputs[1]) is PreparedWeight:
+        if device == "cpu" and type(inputs[1].array) is DeviceArray:
+            raise _mixed(problem, inputs)
         inputs = (inputs[0], inputs[1].form(chosen, problem), *inputs[2:])
     elif chosen.prepare is not None:
         inputs = (inputs[0], chosen.prepare(problem, inputs[1]), *inputs[2:])

@@ -1,29 +1,32 @@
-"""Where the tests of captured steps capture them: here, the CPU."""
+"""Where the tests of captured steps capture them: on each device."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from numbanet.cpu.replay import Recording
+from numbanet.cpu import replay
+from numbanet.cuda import launch
 
 
 class Replays:
-    """The CPU, and its replays; see `tests.capturing.trainer.Replayer`."""
+    """A device, and its replays; see `tests.capturing.trainer.Replayer`."""
 
-    place = "cpu"
-
-    def __init__(self) -> None:
+    def __init__(self, place: str) -> None:
+        self.place = place
         self.calls: list[str] = []
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Replays:
-    """A count of what is repeated; the tests in tests/cuda have a GPU in its place."""
-    found, run = Replays(), Recording.run
+def driver(device: str, monkeypatch: pytest.MonkeyPatch) -> Replays:
+    """A count of what is repeated; tests/cuda has a pretended GPU in its place."""
+    found, recording = Replays(device), replay.Recording if device == "cpu" else launch.Recording
+    run: Any = recording.run
 
-    def counted(recording: Recording) -> None:
+    def counted(self: Any) -> None:
         found.calls.append("graph")
-        run(recording)
+        run(self)
 
-    monkeypatch.setattr(Recording, "run", counted)
+    monkeypatch.setattr(recording, "run", counted)
     return found

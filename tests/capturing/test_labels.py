@@ -14,6 +14,9 @@ from numbanet.tensor import Tensor
 from tests.capturing.conftest import Replays
 from tests.capturing.trainer import REPLAYED, Trainer, batch, both, compared, usual
 
+# On a GPU kernels look at labels: see tests/cuda/test_captured_errors.py.
+pytestmark = pytest.mark.parametrize("device", ["cpu"], indirect=True)
+
 
 def trained(driver: Replays, **options: Any) -> Trainer:
     trainer = Trainer(driver.place, **options)

@@ -67,12 +67,13 @@ def trained(name: str, captured: bool) -> tuple[list[np.ndarray], int]:
         x = nnet.tensor(rng.standard_normal((4, 8, 10, 10)).astype(np.float32))
         run = run if captured else nnet.capture(step)  # one that knows nothing yet runs, with its layers fused
         found.append(np.array(run(x, nnet.tensor(rng.integers(0, 5, 4))).item()))
-    return [*found, *(t.data.copy() for t in (*model.parameters(), *model.buffers()))], run.replays
+    tensors = *model.parameters(), *model.buffers()
+    return [*found, *(t.detach().cpu().numpy().copy() for t in tensors)], run.replays
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_replay_has_the_bits_of_a_run(name: str, threads: int) -> None:
+def test_a_replay_has_the_bits_of_a_run(device: str, name: str, threads: int) -> None:
     before = nnet.get_num_threads()
     nnet.set_num_threads(threads)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from numbanet.cuda import (
     activation,
     augment,
@@ -108,23 +110,12 @@ def others(dtype: str) -> list[Kernel]:
     ]  # fmt: skip
 
 
-def main() -> None:
-    """Assemble every kernel for both dtypes and two generations of GPUs; print what each takes.
-
-    Raises
-    ------
-    AssertionError
-        If one needs local memory.
-    """
-    from tests.cuda.machine_code import report
-
+def forms() -> Iterator[tuple[Kernel, str]]:
+    """Yield every kernel with each dtype that makes it another: many know none."""
+    seen: set[tuple[Kernel, str]] = set()
     for dtype in ("float32", "float64"):
         for kernel in (*streaming(dtype), *summing(dtype), *others(dtype)):
-            for capability in ((8, 0), (9, 0)):
-                found = report(kernel, dtype, capability)
-                print(f"{kernel.name:64} {capability} {found.registers:4} registers {found.shared_bytes:6} shared")
-                assert found.local_bytes == 0, kernel.name
-
-
-if __name__ == "__main__":
-    main()
+            form = kernel, dtype if {"T", "Number"} & {*kernel.parameters} else ""
+            if form not in seen:
+                seen.add(form)
+                yield kernel, dtype

@@ -28,7 +28,7 @@ with no GPU. None spills or uses local memory: the command fails otherwise. The 
 for capability 8.0 as well; that the blocks which shall share a multiprocessor find registers for all their threads;
 that the instructions that matter are there; and that products make up enough of the main loop: FFMA 60 % where loads
 take 16 bytes (40 % in groups of few channels), HMMA 15 % with operands of 16 bits and 9 % with TF32. Listed are the
-kernels in float32; those in float64 are assembled by `python -m tests.cuda.kernels`.
+kernels in float32; the tests assemble those in float64, too.
 
 - *sm*: the compute capability (90a: with the instructions that only this chip has); *dtype*: what the kernel's `T`
   stands for; *threads x blocks*: of a block, and how many blocks shall fit on a multiprocessor at once; *shared*: bytes

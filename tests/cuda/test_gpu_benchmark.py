@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from benchmarks import gpu, gpu_calls, gpu_check, gpu_launch, gpu_report, gpu_time
+from benchmarks import gpu, gpu_ahead, gpu_calls, gpu_check, gpu_launch, gpu_report, gpu_time
 from benchmarks.gpu_time import Note, Timing
 from numbanet import dispatch, ops
 from numbanet.capturing.plan import Plan
@@ -62,6 +63,21 @@ def test_the_checks_run_and_are_reported(tmp_path: Path) -> None:
     text = (tmp_path / "found.md").read_text()
     assert f"{len(found['verdicts'])} problems" in text and "| relu" not in text
     assert "| optimizer_step | step | cuda.many | float32 |" in text
+
+
+def test_shares_of_what_is_compiled_ahead_are_all_that_the_checks_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(Kernel, "cubin", lambda self, dtype, capability: compiled.append(f"{self.name} {dtype}"))
+    counts = [gpu_ahead.compile_share(SMALL, (8, 0), number, 3, time.time() + 900) for number in range(3)]
+    assert sum(counts) == len(compiled) == len(set(compiled)) and max(counts) < sum(counts)
+    device = Idle()
+    with executor(device):
+        gpu.main(["--sections", "check", "--only", SMALL, "--json", os.devnull, "--markdown", os.devnull])
+    assert set(device.launched) <= {name.rpartition(" ")[0] for name in compiled}
+
+
+def test_processes_compile_ahead() -> None:
+    assert gpu_ahead.compile_all("^no call$", (8, 0), 9).startswith("0 kernels compiled, or found, by ")
 
 
 def test_no_time_is_said(tmp_path: Path) -> None:

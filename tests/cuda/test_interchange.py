@@ -43,6 +43,17 @@ class Interface:
         }  # fmt: skip
 
 
+class OnlyInterface:
+    """Another library's array, whose ``__dlpack__`` is not seen."""
+
+    def __init__(self, array: Any):
+        self._array = array
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self._array.__cuda_array_interface__
+
+
 class Capsules:
     """An object of another library with DLPack: a GPU's, as far as it says."""
 

@@ -25,7 +25,7 @@ from tests.cases import ConvCase
 from tests.cuda.ptx.executor import Interpreter
 from tests.cuda.ptx.memory import Fault
 from tests.cuda.rounding import rounded
-from tests.cuda.test_conv import arguments, named, operands, problem
+from tests.cuda.test_conv import PASSES, TABLE, arguments, named, operands, problem
 
 HOPPER = Interpreter((9, 0, "a"))
 
@@ -56,23 +56,17 @@ def close(found: np.ndarray, expected: np.ndarray, reduction: int) -> None:
     assert np.abs(found - expected).max() <= 3e-6 * np.sqrt(reduction / 1000 + 1) * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("kind", "which", "name"), [
-    ("bf16", "forward", "groups of odd size"),
-    ("bf16", "backward_input", "asymmetric padding with stride"),
-    ("bf16", "backward_weight", "groups of odd size"),
-    ("bf16", "backward_weight", "asymmetric padding with stride"),
-    ("fp16", "forward", "asymmetric padding with stride"),
-    ("tf32", "forward", "asymmetric padding with stride"),
-    ("tf32", "backward_input", "groups of odd size"),
-    ("tf32", "backward_weight", "asymmetric padding with stride"),
-])  # fmt: skip
-def test_convolutions(kind: str, which: str, name: str) -> None:
-    (case,) = named(name)
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("case", TABLE, ids=str)
+def test_convolutions(case: ConvCase, which: str) -> None:
+    """Each with one kind: they differ in how fragments are loaded, not in where operands lie."""
+    kind = ("bf16", "tf32", "fp16")[(TABLE.index(case) + PASSES.index(which)) % 3]
     p = problem(case, which)
-    inputs, like = arguments(p, operands(p, name))
+    inputs, like = arguments(p, operands(p, case.name))
     out = np.full_like(like, np.nan)
     with nnet.precision(kind):
-        chosen(p).run(p, inputs, (out,), None)
+        (mma,) = [c for c in fitting(p) if c.name == "cuda.mma"]
+        mma.run(p, inputs, (out,), None)
     close(out, getattr(reference, which)(p, *[None if v is None else rounded(v, kind) for v in inputs]), p.reduction)
 
 

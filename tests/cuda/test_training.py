@@ -11,6 +11,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.cuda.launch import executor
+from numbanet.models.googlenet import _renormalised
 from tests.cuda.ptx.executor import HostDevice
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
@@ -64,6 +65,8 @@ def test_nothing_moves_by_itself(device: HostDevice) -> None:
     assert {p.device for p in model.parameters()} == {b.device for b in model.buffers()} == {"cuda"}
     with pytest.raises(ValueError, match="all operands must be on one device, got operand 0 on cpu, operand 1 on cuda"):
         model(nnet.tensor(IMAGES, device="cpu"))
+    with nnet.no_grad(), pytest.raises(ValueError, match="all operands must be on one device"):
+        model(nnet.tensor(IMAGES, device="cpu"))  # whose weights are prepared
     with pytest.raises(ValueError, match="all operands must be on one device"):
         nnet.tensor([1.0, 2.0], device="cuda") + nnet.tensor([1.0, 2.0], device="cpu")
     x = nnet.tensor([1.0, 2.0], device="cuda")
@@ -81,6 +84,16 @@ def test_where_new_tensors_live(device: HostDevice) -> None:
         assert nnet.tensor([1.0]).device == nn.Conv2d(2, 2, 1).weight.device == "cpu"
     finally:
         nnet.set_device("auto")
+
+
+def test_a_model_is_run_where_it_lies_for_its_summary(device: HostDevice) -> None:
+    there, here = (nn.summary(network().to(place), (3, 8, 8)) for place in ("cuda", "cpu"))
+    assert device.launched and there == here
+
+
+def test_constants_of_a_model_follow_its_images(device: HostDevice) -> None:
+    found, expected = (_renormalised(nnet.tensor(IMAGES, device=place)) for place in ("cuda", "cpu"))
+    assert found.device == "cuda" and np.allclose(found.cpu().numpy(), expected.numpy(), rtol=1e-6, atol=1e-6)
 
 
 def test_gradients_cross_devices(device: HostDevice) -> None:

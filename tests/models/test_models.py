@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import functional as F
 from numbanet import models, nn
 
 
@@ -28,7 +29,7 @@ def kinds(model: nn.Module) -> list[str]:
         ("resnet20", (3, 32, 32), 269_722),  # the paper: 0.27 M
     ],
 )
-def test_parameters_and_scores(name: str, shape: tuple[int, ...], parameters: int) -> None:
+def test_parameters_and_scores(device: str, name: str, shape: tuple[int, ...], parameters: int) -> None:
     model = models.get(name)
     assert count(model) == parameters
     with nnet.no_grad():
@@ -50,7 +51,7 @@ def test_multiply_adds_of_resnet20() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5", "convnetjs", "digits", "resnet20", "convnet"])
-def test_options_of_every_model(name: str) -> None:
+def test_options_of_every_model(device: str, name: str) -> None:
     model = models.get(
         name, num_classes=3, in_channels=2, image_size=(20, 24), generator=np.random.default_rng(0)
     ).eval()
@@ -139,7 +140,7 @@ def test_lenet5_layers() -> None:
         ({"channels": (4,), "convs": 0}, ["MaxPool2d", "Flatten", "Linear"]),
     ],
 )  # fmt: skip
-def test_convnet_follows_the_pattern(options: dict[str, Any], expected: list[str]) -> None:
+def test_convnet_follows_the_pattern(device: str, options: dict[str, Any], expected: list[str]) -> None:
     model = models.convnet(5, 3, (8, 12), **options)
     assert kinds(model) == expected
     model.eval()
@@ -147,7 +148,7 @@ def test_convnet_follows_the_pattern(options: dict[str, Any], expected: list[str
         result = model(nnet.tensor(np.ones((2, 3, 8, 12), np.float32)))
     assert result.shape == (2, 5)
     if options.get("softmax"):
-        np.testing.assert_allclose(result.data.sum(1), 1, rtol=1e-5)
+        np.testing.assert_allclose(result.cpu().numpy().sum(1), 1, rtol=1e-5)
 
 
 def test_convnet_options_reach_the_layers() -> None:
@@ -187,22 +188,23 @@ def test_resnet_names_are_those_of_torchvision() -> None:
     assert count(models.resnet20(shortcut="B")) == 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
 
 
-def test_zero_padding_shortcut() -> None:
+def test_zero_padding_shortcut(device: str) -> None:
     x = nnet.tensor(np.arange(2.0 * 2 * 5 * 4).reshape(2, 2, 5, 4), requires_grad=True)
     y = models.resnet_cifar.ZeroPadShortcut(2, 5)(x)
     assert y.shape == (2, 5, 3, 2)
-    assert np.array_equal(y.data[:, :2], x.data[:, :, ::2, ::2]) and not y.data[:, 2:].any()
+    found, given = (t.detach().cpu().numpy() for t in (y, x))
+    assert np.array_equal(found[:, :2], given[:, :, ::2, ::2]) and not found[:, 2:].any()
     y.sum().backward()
     expected = np.zeros(x.shape)
     expected[:, :, ::2, ::2] = 1
-    assert np.array_equal(x.grad.data, expected)
+    assert x.grad is not None and np.array_equal(x.grad.cpu().numpy(), expected)
 
 
-def test_resnet_block_without_weights_is_its_shortcut() -> None:
+def test_resnet_block_without_weights_is_its_shortcut(device: str) -> None:
     block = models.resnet.BasicBlock(2, 4, 2, models.resnet_cifar.ZeroPadShortcut(2, 4))
     block.bn2.weight.data[...] = 0
     x = nnet.tensor(np.random.default_rng(0).standard_normal((2, 2, 6, 6)).astype(np.float32))
-    assert np.array_equal(block(x).data, np.maximum(block.downsample(x).data, 0))
+    assert block(x).tolist() == F.relu(block.downsample(x)).tolist()
 
 
 def test_resnet_initial_values() -> None:
@@ -270,7 +272,8 @@ def test_layers_of_more_than_all_addresses_have_no_memory(make: Any) -> None:
         make()
 
 
-def test_unet_takes_an_image_without_a_batch() -> None:
+def test_unet_takes_an_image_without_a_batch(device: str) -> None:
     network, image = models.unet(3, 2, width=2, padding=1).eval(), nnet.tensor(np.ones((2, 16, 32), np.float32))
     with nnet.no_grad():
-        np.testing.assert_allclose(network(image).numpy(), network(image[None]).numpy()[0], rtol=1e-5, atol=1e-6)
+        one, batch = network(image).cpu().numpy(), network(image[None]).cpu().numpy()
+        np.testing.assert_allclose(one, batch[0], rtol=1e-5, atol=1e-6)

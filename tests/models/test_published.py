@@ -125,7 +125,7 @@ def test_multiply_adds_follow_from_the_papers_tables(name: str, shape: tuple[int
         assert multiply_adds(getattr(models, name)(), shape) == count
 
 
-def test_googlenet_without_auxiliary_heads() -> None:
+def test_googlenet_without_auxiliary_heads(device: str) -> None:
     with nn.init.skipped():
         plain = models.googlenet(aux_logits=False)
     assert parameters(plain) == 6_624_904
@@ -134,10 +134,10 @@ def test_googlenet_without_auxiliary_heads() -> None:
     assert not isinstance(plain.train()(nnet.tensor(np.zeros((2, 3, 64, 64), np.float32))), tuple)
 
 
-def test_googlenet_renormalises_images() -> None:
+def test_googlenet_renormalises_images(device: str) -> None:
     image = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
     mean, deviation = (np.float32(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    found = _renormalised(nnet.tensor((image - mean) / deviation)).data
+    found = _renormalised(nnet.tensor((image - mean) / deviation)).cpu().numpy()
     np.testing.assert_allclose(found, (image - 0.5) / 0.5, atol=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_all_convolutional_net() -> None:
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5]
 
 
-def test_fcn() -> None:
+def test_fcn(device: str) -> None:
     with nn.init.skipped():
         model, plain = models.fcn_resnet50(aux_loss=True), models.fcn_resnet50(3)
     assert parameters(model) == 35_322_218 and digest(model) == "1092973e1eb9477c"
@@ -173,7 +173,7 @@ def test_zfnet() -> None:
     assert sizes == [110, 55, 26, 13, 13, 13, 13, 6]  # the paper's figure 3
 
 
-def test_unet() -> None:
+def test_unet(device: str) -> None:
     model = models.unet()
     widths = [1, 64, 128, 256, 512, 1024]
     double = sum(9 * c * k + k + 9 * k * k + k for c, k in zip(widths, widths[1:]))
@@ -187,7 +187,7 @@ def test_unet() -> None:
     assert padded(nnet.tensor(np.zeros((1, 2, 32, 48), np.float32))).shape == (1, 3, 32, 48)
 
 
-def test_autoencoder() -> None:
+def test_autoencoder(device: str) -> None:
     model = models.autoencoder()
     assert parameters(model) == sum(a * b + b for a, b in zip(S, S[1:])) + sum(a * b + a for a, b in zip(S, S[1:]))
     images = nnet.tensor(np.zeros((2, 1, 28, 28), np.float32))
@@ -197,7 +197,7 @@ def test_autoencoder() -> None:
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "resnext50_32x4d", "squeezenet1_1"])
-def test_classes_channels_and_generator(name: str) -> None:
+def test_classes_channels_and_generator(device: str, name: str) -> None:
     model = models.get(name, 3, 2, generator=np.random.default_rng(0)).eval()
     with nnet.no_grad():
         assert model(nnet.tensor(np.zeros((1, 2, 70, 66), np.float32))).shape == (1, 3)

@@ -1,4 +1,4 @@
-"""The tiny training as fixtures."""
+"""The tiny training as fixtures: on each device."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.tiny import Tiny, make
 
 
 @pytest.fixture
-def tiny() -> Tiny:
+def tiny(device: str) -> Tiny:
     """A training at its start."""
     return make()
 
 
 @pytest.fixture
-def remake() -> Any:
+def remake(device: str) -> Any:
     """What makes the training anew."""
     return make

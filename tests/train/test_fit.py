@@ -16,6 +16,7 @@ from numbanet.amp import GradScaler
 from numbanet.creation import tensor
 from numbanet.tape import is_grad_enabled
 from numbanet.train.run import dropped_if_unused
+from tests.tiny import weights
 
 
 def test_it_learns_and_reports_the_last_epoch(tiny: Any) -> None:
@@ -36,7 +37,7 @@ def test_evaluate_is_the_definition(tiny: Any) -> None:
     assert tiny.model.training
     tiny.model.eval()
     images, labels = (np.concatenate(parts) for parts in zip(*tiny.test, strict=True))
-    logits = tiny.model(tensor(images)).detach().numpy().astype(np.float64)
+    logits = tiny.model(tensor(images)).detach().cpu().numpy().astype(np.float64)
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
     assert meter.images == len(labels) == 20
@@ -95,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tiny: Any
     place = rf"loss in epoch 2, step 3 is {bad} at learning rate .*; the checkpoint of the last whole epoch is in"
     with pytest.raises(train.NonFiniteLoss, match=place):
         tiny.fit(tmp_path, loss=loss)
-    assert all(np.isfinite(p.data).all() for p in tiny.model.parameters())
+    assert all(np.isfinite(values).all() for values in weights(tiny.model))
     assert len(io.load_state(tmp_path / "last.safetensors")["history"]) == 1
 
 
@@ -264,9 +265,9 @@ def test_an_optimizer_of_another_model_is_refused(tiny: Any, remake: Any) -> Non
     with pytest.raises(ValueError, match=r"optimizer has none of the model's parameters: make it of model.parameters"):
         tiny.fit(None, schedule=None)
     tiny.optimizer = optim.SGD(tiny.model[6].parameters(), 0.1)  # a part is enough: the others are frozen
-    before = tiny.model[0].weight.data.copy()
+    before = weights(tiny.model[0])
     tiny.fit(None, schedule=None, epochs=1)
-    np.testing.assert_array_equal(tiny.model[0].weight.data, before)
+    np.testing.assert_array_equal(weights(tiny.model[0])[0], before[0])
     tiny.model[6].requires_grad_(False)
     with pytest.raises(ValueError, match="optimizer has none of the model's parameters"):
         tiny.fit(None, schedule=None)
@@ -293,17 +294,17 @@ def test_schedules_advance_with_epochs_or_steps(remake: Any) -> None:
 def test_clip_norm_bounds_the_step(remake: Any) -> None:
     tiny = remake()
     tiny.optimizer = optim.SGD(tiny.model.parameters(), 1.0)
-    before = [p.data.copy() for p in tiny.model.parameters()]
+    before = weights(tiny.model)
     tiny.loader.drop_last = True
     tiny.loader.batch_size = 30  # one step
     tiny.fit(None, epochs=1, schedule=None, clip_norm=1e-3)
-    moved = np.sqrt(sum(((p.data - b) ** 2).sum() for p, b in zip(tiny.model.parameters(), before, strict=True)))
+    moved = np.sqrt(sum(((p - b) ** 2).sum() for p, b in zip(weights(tiny.model), before, strict=True)))
     assert moved == pytest.approx(1e-3, rel=1e-2)
 
 
 def weights_after(tiny: Any, out: Path | None = None, **options: Any) -> list[np.ndarray]:
     tiny.fit(out, **options)
-    return [p.data for p in tiny.model.parameters()]
+    return weights(tiny.model)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1e-2])
@@ -396,7 +397,7 @@ def test_a_meter_refuses_what_are_no_numbers(arguments: Any, error: type[Excepti
     assert meter == train.Meter()
 
 
-def test_a_meter_reads_the_loss_of_a_batch() -> None:
+def test_a_meter_reads_the_loss_of_a_batch(device: str) -> None:
     meter = train.Meter()
     meter.add(4, F.cross_entropy(nnet.tensor(np.zeros((4, 8), np.float32)), nnet.tensor([1, 2, 3, 4])), 1)
     assert meter.loss == pytest.approx(np.log(8), rel=1e-6)
@@ -428,7 +429,7 @@ def test_refusals_tell_what_to_do(tiny: Any) -> None:
         train.evaluate(tiny.model, data.load_digits())  # type: ignore[arg-type]
 
 
-def test_labels_are_numbers_or_probabilities_of_classes() -> None:
+def test_labels_are_numbers_or_probabilities_of_classes(device: str) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((6, 4)).astype(np.float32), rng.integers(3, size=6)
     model, soft = nn.Linear(4, 3), np.eye(3, dtype=np.float32)[labels] * 0.8 + np.float32(0.2 / 3)
@@ -460,14 +461,14 @@ def test_a_style_of_progress_is_a_word(tiny: Any, style: Any) -> None:
         tiny.fit(None, epochs=1, progress=style)
 
 
-def test_labels_of_pixels() -> None:
+def test_labels_of_pixels(device: str) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((4, 2, 5, 5)).astype(np.float32), rng.integers(3, size=(4, 5, 5))
     model = nn.Conv2d(2, 3, 1)
     loader = [(images[:2], labels[:2]), (images[2:], labels[2:])]
     history = train.fit(model, optim.SGD(model.parameters(), 0.0), loader, loader, epochs=1, progress="off")
     with nnet.no_grad():
-        right = model(nnet.tensor(images)).numpy().argmax(1) == labels
+        right = model(nnet.tensor(images)).cpu().numpy().argmax(1) == labels
     assert history.records[-1].test_accuracy == pytest.approx(right.mean())
     with pytest.raises(ValueError, match=r"labels must have shape \(2, 5, 5\), got \(2, 5, 4\)"):
         train.evaluate(model, [(images[:2], labels[:2, :, :4])], loss=lambda scores, target: scores.sum())

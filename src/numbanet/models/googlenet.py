@@ -178,7 +178,8 @@ class GoogLeNet(nn.Module):
 def _renormalised(images: Tensor) -> Tensor:
     """Undo ImageNet's mean and deviation, and apply 0.5 and 0.5."""
     mean, deviation = (np.array(v, images.dtype).reshape(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
-    return images * Tensor(deviation / 0.5) + Tensor((mean - 0.5) / 0.5)
+    factor, shift = (Tensor(values).to(images.device) for values in (deviation / 0.5, (mean - 0.5) / 0.5))
+    return images * factor + shift
 
 
 def googlenet(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> GoogLeNet:

@@ -139,7 +139,7 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
     except ValueError:
         raise MemoryError(f"an input of shape {shape} has no place in memory") from None
     with _watched(model, layers), evaluating(model), _random_state_kept(), no_grad():
-        result = model(Tensor(image))
+        result = model(Tensor(image).to(next((p.device for p in parameters), "cpu")))
     return Summary(
         tuple(layers),
         shape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def modifiers(i: Instruction, *allowed: str) -> set[str]:
     return found
 
 
+@lru_cache(maxsize=4096)
 def elements(operand: str) -> tuple[str, ...]:
     """Return the registers of a vector operand."""
     return split_operands(operand[1:-1]) if operand.startswith("{") else (operand,)
@@ -100,13 +102,15 @@ def _multiply(m: Machine, i: Instruction, lanes: Lanes) -> None:
 
 def _directed(nearest: np.ndarray, exact: np.ndarray, how: set[str]) -> np.ndarray:
     """Return what is nearest, or for a directed rounding its neighbour where it lies on the wrong side."""
+    if not how & {"rm", "rp", "rz"}:
+        return nearest
     down, up = np.nextafter(nearest, -np.inf), np.nextafter(nearest, np.inf)
     lower, upper = np.where(nearest > exact, down, nearest), np.where(nearest < exact, up, nearest)
     if "rm" in how:
         return lower.astype(nearest.dtype)
     if "rp" in how:
         return upper.astype(nearest.dtype)
-    return np.where(exact > 0, lower, upper).astype(nearest.dtype) if "rz" in how else nearest
+    return np.where(exact > 0, lower, upper).astype(nearest.dtype)
 
 
 @operation("fma")
@@ -115,7 +119,9 @@ def _fma(m: Machine, i: Instruction, lanes: Lanes) -> None:
     a, b, c = _sources(m, i, lanes, 3)
     # A product of two float32 is exact in float64, one of two float64 nearly so in long double.
     wide = np.float64 if a.dtype == np.float32 else np.longdouble
-    exact = a.astype(wide) * b + c
+    exact = a.astype(wide)
+    exact *= b
+    exact += c
     m.write(i.operands[0], _flushed(i, _directed(exact.astype(a.dtype), exact, how)), lanes)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from tests.cuda.ptx.batches import Stretch, tiled
 from tests.cuda.ptx.memory import Fault, GlobalMemory, SharedMemory
 from tests.cuda.ptx.parse import REGISTERS, Instruction, Program
 
@@ -17,6 +20,7 @@ Operation = Callable[["Machine", Instruction, Lanes], None]
 DTYPES = {**REGISTERS, "s16": np.dtype(np.int16), "s32": np.dtype(np.int32), "s64": np.dtype(np.int64),
           "u8": np.dtype(np.uint8), "b8": np.dtype(np.uint8), "s8": np.dtype(np.int8)}  # fmt: skip
 _MOST_STEPS = 20_000_000
+_MOST_NUMBERS = 1 << 17  # of a batch's operand: with more, memory takes longer than Python
 
 
 class Machine:
@@ -44,7 +48,7 @@ class Machine:
         self.program, self.grid, self.threads = program, grid, threads
         self.count = blocks * threads
         self.memory = memory
-        self.shared = SharedMemory(blocks, program.static_bytes + dynamic_bytes, threads)
+        self.shared = SharedMemory(blocks, program.static_bytes + dynamic_bytes, threads, program.cell)
         self.parameters = {name: value for (_, name), value in zip(program.parameters, parameters)}
         self.registers: dict[str, np.ndarray] = {}
         self.known: dict[str, np.ndarray] = {}  # of registers that only some lanes have written
@@ -63,6 +67,7 @@ class Machine:
         self.products: Any = None  # what warpgroups multiply: see `tests.cuda.ptx.warpgroup`
         self.pending: dict[str, np.ndarray] = {}  # registers whose product, of this number, has not been waited for
         self.alive = np.ones(self.count, bool)
+        self.members = self.everyone  # the lanes of each member of a batch
         self.waiting: Any = None  # who waits for copies and other threads: see `tests.cuda.ptx.barriers`
         self.interrupted = False  # an instruction changed who waits
         self.steps = 0
@@ -82,6 +87,8 @@ class Machine:
             if lanes is not self.everyone:
                 value = value[lanes]
             return value if value.dtype == dtype else _reinterpret(value, dtype)
+        if operand in self.program.joined:
+            return np.concatenate([self.read(part, kind, self.members) for part in self.program.joined[operand]])
         if operand in self.special:
             return self.special[operand][lanes].astype(dtype)
         if operand in self.program.shared:
@@ -93,6 +100,9 @@ class Machine:
     def write(self, register: str, value: np.ndarray, lanes: Lanes) -> None:
         """Set a register in some lanes."""
         if register == "_":
+            return
+        if register in self.program.joined:
+            self._write_parts(self.program.joined[register], value)
             return
         if register in self.pending:
             self.pending[register][lanes] = 0
@@ -113,12 +123,16 @@ class Machine:
         if register in self.known:
             self.known[register][lanes] = True
 
+    def _write_parts(self, registers: tuple[str, ...], value: np.ndarray) -> None:
+        """Set the registers of a batch."""
+        for name, part in zip(registers, value.reshape(len(registers), -1), strict=True):
+            self.write(name, part, self.members)
+
     def address(self, operand: str, lanes: Lanes) -> np.ndarray:
         """Return the address that ``[base+offset]`` names in each lane."""
-        match = re.fullmatch(r"\[([\w%$]+)\s*(?:\+\s*(-?\d+))?\]", operand)
-        if match is None:
-            raise NotImplementedError(f"PTX address: {operand}")
-        base, offset = match[1], int(match[2] or 0)
+        if operand in self.program.joined:
+            return np.concatenate([self.address(part, self.members) for part in self.program.joined[operand]])
+        base, offset = _base_and_offset(operand)
         if base in self.program.registers:
             kind = "u64" if self.program.registers[base].itemsize == 8 else "u32"
             return self.read(base, kind, lanes).astype(np.int64) + offset
@@ -132,7 +146,11 @@ class Machine:
         The lanes at the lowest place in the code go first, so that those that parted meet again; but before them, those
         that a barrier has just released, so that they run as far ahead of the others as a GPU may let them.
         """
-        code, end = self.program.code, len(self.program.code)
+        with np.errstate(all="ignore"):
+            return self._run(operations)
+
+    def _run(self, operations: dict[str, Operation]) -> int:
+        code, end, stretches = self.program.code, len(self.program.code), self.program.stretches
         actions = [operations.get(instruction.opcode[0]) for instruction in code]
         place = np.zeros(self.count, np.int64)
         while True:
@@ -140,6 +158,11 @@ class Machine:
             if here >= end:
                 break
             while here < stop:
+                stretch = stretches.get(here)
+                if stretch is not None and stretch.end <= stop and not self.pending:
+                    self._batches(stretch, lanes, operations)
+                    here = stretch.end
+                    continue
                 instruction = code[here]
                 self.steps += 1
                 if self.steps > _MOST_STEPS:
@@ -156,8 +179,7 @@ class Machine:
                     break
                 active = self._guarded(instruction, lanes)
                 if len(active):
-                    with np.errstate(all="ignore"):
-                        action(self, instruction, active)
+                    action(self, instruction, active)
                 here += 1
                 if self.interrupted:
                     place[lanes] = here
@@ -167,6 +189,18 @@ class Machine:
         if self.waiting is not None:
             self.waiting.finish()
         return self.steps
+
+    def _batches(self, stretch: Stretch, lanes: Lanes, operations: dict[str, Operation]) -> None:
+        """Run a stretch: each batch at once, or its members one by one where that is no slower."""
+        self.members = lanes
+        for batch in stretch.batches:
+            action, count = operations[batch.whole.opcode[0]], len(batch.members)
+            self.steps += count
+            if 1 < count <= _MOST_NUMBERS // len(lanes):
+                action(self, batch.whole, tiled(lanes, count))
+            else:
+                for member in batch.members:
+                    action(self, member, lanes)
 
     def _turn(self, place: np.ndarray, end: int) -> tuple[Lanes, int, int]:
         """Return the lanes that run next, where they are, and where others wait for them to come."""
@@ -200,17 +234,17 @@ class Machine:
 
     def barrier(self, lanes: Lanes) -> None:
         """All threads of a block that still run have arrived."""
-        blocks = np.unique(lanes // self.threads)
+        blocks = np.arange(self.count // self.threads) if lanes is self.everyone else np.unique(lanes // self.threads)
         expected = int(self.alive.reshape(-1, self.threads)[blocks].sum())
         if expected != len(lanes):
             raise Fault("divergent barrier: some threads of a block did not reach it")
-        self.shared.block_epoch[blocks] += 1
+        self.shared.pass_blocks(blocks)
         if self.waiting is not None:
             self.waiting.meet(blocks)
 
     def warp_barrier(self, lanes: Lanes) -> None:
         """All threads of a warp have arrived."""
-        self.shared.warp_epoch[np.unique(self.full_warps(lanes))] += 1
+        self.shared.pass_warps(np.unique(self.full_warps(lanes)))
 
     def full_warps(self, lanes: Lanes) -> np.ndarray:
         """Return the lanes as rows of whole warps' numbers.
@@ -225,32 +259,54 @@ class Machine:
         return lanes[::32] // 32
 
 
+@dataclass
+class _Copies:
+    """What some threads copy, one piece each, and the number of the group of each that it is part of."""
+
+    lanes: Lanes
+    places: np.ndarray
+    content: np.ndarray
+    groups: np.ndarray
+
+
 class CopyGroups:
     """Asynchronous copies: they land only when their thread waits for their group."""
 
     def __init__(self, count: int):
-        self._open: dict[int, list[Any]] = {}
-        self._closed: dict[int, list[list[Any]]] = {}
+        self._closed = np.zeros(count, np.int64)  # groups of each thread
+        self._under_way: list[_Copies] = []
 
-    def add(self, lane: int, copy: Any) -> None:
-        """Add a copy to the thread's open group."""
-        self._open.setdefault(lane, []).append(copy)
+    def add(self, lanes: Lanes, places: np.ndarray, content: np.ndarray) -> None:
+        """Add a copy to the open group of each thread."""
+        self._under_way.append(_Copies(lanes, places, content, self._closed[lanes]))
 
     def commit(self, lanes: Lanes) -> None:
         """Close the open group of each thread."""
-        for lane in lanes.tolist():
-            self._closed.setdefault(lane, []).append(self._open.pop(lane, []))
+        self._closed[lanes] += 1
 
-    def wait(self, lanes: Lanes, pending: int) -> list[Any]:
-        """Return the copies of all but the last `pending` groups of each thread."""
-        landed = []
-        for lane in lanes.tolist():
-            groups = self._closed.get(lane, [])
-            while len(groups) > pending:
-                landed += groups.pop(0)
-        return landed
+    def wait(self, lanes: Lanes, pending: int) -> Iterator[tuple[Lanes, np.ndarray, np.ndarray]]:
+        """Yield (lanes, places, content) of the copies of all but the last `pending` groups of each thread."""
+        until = np.zeros(len(self._closed), np.int64)
+        until[lanes] = self._closed[lanes] - pending
+        for copies in self._under_way:
+            lands = copies.groups < until[copies.lanes]
+            if lands.any():
+                yield copies.lanes[lands], copies.places[lands], copies.content[lands]
+                stay = ~lands
+                copies.lanes, copies.places = copies.lanes[stay], copies.places[stay]
+                copies.content, copies.groups = copies.content[stay], copies.groups[stay]
+        self._under_way = [copies for copies in self._under_way if len(copies.lanes)]
 
 
+@lru_cache(maxsize=4096)
+def _base_and_offset(operand: str) -> tuple[str, int]:
+    match = re.fullmatch(r"\[([\w%$]+)\s*(?:\+\s*(-?\d+))?\]", operand)
+    if match is None:
+        raise NotImplementedError(f"PTX address: {operand}")
+    return match[1], int(match[2] or 0)
+
+
+@lru_cache(maxsize=4096)
 def _literal(text: str, dtype: np.dtype) -> Any:
     if text.startswith("0f"):
         return np.uint32(int(text[2:], 16)).view(np.float32).astype(dtype) if dtype.kind == "f" else int(text[2:], 16)

@@ -84,25 +84,28 @@ class SharedMemory:
     and, within a warp, none of the warp.
     """
 
-    _CELL = 2  # bytes: the smallest element that kernels keep in shared memory
     _MOST = 227 << 10  # bytes of a block, on the GPU that has most
+    _MOST_READS = 64  # that are remembered as they came
 
-    def __init__(self, blocks: int, size: int, threads: int):
+    def __init__(self, blocks: int, size: int, threads: int, cell: int = 2):
         if size > self._MOST:
             raise Fault(f"{size} bytes of shared memory: a block has at most {self._MOST}")
-        self.size = size
+        self.size, self._cell = size, cell
         self.stride = -(-max(size, 1) // 128) * 128
         self.bytes = np.full(blocks * self.stride, 0xFB, np.uint8)
-        self._known = np.zeros(blocks * self.stride, bool)
-        self._threads = threads
+        self._threads, self._blocks = threads, blocks
         lane = np.arange(blocks * threads)
         self._block = lane // threads
         self._warp = self._block * -(-threads // 32) + lane % threads // 32
-        cells = blocks * self.stride // self._CELL
+        cells = blocks * self.stride // cell
+        self._known = np.zeros(cells, bool)
         # Of each cell: who wrote and who read it last (-1 nobody, -2 threads of several warps, -3 - w several threads
         # of warp w), and in which block and warp epochs.
         self._writer, self._reader = np.full(cells, -1), np.full(cells, -1)
         self._write_epoch, self._read_epoch = np.full((2, cells), -1), np.full((2, cells), -1)
+        # Reads since the last barrier, of which the cells do not tell yet: most are never asked for.
+        self._reads: list[tuple[np.ndarray, np.ndarray]] = []
+        self._mark = np.zeros(cells, bool)
         self.block_epoch = np.zeros(blocks, np.int64)
         self.warp_epoch = np.zeros(blocks * -(-threads // 32), np.int64)
         # What the asynchronous proxy sees of each cell, and how many products that are under way read it.
@@ -126,7 +129,7 @@ class SharedMemory:
         return at + lanes // self._threads * self.stride
 
     def _cells(self, at: np.ndarray, size: int) -> np.ndarray:
-        return (at // self._CELL)[:, None] + np.arange(max(1, size // self._CELL))
+        return (at // self._cell)[:, None] + np.arange(max(1, size // self._cell))
 
     def _conflict(self, cells: np.ndarray, who: np.ndarray, epochs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """Return where a cell was touched by another thread with no barrier since."""
@@ -146,14 +149,48 @@ class SharedMemory:
         epochs[0][cells] = self.block_epoch[self._block[lanes]][:, None]
         epochs[1][cells] = self.warp_epoch[self._warp[lanes]][:, None]
 
+    def pass_blocks(self, blocks: np.ndarray) -> None:
+        """All threads of blocks met."""
+        if len(blocks) < self._blocks:
+            met = np.isin(np.arange(self._blocks), blocks)
+            self._reads = [(cells, lanes) for cells, lanes in self._reads if not met[self._block[lanes]].all()]
+            self._settle_reads()
+        self._reads.clear()
+        self.block_epoch[blocks] += 1
+
+    def pass_warps(self, warps: np.ndarray) -> None:
+        """All threads of warps met."""
+        self._settle_reads()
+        self.warp_epoch[warps] += 1
+
     def read(self, at: np.ndarray, size: int, lanes: np.ndarray) -> None:
         """Check reads of `size` bytes."""
         self.check_copies(at, size, lanes)
-        if not self._known[at[:, None] + np.arange(size)].all():
-            raise Fault("shared memory was read before anybody wrote it")
         cells = self._cells(at, size)
+        if not self._known[cells].all():
+            raise Fault("shared memory was read before anybody wrote it")
         if self._conflict(cells, self._writer, self._write_epoch, lanes).any():
             raise Fault("race in shared memory: read of what another thread wrote, no barrier between")
+        self._reads.append((cells, lanes))
+        if len(self._reads) > self._MOST_READS:
+            self._settle_reads()
+
+    def _were_read(self, cells: np.ndarray) -> bool:
+        """Return whether some cells are among those of which the reads are only remembered."""
+        if not self._reads:
+            return False
+        self._mark[cells] = True
+        found = any(self._mark[read].any() for read, _ in self._reads)
+        self._mark[cells] = False
+        return found
+
+    def _settle_reads(self) -> None:
+        """Let the cells tell who read them."""
+        for cells, lanes in self._reads:
+            self._note_readers(cells, lanes)
+        self._reads.clear()
+
+    def _note_readers(self, cells: np.ndarray, lanes: np.ndarray) -> None:
         warp = np.broadcast_to(self._warp[lanes][:, None], cells.shape)
         before = self._conflict(cells, self._reader, self._read_epoch, lanes)
         former = self._warp_of(self._reader[cells])
@@ -172,6 +209,8 @@ class SharedMemory:
         cells = self._cells(at, size)
         if self._conflict(cells, self._writer, self._write_epoch, lanes).any():
             raise Fault("race in shared memory: two threads wrote, no barrier between")
+        if self._were_read(cells):
+            self._settle_reads()
         if self._conflict(cells, self._reader, self._read_epoch, lanes).any():
             raise Fault("race in shared memory: write to what another thread reads, no barrier between")
         if self._used[cells].any():
@@ -184,7 +223,7 @@ class SharedMemory:
         self._touch(cells, self._writer, self._write_epoch, lanes)
         if np.any(self._writer[cells] != lanes[:, None]):
             raise Fault("race in shared memory: two threads write at once")
-        self._known[at[:, None] + np.arange(size)] = True
+        self._known[cells] = True
 
     def fence(self, lanes: np.ndarray) -> None:
         """Let the asynchronous proxy see what these threads wrote."""
@@ -219,10 +258,10 @@ class SharedMemory:
 
     def _here(self, cells: np.ndarray) -> np.ndarray:
         """Return the places of cells in the memory of their block."""
-        return cells % (self.stride // self._CELL)
+        return cells % (self.stride // self._cell)
 
     def _said_by(self, warp: int) -> np.ndarray:
-        return self._said.setdefault(warp, np.zeros(self.stride // self._CELL, np.int32))
+        return self._said.setdefault(warp, np.zeros(self.stride // self._cell, np.int32))
 
     def _readers(self, block: int) -> list[np.ndarray]:
         """Return what the warps of a block have said."""
@@ -239,7 +278,7 @@ class SharedMemory:
 
     def forget(self, at: np.ndarray, size: int) -> None:
         """Mark cells as unwritten: a copy into them is under way."""
-        self._known[at[:, None] + np.arange(size)] = False
+        self._known[self._cells(at, size)] = False
 
     # Tensor copies: their order is that of barriers' phases, not of `bar.sync` ----------------------------------------
 
@@ -282,12 +321,12 @@ class SharedMemory:
         """A tensor copy is complete, and part of a phase."""
         cells = self._cells(at, size)
         assert self._coming is not None
+        self._settle_reads()
         self._coming[cells], self._phase[cells] = False, number
         self._writer[cells], self._reader[cells], self._fenced[cells] = -1, -1, True
         for said in self._readers(int(at[0]) // self.stride):
             said[self._here(cells)] = 0
-        places = at[:, None] + np.arange(size)
-        self._known[places], self.bytes[places] = True, content
+        self._known[cells], self.bytes[at[:, None] + np.arange(size)] = True, content
 
     def check_copies(self, at: np.ndarray, size: int, lanes: np.ndarray) -> None:
         """Check that lanes which read know of the end of what copies brought there."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tests.cuda.ptx import batches
 from tests.cuda.ptx.calls import expand
 
 # Register classes of a ``.reg`` declaration.
@@ -62,6 +63,12 @@ class Program:
         Threads a block at most.
     blocks : int
         That shall share a multiprocessor.
+    joined : dict
+        Of each operand of a batch, what it stands for.
+    stretches : dict
+        Of each place where instructions in batches begin, those.
+    cell : int
+        Bytes of shared memory that are always reached together.
     """
 
     parameters: list[tuple[str, str]] = field(default_factory=list)
@@ -72,6 +79,9 @@ class Program:
     static_bytes: int = 0
     threads: int = 0
     blocks: int = 1
+    joined: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stretches: dict[int, batches.Stretch] = field(default_factory=dict)
+    cell: int = 2
 
 
 def split_operands(text: str) -> tuple[str, ...]:
@@ -139,7 +149,20 @@ def parse(text: str) -> Program:
             _declare(program, line)
         else:
             program.code.append(_instruction(line))
+    program.stretches = batches.stretches(program)
+    program.cell = min((_shared_bytes(i) for i in program.code), default=16)
     return program
+
+
+def _shared_bytes(i: Instruction) -> int:
+    """Return how many bytes of shared memory an instruction reaches at once: at most 16, and no fewer than 2."""
+    kind = re.fullmatch(r"[a-z]+(\d+)", i.opcode[-1])
+    if i.opcode[0] in ("ld", "st") and kind is not None:
+        vector = next((int(part[1]) for part in i.opcode if part in ("v2", "v4")), 1)
+        return int(kind[1]) // 8 * vector if "shared" in i.opcode else 16
+    if i.opcode[:2] == ("cp", "async") and i.opcode[-2:] == ("shared", "global"):
+        return int(i.operands[2])
+    return 8 if i.opcode[0] == "mbarrier" else 16
 
 
 def _scoped(body: str) -> str:

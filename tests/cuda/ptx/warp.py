@@ -58,10 +58,10 @@ def _copy(m: Machine, i: Instruction, lanes: Lanes) -> None:
     if opcode == ("cp", "async", "commit_group"):
         m.copies.commit(lanes)
     elif opcode == ("cp", "async", "wait_group"):
-        _land(m, m.copies.wait(lanes, int(i.operands[0])))
+        _land(m, lanes, int(i.operands[0]))
     elif opcode == ("cp", "async", "wait_all"):
         m.copies.commit(lanes)
-        _land(m, m.copies.wait(lanes, 0))
+        _land(m, lanes, 0)
     elif opcode in (("cp", "async", "cg", "shared", "global"), ("cp", "async", "ca", "shared", "global")):
         _start_copy(m, i, lanes)
     elif tensor.is_copy(i):
@@ -84,17 +84,14 @@ def _start_copy(m: Machine, i: Instruction, lanes: Lanes) -> None:
     content[np.arange(size) >= taken[:, None]] = 0
     m.shared.write(target, size, lanes)  # the race is with the copy's start as well as with its end
     m.shared.forget(target, size)
-    for lane, place, data in zip(lanes.tolist(), target.tolist(), content):
-        m.copies.add(lane, (lane, place, data))
+    m.copies.add(lanes, target, content)
 
 
-def _land(m: Machine, copies: list[tuple[int, int, np.ndarray]]) -> None:
-    for size in {len(data) for _, _, data in copies}:
-        chosen = [copy for copy in copies if len(copy[2]) == size]
-        lanes = np.array([lane for lane, _, _ in chosen])
-        at = np.array([place for _, place, _ in chosen])
-        m.shared.write(at, size, lanes)
-        m.shared.bytes[at[:, None] + np.arange(size)] = np.stack([data for _, _, data in chosen])
+def _land(m: Machine, lanes: Lanes, pending: int) -> None:
+    for waited, at, content in m.copies.wait(lanes, pending):
+        size = content.shape[1]
+        m.shared.write(at, size, waited)
+        m.shared.bytes[at[:, None] + np.arange(size)] = content
 
 
 @operation("ldmatrix")
