@@ -141,7 +141,8 @@ def capture(function: Callable[..., Any]) -> Captured:
 
     Layers run fused as in `numbanet.nn.fuse`, with the parameters and in the mode of the modules that the function
     calls: batch norm, addition and ReLU become part of convolutions and linear layers where no gradient is recorded; in
-    training, addition and ReLU become part of batch norms. A training step is captured whole: the function may call
+    training, addition and ReLU become part of batch norms, and convolutions take the statistics of those behind them
+    while they compute. A training step is captured whole: the function may call
     ``backward`` and an optimizer.
 
     The launches of kernels are recorded at the second call with operands of the same shapes, dtypes and settings; from
