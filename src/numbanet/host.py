@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory
+from numbanet.watch import watched
 
 
 def by_numpy(function: Callable[..., Any], *operands: Any) -> np.ndarray:
@@ -24,7 +25,7 @@ def by_numpy(function: Callable[..., Any], *operands: Any) -> np.ndarray:
     *operands : numpy.ndarray or number
     """
     found = np.asarray(function(*operands))
-    if not memory.in_arena():
+    if not watched():
         return found
     out = memory.empty_like(found)
 
@@ -42,7 +43,7 @@ def look(function: Callable[[np.ndarray], object], x: np.ndarray) -> None:
 
 def _repeated(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
     function(*operands)
-    if memory.in_arena():
+    if watched():
         from numbanet.cpu import parallel  # with Numba: for those who record
 
         parallel.between(function, operands)
