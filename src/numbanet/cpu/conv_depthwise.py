@@ -16,7 +16,8 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance, zeros
 from numbanet.cpu.copy import transposed
-from numbanet.cpu.depthwise_tile import FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
+from numbanet.cpu.depthwise_tile import CACHE_LINE, FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
+from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import address, epilogue_flags, stack_buffer
@@ -26,8 +27,8 @@ from numbanet.watch import constant
 _TAPS = 1024  # filter positions at most: a row's table of them is on the stack
 TABLE = 4096  # addresses of a task,
 SLOTS = 1024  # and rows that they belong to, at most
-_SEGMENT = 128  # positions of a row whose columns are in the table at a time
 _TASKS = 32  # as many tasks, about
+
 
 
 class Gather(NamedTuple):
@@ -40,6 +41,7 @@ class Gather(NamedTuple):
     stride_w: int
     left: int  # source column of the first tap of position 0
     span_w: int  # source columns of one position
+    below: int  # the first source row that position (0, 0) does not see
     image: int  # elements of an image of the result
     pitch: int  # elements of the weight from a tap of a line to the next
     grids: int
@@ -50,6 +52,7 @@ class Gather(NamedTuple):
     bands: int  # and tasks an image,
     parts: int  # for each part of the channels
     flags: int  # of what completes the result
+    fetched: int  # cache lines of the next source rows that a tile fetches with each vector of channels
 
 
 class GridRow(NamedTuple):
@@ -73,6 +76,7 @@ class Line(NamedTuple):
     tap: int  # and its number in the weight
 
 
+_VECTOR_BYTES = host_isa().vector_bytes
 _GRID, _LINE = len(GridRow._fields), len(Line._fields)
 
 
@@ -100,6 +104,12 @@ def channels_of_part(part, parts, c, vector):
     return part * vectors // parts * vector, min(c, (part + 1) * vectors // parts * vector)
 
 
+@device
+def line_of(x):
+    """Return how many elements a cache line holds."""
+    return CACHE_LINE * lanes(x) // _VECTOR_BYTES
+
+
 @kernel
 def depthwise_gather(
     task: Index, ints: I64, x: T, weight: T, grid_rows: I64, line_rows: I64, zeros: T, start: T, residual: T, y: T
@@ -117,7 +127,10 @@ def depthwise_gather(
         in_table = (min(s.segment, s.width - first) + WIDEST - 1) * jump + s.span_w
         for slot in range(slots):
             held[slot] = -1
+        ahead_a_tile = (end - begin + lanes(x) - 1) // lanes(x) * s.fetched * line_of(x)
         for i in range(low, low + s.rows):
+            # The rows that the next positions see first: nothing else foresees them, as tiles jump from row to row.
+            ahead = ((n * h + i * s.stride_h + s.below) * w + first * jump + max(0, s.left)) * c + begin
             for number in range(s.grids):
                 grid = named(offset(grid_rows, number * _GRID), GridRow)
                 here = min(s.segment, grid.columns - first)
@@ -147,7 +160,9 @@ def depthwise_gather(
                     gather_tile(
                         which, offset(table, j * jump), jump, found, columns, weights, weight, s.pitch, begin, end,
                         start, offset(y, place), offset(residual, place), grid.column_step, here - j, s.flags,
+                        offset(x, ahead), s.fetched,
                     )  # fmt: skip
+                    ahead += ahead_a_tile
 
 
 def steps(values: np.ndarray) -> tuple[list[int], int]:
@@ -173,6 +188,11 @@ def _lines(grid: Grid, kinds: tuple[tuple[int, int], ...]) -> tuple[int, list[Li
     return kind, [Line(*tap) for tap in taps[::span]], step
 
 
+def fetched_lines(count: int, steps: int) -> int:
+    """Return how many cache lines to prefetch with each of some steps, so that they fetch `count` bytes."""
+    return -(-count // (CACHE_LINE * max(1, steps))) if fetches_ahead() else 0
+
+
 @lru_cache(maxsize=256)
 def _layout(p: ConvProblem) -> tuple[list[GridRow], list[Line], Gather] | None:
     """Return the grids, their lines and the integers of the launch; None where the table has no room for them."""
@@ -196,10 +216,9 @@ def _layout(p: ConvProblem) -> tuple[list[GridRow], list[Line], Gather] | None:
     stride_h, stride_w = (found[0].stride[axis] if (height, width)[axis] > 1 else 1 for axis in (0, 1)) if found else (1, 1)
     columns = [tap for grid in found for tap in grid.taps[:, 1].tolist()] or [0]
     left, span_w = min(columns), max(columns) - min(columns) + 1
+    below = max((line.row for line in lines), default=0) + 1
     slots = row_slots(sorted({line.row for line in lines}))
-    # Equal segments, of whole tiles.
-    segment = -(-width // max(1, -(-width // _SEGMENT)))
-    segment = max(WIDEST, min(-(-segment // WIDEST) * WIDEST, ((TABLE // slots - span_w) // stride_w + 1 - WIDEST)))
+    segment = min(width, max(WIDEST, ((TABLE // slots - span_w) // stride_w + 1) // WIDEST * WIDEST - WIDEST))
     if slots > SLOTS or slots * ((segment + WIDEST - 1) * stride_w + span_w) > TABLE:
         return None
     vectors = -(-p.c // numpy_lanes(p.dtype))
@@ -207,10 +226,14 @@ def _layout(p: ConvProblem) -> tuple[list[GridRow], list[Line], Gather] | None:
     rows = -(-max(1, height) // bands)
     bands = -(-height // rows)
     parts = max(1, min(vectors // 16, _TASKS // 2 // max(1, bands * p.n)))
+    itemsize = np.dtype(p.dtype).itemsize
+    steps_a_row = vectors * sum(-(-grid.size[1] // WIDEST) for grid in found)
+    new = stride_h * source[1] * p.c * itemsize
+    fetched = fetched_lines(new, steps_a_row) if parts == 1 else 0
     return grid_rows, [line._replace(column=line.column - left) for line in lines], Gather(
-        *source, p.c, stride_h, stride_w, left=left, span_w=span_w, image=image, pitch=pitch * p.c, grids=len(found),
+        *source, p.c, stride_h, stride_w, left=left, span_w=span_w, below=below, image=image, pitch=pitch * p.c, grids=len(found),
         width=width, segment=segment, slots=slots, rows=rows, bands=bands, parts=parts,
-        flags=epilogue_flags(p.epilogue),
+        flags=epilogue_flags(p.epilogue), fetched=fetched,
     )  # fmt: skip
 
 

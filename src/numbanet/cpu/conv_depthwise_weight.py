@@ -15,7 +15,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, kernel
-from numbanet.cpu.conv_depthwise import SLOTS, TABLE, channels_of_part, refusal, row_slots, write_columns
+from numbanet.cpu.conv_depthwise import SLOTS, TABLE, channels_of_part, fetched_lines, line_of, refusal, row_slots, write_columns
 from numbanet.cpu.conv_direct import tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.depthwise_tile import SUM_KINDS, sum_tile
@@ -47,6 +47,8 @@ class Cut(NamedTuple):
     segment: int
     slots: int  # of source rows
     in_table: int  # columns of each
+    fetched: int  # cache lines of the next source rows that a tile fetches with each vector of channels,
+    g_fetched: int  # and of the next row of the gradient
 
 
 @kernel
@@ -61,6 +63,7 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
     own = offset(partials, (share * vectors + begin // vector) * pitch)
     for i in range(0, (end - begin + vector - 1) // vector * pitch, vector):
         store(own, i, splat(x, 0.0))
+    here = (end - begin + vector - 1) // vector * line_of(x)  # fetched with one line each of a tile's vectors
     table, held, columns = stack_buffer(ints, TABLE), stack_buffer(ints, SLOTS), stack_buffer(ints, _LINES)
     for j in range(in_table):
         table[slots * in_table + j] = nothing
@@ -69,6 +72,8 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
             held[slot] = -1
         for number in range(share * cut.rows // cut.shares, (share + 1) * cut.rows // cut.shares):
             n, i = number // p, number % p
+            row = i * s.stride_h - s.top + s.span_h
+            ahead, g_ahead = ((n * h + row) * w + first * jump) * c + begin, ((number + 1) * q + first) * c + begin
             for group in range(cut.groups):
                 for t in range(cut.lines):
                     line = group * cut.lines + t
@@ -87,7 +92,10 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
                     cut.kind, table, jump, columns, offset(g, ((n * p + i) * q + first) * c), c,
                     min(cut.segment, q - first), begin, end,
                     offset(own, group * cut.lines * cut.span * vector), pitch,
+                    offset(x, ahead), cut.fetched, offset(g, g_ahead), cut.g_fetched,
                 )  # fmt: skip
+                ahead += here * cut.fetched
+                g_ahead += here * cut.g_fetched
 
 
 @kernel
@@ -130,9 +138,12 @@ def _plan(p: ConvProblem) -> tuple[Cut, np.ndarray] | None:
     in_table = (segment - 1) * shape[1] + across
     if slots > SLOTS or (slots + 1) * in_table > TABLE:
         return None
+    own = -(-vectors // parts) * groups  # steps over a row
+    new, g_new = (segment * p.c * itemsize // parts * step for step in (p.stride[0] * shape[1], 1))
     cut = Cut(
         kind=kind if p.c >= lanes_ else len(SUM_KINDS), lines=lines, groups=groups, span=span, in_row=in_row,
         parts=parts, shares=shares, rows=rows, segment=segment, slots=slots, in_table=in_table,
+        fetched=fetched_lines(new, own), g_fetched=fetched_lines(g_new, own),
     )  # fmt: skip
     shapes = geometry(p)._replace(stride_w=shape[1], stride_h=p.stride[0] if p.p > 1 else 1)
     return cut, block_of((*shapes, *cut))

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.compile import device
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_keep_rolled, ir_switch
+from numbanet.cpu.prefetch import ir_prefetch
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag
 from numbanet.cpu.vector import (
     Vec,
@@ -42,6 +43,7 @@ FEW_CHANNELS = len(_TILES)  # the tile for fewer channels than lanes, of any lin
 # Nine sums or so don't wait for products, and leave registers for the gradients of four positions.
 SUM_KINDS = ((8, 1, 0), (3, 3, 1), (3, 3, 2), (2, 5, 1), (2, 5, 2))
 _POSITIONS = 4
+CACHE_LINE = 64  # bytes
 
 
 @device
@@ -73,6 +75,14 @@ class _Channels:
     def __exit__(self, *exception: object) -> None:
         self.loop.close([])
         ir_keep_rolled(self.builder, self.loop)
+
+    def fetch(self, ahead: ir.Value, each: ir.Value) -> None:
+        """Prefetch the next `each` cache lines behind a pointer, which come after those of the vectors before."""
+        builder, size = self.builder, ir_int(CACHE_LINE * 8 // self.vec.dtype.bitwidth)
+        first = builder.gep(ahead, [builder.mul(builder.mul(self.loop.index, each), size)])
+        with Loop(builder, each, [], "ahead") as line:
+            ir_prefetch(builder, builder.gep(first, [builder.mul(line.index, size)]), locality=2)
+            line.close([])
 
     def load(self, pointer: ir.Value) -> ir.Value:
         """Load this vector of the channels from a pointer to the first one."""
@@ -118,6 +128,7 @@ def _gather_tile(
     builder: ir.IRBuilder, vec: Vec, span: int, stride: int, width: int, few: bool, table: ir.Value, jump: ir.Value,
     lines: ir.Value, columns: ir.Value, weights: ir.Value, weight: ir.Value, pitch: ir.Value, begin: ir.Value,
     end: ir.Value, start: ir.Value, y: ir.Value, residual: ir.Value, step: ir.Value, count: ir.Value, flags: ir.Value,
+    ahead: ir.Value, each: ir.Value,
 ) -> None:  # fmt: skip
     scalar = weight.type
 
@@ -131,6 +142,7 @@ def _gather_tile(
     last = builder.sub(count, ir_int(1))
     places = [builder.select(builder.icmp_signed("<", ir_int(t), count), ir_int(t), last) for t in range(width)]
     with _Channels(builder, vec, begin, end, few) as channels:
+        channels.fetch(ahead, each)
         initial = channels.load(start)
         with Loop(builder, lines, [initial] * width, "lines") as line:
             sums = list(line.carried)
@@ -160,7 +172,7 @@ def _gather_tile(
 @intrinsic
 def gather_tile(
     typingctx, which, table, jump, lines, columns, weights, weight, pitch, begin, end, start, y, residual, step, count,
-    flags,
+    flags, ahead, each,
 ):  # fmt: skip
     """Compute neighbouring positions for the channels from `begin` to `end`, and store them.
 
@@ -190,10 +202,15 @@ def gather_tile(
         Positions that exist: 1 or more.
     flags : int
         Of what completes the result.
+    ahead : pointer
+        What the next tiles read: with each vector of channels, the following lines of it are prefetched,
+    each : int
+        so many.
     """
     vec, i64 = vector_of(y.dtype), types.int64
     sig = types.void(
-        i64, table, i64, i64, columns, weights, weight, i64, i64, i64, start, y, residual, i64, i64, i64
+        i64, table, i64, i64, columns, weights, weight, i64, i64, i64, start, y, residual, i64, i64, i64,
+        ahead, i64,
     )  # fmt: skip
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple) -> ir.Value:
@@ -210,7 +227,7 @@ def gather_tile(
 def _sum_tile(
     builder: ir.IRBuilder, vec: Vec, lines: int, span: int, stride: int, few: bool, table: ir.Value, jump: ir.Value,
     columns: ir.Value, gradient: ir.Value, step: ir.Value, count: ir.Value, begin: ir.Value, end: ir.Value,
-    sums: ir.Value, pitch: ir.Value,
+    sums: ir.Value, pitch: ir.Value, ahead: ir.Value, each: ir.Value, g_ahead: ir.Value, g_each: ir.Value,
 ) -> None:  # fmt: skip
     scalar = gradient.type
     here = [builder.gep(table, [builder.load(builder.gep(columns, [ir_int(line)]))]) for line in range(lines)]
@@ -232,6 +249,8 @@ def _sum_tile(
         return [value for row in new for value in row]
 
     with _Channels(builder, vec, begin, end, few) as channels:
+        channels.fetch(ahead, each)
+        channels.fetch(g_ahead, g_each)
         own = builder.gep(sums, [builder.mul(channels.loop.index, pitch)])
         spots = [builder.gep(own, [ir_int(i * vec.lanes)]) for i in range(lines * span)]
         totals = [ir_load(builder, spot, vec) for spot in spots]
@@ -249,7 +268,7 @@ def _sum_tile(
 
 
 @intrinsic
-def sum_tile(typingctx, which, table, jump, columns, gradient, step, count, begin, end, sums, pitch):
+def sum_tile(typingctx, which, table, jump, columns, gradient, step, count, begin, end, sums, pitch, ahead, each, g_ahead, g_each):
     """Add the products of a row of gradients with the source under the taps of some lines to their sums.
 
     Parameters
@@ -272,9 +291,14 @@ def sum_tile(typingctx, which, table, jump, columns, gradient, step, count, begi
         For each vector of the channels, one vector a tap.
     pitch : int
         Elements from those of a vector to those of the next.
+    ahead, g_ahead : pointer
+        What the next tiles read of source and gradient: with each vector of channels, the following lines of them are
+        prefetched,
+    each, g_each : int
+        so many.
     """
     vec, i64 = vector_of(sums.dtype), types.int64
-    sig = types.void(i64, table, i64, columns, gradient, i64, i64, i64, i64, sums, i64)
+    sig = types.void(i64, table, i64, columns, gradient, i64, i64, i64, i64, sums, i64, ahead, i64, g_ahead, i64)
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple) -> ir.Value:
         def emit(number: int) -> None:
