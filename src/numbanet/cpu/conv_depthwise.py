@@ -177,7 +177,7 @@ def row_slots(rows: list[int]) -> int:
 
 
 def _lines(grid: Grid, kinds: tuple[tuple[int, int], ...]) -> tuple[int, list[Line], int]:
-    """Return the kind of a grid's lines, the lines (columns as source columns), and taps from one to the next in them."""
+    """Return the kind of a grid's lines, the lines, and from a tap to the next in them the step of its number."""
     (_, across), jump = steps(grid.taps[:, 1]), grid.stride[1]
     taps = grid.taps[np.lexsort((grid.taps[:, 1], grid.taps[:, 0]))].tolist()
     per_row = len({tap[1] for tap in taps})
@@ -213,7 +213,8 @@ def _layout(p: ConvProblem) -> tuple[list[GridRow], list[Line], Gather] | None:
         lines += own
     height, width = (max((grid.size[axis] for grid in found), default=0) for axis in (0, 1))
     # One row or column of positions has no next one, however long the step to it would be.
-    stride_h, stride_w = (found[0].stride[axis] if (height, width)[axis] > 1 else 1 for axis in (0, 1)) if found else (1, 1)
+    stride_h, stride_w = found[0].stride if found else (1, 1)
+    stride_h, stride_w = stride_h if height > 1 else 1, stride_w if width > 1 else 1
     columns = [tap for grid in found for tap in grid.taps[:, 1].tolist()] or [0]
     left, span_w = min(columns), max(columns) - min(columns) + 1
     below = max((line.row for line in lines), default=0) + 1
@@ -231,8 +232,8 @@ def _layout(p: ConvProblem) -> tuple[list[GridRow], list[Line], Gather] | None:
     new = stride_h * source[1] * p.c * itemsize
     fetched = fetched_lines(new, steps_a_row) if parts == 1 else 0
     return grid_rows, [line._replace(column=line.column - left) for line in lines], Gather(
-        *source, p.c, stride_h, stride_w, left=left, span_w=span_w, below=below, image=image, pitch=pitch * p.c, grids=len(found),
-        width=width, segment=segment, slots=slots, rows=rows, bands=bands, parts=parts,
+        *source, p.c, stride_h, stride_w, left=left, span_w=span_w, below=below, image=image, pitch=pitch * p.c,
+        grids=len(found), width=width, segment=segment, slots=slots, rows=rows, bands=bands, parts=parts,
         flags=epilogue_flags(p.epilogue), fetched=fetched,
     )  # fmt: skip
 

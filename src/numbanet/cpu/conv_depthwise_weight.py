@@ -15,7 +15,16 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, kernel
-from numbanet.cpu.conv_depthwise import SLOTS, TABLE, channels_of_part, fetched_lines, line_of, refusal, row_slots, write_columns
+from numbanet.cpu.conv_depthwise import (
+    SLOTS,
+    TABLE,
+    channels_of_part,
+    fetched_lines,
+    line_of,
+    refusal,
+    row_slots,
+    write_columns,
+)
 from numbanet.cpu.conv_direct import tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.depthwise_tile import SUM_KINDS, sum_tile
@@ -107,14 +116,13 @@ def add_shares(task: Index, ints: I64, partials: T, out: T):
     pitch = cut.groups * cut.lines * cut.span * vector
     total = stack_buffer(out, 64)
     for block in range(task * _BLOCKS, min(vectors, (task + 1) * _BLOCKS)):
-        vectors_before = block  # the last vector of a part overlaps the one before
         for tap in range(taps):
-            at = vectors_before * pitch + tap * vector
+            at = block * pitch + tap * vector
             value = load(partials, at)
             for share in range(1, cut.shares):
                 value = value + load(partials, share * vectors * pitch + at)
             store(total, 0, value)
-            channel = max(0, min(block * vector, c - vector))
+            channel = max(0, min(block * vector, c - vector))  # the last vector overlaps the one before
             for j in range(min(vector, c)):
                 out[(channel + j) * taps + tap] = total[j]
 

@@ -1,11 +1,11 @@
-"""Register tiles of depthwise convolutions: a few neighbouring positions of a row, for one vector of channels after another.
+"""Register tiles of depthwise convolutions: neighbouring positions of a row, for one vector of channels after another.
 
 The source is read by a table of addresses, one a column of a source row, and zeros stand for those beside the image. So
 no tile needs a test, a filter row (a *line*) of `span` neighbouring taps reads each column once for all positions and
 taps that see it, and the table serves all channels and lines.
 
-The last vector of channels ends with the last channel, and may overlap the one before: then the same numbers are written
-twice. Only where there are fewer channels than lanes, there is a mask.
+The last vector of channels ends with the last channel, and may overlap the one before: then the same numbers are
+written twice. Only where there are fewer channels than lanes, there is a mask.
 """
 
 from __future__ import annotations
@@ -268,7 +268,10 @@ def _sum_tile(
 
 
 @intrinsic
-def sum_tile(typingctx, which, table, jump, columns, gradient, step, count, begin, end, sums, pitch, ahead, each, g_ahead, g_each):
+def sum_tile(
+    typingctx, which, table, jump, columns, gradient, step, count, begin, end, sums, pitch, ahead, each, g_ahead,
+    g_each,
+):  # fmt: skip
     """Add the products of a row of gradients with the source under the taps of some lines to their sums.
 
     Parameters
