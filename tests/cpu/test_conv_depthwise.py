@@ -36,7 +36,7 @@ def check(rng, x_shape, filter_size, **options):
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("channels", [3, 8, 21])
-def test_rows_of_every_length(channels, stride, rng, poisoned):
+def test_rows_of_every_length(channels, stride, rng):
     for columns in range(1, 19):
         check(rng, (2, channels, 4, columns), (3, 3), padding=1, stride=stride)
 
@@ -44,16 +44,16 @@ def test_rows_of_every_length(channels, stride, rng, poisoned):
 @pytest.mark.parametrize(("size", "padding"), [(2, 0), (5, 2), (7, 3), (6, 1)], ids=str)
 @pytest.mark.parametrize("stride", [1, 2, (2, 1)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2, (1, 3)], ids=str)
-def test_filters_of_every_kind(size, padding, stride, dilation, rng, poisoned):
+def test_filters_of_every_kind(size, padding, stride, dilation, rng):
     check(rng, (1, 20, 19, 20), (size, size), padding=padding, stride=stride, dilation=dilation)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_rows_longer_than_the_table(stride, rng, poisoned):
+def test_rows_longer_than_the_table(stride, rng):
     check(rng, (1, 9, 3, TABLE // 3 * stride + 70), (3, 3), padding=1, stride=stride)
 
 
-def test_many_channels_in_parts(rng, poisoned):
+def test_many_channels_in_parts(rng):
     check(rng, (1, 531, 3, 4), (3, 3), padding=1)
 
 

@@ -30,7 +30,6 @@ SLOTS = 1024  # and rows that they belong to, at most
 _TASKS = 32  # as many tasks, about
 
 
-
 class Gather(NamedTuple):
     """What the kernel reads of a problem: the integers of a launch."""
 

@@ -27,7 +27,7 @@ from numbanet.cpu.conv_depthwise import (
 )
 from numbanet.cpu.conv_direct import tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
-from numbanet.cpu.depthwise_tile import SUM_KINDS, sum_tile
+from numbanet.cpu.depthwise_tile import POSITIONS, SUM_KINDS, sum_tile
 from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, splat, store
 from numbanet.cpu.tile import address, stack_buffer
@@ -35,9 +35,9 @@ from numbanet.problem.conv import ConvProblem
 
 _LINES = max(kind[0] for kind in SUM_KINDS)
 _SEGMENT = 32  # columns of the gradient that are summed up at once: their part of the channels stays in the cache
-_SUMS = 16384  # bytes of the sums of a part's lines, about
+_SUMS = 40960  # bytes of the sums of a part's lines, about
 _TASKS = 16
-_SHARE = 64  # pixels of a share at least
+_SHARE = 48  # pixels of a share at least
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
 _BLOCKS = 16  # vectors of channels whose sums a task adds up at last
 
@@ -56,7 +56,7 @@ class Cut(NamedTuple):
     segment: int
     slots: int  # of source rows
     in_table: int  # columns of each
-    fetched: int  # cache lines of the next source rows that a tile fetches with each vector of channels,
+    fetched: int  # cache lines of the next source rows that a tile fetches with each step,
     g_fetched: int  # and of the next row of the gradient
 
 
@@ -72,13 +72,14 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
     own = offset(partials, (share * vectors + begin // vector) * pitch)
     for i in range(0, (end - begin + vector - 1) // vector * pitch, vector):
         store(own, i, splat(x, 0.0))
-    here = (end - begin + vector - 1) // vector * line_of(x)  # fetched with one line each of a tile's vectors
     table, held, columns = stack_buffer(ints, TABLE), stack_buffer(ints, SLOTS), stack_buffer(ints, _LINES)
     for j in range(in_table):
         table[slots * in_table + j] = nothing
     for first in range(0, q, cut.segment):
         for slot in range(slots):
             held[slot] = -1
+        here = min(cut.segment, q - first)
+        fetched = (end - begin + vector - 1) // vector * (here // POSITIONS) * line_of(x)  # with one line a step
         for number in range(share * cut.rows // cut.shares, (share + 1) * cut.rows // cut.shares):
             n, i = number // p, number % p
             row = i * s.stride_h - s.top + s.span_h
@@ -99,12 +100,12 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
                     columns[t] = slot * in_table + across * s.dilation_w
                 sum_tile(
                     cut.kind, table, jump, columns, offset(g, ((n * p + i) * q + first) * c), c,
-                    min(cut.segment, q - first), begin, end,
+                    here, begin, end,
                     offset(own, group * cut.lines * cut.span * vector), pitch,
                     offset(x, ahead), cut.fetched, offset(g, g_ahead), cut.g_fetched,
                 )  # fmt: skip
-                ahead += here * cut.fetched
-                g_ahead += here * cut.g_fetched
+                ahead += fetched * cut.fetched
+                g_ahead += fetched * cut.g_fetched
 
 
 @kernel
@@ -146,8 +147,8 @@ def _plan(p: ConvProblem) -> tuple[Cut, np.ndarray] | None:
     in_table = (segment - 1) * shape[1] + across
     if slots > SLOTS or (slots + 1) * in_table > TABLE:
         return None
-    own = -(-vectors // parts) * groups  # steps over a row
-    new, g_new = (segment * p.c * itemsize // parts * step for step in (p.stride[0] * shape[1], 1))
+    own = -(-vectors // parts) * groups * (segment // POSITIONS)  # steps over a row
+    new, g_new = (segment * p.c * itemsize * step if parts == 1 else 0 for step in (p.stride[0] * shape[1], 1))
     cut = Cut(
         kind=kind if p.c >= lanes_ else len(SUM_KINDS), lines=lines, groups=groups, span=span, in_row=in_row,
         parts=parts, shares=shares, rows=rows, segment=segment, slots=slots, in_table=in_table,

@@ -42,7 +42,7 @@ FEW_CHANNELS = len(_TILES)  # the tile for fewer channels than lanes, of any lin
 # Kinds of lines of gradients of weights: lines at a time, taps of each, and source columns from a position to the next.
 # Nine sums or so don't wait for products, and leave registers for the gradients of four positions.
 SUM_KINDS = ((8, 1, 0), (3, 3, 1), (3, 3, 2), (2, 5, 1), (2, 5, 2))
-_POSITIONS = 4
+POSITIONS = 4
 CACHE_LINE = 64  # bytes
 
 
@@ -76,10 +76,10 @@ class _Channels:
         self.loop.close([])
         ir_keep_rolled(self.builder, self.loop)
 
-    def fetch(self, ahead: ir.Value, each: ir.Value) -> None:
-        """Prefetch the next `each` cache lines behind a pointer, which come after those of the vectors before."""
+    def fetch(self, ahead: ir.Value, each: ir.Value, step: ir.Value) -> None:
+        """Prefetch the `each` cache lines behind a pointer that are the turn of step number `step`."""
         builder, size = self.builder, ir_int(CACHE_LINE * 8 // self.vec.dtype.bitwidth)
-        first = builder.gep(ahead, [builder.mul(builder.mul(self.loop.index, each), size)])
+        first = builder.gep(ahead, [builder.mul(builder.mul(step, each), size)])
         with Loop(builder, each, [], "ahead") as line:
             ir_prefetch(builder, builder.gep(first, [builder.mul(line.index, size)]), locality=2)
             line.close([])
@@ -142,7 +142,7 @@ def _gather_tile(
     last = builder.sub(count, ir_int(1))
     places = [builder.select(builder.icmp_signed("<", ir_int(t), count), ir_int(t), last) for t in range(width)]
     with _Channels(builder, vec, begin, end, few) as channels:
-        channels.fetch(ahead, each)
+        channels.fetch(ahead, each, channels.loop.index)
         initial = channels.load(start)
         with Loop(builder, lines, [initial] * width, "lines") as line:
             sums = list(line.carried)
@@ -249,17 +249,18 @@ def _sum_tile(
         return [value for row in new for value in row]
 
     with _Channels(builder, vec, begin, end, few) as channels:
-        channels.fetch(ahead, each)
-        channels.fetch(g_ahead, g_each)
         own = builder.gep(sums, [builder.mul(channels.loop.index, pitch)])
         spots = [builder.gep(own, [ir_int(i * vec.lanes)]) for i in range(lines * span)]
         totals = [ir_load(builder, spot, vec) for spot in spots]
-        whole = builder.sdiv(count, ir_int(_POSITIONS))
+        whole = builder.sdiv(count, ir_int(POSITIONS))
         with Loop(builder, whole, totals, "positions") as group:
-            first = builder.mul(group.index, ir_int(_POSITIONS))
-            totals = group.close(add(channels, group.carried, first, _POSITIONS))
+            number = builder.add(builder.mul(channels.loop.index, whole), group.index)
+            channels.fetch(ahead, each, number)
+            channels.fetch(g_ahead, g_each, number)
+            first = builder.mul(group.index, ir_int(POSITIONS))
+            totals = group.close(add(channels, group.carried, first, POSITIONS))
             ir_keep_rolled(builder, group)
-        done = builder.mul(whole, ir_int(_POSITIONS))
+        done = builder.mul(whole, ir_int(POSITIONS))
         with Loop(builder, builder.sub(count, done), totals, "rest") as one:
             totals = one.close(add(channels, one.carried, builder.add(done, one.index), 1))
             ir_keep_rolled(builder, one)
@@ -295,8 +296,8 @@ def sum_tile(
     pitch : int
         Elements from those of a vector to those of the next.
     ahead, g_ahead : pointer
-        What the next tiles read of source and gradient: with each vector of channels, the following lines of them are
-        prefetched,
+        What the next tiles read of source and gradient: with `POSITIONS` positions of a vector of channels, the
+        following lines of them are prefetched,
     each, g_each : int
         so many.
     """
