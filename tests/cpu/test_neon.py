@@ -115,7 +115,7 @@ FEW = [vectors * (4 if rows > 4 else 2) for vectors, rows in enumerate(NEON.tile
         ("winograd_kernels.winograd", [*TILES, *FEW]),
         ("matmul_outer.products", TILES),
         ("matmul_few.dots", [16]),
-        ("conv_depthwise.depthwise_gather", [4]),
+        ("conv_depthwise.depthwise_gather", [8, 24, 40]),
     ],
 )
 def test_tiles_stay_in_registers(name: str, counts: list[int]) -> None:
