@@ -57,6 +57,20 @@ def pdf_kernel(task: Index, ints: I64, x: T, y: T):
         store_tail(y, i, pdf, size - i)
 
 
+@kernel
+def exp_below_kernel(task: Index, ints: I64, x: T, y: T):
+    (size,) = integers(ints, 1)
+    for i in range(0, size, lanes(x)):
+        store_tail(y, i, vmath.exp_below(load_tail(x, i, size - i)), size - i)
+
+
+@kernel
+def slope_kernel(task: Index, ints: I64, x: T, y: T):
+    (size,) = integers(ints, 1)
+    for i in range(0, size, lanes(x)):
+        store_tail(y, i, vmath.normal_slope(load_tail(x, i, size - i)), size - i)
+
+
 def run(function, x):
     y = np.full_like(x, np.nan)
     launch(function, 1, (x, y), (x.size,), x.dtype.name)
@@ -96,6 +110,7 @@ def ulps(got, want, dtype):
 # function, kernel, range of arguments, ulps in float32, ulps in float64 (the C library's own error included)
 CASES = {
     "exp": (_exp, exp_kernel, (-87.2, 88.7), (-708.2, 709.7), 1.5, 2),
+    "exp_below": (_exp, exp_below_kernel, (-87.2, 88), (-708.2, 709), 1.5, 2),
     "log": (math.log, log_kernel, (1e-30, 1e30), (1e-300, 1e300), 1.5, 2),
     "sigmoid": (_sigmoid, sigmoid_kernel, (-80, 80), (-700, 700), 2.5, 4),
     "tanh": (math.tanh, tanh_kernel, (-12, 12), (-24, 24), 2.5, 4),
@@ -144,10 +159,19 @@ def test_normal_tail(dtype, limit):
     assert ulps(run(pdf_kernel, x), pdf, dtype).max() <= limit
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("float64", 4e-15)])
+def test_normal_slope(dtype, limit, rng):
+    x = rng.uniform(-12, 12, 20_001).astype(dtype)
+    want = exact(lambda v: _cdf(v) + v * _pdf(v))(x)
+    assert np.abs(run(slope_kernel, x) - want).max() <= limit
+
+
 INF, NAN = math.inf, math.nan
 # arguments and exact results at the edges
 EDGES = {
     "exp": (exp_kernel, [0, -0.0, INF, -INF, NAN, 1e30, -1e30], [1, 1, INF, 0, NAN, INF, 0]),
+    "exp_below": (exp_below_kernel, [0, -0.0, -INF, NAN, -1e30, -800], [1, 1, 0, NAN, 0, 0]),
+    "slope": (slope_kernel, [INF, -INF, NAN, 1e30, -1e30, -40], [1, -0.0, NAN, 1, -0.0, -0.0]),
     "log": (log_kernel, [1, 0, -0.0, INF, -INF, NAN, -1], [0, -INF, -INF, INF, NAN, NAN, NAN]),
     "sigmoid": (sigmoid_kernel, [0, INF, -INF, NAN, 1e30, -1e30], [0.5, 1, 0, NAN, 1, 0]),
     "tanh": (tanh_kernel, [0, -0.0, INF, -INF, NAN, 1e30, -1e30], [0, -0.0, 1, -1, NAN, 1, -1]),
@@ -182,5 +206,5 @@ def test_exp_at_the_limits(dtype):
 
 def test_nan_payloads_stay_nan():
     x = np.array([0x7FC00001, 0x7F800001, 0xFFC12345, 0x7FFFFFFF], np.uint32).view(np.float32)
-    for compiled in (exp_kernel, log_kernel, sigmoid_kernel, tanh_kernel, cdf_kernel):
+    for compiled in (exp_kernel, exp_below_kernel, slope_kernel, log_kernel, sigmoid_kernel, tanh_kernel, cdf_kernel):
         assert np.isnan(run(compiled, x)).all()

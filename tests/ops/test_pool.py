@@ -87,6 +87,17 @@ def test_max_pool(shape, options, dtype, rng, poisoned):
             np.testing.assert_array_equal(nnet.ops.max_pool2d_backward(grad, offsets, x.shape, **options), dx)
 
 
+@pytest.mark.parametrize("channels", range(1, 19))
+@pytest.mark.parametrize("kernel", [(3, 2), (1, 256), (15, 17), (256, 1)], ids=str)
+def test_indices_of_every_tail(channels, kernel, rng):
+    x = images((2, channels, 258, 259), "float32", rng)
+    options = {"kernel_size": kernel, "stride": (61, 47), "padding": (kernel[0] // 2, kernel[1] // 2)}
+    _, offsets = max_pool2d_offsets(x, **options)
+    with nnet.use("reference"):
+        expected = max_pool2d_indices(offsets, x.shape, **options)
+    np.testing.assert_array_equal(max_pool2d_indices(offsets, x.shape, **options), expected)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("options", WINDOWS, ids=str)
 @pytest.mark.parametrize("more", AVERAGES, ids=str)

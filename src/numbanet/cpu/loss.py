@@ -29,7 +29,7 @@ from numbanet.cpu.simd import (
     store_tail,
 )
 from numbanet.cpu.softmax import row_statistics
-from numbanet.cpu.vmath import exp, log
+from numbanet.cpu.vmath import exp_below, log
 
 _TASK = 1 << 14  # elements a task, about
 
@@ -99,7 +99,7 @@ def _row_weight(target, first, weight, classes, keep, share):
 
 @device
 def _slope(x, target, weight, top, logarithm, g, mass, keep, share):
-    return g * (mass * exp((x - top) - logarithm) - weight * fma(target, keep, share))
+    return g * (mass * exp_below((x - top) - logarithm) - weight * fma(target, keep, share))
 
 
 @device

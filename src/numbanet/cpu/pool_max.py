@@ -20,12 +20,15 @@ from numbanet.cpu.simd import (
     load,
     load_as,
     load_tail,
+    numpy_lanes,
     select,
+    shift_right,
     splat,
     splat_as,
     store,
     store_tail,
 )
+from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.problem.pool import MaxPoolProblem
 
 # A window is a tuple: its rows, its columns, the offset of its first tap; the steps of the index from tap to tap along
@@ -192,29 +195,50 @@ def max_pool2d_words(task: Index, ints: I64, rows: I64, columns: I64, x: T, y: T
 
 
 @device
-def _indices_row(task, ints, steps, offsets, indices):
-    c, w, p, q, stride_h, stride_w, padding_h, padding_w = integers(ints, 8)
-    for j in range(q):
-        corner = ((task % p) * stride_h - padding_h) * w + j * stride_w - padding_w
-        out = (task * q + j) * c
-        for i in range(c):
-            indices[out + i] = corner + steps[offsets[out + i]]
+def _corner(task, j, w, p, stride_h, stride_w, padding_h, padding_w):
+    """Return where the window of one output begins, in numbers of its channel: negative where that is padding."""
+    return ((task % p) * stride_h - padding_h) * w + j * stride_w - padding_w
 
 
 @kernel
-def max_pool2d_indices_bytes(task: Index, ints: I64, steps: I64, offsets: U8, indices: I64):
-    """One task an output row; `steps` holds the distance of each tap from the corner of its window."""
-    _indices_row(task, ints, steps, offsets, indices)
+def max_pool2d_indices_bytes(task: Index, ints: I64, steps: I32, offsets: U8, indices: I64):
+    """One task an output row. Tap t lies ``t * right + t // wide * turn`` behind the corner of its window.
+
+    ``t // wide`` is a product with 65536 / wide, rounded up: exact for numbers of one byte.
+    """
+    c, w, p, q, stride_h, stride_w, padding_h, padding_w, right, turn, wide_part, large = integers(ints, 12)
+    past = large != 0 and aligned(indices)
+    width = lanes(steps)
+    along, back, part = splat(steps, right), splat(steps, turn), splat(steps, wide_part)
+    for j in range(q):
+        corner = _corner(task, j, w, p, stride_h, stride_w, padding_h, padding_w)
+        first, out = splat(steps, corner), (task * q + j) * c
+        i, end = out, out + c
+        while i + width <= end:
+            t = convert(load_as(offsets, i, first), steps)
+            put(indices, i, convert(first + t * along + shift_right(t * part, 16) * back, indices), past)
+            i += width
+        while i < end:
+            tap = offsets[i]
+            indices[i] = corner + tap * right + (tap * wide_part >> 16) * turn
+            i += 1
+    if past:
+        drain()
 
 
 @kernel
 def max_pool2d_indices_words(task: Index, ints: I64, steps: I64, offsets: I32, indices: I64):
     """One task an output row; `steps` holds the distance of each tap from the corner of its window."""
-    _indices_row(task, ints, steps, offsets, indices)
+    c, w, p, q, stride_h, stride_w, padding_h, padding_w = integers(ints, 8)
+    for j in range(q):
+        corner = _corner(task, j, w, p, stride_h, stride_w, padding_h, padding_w)
+        out = (task * q + j) * c
+        for i in range(c):
+            indices[out + i] = corner + steps[offsets[out + i]]
 
 
 _FORWARD = {"": max_pool2d, "uint8": max_pool2d_bytes, "int32": max_pool2d_words}
-_INDICES = {"uint8": max_pool2d_indices_bytes, "int32": max_pool2d_indices_words}
+_LIKE = np.zeros(1, np.int32)
 
 
 @lru_cache(maxsize=1024)
@@ -243,14 +267,24 @@ def _forward(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace
 
 
 def _indices(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (r, s), (down, right) = problem.kernel, problem.dilation
-    steps = (np.arange(r)[:, None] * down * problem.w + np.arange(s) * right).astype(np.int64).ravel()
+    (_, s), (down, right) = problem.kernel, problem.dilation
     ints = (problem.c, problem.w, problem.p, problem.q, *problem.stride, *problem.padding)
-    arrays = (steps, *inputs, *outputs)
-    launch(_INDICES[problem.offsets], problem.n * problem.p, arrays, ints, problem.dtype)
+    tasks, turn = problem.n * problem.p, down * problem.w - s * right
+    if problem.offsets == "uint8":
+        large = streams(outputs[0].nbytes) and problem.c % numpy_lanes(np.int32) == 0
+        numbers = (*ints, right, turn, -(-(1 << 16) // s), large)
+        launch(max_pool2d_indices_bytes, tasks, (_LIKE, *inputs, *outputs), numbers, problem.dtype)
+    else:
+        tap = np.arange(problem.kernel[0] * s, dtype=np.int64)
+        steps = tap * right + tap // s * turn
+        launch(max_pool2d_indices_words, tasks, (steps, *inputs, *outputs), ints, problem.dtype)
+
+
+def _supports_indices(problem: MaxPoolProblem) -> str | None:
+    return "positions of more than 31 bits" if problem.h * problem.w >= 1 << 31 else None
 
 
 CANDIDATES: CandidateLists = {
     ("max_pool2d", "forward"): [Candidate("cpu.vector", _forward)],
-    ("max_pool2d", "indices"): [Candidate("cpu.vector", _indices)],
+    ("max_pool2d", "indices"): [Candidate("cpu.vector", _indices, _supports_indices)],
 }

@@ -25,7 +25,7 @@ from numbanet.cpu.simd import (
     store,
     store_tail,
 )
-from numbanet.cpu.vmath import exp, log
+from numbanet.cpu.vmath import exp_below, log
 
 _TASK = 1 << 14  # elements a task, about
 _COLUMNS = 64  # columns a task: whole vectors on every machine
@@ -55,13 +55,13 @@ def row_statistics(x, start, length, kept, keep):
     total = splat(x, 0.0)
     i = start
     while i + lanes(x) <= end:
-        v = exp(load(x, i) - top)
+        v = exp_below(load(x, i) - top)
         if keep:
             store(kept, i, v)
         total = total + v
         i += lanes(x)
     if i < end:
-        v = exp(load_tail_or(x, i, end - i, low) - top)
+        v = exp_below(load_tail_or(x, i, end - i, low) - top)
         if keep:
             store_tail(kept, i, v, end - i)
         total = total + v
@@ -69,11 +69,11 @@ def row_statistics(x, start, length, kept, keep):
 
 
 @device
-def _finish(x, kept, top, total, logarithm, wants_log):
-    """Return the result, from the element or from its exponential."""
+def _finish(x, kept, top, share, logarithm, wants_log):
+    """Return the result, from the element or from its exponential, a share of which is the result."""
     if wants_log:
         return (x - top) - logarithm
-    return kept / total
+    return kept * share
 
 
 @kernel
@@ -82,13 +82,13 @@ def rows_forward(task: Index, ints: I64, x: T, y: T):
     for row in range(task * block, min(rows, (task + 1) * block)):
         i, end = row * length, (row + 1) * length
         top, total = row_statistics(x, i, length, y, not wants_log)
-        logarithm = log(total)
+        logarithm, share = log(total), splat(x, 1.0) / total
         while i + lanes(x) <= end:
-            store(y, i, _finish(load(x, i), load(y, i), top, total, logarithm, wants_log))
+            store(y, i, _finish(load(x, i), load(y, i), top, share, logarithm, wants_log))
             i += lanes(x)
         if i < end:
             n = end - i
-            store_tail(y, i, _finish(load_tail(x, i, n), load_tail(y, i, n), top, total, logarithm, wants_log), n)
+            store_tail(y, i, _finish(load_tail(x, i, n), load_tail(y, i, n), top, share, logarithm, wants_log), n)
 
 
 @device
@@ -100,7 +100,7 @@ def _product(grad, y, wants_log):
 @device
 def _slope(grad, y, total, wants_log):
     if wants_log:
-        return fma(-exp(y), total, grad)
+        return fma(-exp_below(y), total, grad)
     return y * (grad - total)
 
 
@@ -138,13 +138,13 @@ def _columns_forward(x, y, first, length, inner, n, wants_log):
     total = splat(x, 0.0)
     for c in range(length):
         i = first + c * inner
-        v = exp(load_tail(x, i, n) - top)
+        v = exp_below(load_tail(x, i, n) - top)
         store_tail(y, i, v, n)
         total = total + v
-    logarithm = log(total)
+    logarithm, share = log(total), splat(x, 1.0) / total
     for c in range(length):
         i = first + c * inner
-        store_tail(y, i, _finish(load_tail(x, i, n), load_tail(y, i, n), top, total, logarithm, wants_log), n)
+        store_tail(y, i, _finish(load_tail(x, i, n), load_tail(y, i, n), top, share, logarithm, wants_log), n)
 
 
 @kernel
