@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks import memory, plot, report, targets
 from benchmarks.report import Row
@@ -98,14 +99,19 @@ def measure(name: str, threads: int, folder: Path) -> None:
     part.replace(target)
 
 
+def _memory(path: Path) -> list[dict[str, Any]]:
+    """Return what a part's file says of memory."""
+    return json.loads(path.read_text(encoding="utf-8")).get("memory", [])
+
+
 def _tables(name: str, threads: int, path: Path) -> Iterator[str]:
     """Yield the section of one part."""
     rows, _ = plot.read(path)
     yield f"\n## {PARTS[name].title}, {threads} thread{'s' if threads > 1 else ''}\n"
     if not rows:
         peaks: dict[tuple[str, int], dict[str, memory.Peak]] = {}
-        for entry in json.loads(path.read_text(encoding="utf-8"))["memory"]:
-            peak = memory.Peak(entry["before"], entry["peak"])
+        for entry in _memory(path):
+            peak = memory.Peak(entry["before"], entry["peak"], entry.get("recording") or math.nan)
             peaks.setdefault((entry["net"], entry["batch"]), {})[entry["backend"]] = peak
         yield memory.HEADER
         yield from (memory.line(net, batch, threads, found) for (net, batch), found in peaks.items())
@@ -129,7 +135,9 @@ def write(target: Path, folder: Path, threads: Sequence[int]) -> None:
     found = {(name, t): _file(folder, name, t) for name in PARTS for t in threads if _file(folder, name, t).exists()}
     content = {key: plot.read(path)[0] for key, path in found.items()}
     machine, versions = json.loads(next(iter(found.values())).read_text(encoding="utf-8"))["machine"][:2]
-    reached = "\n".join(targets.table(row for rows in content.values() for row in rows))
+    rated = [*(row for rows in content.values() for row in rows)]
+    rated += [ratio for path in found.values() for ratio in memory.ratios(_memory(path))]
+    reached = "\n".join(targets.table(rated))
     head = _HEAD.format(machine=machine, versions=versions, targets=reached)
     text = [head, report.header(report.MEAN_TITLES)]
     text += [report.mean_line(mean) for rows in content.values() for mean in report.means(rows)]

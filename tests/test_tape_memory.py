@@ -13,6 +13,7 @@ import pytest
 import numbanet as nnet
 from numbanet import functional as F
 from numbanet import memory, nn, optim
+from numbanet.heap import Heap
 from numbanet.tape import record
 from numbanet.tensor import Tensor
 
@@ -160,8 +161,8 @@ def test_a_steady_training_step_takes_no_new_memory(monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         step()
     fresh: list[int] = []
-    original = memory._fresh
-    monkeypatch.setattr(memory, "_fresh", lambda size: fresh.append(size) or original(size))
+    original = Heap._fresh
+    monkeypatch.setattr(Heap, "_fresh", lambda self, size: fresh.append(size) or original(self, size))
     for _ in range(3):
         step()
     assert fresh == []
