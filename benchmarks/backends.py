@@ -130,10 +130,18 @@ def _torch(name: str) -> Backend:
 
 def set_num_threads(count: int) -> None:
     """Set how many threads every installed library uses."""
-    from numbanet.cpu import parallel
+    for library in ("numbanet", "torch"):
+        if available(library):
+            set_threads_of(library, count)
 
-    parallel.set_num_threads(count)
-    if available("torch"):
+
+def set_threads_of(name: str, count: int) -> None:
+    """Set how many threads the library of a backend uses; no other one is imported."""
+    if name == "numbanet":
+        from numbanet.cpu import parallel
+
+        parallel.set_num_threads(count)
+    else:
         import torch
 
         torch.set_num_threads(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import nets, steps
+from benchmarks import memory, nets, steps
 from benchmarks.common import BACKENDS, THREADS, Suite, require, use_threads, warm
 
 
@@ -52,3 +52,12 @@ class Memory:
     def peakmem_training_step(self, backend: str, net: str) -> None:
         self.call()
         self.call()
+
+    def track_training_step(self, backend: str, net: str, threads: int) -> float:
+        """PyTorch's peak over this one's, of three steps in a process of each library's own."""
+        require("torch")
+        batch, others = nets.NETS[net].batch, memory.BACKENDS[-1]
+        mine, theirs = (memory.measure(name, net, batch, threads) for name in (backend, others))
+        return theirs.peak / mine.peak
+
+    track_training_step.unit = "torch peak / peak"  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import layers, operations, overhead, parts, products, report, steps, targets
+from benchmarks import layers, memory, operations, overhead, parts, products, report, steps, targets
 from benchmarks.common import THREADS
 from benchmarks.nets import NETS
 from benchmarks.parts import Measured
@@ -79,8 +79,9 @@ class _Targets(_Series):
     param_names = ("target", "threads")
 
     def track_reached(self, measured: list[Measured], target: str, threads: int) -> float:
-        rows = _rows(measured, threads)
-        return next((ratio for t, _, ratio, *_ in targets.reached(rows) if t.name == target), math.nan)
+        peaks = [ratio for part in measured if part.threads == threads for ratio in memory.ratios(part.memory)]
+        found = targets.reached([*_rows(measured, threads), *peaks])
+        return next((ratio for t, _, ratio, *_ in found if t.name == target), math.nan)
 
     track_reached.unit = _RATIO
 
@@ -176,6 +177,17 @@ class Inference(_Series):
 
 class InferenceTargets(_Targets):
     params, setup_cache = _of("inference"), Inference.setup_cache
+
+
+class MemoryTargets(_Targets):
+    """PyTorch's peak over ours."""
+
+    params = _of("memory")
+
+    def setup_cache(self) -> list[Measured]:
+        return _measured("memory")
+
+    setup_cache.timeout = _HOUR
 
 
 class Products(_Means):

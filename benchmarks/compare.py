@@ -308,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = [_plain(asdict(row) | {"ratio": row.ratio}) for row in rows]
         made = {"commit": commit, "date": f"{today:%Y-%m-%d %H:%M}", "seconds": round(seconds, 1)}
         content = {"machine": machine, "run": made, "rows": table, "means": [_plain(asdict(mean)) for mean in found]}
-        content |= {name: found for name, found in (("memory", peaks), ("overhead", calls)) if found}
+        content |= {name: list(map(_plain, found)) for name, found in (("memory", peaks), ("overhead", calls)) if found}
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     if options.plot:
         from benchmarks.plot import draw

@@ -71,7 +71,7 @@ def _tables(part: Measured) -> Iterator[str]:
     if part.memory:
         peaks: dict[tuple[str, int], dict[str, memory.Peak]] = {}
         for entry in part.memory:
-            peak = memory.Peak(entry["before"], entry["peak"])
+            peak = memory.Peak(entry["before"], entry["peak"], entry.get("recording") or math.nan)
             peaks.setdefault((entry["net"], entry["batch"]), {})[entry["backend"]] = peak
         yield memory.HEADER
         yield from (memory.line(net, batch, part.threads, found) for (net, batch), found in peaks.items())
@@ -126,7 +126,8 @@ def write(target: Path, found: Sequence[Measured]) -> None:
         What was measured: all of it on one machine, else a ValueError is raised.
     """
     machine, versions = _machine(found), "; ".join(dict.fromkeys(part.versions for part in found))
-    reached = "\n".join(targets.table(row for part in found for row in part.rows))
+    rated = [rated for part in found for rated in (*part.rows, *memory.ratios(part.memory))]
+    reached = "\n".join(targets.table(rated))
     text = [_HEAD.format(machine=machine, versions=versions, targets=reached), report.header(report.MEAN_TITLES)]
     text += [report.mean_line(mean) for part in found for mean in report.means(part.rows)]
     text += [line for part in found for line in _tables(part)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks import layers
+from benchmarks.memory import Ratio
 from benchmarks.report import NOISE, Row
 from benchmarks.timing import geometric_mean
 
@@ -21,7 +23,7 @@ class Target:
     name: str
     least: tuple[float, float]
     section: str
-    rows: Callable[[Row], bool]
+    rows: Callable[[Any], bool]
     of: Callable[[Iterable[float]], float] = geometric_mean
 
 
@@ -39,6 +41,10 @@ def _inference(*nets: str) -> tuple[str, Callable[[Row], bool]]:
     return "inference", lambda row: row.section == "inference" and row.name.split()[0] in nets
 
 
+def _memory(*nets: str) -> tuple[str, Callable[[Any], bool]]:
+    return "memory", lambda row: row.section == "memory" and row.name.split()[0] in nets
+
+
 TARGETS = (
     Target("3x3, stride 1, 32 channels at least: forward and backward_input", (2.0, 1.8),
            *_layer(True, "forward", "backward_input")),
@@ -52,10 +58,16 @@ TARGETS = (
     Target("inference: VGG-16, ResNet-50, MobileNet v2, batches of 1 and 16", (1.3, 1.3),
            *_inference("vgg16", "resnet50", "mobilenet_v2")),
     Target("inference: VGG-16", (2.0, 2.0), *_inference("vgg16")),
+    *(
+        Target(f"peak memory of a training step, as it is and captured, the lower: {title}", (1.0, 1.0),
+               *_memory(net), min)
+        for net, title in (("resnet20", "ResNet-20"), ("wide256", "64-256-256 net"), ("mobilenet_v2", "MobileNet v2"),
+                           ("resnet50", "ResNet-50"), ("vgg16", "VGG-16"))
+    ),
 )  # fmt: skip
 
 
-def reached(rows: Iterable[Row]) -> Iterator[tuple[Target, int, float, int, int]]:
+def reached(rows: Iterable[Row | Ratio]) -> Iterator[tuple[Target, int, float, int, int]]:
     """Yield (target, threads, reached, number of rows, rows that were disturbed) of each target that has rows."""
     kept = [row for row in rows if not math.isnan(row.ratio)]
     for target in TARGETS:
@@ -66,7 +78,7 @@ def reached(rows: Iterable[Row]) -> Iterator[tuple[Target, int, float, int, int]
                 yield target, threads, ratio, len(found), sum(row.noisy for row in found)
 
 
-def table(rows: Iterable[Row]) -> Iterator[str]:
+def table(rows: Iterable[Row | Ratio]) -> Iterator[str]:
     """Yield the lines of a Markdown table: what is wanted, what was reached, and how many rows were disturbed."""
     yield f"| ratio to PyTorch | threads | wanted | reached | rows | control off by more than {NOISE:.0%} |"
     yield "|---|---:|---:|---:|---:|---:|"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import mmap
 import os
 import threading
 from typing import Any
@@ -84,79 +85,51 @@ def test_threads_share_the_pool() -> None:
     for thread in threads:
         thread.join()
     assert not errors
-    assert memory._idle_bytes == sum(size * len(blocks) for size, blocks in memory._idle.items())
+    in_use, held = memory.held()
+    assert in_use == 0 and held <= 8 * 5 * memory._rounded(8 * (LARGE + 20000))
 
 
 def test_a_finaliser_changes_nothing_in_the_middle() -> None:
     x = memory.empty((LARGE,), "float64")
+    pool = memory._pools[0]
     with memory._lock:  # as if the collector ran in the middle of `empty`
         where = address(x)
         del x
         gc.collect()
-    assert not memory._idle, "the pool was changed in the middle"
+    assert pool.in_use and not pool._free, "the pool was changed in the middle"
     assert address(memory.empty((LARGE,), "float64")) == where, "recycled by the next call"
 
 
-def test_pool_is_limited_and_prefers_what_was_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = memory._rounded(LARGE * 8) + memory._ALIGNMENT
-    monkeypatch.setattr(memory, "_LIMIT", 3 * size)
+def test_the_pool_holds_what_was_in_use_at_once() -> None:
     for _ in range(3):
-        memory._keep(memory._fresh(size))  # as if they had not been in use together
-    assert memory._idle_bytes == 3 * size
-    new = memory.empty((2 * LARGE,), "float64")
-    new_size = memory._rounded(LARGE * 16) + memory._ALIGNMENT
-    del new
-    memory._collect()  # two of the old ones make room
-    kept = {size: 1, new_size: 1}
-    assert {key: len(blocks) for key, blocks in memory._idle.items()} == kept
-    assert memory._idle_bytes == size + new_size
-    memory._keep(memory._fresh(4 * size))
-    assert {key: len(blocks) for key, blocks in memory._idle.items()} == kept, "larger than the pool: not kept"
-
-
-def test_pool_grows_with_what_was_in_use_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = memory._rounded(LARGE * 8) + memory._ALIGNMENT
-    monkeypatch.setattr(memory, "_LIMIT", size)
-    for _ in range(2):
-        small = [memory.empty((LARGE,), "float64") for _ in range(4)]
+        small = [memory.empty((LARGE,), "float64") for _ in range(8)]
         small.clear()
-        memory._collect()
-        assert memory._idle[size] and memory._in_use == 0
-        large = [memory.empty((2 * LARGE,), "float64") for _ in range(2)]
-        where = {address(x) for x in large}
+        large = [memory.empty((4 * LARGE,), "float64") for _ in range(2)]  # in the places of the small ones
         large.clear()
-        memory._collect()
-    assert len(memory._idle[size]) == 4, "a second step finds what the first one had"
-    assert {address(memory.empty((2 * LARGE,), "float64"))} <= where
-    assert memory._idle_bytes <= 2 * memory._peak
-    held = memory.empty((LARGE,), "float64")
+    in_use, held = memory.held()
+    assert in_use == 0 and held <= 8 * memory._rounded(8 * LARGE)
+    kept = memory.empty((LARGE,), "float64")
     memory.release()
-    assert memory._peak == memory._in_use == size
-    del held
-    memory._collect()
-    assert memory._in_use == 0
+    assert memory.held() == (kept.nbytes // 4096 * 4096 + 4096,) * 2, "idle memory goes though some is in use"
 
 
 def test_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.empty((LARGE,), "float64")
-    memory._collect()
-    assert memory._idle
-    real, failures = np.empty, [MemoryError()]
+    assert memory.held()[1]
+    large, real, failures = (1 << 24,), mmap.mmap, [OSError()] * 2  # as large as wished, and as large as it must be
 
-    def scarce(shape: Any, dtype: Any = float) -> np.ndarray:
+    def scarce(*args: Any, **options: Any) -> mmap.mmap:
         if failures:
             raise failures.pop()
-        return real(shape, dtype)
+        return real(*args, **options)
 
-    monkeypatch.setattr(np, "empty", scarce)
-    before = memory._in_use
-    x = memory.empty((3 * LARGE,), "float64")
-    assert x.shape == (3 * LARGE,)
-    assert not memory._idle, "the idle blocks went first"
-    assert memory._in_use - before >= x.nbytes, "it counts as the others do"
-    failures.extend([MemoryError(), MemoryError()])
+    monkeypatch.setattr(mmap, "mmap", scarce)
+    x = memory.empty(large, "float64")
+    assert x.shape == large and not failures
+    assert memory.held() == (x.nbytes, x.nbytes), "the idle memory went first"
+    failures.extend([OSError()] * 4)
     with pytest.raises(MemoryError):
-        memory.empty((3 * LARGE,), "float64")
+        memory.empty((1 << 25,), "float64")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import numbanet as nnet
 from numbanet import functional as F
 from numbanet import memory, nn, optim
+from numbanet.heap import Heap
 from numbanet.tape import record
 from numbanet.tensor import Tensor
 
@@ -143,31 +145,60 @@ def test_the_gradients_of_weights_are_not_copied() -> None:
     assert layer.weight.grad.data.__array_interface__["data"][0] == made[0]
 
 
-def test_a_steady_training_step_takes_no_new_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 256, 10),
-    )  # fmt: skip
+def training(*layers: nn.Module, size: int = 32) -> tuple[nn.Module, Callable[[], Any]]:
+    """Return a model, and a function that makes a training step of it."""
+    model = nn.Sequential(*layers)
     optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     rng = np.random.default_rng(0)
-    x, labels = nnet.tensor(rng.standard_normal((16, 3, 32, 32), np.float32)), nnet.tensor(rng.integers(0, 10, 16))
+    x, labels = nnet.tensor(rng.standard_normal((16, 3, size, size), np.float32)), nnet.tensor(rng.integers(0, 10, 16))
 
-    def step() -> None:
+    def step(x: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
         F.cross_entropy(model(x), labels).backward()
         optimizer.step()
 
+    return model, partial(step, x, labels)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_steady_training_step_takes_no_new_memory(monkeypatch: pytest.MonkeyPatch, captured: bool) -> None:
+    _, step = training(
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 256, 10),
+    )  # fmt: skip
+    if captured:
+        step = partial(nnet.capture(step.func), *step.args)
     for _ in range(2):
         step()
     fresh: list[int] = []
-    original = memory._fresh
-    monkeypatch.setattr(memory, "_fresh", lambda size: fresh.append(size) or original(size))
+    original = Heap._fresh
+    monkeypatch.setattr(Heap, "_fresh", lambda self, size: fresh.append(size) or original(self, size))
     for _ in range(3):
         step()
     assert fresh == []
+    if captured:
+        assert step.func.replays == 3
+        return
     memory.release()
     step()
     assert fresh, "this test sees new memory"
+
+
+def test_a_step_holds_what_its_backward_needs_and_little_more() -> None:
+    """Of a chain of convolutions and ReLUs: a result of each pair, and three arrays in the midst of a layer."""
+    pairs = 8
+    layers = [layer for _ in range(pairs) for layer in (nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())]
+    _, step = training(nn.Conv2d(3, 32, 1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10), size=64)
+    step()
+    gc.collect()
+    memory.release()
+    for _ in range(3):
+        step()
+    activation = 16 * 32 * 64 * 64 * 4
+    in_use, held = memory.held()
+    assert in_use < activation // 4
+    assert sum(pool.peak for pool in memory._pools) < (pairs + 1 + 3) * activation
+    assert held < (pairs + 1 + 4) * activation, "cut and joined, blocks of all sizes share it"
 
 
 def test_alone_in() -> None:

@@ -1,16 +1,15 @@
 """Arrays for results and scratch. Large blocks are recycled: fresh pages cost more than the kernels that fill them.
 
 A fresh 64 MB buffer takes 7.6 ms of page faults; one that was used before takes 2.3 ms to fill. A block goes back to
-the pool when the last array that views it is gone. The pool grows up to 1 GiB, or until all blocks take twice what was
-in use at once: the passes of a training step need blocks of different sizes at different times, and the next step finds
-all of them again.
+the pool when the last array that views it is gone. The pool is a heap that holds about as much as was in use at once:
+the passes of a training step need blocks of different sizes at different times, and the next step finds all of them
+again.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,36 +20,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbanet.device_array import DeviceArray, Memory, alone, contiguous_in
+from numbanet.heap import Heap
 from numbanet.locks import new_lock
 
 _SMALL = 1 << 18  # bytes; below it malloc recycles well enough
-_ALIGNMENT = 64
-_LIMIT = 1 << 30  # bytes that may lie idle in the pool, however few were in use
+_LINE = 64
+_HUGE = 1 << 26  # bytes; larger blocks are apart, where the many that come and go do not cut up their places
 
 _lock = new_lock()
-_idle: dict[int, list[np.ndarray]] = {}  # by size; the size that was used last stands last
-_idle_bytes = 0
-_returned: deque[np.ndarray] = deque()  # blocks that are free again, and not in `_idle` yet
-_in_use = 0  # bytes
-_peak = 0  # the most that were in use at once
+_pools = Heap(), Heap()  # up to _HUGE, and beyond
 releases: list[Callable[[], None]] = []  # of the pools of GPUs
 
 
-class _Block(np.ndarray):
-    """Memory of the pool. Its type is one of its own, or NumPy would take it, not the lease, as the base of arrays."""
-
-
-class Arena(dict[int, list[np.ndarray]]):
-    """Idle blocks by size, of one recording, and how many are in use."""
-
-    used = 0
+class Arena(Heap):
+    """The memory of one recording, small arrays included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_LINE)
         self.on_device: dict[tuple[int, int], list[DeviceArray]] = {}  # idle blocks by GPU and size
         # All of them. When arrays die in a cycle of references, the collector finalises whatever they alone refer to:
         # a block, which would go back to the GPU's pool, and come back to the arena as well.
         self.device_blocks: list[DeviceArray] = []
+        self.device_leases = 0
+
+    @property
+    def used(self) -> int:
+        """How many blocks are in use."""
+        return self.extents - len(self.returned) + self.device_leases
 
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
@@ -91,7 +87,7 @@ class _DeviceLease(Memory):
         self.arena = arena
 
     def __del__(self) -> None:
-        self.arena.used -= 1
+        self.arena.device_leases -= 1
         self.arena.on_device.setdefault((self.device, self.owner.nbytes), []).append(self.owner)
 
 
@@ -106,7 +102,7 @@ def planned_on_device(shape: tuple[int, ...], dtype: str, device: int, fresh: Ca
         idle = [fresh((size,), "uint8")]
         arena.device_blocks += idle
     lease = _DeviceLease(idle.pop(), arena)
-    arena.used += 1
+    arena.device_leases += 1
     return contiguous_in(lease, shape, dtype)
 
 
@@ -123,7 +119,8 @@ def pinned(x: np.ndarray) -> np.ndarray:
     if type(x) is DeviceArray:
         block = lease.owner
         return DeviceArray(block.memory, x.pointer, x.shape, x.strides, x.dtype, x.writeable)  # type: ignore[return-value]
-    return np.ndarray(x.shape, x.dtype, lease.base, _distance(x, lease), x.strides)
+    distance = x.__array_interface__["data"][0] - lease.extent[0]
+    return np.ndarray(x.shape, x.dtype, lease.base, lease.offset + distance, x.strides)
 
 
 def leased(x: np.ndarray) -> Any:
@@ -134,7 +131,7 @@ def leased(x: np.ndarray) -> Any:
     while type(owner.base) is np.ndarray:
         owner = owner.base
     lease = owner.base
-    return lease if type(lease) is _Lease and lease.arena is not None and lease.base is not None else None
+    return lease if type(lease) is _Lease and lease.arena is not None else None
 
 
 def planned(x: np.ndarray) -> bool:
@@ -144,78 +141,29 @@ def planned(x: np.ndarray) -> bool:
 
 
 class _Lease(np.ndarray):
-    """Holds a block while arrays view it; NumPy keeps it alive as the base of those arrays."""
+    """Holds an extent of a heap while arrays view it; NumPy keeps it alive as the base of those arrays."""
 
-    arena: Arena | None = None
+    heap: Heap | None = None
+    extent: tuple[int, int]
+    offset: int
+
+    @property
+    def arena(self) -> Arena | None:
+        """The arena to which the extent belongs, if it is one's."""
+        return self.heap if type(self.heap) is Arena else None
 
     def __del__(self) -> None:
-        block = self.base
-        if self.arena is not None and block is not None:
-            self.arena.used -= 1
-            self.arena.setdefault(block.nbytes, []).append(block)
-            return
-        # One step, and no lock: a finaliser may run in the middle of `_keep`, and be interrupted by Ctrl-C.
-        if type(block) is _Block:
-            _returned.append(block)
+        # One step, and no lock: a finaliser may run in the middle of `Heap.take`, and be interrupted by Ctrl-C.
+        if self.heap is not None:
+            self.heap.returned.append(self.extent)
 
 
-def _collect() -> None:
-    """Take the returned blocks into the pool; for whoever has the lock."""
-    global _in_use
-    while _returned:
-        block = _returned.popleft()
-        _in_use -= block.nbytes
-        _keep(block)
-
-
-def _keep(block: np.ndarray) -> None:
-    """Take a block into the pool; where that is full, let blocks go of the size that was not used for longest."""
-    global _idle_bytes
-    limit = max(_LIMIT, 2 * _peak - _in_use)
-    if block.nbytes > limit:
-        return
-    while _idle_bytes + block.nbytes > limit:
-        size = next((size for size in _idle if size != block.nbytes), None)
-        if size is None:
-            return
-        _idle_bytes -= size
-        _idle[size].pop()
-        if not _idle[size]:
-            del _idle[size]
-    _idle[block.nbytes] = [*_idle.pop(block.nbytes, ()), block]
-    _idle_bytes += block.nbytes
-
-
-def _block(size: int) -> np.ndarray:
-    global _idle_bytes
-    with _lock:
-        _collect()
-        blocks = _idle.pop(size, None)
-        if blocks:
-            _idle_bytes -= size
-            found = blocks.pop()
-            if blocks:
-                _idle[size] = blocks
-            _count(size)
-            return found
-    fresh = _fresh(size)
-    with _lock:
-        _count(size)
-    return fresh
-
-
-def _count(size: int) -> None:
-    """Note that so many bytes more are in use."""
-    global _in_use, _peak
-    _in_use += size
-    _peak = max(_peak, _in_use)
-
-
-def _fresh(size: int) -> np.ndarray:
-    """Return new memory: what a steady training step never asks for."""
-    if size > sys.maxsize:
-        raise MemoryError(f"a result or its scratch memory would take {size} bytes")
-    return np.empty(size, np.uint8).view(_Block)
+def _lease(heap: Heap, size: int) -> _Lease:
+    """Return so many bytes at least."""
+    stretch, offset, start, size = heap.take(size)
+    lease = _Lease((size,), np.uint8, stretch, offset)
+    lease.extent, lease.offset, lease.heap = (start, size), offset, heap
+    return lease
 
 
 def _rounded(size: int) -> int:
@@ -250,20 +198,18 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     if arena is None and 0 < size < _SMALL:
         return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
-        idle = arena.get(_rounded(size) + _ALIGNMENT)
-        lease = (idle.pop() if idle else _fresh(_rounded(size) + _ALIGNMENT)).view(_Lease)
-        lease.arena = arena
-        arena.used += 1
-        return np.ndarray(shape, dtype, lease, -lease.__array_interface__["data"][0] % _ALIGNMENT)
+        return np.ndarray(shape, dtype, _lease(arena, size))
     if size < _SMALL or dtype.hasobject:
         return blank(shape, dtype)
+    pool = _pools[size > _HUGE]
     try:
-        block = _block(_rounded(size) + _ALIGNMENT)
+        with _lock:
+            lease = _lease(pool, size)
     except MemoryError:
         release()
-        block = _block(_rounded(size) + _ALIGNMENT)
-    start = -block.__array_interface__["data"][0] % _ALIGNMENT
-    return np.ndarray(shape, dtype, block.view(_Lease), start)
+        with _lock:
+            lease = _lease(pool, size)
+    return np.ndarray(shape, dtype, lease)
 
 
 def blank(shape: int | tuple[int, ...], dtype: Any, value: float | None = None) -> np.ndarray:
@@ -499,15 +445,21 @@ def alone_in(holder: list[Any], position: int) -> bool:
     del base
     if getrefcount(array.base) != _ALONE or not owned(array) or not array.flags.writeable:
         return False
-    return array.base.nbytes <= _rounded(array.nbytes) + _ALIGNMENT  # and is not a small part of much memory
+    return array.base.nbytes <= _rounded(array.nbytes)  # and is not a small part of much memory
 
 
-def release() -> None:
-    """Give the idle blocks back to the system, those of GPUs too."""
-    global _idle_bytes, _peak
+def held() -> tuple[int, int]:
+    """Return the bytes of large blocks in use, and those that the pool holds in all."""
     with _lock:
-        _collect()
-        _idle.clear()
-        _idle_bytes, _peak = 0, _in_use
-    for give_back in releases:
+        for pool in _pools:
+            pool.collect()
+        return sum(pool.in_use for pool in _pools), sum(pool.touched for pool in _pools)
+
+
+def release(gpus: bool = True) -> None:
+    """Give the idle memory back to the system, that of GPUs too unless `gpus` is False."""
+    with _lock:
+        for pool in _pools:
+            pool.release()
+    for give_back in releases if gpus else ():
         give_back()

@@ -228,9 +228,14 @@ def test_memory_of_a_process():
 
 
 def test_memory_is_printed_beside_that_of_torch():
-    peaks = {"numbanet": memory.Peak(100, 200), "torch:channels_last": memory.Peak(150, 300)}
-    assert memory.line("vgg16", 4, 2, peaks) == "| vgg16 batch 4 | 2 | 200 | 100 | 300 | 150 | 1.50 | 1.50 |"
-    assert memory.line("vgg16", 4, 2, {"numbanet": memory.Peak(1, 2)}) == "| vgg16 batch 4 | 2 | 2 | 1 |"
+    peaks = {
+        "numbanet": memory.Peak(100, 200), "numbanet:captured": memory.Peak(100, 240, 400),
+        "torch:channels_last": memory.Peak(150, 300),
+    }  # fmt: skip
+    assert memory.line("vgg16", 4, 2, peaks) == (
+        "| vgg16 batch 4 | 2 | 200 | 100 | 240 | 400 | 300 | 150 | 1.50 | 1.25 |"
+    )
+    assert memory.line("vgg16", 4, 2, {"numbanet": memory.Peak(1, 2)}) == "| vgg16 batch 4 | 2 | 2 | 1 |  |  |"
     assert len({text.count("|") for text in [*memory.HEADER.split("\n"), memory.line("v", 4, 2, peaks)]}) == 1
 
 

@@ -18,8 +18,9 @@ from numbanet.cpu.replay import Recording
 def network() -> nn.Module:
     nnet.manual_seed(3)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8 * 16, 4)
-    )
+        nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
+        nn.Linear(8 * 16, 4),
+    )  # fmt: skip
 
 
 def batches(count: int = 7) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, ops, settings
-from numbanet.capturing.effects import Effects, same
+from numbanet.capturing.effects import Effects
 from numbanet.capturing.nested import differentiable, equal, other_values, plain, results_in, with_arrays
 from numbanet.capturing.reading import data_watched
 from numbanet.capturing.state import ModuleState
@@ -116,6 +116,8 @@ class Plan:
 
     def record(self, run: Run, inputs: list[Tensor]) -> Any:
         """Run once, keeping the launches; keep the plan if a replay with other values does what the function does."""
+        # What the first call left in the pool goes: a recording has memory of its own.
+        memory.release(gpus=False)
         trace, static = _Trace(), [_static(array_of(t)) for t in inputs]
         result = self._traced(run, static, inputs, trace)
         trace.wait()  # what kernels find wrong with these operands is the caller's to know, and no doubt about others
@@ -138,6 +140,7 @@ class Plan:
             self._effects.remember()
         self._state.remember()
         self.recorded = not self.refused
+        memory.release(gpus=False)
         return answer
 
     def _traced(self, run: Run, static: list[np.ndarray], inputs: list[Tensor], trace: _Trace) -> Any:
@@ -196,6 +199,7 @@ class Plan:
         restore = (lambda: None) if effects is None else effects.save()
 
         def called() -> Any:
+            self._arena.release()  # until the replay: the function takes as much of the pool
             with watching(watch), data_watched(), parallel.recording(places):
                 return run(others)
 
@@ -218,8 +222,9 @@ class Plan:
                 watch.doubts.append("kernels read what Python made anew for them")
             if not self._training:
                 _still(watch)
+            memory.release(gpus=False)
             replayed, changes = outcome(lambda: self.begin() and (self.replay(others),))
-            if not replayed or not equal(replayed[0], expected) or not same(changes, values):
+            if not replayed or not equal(replayed[0], expected) or changes != values:
                 watch.doubts.append("a replay gives other values")
         except Exception as error:
             watch.doubts.append(f"on other values the function raised {type(error).__name__}")

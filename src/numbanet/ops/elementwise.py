@@ -47,7 +47,7 @@ def _run(
 
 def _as(value: Operand, dtype: np.dtype) -> np.ndarray:
     if isinstance(value, (np.ndarray, DeviceArray)):
-        return value if value.dtype == dtype else converted(value, dtype)
+        return value if value.dtype == dtype else converted(value, dtype)  # type: ignore[return-value]
     if dtype.kind == "f" and -_LARGE < value < _LARGE:
         return constant(np.array(value, dtype))
     with np.errstate(over="ignore"):  # as in C: beyond float32 is infinity, and integers wrap around

@@ -320,10 +320,10 @@ def _statistics_of(
 ) -> tuple[np.ndarray, np.ndarray, PreparedWeight]:
     m, v, w, b = (None if values is None else np.frombuffer(values, dtype) for values in (mean, var, weight, bias))
     nothing = np.zeros((1, len(mean) // dtype.itemsize), dtype)
-    mean, inverse, coefficients = batch_norm_statistics(nothing, m, v, w, b, eps=eps)
-    for array in (mean, inverse, coefficients):
+    found = batch_norm_statistics(nothing, m, v, w, b, eps=eps)
+    for array in found:
         array.flags.writeable = False
-    return mean, inverse, PreparedWeight(coefficients)
+    return *found[:2], PreparedWeight(found[2])
 
 
 def batch_norm(

@@ -271,9 +271,11 @@ def _known(dtype: np.dtype) -> bool:
     return dtype.kind in "biu" or dtype.name in FLOATS
 
 
-def converted(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def converted(x: np.ndarray | DeviceArray, dtype: np.dtype) -> np.ndarray:
     """Return a copy of x in another dtype, of whole numbers or from them."""
-    return x.astype(dtype) if type(x) is DeviceArray else by_numpy(partial(np.ndarray.astype, dtype=dtype), x)
+    if isinstance(x, DeviceArray):
+        return x.astype(dtype)  # type: ignore[return-value]
+    return by_numpy(partial(np.ndarray.astype, dtype=dtype), x)
 
 
 def to_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
