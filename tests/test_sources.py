@@ -80,7 +80,7 @@ def test_the_search_leaves_our_own_alone() -> None:
 
 LAYERS = [
     ("problem", "settings", "trusted", "candidate", "memory", "prepared", "watch", "changes", "device_array", "locks",
-     "code_cache", "fingerprint", "sources", "names", "caller"),
+     "heap", "code_cache", "fingerprint", "sources", "names", "caller"),
     ("reference", "cpu", "cuda"),
     ("dispatch", "measured"),
     ("ops", "random"),
