@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import pytest
 
 import numbanet
 from numbanet import data, io
-from numbanet import functional as F
 from numbanet.__main__ import main
 from numbanet.cli.predict import read_image
 from numbanet.cli.runs import new_folder
@@ -41,15 +41,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Ctrl-C comes at the `call`-th loss."""
-    real, calls = F.cross_entropy, iter(range(1, 10**6))
+    """Ctrl-C comes with the `call`-th batch."""
+    real, calls = data.DataLoader.__iter__, iter(range(1, 10**6))
 
-    def loss(*args: Any) -> Any:
-        if next(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return real(*args)
+    def batches(loader: data.DataLoader) -> Iterator[Any]:
+        for batch in real(loader):
+            if next(calls) == call:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
 
-    monkeypatch.setattr(F, "cross_entropy", loss)
+    monkeypatch.setattr(data.DataLoader, "__iter__", batches)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:

@@ -59,7 +59,7 @@ def test_a_part_is_run_by_one_suite_only():
     for suite in suites():
         if issubclass(suite, bench_page._Series):
             chosen.setdefault(inspect.getsourcelines(suite.setup_cache)[1], set()).add(suite.setup_cache)
-    assert all(len(functions) == 1 for functions in chosen.values()) and len(chosen) == 6
+    assert all(len(functions) == 1 for functions in chosen.values()) and len(chosen) == 7
 
 
 def test_parts_are_those_of_the_page(monkeypatch):
@@ -71,8 +71,8 @@ def test_parts_are_those_of_the_page(monkeypatch):
     monkeypatch.setattr(parts, "measure", measure)
     monkeypatch.setattr(parallel, "default_threads", lambda: 2)
     functions = {suite.setup_cache for suite in suites() if issubclass(suite, bench_page._Series)}
-    assert [function(None) for function in functions] == [[]] * 6
-    assert sorted(run) == sorted((name, threads) for name in parts.PARTS if name != "memory" for threads in (1, 2))
+    assert [function(None) for function in functions] == [[]] * 7
+    assert sorted(run) == sorted((name, threads) for name in parts.PARTS for threads in (1, 2))
     monkeypatch.setattr(parallel, "default_threads", lambda: 1)
     run.clear()
     bench_page.Training().setup_cache()

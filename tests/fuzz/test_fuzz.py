@@ -148,6 +148,7 @@ def test_guarded_memory_is_used_again():
     for name in ("ops.conv2d", "functional.adaptive_max_pool2d", "functional.batch_norm"):
         for index in range(5):
             run_case(TABLE[name], generator(0, name, index))
+        gc.unfreeze()
         gc.collect()  # an error of another test may hold the frames of its call
         assert all(slot.free() for slot in guards._SLOTS)
 

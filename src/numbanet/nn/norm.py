@@ -11,6 +11,7 @@ from numbanet.functional.norm import fused_batch_norm
 from numbanet.nn.layout import Images, check_data_format, images
 from numbanet.nn.module import Member
 from numbanet.nn.parameter import Parameter, float_dtype, placed
+from numbanet.ops.norm import average_weight
 from numbanet.problem.base import integer
 from numbanet.tensor import Tensor
 
@@ -109,7 +110,7 @@ class _BatchNorm(Images):
         if self.training and (seen := self.num_batches_tracked) is not None:
             ops.count(seen.data)
             if self.momentum is None:
-                share = ops.average_weight(seen.data, self.eps)
+                share = average_weight(seen.data, self.eps)
         mean, var = self.running_mean, self.running_var
         batch = self.training or mean is None
         if self.training and not self.track_running_stats:

@@ -60,7 +60,6 @@ from numbanet.ops.loss import nll_loss_with_state as nll_loss_with_state
 from numbanet.ops.matmul import linear as linear
 from numbanet.ops.matmul import matmul as matmul
 from numbanet.ops.matmul import prepare_linear as prepare_linear
-from numbanet.ops.norm import average_weight as average_weight
 from numbanet.ops.norm import batch_norm as batch_norm
 from numbanet.ops.norm import batch_norm_apply as batch_norm_apply
 from numbanet.ops.norm import batch_norm_backward as batch_norm_backward
