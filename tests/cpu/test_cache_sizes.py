@@ -66,7 +66,7 @@ from numbanet.cpu import conv_band_weight, conv_direct, conv_weight, matmul_oute
 width = conv_weight._WIDTH
 print(
     conv_direct._REDUCTION, conv_direct._SOURCE_BYTES, conv_direct._WEIGHT_BYTES,
-    conv_weight._PIXELS == min(208, 5120 // width), conv_weight._BLOCK_BYTES, conv_band_weight._NUMBERS,
+    conv_weight._PIXELS == min(160, 5120 // width), conv_weight._BLOCK_BYTES, conv_band_weight._NUMBERS,
     matmul_outer._BLOCK, stream._LARGE, winograd_plan._BLOCK_TILES,
 )
 """

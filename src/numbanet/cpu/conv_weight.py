@@ -26,6 +26,7 @@ from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.rows import MOST, copy_rows
 from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lanes, offset, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows, whole_tiles
 from numbanet.problem.conv import ConvProblem
@@ -40,11 +41,12 @@ _HEAD = 8  # numbers before the runs of what is fetched ahead
 _AHEAD = _HEAD + _RUNS
 _WIDTH = MAX_VECTORS * numpy_lanes("float32")  # numbers of a row of a panel, or more
 _PANEL = _LONG * _WIDTH  # numbers in a copied panel
-# Of a chunk: a panel has 5/8 of the first-level cache at most, and shares it with g.
-_PIXELS = max(8, min(_LONG, caches().first * 5 // 32 // _WIDTH))
+# Of a chunk: a panel has 5/8 of the first-level cache at most, and shares it with g; narrow ones leave it more.
+_PIXELS = max(8, min(160, caches().first * 5 // 32 // _WIDTH))
 _SMALL_WEIGHT = 8 << 20  # bytes of partial results
 _SHARE = 128  # pixels of a partial result at least
-_FAR = 512  # bytes from a pixel to the next
+_FAR = 512  # bytes from a pixel of g to the next,
+_FAR_X = 2 * MAX_VECTORS * host_isa().vector_bytes  # and from one of x: a panel of which fills few sets of the cache
 _BLOCK_BYTES = caches().second // 2  # of the result that a task may own without passing through memory
 _TASKS = 16
 _PADDED = 1.25  # how much longer the rows of a group may become in strips that are packed
@@ -143,40 +145,42 @@ def outer_tiles(
 
 
 @device
+def _copy_columns(source, at, step, columns, out, place, pitch, count):
+    """Copy `columns` numbers of each of `count` rows; what the last vector holds beside them is zero."""
+    whole = columns // lanes(source) * lanes(source)
+    if whole == columns:
+        copy_rows(columns // lanes(source), offset(source, at), step, offset(out, place), pitch, count)
+        return
+    for _ in range(count):  # row by row: a copy may reach into the next one
+        for j in range(0, whole, lanes(source)):
+            store(out, place + j, load(source, at + j))
+        store(out, place + whole, load_tail(source, at + whole, columns - whole))
+        at += step
+        place += pitch
+
+
+@device
 def _copy_strips(g, at, k, pixels, rows, valid, strip, strips, size):
     """Copy the first `rows` numbers of each pixel, of which `valid` exist, to strips that lie pixel by pixel.
 
     Strips are `size` numbers apart: room for what the vectors of the last pixel hold beside it.
     """
-    for pixel in range(pixels):
-        there = pixel * strip
-        for first in range(0, rows, strip):
-            for j in range(0, strip, lanes(g)):
-                left = valid - first - j
-                if left >= lanes(g):
-                    store(strips, there + j, load(g, at + first + j))
-                elif left > 0:
-                    store(strips, there + j, load_tail(g, at + first + j, left))
-            there += size
-        at += k
+    vectors = (strip + lanes(g) - 1) // lanes(g) * lanes(g)
+    for first in range(0, rows, strip):
+        _copy_columns(g, at + first, k, min(vectors, valid - first), strips, first // strip * size, strip, pixels)
 
 
 @device
 def _copy_panel(x, runs, found, step, first, columns, pitch, panel, moved):
     """Copy `columns` numbers of each pixel of the runs to rows that are `pitch` apart; write the runs of the copy."""
     size = address(x, 1) - address(x, 0)
-    whole = columns // lanes(x) * lanes(x)
     out = 0
     for run in range(found):
-        moved[3 * run], moved[3 * run + 1], moved[3 * run + 2] = runs[3 * run], address(panel, out), runs[3 * run + 2]
+        pixels = runs[3 * run + 2]
+        moved[3 * run], moved[3 * run + 1], moved[3 * run + 2] = runs[3 * run], address(panel, out), pixels
         at = (runs[3 * run + 1] - address(x, 0)) // size + first
-        for _ in range(runs[3 * run + 2]):
-            for j in range(0, whole, lanes(x)):
-                store(panel, out + j, load(x, at + j))
-            if whole < columns:
-                store(panel, out + whole, load_tail(x, at + whole, columns - whole))
-            at += step
-            out += pitch
+        _copy_columns(x, at, step, columns, panel, out, pitch, pixels)
+        out += pixels * pitch
 
 
 @device
@@ -437,7 +441,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
     pieces = -(-q // length)
     chunk = max(1, pixels // length)
     share = -(-n * rows * pieces // splits)  # pieces, or one less
-    copied = p.stride[1] * p.c * itemsize >= _FAR
+    copied = p.stride[1] * p.c * itemsize >= _FAR_X
     taps = [(r * p.dilation[0] - p.pads[0], s * p.dilation[1] - p.pads[2]) for r in range(p.r) for s in range(p.s)]
     cut = Cut(
         p=rows, q=q, k=p.k, h=h, w=w, c=p.c, stride_h=p.stride[0], stride_w=p.stride[1], pieces=pieces, length=length,
@@ -448,7 +452,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, Cut, int, tuple[int, ...]]:
     gather = (splits, blocks, block, units, p.kg, p.cg, p.r * p.s)
     tasks = splits * blocks * unit_tasks
     # What the kernel's buffers hold.
-    assert chunk * length <= pixels and 3 * chunk <= _RUNS
+    assert chunk * length <= pixels and 3 * chunk <= _RUNS and strip <= MOST * numpy_lanes(p.dtype)
     assert not packed or (share <= cut.chunks * chunk and (blocks == 1 or block % strip == 0))
     assert not strip or packed or -(-min(block, p.kg) // strip) <= _strips_of_a_block(p, strip, chunk * length)
     return np.array(taps, np.int64), tasks, cut, 0 if few else blocks * units, gather
