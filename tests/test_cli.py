@@ -18,6 +18,7 @@ import pytest
 
 import numbanet
 from numbanet import data, io
+from numbanet import functional as F
 from numbanet.__main__ import main
 from numbanet.cli.predict import read_image
 from numbanet.cli.runs import new_folder
