@@ -123,7 +123,8 @@ def digest(a: Any) -> bytes:
     for first in range(0, len(x), rows):
         part = np.ascontiguousarray(x[first : first + rows])
         if part.dtype.kind == "f":
-            part = part + 0  # -0 is equal to 0
+            with np.errstate(invalid="ignore"):  # signalling NaN
+                part = part + 0  # -0 is equal to 0
             part[np.isnan(part)] = np.nan
         found.update(part.tobytes())
     return found.digest()
