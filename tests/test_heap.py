@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from numbanet import heap as module
 from numbanet.heap import Heap
 
 MIB = 1 << 20
@@ -76,3 +77,27 @@ def test_claims_alone_count() -> None:
     heap._free.clear()
     again = [heap.take(MIB)[2] for _ in range(3)]
     assert not {part[2] for part in parts} & set(again) and len(set(again)) == 3
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (8, 8)])
+def test_a_signal_handler_may_take_and_give_in_the_middle(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the hints and what is taken of them, others come before it, or are gone."""
+    heap, real = Heap(), module.bisect_left
+    parts = [heap.take(size * MIB) for size in (8, 1, 1, 1, 1, 1)]
+    give(heap, parts[0])
+    nested: list[tuple] = []
+
+    def bisect_left(*arguments: object) -> int:
+        found = real(*arguments)  # type: ignore[call-overload]
+        if not nested:
+            nested.append(())
+            give(heap, parts[2])
+            give(heap, parts[4])
+            nested[:] = [heap.take(size * MIB) for size in sizes]
+        return found
+
+    monkeypatch.setattr(module, "bisect_left", bisect_left)
+    mine = heap.take(8 * MIB)
+    kept = [mine, *nested, *(parts[i] for i in (1, 3, 5))]
+    ends = sorted((start, start + size) for *_, start, size in kept)
+    assert mine[3] >= 8 * MIB and all(end <= start for (_, end), (start, _) in zip(ends, ends[1:]))

@@ -256,6 +256,8 @@ class Deferred(Tensor):
         work = self._work
         if not self.pending or work.residual is not None or work.activation is not None:
             return None
+        if self._stage >= self._layer.stages:
+            return None  # before the other one must be computed, which may take it instead
         settle(other)
         return self._join(lambda parent: functional().add(parent, other), work._replace(residual=other), other)
 

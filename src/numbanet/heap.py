@@ -1,8 +1,8 @@
 """Extents of memory: the smallest that fits is taken and cut to size, and neighbours that are free again become one.
 
-Memory comes from the system in stretches, of which pages count only once they are written to. So a heap takes as much
-as was in use at once, and little more, whatever sizes were wanted in what order: blocks that are kept by size alone
-lie idle while other sizes are in use.
+Memory comes from the system in stretches, of which pages count only once they are written to. Blocks that are kept by
+size alone lie idle while other sizes are in use; where free neighbours become one, the blocks of a training step take
+hardly more than was in use at once (docs/performance-notes.md has figures).
 """
 
 from __future__ import annotations
@@ -82,14 +82,23 @@ class Heap:
     def collect(self) -> None:
         """Take back the returned extents."""
         while self.returned:
-            start, size = self.returned.popleft()
+            try:
+                start, size = self.returned.popleft()
+            except IndexError:  # a signal handler took the last one
+                return
             self.in_use, self.extents = self.in_use - size, self.extents - 1
             self._put(start, size)
 
     def _fitting(self, size: int) -> int | None:
         """Return the start of the smallest free extent that is large enough, and leave the rest of it free."""
         while (position := bisect_left(self._by_size, (size, 0))) < len(self._by_size):
-            found, start = self._by_size.pop(position)
+            try:
+                found, start = self._by_size.pop(position)
+            except IndexError:  # a signal handler took some meanwhile,
+                continue
+            if found < size:  # or put some in
+                insort(self._by_size, (found, start))
+                continue
             if self._free.get(start) == found and self._claim(start, found):
                 self._starts.pop(start + found, None)
                 if found > size:
@@ -171,6 +180,7 @@ class Heap:
                 if not first <= start < end or not self._claim(start, size):
                     continue
                 self._forget(start, size)
+                self._drop_pages(stretch, start - base, size)  # while nobody can take it
                 if start + size in self._tails:  # what was taken of the stretch ends earlier
                     self._starts.pop(start + size, None)
                     self._tails.pop(start + size)
@@ -178,9 +188,8 @@ class Heap:
                     self.touched -= size
                 else:
                     self._put(start, size)
-                self._drop_pages(stretch, start - base, size)
-            if first in self._tails:
-                del self._tails[first], self._stretches[base]
+            if self._tails.pop(first, None) is not None:
+                self._stretches.pop(base, None)
         self.peak = self.in_use
 
     @staticmethod
@@ -189,4 +198,7 @@ class Heap:
         first, end = -(-offset // _PAGE) * _PAGE, (offset + size) // _PAGE * _PAGE
         advice = getattr(mmap, "MADV_FREE" if sys.platform == "darwin" else "MADV_DONTNEED", None)
         if advice is not None and end > first:
-            stretch.madvise(advice, first, end - first)
+            try:
+                stretch.madvise(advice, first, end - first)
+            except OSError:
+                pass  # locked pages stay

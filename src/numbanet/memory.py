@@ -56,7 +56,7 @@ _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
 def arena(planned: Arena | None = None) -> Iterator[Arena]:
     """Within a ``with`` block, take all memory, small arrays too, from blocks that nothing else gets: a new arena's.
 
-    A block that is free again serves the next array of its size. What `pinned` keeps of it is overwritten in the order
+    A block that is free again serves the next arrays that fit. What `pinned` keeps of it is overwritten in the order
     in which the blocks were used: repeating what was computed in the ``with`` block repeats its results.
     """
     planned = Arena() if planned is None else planned

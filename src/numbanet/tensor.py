@@ -313,6 +313,7 @@ class Tensor(Methods):
             raise RuntimeError(f"only floating-point tensors can require a gradient, got dtype {self.dtype}")
         if not requires_grad and self._node is not None:
             raise RuntimeError("requires_grad can be dropped from leaves only: use detach()")
+        self._memory.settle()  # what waits for these values was called when the flag was another
         self.requires_grad = requires_grad
         return self
 

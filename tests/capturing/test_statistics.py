@@ -84,3 +84,23 @@ def test_a_weight_changed_between_layer_and_norm_is_seen_as_it_was() -> None:
     with nnet.no_grad():
         conv.weight.copy_(nnet.tensor(before))
     np.testing.assert_allclose(found, function(x).data, rtol=1e-4, atol=1e-5)
+
+
+def test_an_addition_joins_the_norm_and_not_the_convolution_beside_it() -> None:
+    left, right, norm = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4)
+    x, counts = images(3), []
+    for swapped in (False, True):
+
+        def step(x: Tensor, swapped: bool = swapped) -> Tensor:
+            a, b = left(x), norm(right(x))
+            y = F.relu(b + a if swapped else a + b)
+            y.mean().backward()
+            return y.detach()
+
+        run = nnet.capture(step)
+        for _ in range(3):
+            left.zero_grad(), right.zero_grad(), norm.zero_grad()
+            run(x)
+        assert run.replays == 1
+        counts.append(len(launched(run)))
+    assert counts[0] == counts[1]

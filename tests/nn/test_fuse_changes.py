@@ -104,6 +104,14 @@ def _other_stride(m: Any, x: Tensor) -> Tensor:
     return y
 
 
+def _freeze_after(m: Any, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    m.conv.requires_grad_(False)
+    z = y * 1.0
+    m.conv.requires_grad_(True)
+    return z
+
+
 def _norm_twice(m: Any, x: Tensor) -> Tensor:
     a, b = m.norm(x), m.norm(x * 2.0 + 1.0)
     return b * 1.0 + m.norm(a)
@@ -111,7 +119,7 @@ def _norm_twice(m: Any, x: Tensor) -> Tensor:
 
 WRITES = [
     _add_after_relu, _scale_after_relu, _assign_after_relu, _relu_in_place_and_subtract, _add_again, _write_unnoticed,
-    _new_data, _relu_of_the_input, _statistics_between, _other_stride, _norm_twice,
+    _new_data, _relu_of_the_input, _statistics_between, _other_stride, _freeze_after, _norm_twice,
 ]  # fmt: skip
 
 

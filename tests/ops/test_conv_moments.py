@@ -30,8 +30,12 @@ CASES: list[tuple[str, tuple[int, ...], int, int, dict[str, Any]]] = [
     ("cpu.winograd", (9, 4, 12, 13), 100, 3, {}),
     ("cpu.winograd_f2", (5, 16, 17, 15), 16, 3, {"padding": 1}),
     ("cpu.winograd_5x5", (6, 8, 19, 18), 24, 5, {"padding": 2}),
+    ("cpu.winograd_s2", (5, 16, 33, 30), 32, 3, {"stride": 2, "padding": 1}),
+    ("cpu.winograd_s2", (1, 8, 10, 9), 40, 3, {"stride": 2, "padding": 1}),
     ("cpu.depthwise", (2, 37, 13, 12), 37, 3, {"groups": 37, "padding": 1}),
     ("cpu.depthwise", (1, 300, 9, 30), 300, 3, {"groups": 300, "stride": 2}),
+    ("cpu.depthwise", (32, 20, 40, 33), 20, 3, {"groups": 20, "padding": 1}),  # a task is an image: in several sums
+    ("cpu.depthwise", (32, 20, 9, 70), 20, 3, {"groups": 20, "padding": 1}),
     ("cpu.grouped", (2, 24, 20, 50), 24, 3, {"groups": 6, "padding": 1}),
     ("cpu.grouped", (3, 100, 9, 8), 100, 3, {"groups": 50, "stride": 2}),
 ]
@@ -123,3 +127,22 @@ def test_the_definition_does_without_what_a_kernel_gave() -> None:
         found = ops.batch_norm_forward(y, training=True, moments=moments)
     for ours, theirs in zip(found, ops.batch_norm_forward(y, training=True)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_values_far_from_the_first_ones_keep_their_variance() -> None:
+    """The shift of a sum is the mean of its first values, so sums are short: here these are 1000, the others small."""
+    x = RNG.standard_normal((32, 24, 64, 64), dtype=np.float32)
+    x[:, :, 0, :8] = 1000
+    identity = np.zeros((24, 1, 3, 3), np.float32)
+    identity[:, 0, 1, 1] = 1
+    with nnet.use("cpu.depthwise"):
+        ops.conv2d(x, identity, padding=1, groups=24, moments=(moments := Moments()))
+    assert moments.parts is not None
+    count, shift, sums, squares = (moments.parts[:, i].astype(np.float64) for i in range(4))
+    assert count.sum(0).tolist() == [32 * 64 * 64] * 24
+    exact = x.astype(np.float64)
+    mean = (count * shift + sums).sum(0) / count.sum(0)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-5, atol=1e-5)
+    within = squares - sums * sums / np.maximum(count, 1)
+    apart = shift + sums / np.maximum(count, 1) - mean
+    np.testing.assert_allclose((within + count * apart**2).sum(0) / count.sum(0), exact.var((0, 2, 3)), rtol=1e-4)

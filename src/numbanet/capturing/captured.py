@@ -173,6 +173,9 @@ def capture(function: Callable[..., Any]) -> Captured:
     keeps an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must
     who writes to a buffer's.
 
+    To record gives idle memory of the library back to the system, since the trial needs a copy of what the function
+    changes.
+
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
     training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step
     counts, options of the moment) is done at each replay, and so are the draws. Its result must have no tape: what

@@ -68,11 +68,15 @@ class Effects:
     def go_on(self) -> bool:
         """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
         self._undo.clear()
-        for action in self._again:
-            self._undo.append(action.save())
-            if not action.go_on():
-                self._go_back()
-                return False
+        try:
+            for action in self._again:
+                self._undo.append(action.save())
+                if not action.go_on():
+                    self._go_back()
+                    return False
+        except BaseException:
+            self._go_back()
+            raise
         return True
 
     def _go_back(self) -> None:

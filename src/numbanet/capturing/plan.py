@@ -81,9 +81,9 @@ class Plan:
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Repeat the launches on other values, once `begin` has said that they fit."""
-        for static, tensor in zip(self._inputs, inputs):
-            copy_into(static, array_of(tensor))
         try:
+            for static, tensor in zip(self._inputs, inputs):
+                copy_into(static, array_of(tensor))
             if self._recording is not None:
                 self._recording.run()
         except BaseException:

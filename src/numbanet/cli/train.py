@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=at_least(0), help="of weights, order and augmentation (default: 0)")
     add("--out", metavar="DIR", help="folder for checkpoints and logs (default: a new one, runs/DATA-MODEL)")
     add("--resume", action="store_true", help="go on with a training: that in --out, else the newest below runs")
+    add("--capture", action=argparse.BooleanOptionalAction, default=True,
+        help="replay steps: faster, but the first ones take more memory")  # fmt: skip
     add("--progress", choices=("auto", "bar", "lines", "off"), default="auto",
         help="auto (the default): a bar on a terminal, else a line an epoch")  # fmt: skip
     add_engine_options(parser)
@@ -78,7 +80,7 @@ def _train(task: Task, setup: Setup, folder: Path, args: argparse.Namespace) -> 
         history = train.fit(
             setup.model, setup.optimizer, setup.train_loader, setup.test_loader, epochs=task.recipe.epochs,
             schedule=setup.schedule, schedule_each="step", out=folder, resume=args.resume, progress=args.progress,
-            metadata={"facts": setup.facts, "task": task.to_dict()}, captured=True,
+            metadata={"facts": setup.facts, "task": task.to_dict()}, captured=args.capture,
         )  # fmt: skip
     except train.Interrupted as error:
         command = f"numbanet train --resume --out {shlex.quote(str(folder))}"

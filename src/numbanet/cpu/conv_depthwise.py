@@ -14,7 +14,7 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance, zeros
+from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import transposed
 from numbanet.cpu.depthwise_tile import CACHE_LINE, FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
@@ -165,12 +165,6 @@ def depthwise_gather(
                     ahead += ahead_a_tile
 
 
-def steps(values: np.ndarray) -> tuple[list[int], int]:
-    """Return the different values in ascending order, and their (constant) difference."""
-    found = sorted(set(values.tolist()))
-    return found, found[1] - found[0] if len(found) > 1 else 1
-
-
 def row_slots(rows: list[int]) -> int:
     """Return modulo which number all rows differ: the smallest."""
     return next(count for count in range(max(1, len(rows)), 2**62) if len({row % count for row in rows}) == len(rows))
@@ -178,7 +172,7 @@ def row_slots(rows: list[int]) -> int:
 
 def _lines(grid: Grid, kinds: tuple[tuple[int, int], ...]) -> tuple[int, list[Line], int]:
     """Return the kind of a grid's lines, the lines, and from a tap to the next in them the step of its number."""
-    (_, across), jump = steps(grid.taps[:, 1]), grid.stride[1]
+    (_, across), jump = progression(grid.taps[:, 1]), grid.stride[1]
     taps = grid.taps[np.lexsort((grid.taps[:, 1], grid.taps[:, 0]))].tolist()
     per_row = len({tap[1] for tap in taps})
     fitting = [span for span, stride in kinds if stride == jump and per_row % span == 0 and across == 1]

@@ -10,7 +10,7 @@ register tiles over them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -313,10 +313,16 @@ def _stored(p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
     return across_images(p) if s.across else in_memory(p), share, (*channels, p.k)
 
 
-@lru_cache(maxsize=16)
+@cache  # for good: a recording reads them where they are
 def zeros(count: int, dtype: str) -> np.ndarray:
     """Return the pixel of the padding."""
     return np.zeros(count, dtype)
+
+
+def progression(values: np.ndarray) -> tuple[list[int], int]:
+    """Return the different values in ascending order, and their (constant) difference."""
+    found = sorted(set(values.tolist()))
+    return found, found[1] - found[0] if len(found) > 1 else 1
 
 
 def _padded(p: ConvProblem) -> ConvProblem:

@@ -17,7 +17,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, tolerance, zeros
+from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.group_tile import (
@@ -271,12 +271,6 @@ def grouped_gather(task: Index, ints: I64, x: T, packed: T, table: I64, index: I
                     )  # fmt: skip
 
 
-def _progression(values: np.ndarray) -> tuple[list[int], int]:
-    """Return the different values in ascending order, and their (constant) difference."""
-    found = sorted(set(values.tolist()))
-    return found, found[1] - found[0] if len(found) > 1 else 1
-
-
 @dataclass(frozen=True)
 class Window:
     """How much of an image a task computes at a time, and what it reads for that.
@@ -328,7 +322,7 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, np.ndarray, int, tuple[int, ...]]
     table: list[GridRow] = []
     order: list[int] = []
     for grid in found:
-        (vertical, v_step), (horizontal, h_step) = _progression(grid.taps[:, 0]), _progression(grid.taps[:, 1])
+        (vertical, v_step), (horizontal, h_step) = progression(grid.taps[:, 0]), progression(grid.taps[:, 1])
         kind = (len(horizontal), grid.stride[1])
         table.append(GridRow(
             SPANS.index(kind) if h_step == 1 and kind in SPANS else 0, *grid.size,

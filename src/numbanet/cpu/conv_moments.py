@@ -50,7 +50,8 @@ class Share(NamedTuple):
     parts: int  # of the channels
     tasks_a_region: int  # how tasks are numbered: region by region,
     tasks_a_part: int  # or part by part of the channels
-    pieces: int = 1  # of a region, which have sums of their own
+    pieces: int = 1  # of a region, which have sums of their own,
+    cuts: int = 1  # and so have so many parts of the rows of each tile
 
 
 _SHARE = len(Order._fields)
@@ -98,12 +99,12 @@ def _put_four(y, p, n, v0, v1, v2, v3):
 
 
 @device
-def _strip(y, ints, first, last, column, n, partial, out):
-    """Sum up to four vectors of channels, `n` numbers, of tiles first, ..., last - 1.
+def _strip(y, ints, first, last, cut, column, n, partial, out):
+    """Sum up to four vectors of channels, `n` numbers, of a part of the rows of tiles first, ..., last - 1.
 
     One or two vectors fill the registers with those of the next positions.
     """
-    s, w = named(ints, Order), lanes(y)
+    s, w, cuts = named(ints, Order), lanes(y), named(offset(ints, _SHARE), Share).cuts
     k = s.k
     zero = splat(y, 0.0)
     m0, m1, m2, m3 = zero, zero, zero, zero  # the shift,
@@ -124,6 +125,11 @@ def _strip(y, ints, first, last, column, n, partial, out):
         rows = min(s.tile_h, s.rows - line * s.tile_h)
         positions = min(s.columns, (j + across) * s.tile_w) - j * s.tile_w
         start = (group * s.group_step + line * s.line_step + j * s.tile_w) * k + column
+        start += cut * rows // cuts * s.columns * k
+        rows = (cut + 1) * rows // cuts - cut * rows // cuts
+        tile += across
+        if rows == 0:
+            continue
         if across == s.tiles:  # rows of the result follow each other
             positions, rows = positions * rows, 1
         for row in range(rows):
@@ -154,7 +160,6 @@ def _strip(y, ints, first, last, column, n, partial, out):
                 q0, q1, q2, q3 = fma(a0, a0, q0), fma(a1, a1, q1), fma(a2, a2, q2), fma(a3, a3, q3)
                 p += k
             count += positions
-        tile += across
     if together == 2:
         e0, e1, q0, q1 = e0 + e2, e1 + e3, q0 + q2, q1 + q3
     elif together == 4:
@@ -177,9 +182,10 @@ def stored_moments(task: Index, ints: I64, y: T, partial: T):
     four = 4 * lanes(y)
     for piece in range(share.pieces):
         low, high = first + piece * tiles // share.pieces, first + (piece + 1) * tiles // share.pieces
-        out = (region * share.pieces + piece) * 4 * k
-        for column in range(begin, end, four):
-            _strip(y, ints, low, high, column, min(four, end - column), partial, out + column)
+        for cut in range(share.cuts):
+            out = ((region * share.pieces + piece) * share.cuts + cut) * 4 * k
+            for column in range(begin, end, four):
+                _strip(y, ints, low, high, cut, column, min(four, end - column), partial, out + column)
 
 
 @lru_cache(maxsize=1024)
@@ -187,8 +193,10 @@ def _plan(order: Order, share: Share, channels: tuple[int, ...], dtype: str) -> 
     """Return the number of parts, and the integers."""
     tiles, size = -(-share.steps // share.regions) * share.step, numpy_lanes(dtype)
     sums = {size: 4, 2 * size: 2}.get(order.k, 1)  # of a channel, in the registers of a strip
-    pieces = max(1, min(tiles, -(-tiles * order.tile_h * order.tile_w // (sums * _ROWS))))
-    return share.regions * pieces, (*order, *share._replace(pieces=pieces), *channels)
+    positions, most = tiles * order.tile_h * order.tile_w, sums * _ROWS
+    pieces = max(1, min(tiles, -(-positions // most)))
+    cuts = max(1, min(order.tile_h, positions // (pieces * most)))
+    return share.regions * pieces * cuts, (*order, *share._replace(pieces=pieces, cuts=cuts), *channels)
 
 
 def following(outputs: Arrays, order: Order, share: Share, channels: tuple[int, ...]) -> Then | None:

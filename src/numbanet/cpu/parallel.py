@@ -333,6 +333,10 @@ class Places(Launches):
         """Note where the buffers lie."""
         self.keep(arrays)
 
+    def add_between(self, function: Callable[..., object], operands: tuple[Any, ...]) -> None:
+        """Note where the arrays lie."""
+        self.keep([x for x in operands if isinstance(x, np.ndarray)])
+
     def keep(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Note where the arrays lie."""
         self.seen.update(map(place, arrays))

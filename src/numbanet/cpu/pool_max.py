@@ -30,6 +30,7 @@ from numbanet.cpu.simd import (
 )
 from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.problem.pool import MaxPoolProblem
+from numbanet.watch import constant
 
 # A window is a tuple: its rows, its columns, the offset of its first tap; the steps of the index from tap to tap along
 # a row, and from the last tap of a row to the first of the next; and the same two of the offset.
@@ -276,7 +277,7 @@ def _indices(problem: MaxPoolProblem, inputs: Arrays, outputs: Arrays, workspace
         launch(max_pool2d_indices_bytes, tasks, (_LIKE, *inputs, *outputs), numbers, problem.dtype)
     else:
         tap = np.arange(problem.kernel[0] * s, dtype=np.int64)
-        steps = tap * right + tap // s * turn
+        steps = constant(tap * right + tap // s * turn)
         launch(max_pool2d_indices_words, tasks, (steps, *inputs, *outputs), ints, problem.dtype)
 
 

@@ -312,10 +312,10 @@ class _Joining(_Twin):
                 return later
         if channels == -1:
             return super().forward(input)
+        moments = _moments(input) if self.training or mean is None else None
+        settle(input)  # before the batch is counted: it may fail
         call = _NormCall(self, *self._statistics(input))
-        if call.batch:
-            call.moments = _moments(input)
-        settle(input)
+        call.moments = moments
         if call.batch and call.mean is not None:
             call.mean._memory.settle()  # earlier calls change the running averages first, or read them as they are
         result = Deferred(call, Work(input), input.shape, needs_grad(input, weight, bias))

@@ -98,8 +98,9 @@ def fit(
     metadata : dict, optional
         Strings, numbers, lists and dictionaries to keep in the checkpoints.
     captured : bool
-        Replay steps, see `numbanet.capture`, to the same weights in less time: it says what models and losses of your
-        own must not do then. Where steps can't be replayed (with an enabled scaler, on a GPU) they are run.
+        Replay steps, see `numbanet.capture`, to the same weights, but for rounding, in less time: it says what models
+        and losses of your own must not do then. Where steps can't be replayed (with an enabled scaler, on a GPU) they
+        are run.
 
     Returns
     -------
@@ -203,7 +204,7 @@ def _step(run: Run, loss: Loss, clip_norm: float | None) -> Step:
         logits = run.model(images)
         value = loss(logits, labels)
         if value.numel() != 1:
-            value.item()  # says so
+            value.item()  # raises the error that says so
         look(check, value.data)
         run.optimizer.zero_grad()
         run.scaler.scale(value).backward()
