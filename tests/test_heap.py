@@ -80,7 +80,9 @@ def test_claims_alone_count() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (8, 8)])
-def test_a_signal_handler_may_take_and_give_in_the_middle(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_handler_may_take_and_give_in_the_middle(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the look at the hints and what is taken of them, others come before it, or are gone."""
     heap, real = Heap(), module.bisect_left
     parts = [heap.take(size * MIB) for size in (8, 1, 1, 1, 1, 1)]
