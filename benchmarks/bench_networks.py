@@ -53,11 +53,11 @@ class Memory:
         self.call()
         self.call()
 
-    def track_training_step(self, backend: str, net: str, threads: int) -> float:
+    def track_training_step(self, backend: str, net: str) -> float:
         """PyTorch's peak over this one's, of three steps in a process of each library's own."""
         require("torch")
         batch, others = nets.NETS[net].batch, memory.BACKENDS[-1]
-        mine, theirs = (memory.measure(name, net, batch, threads) for name in (backend, others))
+        mine, theirs = (memory.measure(name, net, batch, 1) for name in (backend, others))
         return theirs.peak / mine.peak
 
     track_training_step.unit = "torch peak / peak"  # type: ignore[attr-defined]
