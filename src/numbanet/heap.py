@@ -34,7 +34,8 @@ class Heap:
     extents : int
         How many extents they are, those in `returned` included.
     touched : int
-        Bytes that were ever taken: what a steady training step does not increase.
+        Bytes that were ever taken, but for those given back at the end of a stretch: what a steady training step does
+        not increase.
     returned : collections.deque
         Extents that are free again. Appending is all that a finaliser does, which may run in the middle of anything.
 

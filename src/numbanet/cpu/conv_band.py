@@ -153,7 +153,8 @@ def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) ->
     _, tasks, integers_ = _forward_plan(p)
     unused = packed
     buffers = x, packed, unused if bias is None else bias, unused if residual is None else residual, outputs[0]
-    launch(band_forward, tasks, buffers, integers_, p.dtype, following(outputs, *_stored(p, tasks)))
+    then = following(outputs, *_stored(p, tasks)) if len(outputs) > 1 else None
+    launch(band_forward, tasks, buffers, integers_, p.dtype, then)
 
 
 def unsuitable(p: ConvProblem) -> str | None:
