@@ -87,7 +87,7 @@ def marking(marks: list[int]) -> Iterator[None]:
 
     parallel.get_num_threads()  # the drivers are there now
     state = parallel._state
-    drivers = state.serial, state.parallel
+    drivers = state.alone, state.together
 
     def marked(driver: Callable[..., Any], clock: Callable[[], int] = time.perf_counter_ns) -> Callable[..., Any]:
         def run(*call: int) -> Any:
@@ -98,11 +98,11 @@ def marking(marks: list[int]) -> Iterator[None]:
 
         return run
 
-    state.serial, state.parallel = map(marked, drivers)
+    state.alone, state.together = map(marked, drivers)
     try:
         yield
     finally:
-        state.serial, state.parallel = drivers
+        state.alone, state.together = drivers
 
 
 def _prepared(layer: str, mode: str, backend: str) -> tuple[Callable[[], Any], Callable[[], Any]]:

@@ -194,11 +194,11 @@ def machine() -> Iterator[str]:
 
     from numbanet import __version__
     from numbanet.cpu.isa import host_isa
-    from numbanet.cpu.parallel import default_threads, threading_layer
+    from numbanet.cpu.parallel import default_threads
 
     yield f"{_cpu_name()}, {default_threads()} CPUs, {host_isa().name}, {platform.system()} {platform.machine()}"
     versions = f"numbanet {__version__}, Python {platform.python_version()}, numba {numba.__version__}"
-    yield f"{versions}, NumPy {np.__version__}, {_torch_version()}; threading layer {threading_layer()}"
+    yield f"{versions}, NumPy {np.__version__}, {_torch_version()}"
     if hasattr(os, "getloadavg"):
         yield f"load average before the run: {os.getloadavg()[0]:.1f} (what else runs on this machine disturbs)"
 

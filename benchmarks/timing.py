@@ -10,7 +10,8 @@ from typing import Any
 
 _SAMPLE = 0.01  # seconds that one sample lasts at least
 _BATCH = 1e-4  # seconds that a batch of calls lasts at least: the clock costs nothing beside it
-_PAUSE = 0.005  # seconds before each sample: the workers of the other library stop spinning and leave the cores
+_PAUSE = 0.005  # seconds between two looks at whether the process rests
+_PATIENCE = 0.1  # seconds after which it is not waited for any longer
 
 
 def once(call: Callable[[], Any], loops: int = 1) -> float:
@@ -21,13 +22,23 @@ def once(call: Callable[[], Any], loops: int = 1) -> float:
     return (time.perf_counter() - start) / loops
 
 
+def rest() -> None:
+    """Wait until no thread of the process runs: OpenMP's keep their cores for 5 to 15 ms in case more work comes."""
+    end = time.perf_counter() + _PATIENCE
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(_PAUSE)
+        if time.process_time() - before < 0.1 * _PAUSE:
+            return
+
+
 def sample(call: Callable[[], Any]) -> float:
-    """Return the seconds that a call takes: the best batch of several, after a pause and one call that is not counted.
+    """Return the seconds that a call takes: the best batch of several, after a rest and one call that is not counted.
 
     The best, not the mean: what else runs on the machine can only add time. Batches are as short as the clock allows,
     so on a busy machine some of them run undisturbed.
     """
-    time.sleep(_PAUSE)
+    rest()
     loops = math.ceil(_BATCH / max(once(call), 1e-7))
     best, start = math.inf, time.perf_counter()
     while time.perf_counter() < start + _SAMPLE:

@@ -23,7 +23,7 @@ class Info:
 
     Attributes
     ----------
-    numbanet, python, numba, llvmlite, numpy, tbb : str
+    numbanet, python, numba, llvmlite, numpy : str
         Versions.
     system : str
         Operating system and machine.
@@ -35,8 +35,6 @@ class Info:
         How many bytes the levels of caches hold that sizes of blocks follow from.
     threads : str
         How many threads kernels use, and why.
-    threading_layer : str
-        Numba's threading layer.
     kernel_cache : str
         Folder of the compiled kernels and its state.
     device, precision : str
@@ -50,13 +48,11 @@ class Info:
     numba: str
     llvmlite: str
     numpy: str
-    tbb: str
     system: str
     cpu: str
     instructions: str
     caches: str
     threads: str
-    threading_layer: str
     kernel_cache: str
     device: str
     precision: str
@@ -85,13 +81,11 @@ def info() -> Info:
         numba=_version("numba"),
         llvmlite=_version("llvmlite"),
         numpy=_version("numpy"),
-        tbb=_version("tbb"),
         system=f"{platform.platform()}, {platform.machine()}",
         cpu=_attempt(_cpu),
         instructions=_attempt(_instructions),
         caches=_attempt(_caches),
         threads=_attempt(_threads),
-        threading_layer=_attempt(_threading_layer),
         kernel_cache=_attempt(_kernel_cache),
         device=_attempt(_device),
         precision=_attempt(_precision),
@@ -162,14 +156,6 @@ def _threads() -> str:
     reasons.append(f"cgroup quota {cgroup_quota() or 'none'}")
     reasons.append(f"NUMBA_NUM_THREADS {os.environ.get('NUMBA_NUM_THREADS', 'not set')}")
     return f"{get_num_threads()} ({', '.join(reasons)})"
-
-
-def _threading_layer() -> str:
-    from numbanet.cpu.parallel import threading_layer
-
-    layer = threading_layer()
-    remark = {"workqueue": ": one launch at a time; tbb is better", "omp": ": forked children run serially"}
-    return layer + remark.get(layer, "")
 
 
 def _kernel_cache() -> str:

@@ -14,7 +14,7 @@ def test_time_is_cut_at_the_kernels(monkeypatch):
     """Of a call that waits before, between, in and behind two kernels."""
     parallel.get_num_threads()
     marks: list[int] = []
-    monkeypatch.setattr(parallel._state, "serial", lambda *call: time.sleep(0.02))
+    monkeypatch.setattr(parallel._state, "alone", lambda *call: time.sleep(0.02))
 
     def call() -> None:
         for pause in (0.004, 0.008):
@@ -25,7 +25,7 @@ def test_time_is_cut_at_the_kernels(monkeypatch):
     before, between, after, launches = overhead._parts(lambda: None, call, 3)
     assert launches == 2
     assert 4e6 <= before < 8e6 <= between < 19e6 and 1e6 <= after < 19e6
-    assert parallel._state.serial() is None and not marks  # what was there is back
+    assert parallel._state.alone() is None and not marks  # what was there is back
 
 
 @pytest.mark.parametrize("mode", overhead.MODES)

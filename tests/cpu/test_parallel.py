@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba import types
 
 import numbanet as nnet
 from numbanet.cpu import parallel
@@ -19,7 +19,9 @@ from numbanet.cpu.compile import F64, I32, I64, Index, T, kernel
 from numbanet.cpu.limits import cgroup_quota, default_threads
 from numbanet.cpu.parallel import get_num_threads, launch, set_num_threads
 from numbanet.cpu.simd import integers, lanes, load_tail, splat, store_tail
-from tests.processes import run_python
+from tests.processes import run_beside, run_python
+
+pthread_self = types.ExternalFunction("pthread_self", types.int64())
 
 
 @kernel
@@ -43,6 +45,12 @@ def half(task: Index, ints: I64, x: T, y: T):
 def ten(task: Index, ints: I64, a: T, b: F64, c: I32, d: I64, e: T, f: T, g: T, h: T, i: T, out: T):
     one, two = integers(ints, 2)
     out[0] = a[0] + b[0] + c[0] + d[0] + e[0] + f[0] + g[0] + h[0] + i[0] + one + two
+
+
+@kernel
+def who(task: Index, ints: I64, seen: I64):
+    """Which threads run tasks."""
+    seen[task] = pthread_self()
 
 
 @kernel
@@ -146,7 +154,7 @@ def test_one_machine_code_version_a_dtype(monkeypatch: pytest.MonkeyPatch, capsy
             nnet.ops.gelu(x.astype(dtype, order="K", copy=False))
     lines = [line for line in capsys.readouterr().err.splitlines() if "activation.gelu[" in line]
     assert len(lines) <= 2, lines
-    assert len(parallel._state.parallel.signatures) == len(parallel._state.serial.signatures) == 1
+    assert len(parallel._state.together.signatures) == len(parallel._state.alone.signatures) == 1
     assert set(half.compiled) <= {"float32", "float64"}
 
 
@@ -264,22 +272,20 @@ def test_denormals_are_zero_inside_and_alive_outside(threads: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Threading layers, each in a process of its own
+# Python threads and forks, in processes of their own. Numba's threading layers have rules, but only count threads here
 
 PRELUDE = """
 import os, sys, threading
 import numpy as np
 import numbanet as nnet
-from numbanet.cpu.parallel import set_num_threads, threading_layer
+from numbanet.cpu import parallel
 x = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
 expected = np.maximum(x, 0)
-nnet.set_num_threads(2)
 try:
-    threading_layer()
+    nnet.set_num_threads(2)
 except ValueError:
     print("missing")
     sys.exit()
-assert threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
 def check():
     assert np.array_equal(nnet.ops.relu(x), expected)
 check()
@@ -332,67 +338,34 @@ print("done")
 LAYERS = ["tbb", "omp", "workqueue"]
 
 
-def in_layer(code: str, layer: str) -> list[str]:
-    found = run_python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2").splitlines()
-    if found == ["missing"]:
-        pytest.skip(f"Numba has no {layer} here")
-    return found
-
-
 @pytest.mark.parametrize("layer", LAYERS)
 def test_eight_python_threads_at_once(layer: str) -> None:
-    assert in_layer(EIGHT_THREADS, layer) == ["done"]
+    assert run_beside(layer, EIGHT_THREADS) == ["done"]
 
 
 def test_a_helper_runs_its_kernels_alone() -> None:
-    """No thread but the first has used the threading layer then, and a forked child has all threads."""
-    x, found = np.arange(10_000, dtype=np.float32), np.zeros(10, np.float32)
-    first, several = parallel.helper(), parallel._state.several
+    first = parallel.helper()
+    x, seen, found = np.arange(10_000, dtype=np.float32), np.zeros(20, np.int64), []
 
     def work() -> None:
         first()
-        launch(chunk_sums, 10, (x, found), (x.size, 1000), "float32")
-        assert get_num_threads() == 1 and not hasattr(parallel._state.seen, "default")
+        launch(who, 20, (seen,), (), "float32")
+        launch(chunk_sums, 10, (x, np.zeros(10, np.float32)), (x.size, 1000), "float32")
+        found.append(get_num_threads())
 
-    parallel._state.several = False
-    try:
-        helper = threading.Thread(target=work)
-        helper.start()
-        helper.join()
-        assert found.all() and not parallel._state.several
-        assert not hasattr(parallel._state.seen, "alone")
-    finally:
-        parallel._state.several = several
+    helper = threading.Thread(target=work)
+    helper.start()
+    helper.join()
+    assert found == [1] and len(set(seen)) == 1
+    assert not hasattr(parallel._state.seen, "alone")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_fork_after_use(layer: str) -> None:
-    lines = in_layer(FORK, layer)
-    # TBB has something to say about a fork in the middle of a launch.
+    lines = run_beside(layer, FORK)
+    # TBB has something to say about a fork by another thread than its first.
     assert lines[0] == "alone" and lines[-1] == "done"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_that_tbb_cannot_serve_runs_serially() -> None:
-    code = PRELUDE + """
-import warnings
-from numbanet.cpu import parallel
-warnings.simplefilter("ignore")  # Python warns of forks with threads
-def serial_in_child():
-    child = os.fork()
-    if child == 0:
-        check()
-        os._exit(int(parallel._state.serial_only))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-print(serial_in_child())
-other = threading.Thread(target=check)
-other.start()
-other.join()
-print(serial_in_child(), parallel._state.serial_only, flush=True)
-"""
-    lines = in_layer(code, "tbb")
-    assert lines[0] == "0" and lines[-1] == "1 False"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -431,15 +404,6 @@ def test_first_launches_of_several_threads_at_once() -> None:
         print("done")
     """
     assert run_python(code) == "done"
-
-
-def test_tbb_is_found_where_it_is_installed() -> None:
-    try:
-        importlib.metadata.version("tbb")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("tbb is not installed")
-    code = "from numbanet.cpu.parallel import threading_layer; print(threading_layer())"
-    assert run_python(code, NUMBA_THREADING_LAYER=None) == "tbb"
 
 
 def test_without_compilation_there_are_no_kernels() -> None:

@@ -1,4 +1,4 @@
-"""Python threads, signal handlers and forks: right results under every threading layer, and nobody waits for ever."""
+"""Python threads, signal handlers and forks: right results beside every threading layer, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numbanet.cpu import compile as cpu_compile
 from numbanet.cpu import parallel
 from numbanet.deferred import Deferred
 from numbanet.locks import FreshLock, new_lock
-from tests.processes import run_python
+from tests.processes import run_beside
 
 LAYERS = ["tbb", "omp", "workqueue"]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -28,11 +28,9 @@ faulthandler.dump_traceback_later(280, exit=True)
 import numpy as np
 import numbanet as nnet
 from numbanet import functional as F, nn, optim
-from numbanet.cpu.parallel import threading_layer
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks with threads
-nnet.set_num_threads(2)
 try:
-    threading_layer()
+    nnet.set_num_threads(2)
 except ValueError:
     print("missing")
     sys.exit()
@@ -145,32 +143,25 @@ print("done")
 """
 
 
-def in_layer(code: str, layer: str, **environment: str) -> str:
-    found = run_python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", **environment)
-    if found == "missing":
-        pytest.skip(f"Numba has no {layer} here")
-    return found.splitlines()[-1]
-
-
 @pytest.mark.parametrize("layer", LAYERS)
 def test_sixteen_python_threads_train_at_once(layer: str) -> None:
-    assert in_layer(SIXTEEN, layer) == "done"
+    assert run_beside(layer, SIXTEEN)[-1] == "done"
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_sixteen_python_threads_replay_one_recording(layer: str) -> None:
-    assert in_layer(CAPTURED, layer) == "done"
+    assert run_beside(layer, CAPTURED)[-1] == "done"
 
 
 @forks
 @pytest.mark.parametrize("layer", LAYERS)
 def test_forks_while_others_train(layer: str) -> None:
-    assert in_layer(FORK_UNDER_LOAD, layer) == "done"
+    assert run_beside(layer, FORK_UNDER_LOAD)[-1] == "done"
 
 
 @forks
 def test_a_fork_while_another_thread_compiles() -> None:
-    assert in_layer(FORK_WHILE_COMPILING, "tbb", NUMBANET_CACHE="0") == "done"
+    assert run_beside("workqueue", FORK_WHILE_COMPILING, NUMBANET_CACHE="0")[-1] == "done"
 
 
 @forks

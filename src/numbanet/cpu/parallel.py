@@ -1,8 +1,8 @@
-"""Run a kernel's tasks on all threads: the one parallel function of the package.
+"""Run a kernel's tasks on all threads.
 
-`launch` calls a single ``@njit(parallel=True)`` driver, which checks the buffers and hands each task to the kernel's
-machine code. So a kernel compiles as serial code (a parallel one costs ten times as much), and denormal handling, the
-thread-safety rules of Numba's layers and the fork rules have one place.
+`launch` calls one driver, which checks the buffers and hands each task to the kernel's machine code, on this thread and
+on the helpers of the `Crew`. So a kernel compiles as serial code, and denormal handling and the rules of threads and
+forks have one place.
 
 The driver takes nothing but integers, among them the addresses of Python objects whose first fields it reads: the tuple
 of buffers, and the arrays in it. Doing that in Python took longer than a small kernel runs.
@@ -13,10 +13,7 @@ same bits.
 
 from __future__ import annotations
 
-import ctypes
-import importlib.metadata
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +23,12 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import prange, types
+from numba import types
 
+from numbanet.cpu import crew
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
+from numbanet.cpu.crew import CALL, DONE, REFUSED, Crew, serve
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
 from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, thread_count, word
@@ -38,103 +37,73 @@ from numbanet.memory import pinned
 from numbanet.problem.base import integer
 
 
-def _drive_serial(address, expected, count, arrays, integers, tasks, then):
+def _drive_alone(address, expected, count, arrays, integers, tasks, then):
     items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
     if not fits(expected, buffers(count, then), items):
-        return False
+        return REFUSED
     for task in range(tasks):
         run_both(address, count, items, integers, task, then)
-    return True
+    return DONE
 
 
-def _drive_parallel(address, expected, count, arrays, integers, tasks, then):
+def _drive_together(board, now, address, expected, count, arrays, integers, tasks, then):
     items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
     if not fits(expected, buffers(count, then), items):
-        return False
-    if thread_count() == 1:  # ten times cheaper than a parallel loop of one thread
+        return REFUSED
+    workers = min(thread_count(), tasks)
+    if workers > 1 and not now and crew.missing(board, workers):
+        return CALL
+    job = crew.claim(board) if workers > 1 else 0
+    if job != 0:
+        crew.share_launch(job, address, count, items, integers, tasks, then, workers)
+    else:
         for task in range(tasks):
             run_both(address, count, items, integers, task, then)
-    else:
-        for task in prange(tasks):
-            run_both(address, count, items, integers, task, then)
-    return True
-
-
-_SIGNATURE = types.boolean(*[types.int64] * 7)
-
-
-def _load_tbb() -> None:
-    """Make pip's TBB visible: it lies outside the loader's path, but a library that is loaded already is found."""
-    if sys.platform != "linux":
-        return
-    try:
-        files = importlib.metadata.files("tbb") or []
-    except importlib.metadata.PackageNotFoundError:
-        return
-    for file in files:
-        if file.name == "libtbb.so.12":
-            try:
-                ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
-            except OSError:
-                return  # Numba then takes its next threading layer, and numbanet.info() shows which
+    return DONE
 
 
 class _State:
-    """What the first launch sets up: the drivers, the lock that the workqueue layer needs, and the forked mark."""
+    """What the first launch sets up: the drivers and the crew."""
 
     # Which Python threads have been given the default number of kernel threads: Numba keeps a number for each.
     seen = threading.local()
 
     def __init__(self) -> None:
         self.lock = new_lock()
-        self.ready = False
-        self.guard: Any = None
-        self.serial: Any = None
-        self.parallel: Any = None
-        self.serial_only = False
-        self.first: list[object] = []  # the mark of the first Python thread that launched kernels
-        self.several = False  # others did as well
+        self.crew: Any = None
+        self.serve: Any = None
+        self.alone: Any = None
+        self.together: Any = None
 
 
 _state = _State()
 
 
-def driver(function: Any, signature: Any, **options: Any) -> Any:
+def driver(function: Any, arguments: int, result: Any = types.int64) -> Any:
     """Compile a function of integers that runs tasks."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = KernelCache(function)
-    dispatcher.compile(signature)
+    dispatcher.compile(result(*[types.int64] * arguments))
     dispatcher.disable_compile()
     return dispatcher
 
 
 def _prepare() -> None:
     with _state.lock:
-        if _state.ready:
+        if _state.crew is not None:
             return
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set, and the kernels exist as machine code only: unset it")
-        _load_tbb()
-        _state.serial = driver(_drive_serial, _SIGNATURE)
-        _state.parallel = driver(_drive_parallel, _SIGNATURE, parallel=True)
-        # The first parallel call picks Numba's threading layer.
-        nothing = np.zeros(1, np.int64)
-        _state.parallel(0, id(nothing), 0, id(()), id(nothing), 0, 0)
-        layer = numba.threading_layer()
-        if layer == "workqueue":
-            _state.guard = new_lock()  # two Python threads in it at once would abort the process
-        _state.ready = True
+        numba.get_num_threads()  # makes known what `thread_count` calls
+        if _state.serve is None:
+            _state.alone = driver(_drive_alone, 7)
+            _state.together = driver(_drive_together, 9)
+            _state.serve = driver(serve, 1, types.void)
+        _state.crew = Crew(_state.serve)
 
 
 def _after_fork() -> None:
-    if not _state.ready:
-        return
-    layer = numba.threading_layer()
-    if layer == "omp":
-        _state.serial_only = True  # GNU OpenMP ends a forked child at its first parallel region
-    if layer == "tbb" and (_state.several or _state.first != [getattr(_state.seen, "mark", None)]):
-        # TBB ends its workers before a fork only if one thread alone has used it; the child would wait for lost ones.
-        _state.serial_only = True
+    _state.crew = None  # the child has none of its threads
 
 
 if hasattr(os, "register_at_fork"):
@@ -144,8 +113,7 @@ if hasattr(os, "register_at_fork"):
 def helper() -> Callable[[], None]:
     """Return what a helper thread, which prepares work for this one, shall call first.
 
-    The kernels that it starts run on it alone: the other cores are for those who compute, and the threading layer does
-    not know of a thread that a fork would have to end.
+    The kernels that it starts run on it alone: the other cores are for those who compute.
     """
     _prepare()  # here, not in the helper
     return partial(setattr, _state.seen, "alone", True)
@@ -153,10 +121,6 @@ def helper() -> Callable[[], None]:
 
 def _take_default() -> None:
     """Give this Python thread its number of kernel threads; Numba's default does not know the cgroup quota."""
-    _state.seen.mark = object()  # an identity as the system numbers them would come again when the thread is gone
-    with _state.lock:
-        _state.several = _state.several or bool(_state.first)
-        _state.first = _state.first or [_state.seen.mark]
     _state.seen.default = default_threads()
     untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
     if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:
@@ -187,19 +151,13 @@ def set_num_threads(count: int) -> None:
 
 def get_num_threads() -> int:
     """Return how many threads the kernels that this Python thread starts use."""
-    _prepare()
+    if _state.crew is None:
+        _prepare()
     if not hasattr(_state.seen, "default"):
         if hasattr(_state.seen, "alone"):
             return 1
         _take_default()
     return numba.get_num_threads()
-
-
-@lru_cache(maxsize=1)
-def threading_layer() -> str:
-    """Return the name of Numba's threading layer: ``"tbb"``, ``"omp"`` or ``"workqueue"``."""
-    _prepare()
-    return numba.threading_layer()
 
 
 class Then(NamedTuple):
@@ -239,7 +197,7 @@ def launch(
     TypeError
         If a buffer does not fit its pointer. (Kernels see raw memory, so this is checked at every launch.)
     """
-    if not _state.ready:
+    if _state.crew is None:
         _prepare()
     address, expected, count = kernel.entry(dtype)
     arrays = tuple(arrays)
@@ -381,22 +339,24 @@ def recording(launches: Launches) -> Iterator[None]:
 def start(call: tuple[int, ...]) -> bool:
     """Run the driver; return False, and nothing has run, if a buffer does not fit its pointer."""
     if call[5] <= 1:
-        return _state.serial(*call)
-    return in_parallel(_state.parallel, _state.serial, call)
+        return _state.alone(*call) == DONE
+    return in_parallel(_state.together, _state.alone, call) == DONE
 
 
-def in_parallel(parallel: Any, serial: Any, call: tuple[int, ...]) -> Any:
-    """Run a parallel driver as the threading layer wants it, or its serial twin where no thread may be used."""
-    if _state.serial_only:
-        return serial(*call)
+def in_parallel(together: Any, alone: Any, call: tuple[int, ...]) -> int:
+    """Run a driver that shares its work with the crew, or its twin where no other thread shall be used."""
     if not hasattr(_state.seen, "default"):
         if hasattr(_state.seen, "alone"):
-            return serial(*call)
+            return alone(*call)
         _take_default()
-    if _state.guard is None:
-        return parallel(*call)
-    with _state.guard:
-        return parallel(*call)
+    if _state.crew is None:
+        _prepare()
+    helpers = _state.crew
+    found = together(helpers.board, 0, *call)
+    if found == CALL:
+        helpers.call(numba.get_num_threads() - 1)
+        found = together(helpers.board, 1, *call)
+    return found
 
 
 @lru_cache(maxsize=8192)

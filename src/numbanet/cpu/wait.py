@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.isa import is_x86
 
-_PAUSES = 64  # a microsecond or two: a thread that runs is soon done
+_PAUSES = 4096  # a tenth of a millisecond: who gives way to another program comes back milliseconds later
 
 
 @intrinsic

@@ -1,0 +1,220 @@
+"""The threads that help with launches: they wait in machine code, where they see new work within a microsecond.
+
+A launch, or a recording of many, becomes a job on the crew's board. Whoever launches works on the job as well and waits
+only for tasks that were begun, so a helper that comes late, or never, costs time but no result. Several Python threads
+may have jobs on the board at once.
+
+Why not Numba's parallel loops: with oneTBB each of them makes an arena of its own, and launches of up to a millisecond
+were often over before a worker came, though one ran on the other core; GNU OpenMP's threads do not survive a fork; and
+Numba's own work queue aborts when two Python threads use it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit
+
+from numbanet.cpu.atomic import add, put, read
+from numbanet.cpu.task import run_both, word
+from numbanet.cpu.wait import relax
+from numbanet.locks import new_lock
+
+LINE = 8  # words: what different threads write lies a cache line apart
+
+# Of a launch: address of the kernel, count and addresses of its buffers, address of its integers, tasks, what follows.
+FIELDS = 6
+
+# Words of the board, and of each job on it; jobs follow each other behind the first two lines.
+_MOST, _STOP, _SIZE = range(3)  # helpers that can be had; whether they shall end; words of a job
+_AWAKE = LINE  # helpers that look for work
+_JOBS, _BOARD = 8, 2 * LINE
+_OPEN = 0
+_TICKETS, _INSIDE, _CLAIMED = range(LINE, LINE + 3)
+_WORKERS, _TABLE, _LAUNCHES, _COUNTERS = range(2 * LINE, 2 * LINE + 4)
+_ROW = 3 * LINE  # the table of a job that is one launch, and the counters of it
+_SPARE = 4 * LINE
+
+_PATIENCE = 6144  # turns that a helper looks for work, a millisecond or so, before it lets go of its core
+REFUSED, DONE, CALL = range(3)
+"""What a driver returns: buffers do not fit; all is done; nothing is done, `Crew.call` first."""
+
+
+def counters(launches: int, workers: int) -> int:
+    """Return how many words the counters of a job are: for each launch, the tasks each worker took, and those done."""
+    return launches * (workers + 1) * LINE
+
+
+@njit(nogil=True, error_model="numpy")
+def work(table, launches, counters, workers, me):
+    """Go through launches in order: take tasks of one's own share first, then of the others', then wait for the last.
+
+    A task that was taken is being run, so nobody waits for a thread that never came. What a task computes does not
+    depend on who runs it.
+    """
+    for number in range(launches):
+        launch = table + number * 8 * FIELDS
+        address, count, items = word(launch, 0), word(launch, 8), word(launch, 16)
+        integers, tasks, then = word(launch, 24), word(launch, 32), word(launch, 40)
+        taken = number * (workers + 1) * LINE
+        done = taken + workers * LINE
+        for step in range(workers):
+            owner = (me + step) % workers
+            first, end = owner * tasks // workers, (owner + 1) * tasks // workers
+            task = first + add(counters, taken + owner * LINE, 1)
+            while task < end:
+                run_both(address, count, items, integers, task, then)
+                add(counters, done, 1)
+                task = first + add(counters, taken + owner * LINE, 1)
+        turns = 0
+        while read(counters, done) < tasks:
+            relax(turns)
+            turns += 1
+
+
+@njit(nogil=True, error_model="numpy")
+def claim(board):
+    """Return the address of a job that nobody uses, for the caller, or 0."""
+    for number in range(_JOBS):
+        job = board + 8 * (_BOARD + number * read(board, _SIZE))
+        if read(job, _CLAIMED) == 0:
+            if add(job, _CLAIMED, 1) == 0:
+                return job
+            add(job, _CLAIMED, -1)
+    return 0
+
+
+@njit(nogil=True, error_model="numpy")
+def share(job, table, launches, counters, workers):
+    """Do a claimed job, with those who come to help; it is free afterwards."""
+    put(job, _WORKERS, workers)
+    put(job, _TABLE, table)
+    put(job, _LAUNCHES, launches)
+    put(job, _COUNTERS, counters)
+    put(job, _TICKETS, 1)
+    add(job, _OPEN, 1)
+    work(table, launches, counters, workers, 0)
+    add(job, _OPEN, -1)
+    turns = 0
+    while read(job, _INSIDE) > 0:  # they may still read what the job says
+        relax(turns)
+        turns += 1
+    add(job, _CLAIMED, -1)
+
+
+@njit(nogil=True, error_model="numpy")
+def share_launch(job, address, count, items, integers, tasks, then, workers):
+    """Do one launch as a claimed job."""
+    row, counters = job + 8 * _ROW, job + 8 * _SPARE
+    put(row, 0, address)
+    put(row, 1, count)
+    put(row, 2, items)
+    put(row, 3, integers)
+    put(row, 4, tasks)
+    put(row, 5, then)
+    for worker in range(workers + 1):
+        put(counters, worker * LINE, 0)
+    share(job, row, 1, counters, workers)
+
+
+@njit(nogil=True, error_model="numpy")
+def missing(board, workers):
+    """Return whether fewer helpers look for work than `workers` need, and can be had."""
+    return read(board, _AWAKE) < min(workers - 1, read(board, _MOST))
+
+
+@njit(nogil=True, error_model="numpy")
+def _help(job):
+    """Work on a job if it is open and wants more workers; return whether it did."""
+    if read(job, _OPEN) == 0 or read(job, _TICKETS) >= read(job, _WORKERS):
+        return False
+    helped = False
+    add(job, _INSIDE, 1)
+    if read(job, _OPEN) != 0:  # from here on it stays what it is until nobody is inside
+        workers = read(job, _WORKERS)
+        me = add(job, _TICKETS, 1)
+        if me < workers:
+            work(read(job, _TABLE), read(job, _LAUNCHES), read(job, _COUNTERS), workers, me)
+            helped = True
+    add(job, _INSIDE, -1)
+    return helped
+
+
+def serve(board):
+    """Help with jobs until there was none for a while."""
+    add(board, _AWAKE, 1)
+    turns = 0
+    while turns < _PATIENCE and read(board, _STOP) == 0:
+        helped = False
+        for number in range(_JOBS):
+            helped |= _help(board + 8 * (_BOARD + number * read(board, _SIZE)))
+        turns = 0 if helped else turns + 1
+        relax(turns)
+    add(board, _AWAKE, -1)
+
+
+class Crew:
+    """The helpers of a process, and the board on which they find jobs.
+
+    Helpers are started when they are first needed. A forked child, which has none of the threads, makes a crew anew.
+
+    Parameters
+    ----------
+    serve : callable
+        The machine code of `serve`.
+
+    Attributes
+    ----------
+    board : int
+        Its address.
+    """
+
+    def __init__(self, serve: Any):
+        most = numba.config.NUMBA_NUM_THREADS
+        job = _SPARE + counters(1, most)
+        memory = np.zeros(_BOARD + _JOBS * job + LINE, np.int64)
+        self._words = memory[-memory.ctypes.data // 8 % LINE :]  # from the start of a cache line on
+        self.board = self._words.ctypes.data
+        self._words[_MOST], self._words[_SIZE] = most - 1, job
+        self._serve = serve
+        self._lock = new_lock()
+        self._helpers: list[tuple[threading.Thread, Any]] = []
+        atexit.register(self.stop)
+
+    def call(self, helpers: int) -> None:
+        """Wake as many helpers, or start them."""
+        with self._lock:
+            self._wake(helpers)
+            while len(self._helpers) < min(helpers, self._words[_MOST]):
+                rest = _thread.allocate_lock()
+                rest.acquire()
+                thread = threading.Thread(target=self._run, args=(rest,), name="numbanet", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # this process may have no more threads
+                    self._words[_MOST] = len(self._helpers)
+                else:
+                    self._helpers.append((thread, rest))
+
+    def _wake(self, helpers: int) -> None:
+        for _, rest in self._helpers[:helpers]:
+            if rest.locked():
+                rest.release()
+
+    def _run(self, rest: Any) -> None:
+        while not self._words[_STOP]:
+            self._serve(self.board)
+            rest.acquire()
+
+    def stop(self) -> None:
+        """End the helpers: Python must not end while one of its threads runs machine code."""
+        with self._lock:
+            self._words[_MOST], self._words[_STOP] = 0, 1
+            self._wake(len(self._helpers))
+            for thread, _ in self._helpers:
+                thread.join()
