@@ -136,6 +136,21 @@ def test_measure_takes_torch_in_its_better_format(monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "ours, theirs, control, steady",
+    [
+        ([1.0, 1.01], [3.0, 3.01], [3.02, 4.0], True),
+        ([1.0, 1.5, 1.02], [9.0, 3.0, 3.01], [3.0, 9.0, 9.0], True),
+        ([1.0, 1.5], [3.0, 3.01], [3.0, 3.0], False),  # which of them is ours?
+        ([1.0, 1.0], [3.0, 4.0], [3.0, 3.0], False),
+        ([1.0, 1.0], [3.0, 3.0], [3.2, 3.2], False),
+        ([1.0], [3.0], [3.0], False),
+    ],
+)
+def test_best_times_come_again(ours, theirs, control, steady):
+    assert compare._steady("torch", {"numbanet": ours, "torch": theirs, "control": control}) is steady
+
+
 def test_control_is_a_second_measurement(monkeypatch):
     samples = {"numbanet": [2.0, 1.0], "torch": [3.0, 3.0], "torch:channels_last": [9.0, 9.0], "control": [4.0, 3.3]}
     monkeypatch.setattr(backends, "available", lambda name: True)
