@@ -70,6 +70,16 @@ def test_a_helper_comes(crew: Crew) -> None:
     assert len(crew._helpers) == 1
 
 
+def test_no_more_helpers_than_tasks_want(crew: Crew) -> None:
+    crew._words[0] = 7  # as if there were eight threads
+    crew.call(3)
+    assert len(crew._helpers) == 3
+    crew.call(2)
+    assert len(crew._helpers) == 3
+    crew.call(9)
+    assert len(crew._helpers) == 7
+
+
 def test_no_helper_where_one_thread_is_wanted(crew: Crew) -> None:
     set_num_threads(1)
     assert met(patience=1000) == 1  # the second task alone
@@ -157,7 +167,7 @@ def test_a_forked_child_has_helpers_of_its_own() -> None:
 warnings.simplefilter("ignore")  # Python warns of forks with threads
 child = os.fork()
 if child == 0:
-    os._exit(met())
+    sys.exit(met())  # what the parent left for the end of Python runs in the child, too
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), met())
 """
     assert run_python(code, NUMBA_NUM_THREADS="2", timeout=60) == "2 2"

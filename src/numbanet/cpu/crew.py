@@ -41,8 +41,8 @@ _ROW = 3 * LINE  # the table of a job that is one launch, and the counters of it
 _SPARE = 4 * LINE
 
 _PATIENCE = 6144  # turns that a helper looks for work, a millisecond or so, before it lets go of its core
-REFUSED, DONE, CALL = range(3)
-"""What a driver returns: buffers do not fit; all is done; nothing is done, `Crew.call` first."""
+REFUSED, DONE = -1, 0
+"""What a driver returns if buffers do not fit, and if all is done. Nothing is done if it is more: `Crew.call` as many."""
 
 
 def counters(launches: int, workers: int) -> int:
@@ -124,8 +124,9 @@ def share_launch(job, address, count, items, integers, tasks, then, workers):
 
 @njit(nogil=True, error_model="numpy")
 def missing(board, workers):
-    """Return whether fewer helpers look for work than `workers` need, and can be had."""
-    return read(board, _AWAKE) < min(workers - 1, read(board, _MOST))
+    """Return how many helpers to call if fewer look for work than `workers` need and can be had, else 0."""
+    wanted = min(workers - 1, read(board, _MOST))
+    return wanted if read(board, _AWAKE) < wanted else 0
 
 
 @njit(nogil=True, error_model="numpy")

@@ -28,7 +28,7 @@ from numba import types
 from numbanet.cpu import crew
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
-from numbanet.cpu.crew import CALL, DONE, REFUSED, Crew, serve
+from numbanet.cpu.crew import DONE, REFUSED, Crew, serve
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
 from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, thread_count, word
@@ -51,8 +51,9 @@ def _drive_together(board, now, address, expected, count, arrays, integers, task
     if not fits(expected, buffers(count, then), items):
         return REFUSED
     workers = min(thread_count(), tasks)
-    if workers > 1 and not now and crew.missing(board, workers):
-        return CALL
+    wanted = 0 if now else crew.missing(board, workers)
+    if wanted > 0:
+        return wanted
     job = crew.claim(board) if workers > 1 else 0
     if job != 0:
         crew.share_launch(job, address, count, items, integers, tasks, then, workers)
@@ -353,8 +354,8 @@ def in_parallel(together: Any, alone: Any, call: tuple[int, ...]) -> int:
         _prepare()
     helpers = _state.crew
     found = together(helpers.board, 0, *call)
-    if found == CALL:
-        helpers.call(numba.get_num_threads() - 1)
+    if found > DONE:
+        helpers.call(found)
         found = together(helpers.board, 1, *call)
     return found
 

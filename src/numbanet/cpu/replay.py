@@ -23,8 +23,9 @@ def _replay_alone(table, launches, counters, workers):
 
 
 def _replay_together(board, now, table, launches, counters, workers):
-    if not now and crew.missing(board, workers):
-        return crew.CALL
+    wanted = 0 if now else crew.missing(board, workers)
+    if wanted > 0:
+        return wanted
     job = crew.claim(board)
     if job == 0:
         crew.work(table, launches, counters, workers, 0)
