@@ -51,7 +51,7 @@ _FAR_X = 2 * MAX_VECTORS * host_isa().vector_bytes  # and from one of x: a panel
 _BLOCK_BYTES = caches().second // 2  # of the result that a task may own without passing through memory
 _TASKS = 16
 _PADDED = 1.25  # how much longer the rows of a group may become in strips that are packed
-_PACKING = 2.5  # what packing takes, if a task's copying of the same rows takes 1,
+_PACKING = 1.25  # what packing takes, if a task's copying of the same rows takes 1,
 _PACKED_READ = 0.25  # and its reading of packed strips
 _REDUCE_CHUNK = 4096
 
