@@ -21,7 +21,6 @@ from numbanet.cpu.isa import fetches_ahead
 from numbanet.cpu.matmul import COSTS, LAUNCH, memory_cost, tile_cost, tolerance
 from numbanet.cpu.matmul_few import add_shares, finish_row, share_integers
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.rows import copy_rows
 from numbanet.cpu.simd import lanes, load_tail, named, numpy_lanes, offset, store
 from numbanet.cpu.tile import (
     MAX_ROWS,
@@ -56,9 +55,6 @@ DIRECT, COPIED, TURNED = 0, 1, 2  # how a block of b is read: where it lies, as 
 def _copy_block(b, at, step, terms, columns, width, block):
     """Copy `terms` rows of a panel, `width` vectors wide."""
     pitch = width * lanes(b)
-    if columns >= pitch:
-        copy_rows(width, offset(b, at), step, block, pitch, terms)
-        return
     for c in range(terms):
         for j in range(0, pitch, lanes(b)):
             store(block, c * pitch + j, load_tail(b, at + c * step + j, columns - j))
