@@ -9,14 +9,14 @@ import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory
-from numbanet.cpu import matmul_outer, parallel
+from numbanet.cpu import matmul_few, matmul_outer, parallel
 from numbanet.problem.conv import epilogue
 from numbanet.problem.matmul import MatmulProblem
 
 SIZES = [
     (1, 1, 1), (3, 5, 7), (15, 33, 17), (64, 70, 300), (14, 16, 1), (1, 100, 40), (100, 1, 1100), (193, 65, 513),
     (1, 300, 700), (2, 17, 600), (3, 2100, 50), (7, 9, 130), (8, 40, 33), (50, 6, 257), (4, 1, 5000),
-    (61, 70, 1100), (1100, 9, 20), (20, 530, 300),
+    (61, 70, 1100), (1100, 9, 20), (20, 530, 300), (16, 16, 20000), (20, 3, 70001),
 ]  # fmt: skip
 
 
@@ -115,6 +115,15 @@ def test_linear(rng):
         np.testing.assert_allclose(y, np.maximum(3 * (x @ weight.T) + wide, 0), atol=1e-12)
     np.testing.assert_allclose(nnet.ops.linear(x, weight[0]), x @ weight[0], atol=1e-12)
     np.testing.assert_allclose(nnet.ops.linear(x[..., :0], weight[:, :0], bias), np.broadcast_to(bias, (2, 3, 5)))
+
+
+def test_epilogue_of_dots_in_shares(rng):
+    x, weight, bias = rng.standard_normal((5, 50000)), rng.standard_normal((18, 50000)), rng.standard_normal(18)
+    addend = rng.standard_normal((5, 18))
+    assert matmul_few._plan(MatmulProblem("forward", "float64", 5, 18, 50000, True, False)).splits > 1
+    with nnet.use("cpu.few"):
+        y = nnet.ops.linear(x, weight, bias, residual=addend, activation="relu")
+    np.testing.assert_allclose(y, np.maximum(x @ weight.T + bias + addend, 0), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -16,10 +16,10 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry, spans
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
-from numbanet.cpu.pack import pack, panel_count
+from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store, store_tail
-from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, epilogue_flags, stack_buffer
+from numbanet.cpu.tile import MAX_ROWS, address, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
 BUFFER = 16384  # numbers in a task's band
@@ -98,9 +98,10 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, 
     for m in range(padded):
         outs[m] = address(y, base + min(m, count - 1) * k)
     vector = lanes(x)
+    vectors = (k + vector - 1) // vector
     for panel in range(cut.panels):
-        column = panel * MAX_VECTORS * vector
-        width = min(MAX_VECTORS, (k - column + vector - 1) // vector)
+        column = first_vector(panel, vectors, cut.panels) * vector
+        width = first_vector(panel + 1, vectors, cut.panels) - column // vector
         run_tiles(
             width, min(k - column - (width - 1) * vector, vector), sources, padded, 0, taps, run,
             offset(packed, column * taps * run), run * width * vector, outs, column, count, cut.flags, bias,

@@ -17,10 +17,10 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
-from numbanet.cpu.pack import pack, panel_count
+from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, splat, store, store_tail
-from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, stack_buffer
+from numbanet.cpu.tile import MAX_ROWS, address, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
 _PRODUCTS = 16384  # numbers of z
@@ -92,9 +92,10 @@ def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T)
                 sources[tap * padded + m] = sources[tap * padded + count - 1]
         for m in range(padded):
             outs[m] = address(z, min(m, count - 1) * columns)
+        vectors = (columns + vector - 1) // vector
         for panel in range(cut.panels):
-            column = panel * MAX_VECTORS * vector
-            width = min(MAX_VECTORS, (columns - column + vector - 1) // vector)
+            column = first_vector(panel, vectors, cut.panels) * vector
+            width = first_vector(panel + 1, vectors, cut.panels) - column // vector
             pitch = width * vector
             run_tiles(
                 width, min(columns - column - pitch + vector, vector), sources, padded, 0, taps, k,

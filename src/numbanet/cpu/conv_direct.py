@@ -22,7 +22,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_moments import Order, Share, across_images, following, in_memory
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
-from numbanet.cpu.pack import pack, panel_count
+from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.prefetch import prefetch_far
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
@@ -35,6 +35,7 @@ from numbanet.cpu.tile import (
     panel_tile,
     stack_buffer,
     tile_rows,
+    whole_tiles,
 )
 from numbanet.problem.conv import ConvProblem
 
@@ -139,8 +140,9 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     ahead = (n * s.h + rest // s.columns * s.stride_h) * s.w + rest % s.columns * s.stride_w
     ahead *= s.all_channels
     vector, part = lanes(x), task // s.tasks_a_part % s.parts
-    panels_a_group = (k + MAX_VECTORS * vector - 1) // (MAX_VECTORS * vector)
-    packed_columns = (k + vector - 1) // vector * vector
+    vectors = (k + vector - 1) // vector
+    panels_a_group = (vectors + MAX_VECTORS - 1) // MAX_VECTORS
+    packed_columns = vectors * vector
     for tap in range(0, s.taps, s.tap_block):
         here = min(s.tap_block, s.taps - tap)
         for t in range(here):
@@ -149,9 +151,9 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
                 x, ints, taps[3 * (tap + t)], taps[3 * (tap + t) + 1], address(zeros, 0),
             )  # fmt: skip
         for panel in range(part * panels // s.parts, (part + 1) * panels // s.parts):
-            group = panel // panels_a_group
-            column = (panel - group * panels_a_group) * MAX_VECTORS * vector
-            width = min(MAX_VECTORS, (packed_columns - column) // vector)
+            group, which = panel // panels_a_group, panel % panels_a_group
+            column = first_vector(which, vectors, panels_a_group) * vector
+            width = first_vector(which + 1, vectors, panels_a_group) - column // vector
             last = min(k - column - (width - 1) * vector, vector)
             pitch = width * vector
             start = (group * packed_columns + column) * s.taps * c + tap * c * pitch
@@ -237,8 +239,7 @@ def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtyp
 
     There are `least` blocks at least, if there are as many tiles.
     """
-    width = min(MAX_VECTORS, -(-columns // numpy_lanes(dtype)))
-    rows = host_isa().tile_rows[width - 1]
+    rows = whole_tiles(-(-columns // numpy_lanes(dtype)))
     most = max(rows, min(_BLOCK, limit - MAX_ROWS, _SOURCE_BYTES // source_bytes) // rows * rows)
     blocks = max(1, -(-positions // most), min(least, -(-positions // rows)))  # no position at all: an empty batch
     return -(-positions // (blocks * rows)) * rows
@@ -284,7 +285,7 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
         parts = min(panels, -(-_TASKS // blocks))
         image, row = out[0] * out[1] * out[2], out[1] * out[2]
         across = int(_across(grid, source[0]))
-        width = min(MAX_VECTORS, -(-columns // numpy_lanes(p.dtype)))
+        width = -(-columns // (numpy_lanes(p.dtype) * panel_count(columns, p.dtype)))
         steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
         tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
         lines = block * source_bytes // host_isa().vector_bytes
@@ -306,9 +307,9 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
 def _stored(p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
     """Return what the tasks of the forward pass store."""
     s = Gather(*_plan(p)[0][3][:-1].tolist())
-    wide, panels = MAX_VECTORS * numpy_lanes(p.dtype), s.panels // p.groups
-    starts = [part * s.panels // s.parts for part in range(s.parts)]
-    channels = [panel // panels * p.kg + panel % panels * wide for panel in starts]
+    size, panels = numpy_lanes(p.dtype), s.panels // p.groups
+    starts = [divmod(part * s.panels // s.parts, panels) for part in range(s.parts)]
+    channels = [group * p.kg + first_vector.py_func(panel, -(-p.kg // size), panels) * size for group, panel in starts]
     share = Share(s.images * s.rows * s.columns, s.block, s.blocks, s.blocks, s.parts, s.tasks_a_block, s.tasks_a_part)
     return across_images(p) if s.across else in_memory(p), share, (*channels, p.k)
 

@@ -25,6 +25,7 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import host_isa
+from numbanet.cpu.pack import first_vector
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.rows import MOST, copy_rows
 from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lanes, offset, store, store_tail
@@ -50,7 +51,7 @@ _FAR_X = 2 * MAX_VECTORS * host_isa().vector_bytes  # and from one of x: a panel
 _BLOCK_BYTES = caches().second // 2  # of the result that a task may own without passing through memory
 _TASKS = 16
 _PADDED = 1.25  # how much longer the rows of a group may become in strips that are packed
-_PACKING = 2.5  # what packing takes, if a task's copying of the same rows takes 1,
+_PACKING = 1.25  # what packing takes, if a task's copying of the same rows takes 1,
 _PACKED_READ = 0.25  # and its reading of packed strips
 _REDUCE_CHUNK = 4096
 
@@ -190,12 +191,6 @@ def _pixel(cut, piece):
 
 
 @device
-def _column(panel, vectors, panels):
-    """Return the first vector of a panel: all are about as wide."""
-    return panel * (vectors // panels) + min(panel, vectors % panels)
-
-
-@device
 def _strip_size(cut, vector):
     """Return how many numbers lie between two strips."""
     return cut.chunk * cut.length * cut.strip + vector
@@ -243,8 +238,8 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, packed: T, taps: I64, su
     end_strip = last_group * cut.strips + (first_k + count_k + strip - 1) // max(1, strip)  # of all
     low, high = first_group * cg, (last_group + 1) * cg
     if cut.taps == 1:
-        low = first_group * cg + _column(first_unit % panels, vectors, panels) * vector
-        high = min(high, last_group * cg + _column((end_unit - 1) % panels + 1, vectors, panels) * vector)
+        low = first_group * cg + first_vector(first_unit % panels, vectors, panels) * vector
+        high = min(high, last_group * cg + first_vector((end_unit - 1) % panels + 1, vectors, panels) * vector)
     for row in range(first_row, end_row, chunk):
         count = min(chunk, end_row - row)
         origin, past = _pixel(cut, row), _pixel(cut, row + count)
@@ -270,8 +265,8 @@ def weight_gradient(task: Index, ints: I64, x: T, g: T, packed: T, taps: I64, su
                     ahead[_HEAD + i] = ahead[_HEAD + i - 3]
         for unit in range(first_unit, end_unit):
             group, tap, which = unit // (cut.taps * panels), unit // panels % cut.taps, unit % panels
-            column = _column(which, vectors, panels) * vector
-            width = _column(which + 1, vectors, panels) - column // vector
+            column = first_vector(which, vectors, panels) * vector
+            width = first_vector(which + 1, vectors, panels) - column // vector
             columns = min(cg - column, width * vector)
             g_first, g_step, g_origin, source = group * kg + first_k, k, 0, g
             if cut.strips:
@@ -311,8 +306,8 @@ def gather_blocks(task: Index, ints: I64, sums: T, out: T):
     panels = (vectors + MAX_VECTORS - 1) // MAX_VECTORS
     first, unit = task // units * block, task % units
     group, tap, which = unit // (all_taps * panels), unit // panels % all_taps, unit % panels
-    column = _column(which, vectors, panels) * vector
-    pitch = _column(which + 1, vectors, panels) * vector - column
+    column = first_vector(which, vectors, panels) * vector
+    pitch = first_vector(which + 1, vectors, panels) * vector - column
     share = blocks * units * block * _WIDTH
     at = task * block * _WIDTH
     for row in range(first, min(first + block, kg)):

@@ -83,6 +83,7 @@ class _Channels:
         with Loop(builder, each, [], "ahead") as line:
             ir_prefetch(builder, builder.gep(first, [builder.mul(line.index, size)]), locality=2)
             line.close([])
+            ir_keep_rolled(builder, line)
 
     def load(self, pointer: ir.Value) -> ir.Value:
         """Load this vector of the channels from a pointer to the first one."""

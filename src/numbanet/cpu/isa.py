@@ -45,7 +45,7 @@ class Isa:
 
 
 _OF_32 = (6, 9, 16, 24), (6, 9, 12), (4, 7, 9), (4, 6)  # with 32 registers,
-_OF_16 = (4, 8, 12), (3, 6)  # and with 16
+_OF_16 = (4, 8, 12), (4, 5, 6)  # and with 16
 AVX512 = Isa("avx512", 64, (14, 12, 8, 6), _OF_32, masks=True, masked_loads=True)
 AVX2 = Isa("avx2", 32, (8, 6, 4), _OF_16, masked_loads=True)
 SSE2 = Isa("sse2", 16, (8, 4), _OF_16)

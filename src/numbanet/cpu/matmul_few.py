@@ -25,6 +25,8 @@ _DOT_ROWS, _AXPY_ROWS = 32, 8  # rows of the small operand at most
 _GROUP = 16  # rows of the matrix that all rows of the small operand see before the next ones
 _SHORTEST, _STRIP = 256, 2048  # columns of a task: a run of memory, but a part of the result that stays in the cache
 _TASKS = 16
+_LARGE = 1 << 22  # operations of a product whose dots have shares, where there are too few columns for tasks,
+_TERMS = 1024  # and so many terms at least
 
 
 @device
@@ -51,9 +53,12 @@ def finish_row(out, at, count, column, flags, bias, bias_step, residual):
 
 @kernel
 def dots(task: Index, ints: I64, a: T, b: T, bias: T, residual: T, out: T):
-    """Multiply the rows of a (m, k) and some of the rows of b (n, k)."""
-    m, n, k, _, _, columns, flags, bias_step, _ = integers(ints, 9)
-    first, end = task * columns, min(n, (task + 1) * columns)
+    """Multiply the rows of a (m, k) and some of the rows of b (n, k): one share of their terms."""
+    m, n, k, _, _, columns, flags, bias_step, splits = integers(ints, 9)
+    split = task % splits
+    first, start = task // splits * columns, split * m * n
+    end, first_term = min(n, first + columns), split * k // splits
+    terms = (split + 1) * k // splits - first_term
     for group in range(first, end, _GROUP):
         group_end = min(end, group + _GROUP)
         i = 0
@@ -61,11 +66,14 @@ def dots(task: Index, ints: I64, a: T, b: T, bias: T, residual: T, out: T):
             rows = _tile_rows(m - i)
             for j in range(group, group_end, dot_columns(out, rows)):
                 dot_tile(
-                    rows, offset(a, i * k), k, offset(b, j * k), k, k, offset(out, i * n + j), n, m - i, group_end - j
+                    rows, offset(a, i * k + first_term), k, offset(b, j * k + first_term), k, terms,
+                    offset(out, start + i * n + j), n, m - i, group_end - j,
                 )  # fmt: skip
             i += rows
     for i in range(m):
-        finish_row(out, i * n + first, end - first, first, flags, bias, bias_step, residual)
+        finish_row(
+            out, start + i * n + first, end - first, first, flags if splits == 1 else 0, bias, bias_step, residual
+        )  # fmt: skip
 
 
 @kernel
@@ -127,7 +135,7 @@ class _Plan:
     left_rows : bool
         Whether the small operand lies in memory row by row.
     splits : int
-        Shares of the reduction, each with a result of its own; 1 for dots.
+        Shares of the reduction, each with a result of its own.
     tasks : int
     integers : tuple of int
     """
@@ -147,9 +155,12 @@ def _plan(p: MatmulProblem) -> _Plan:
     # One row, or one column, lies in memory in both orders.
     left_rows = few == 1 or (not p.b_rows if turned else p.a_rows)
     along = p.a_rows if turned else not p.b_rows
-    splits = 1 if along else max(1, min(_TASKS, p.k // (_GROUP * few)))
-    share = -(-columns * splits // _TASKS)
-    strip = max(_GROUP, share) if along else min(_STRIP, max(_SHORTEST, share))
+    if along:
+        strip = max(_GROUP, -(-columns // _TASKS))
+        splits = max(1, min(_TASKS // -(-columns // strip), p.k // _TERMS)) if p.flops > _LARGE else 1
+    else:
+        splits = max(1, min(_TASKS, p.k // (_GROUP * few)))
+        strip = min(_STRIP, max(_SHORTEST, -(-columns * splits // _TASKS)))
     row_step, term_step = (p.k, 1) if left_rows else (1, few)
     integers_ = few, columns, p.k, row_step, term_step, strip, epilogue_flags(p.epilogue), int(not turned), splits
     return _Plan(turned, along, left_rows, splits, splits * -(-columns // strip), integers_)
@@ -164,11 +175,9 @@ def _run(p: MatmulProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     few, columns = plan.integers[:2]
     target = memory.empty((few, columns), p.dtype) if plan.turned and few > 1 else out
     extra = small if bias is None else bias, small if residual is None else residual
-    if plan.splits == 1:
-        launch(dots if plan.dots else axpys, plan.tasks, (small, matrix, *extra, target), plan.integers, p.dtype)
-    else:
-        shares = memory.empty((plan.splits * few * columns,), p.dtype)
-        launch(axpys, plan.tasks, (small, matrix, *extra, shares), plan.integers, p.dtype)
+    shares = memory.empty((plan.splits * few * columns,), p.dtype) if plan.splits > 1 else target
+    launch(dots if plan.dots else axpys, plan.tasks, (small, matrix, *extra, shares), plan.integers, p.dtype)
+    if plan.splits > 1:
         launch(add_shares, plan.tasks // plan.splits * few, (shares, *extra, target), plan.integers, p.dtype)
     if target is not out:
         transpose(target, out)
@@ -192,8 +201,10 @@ def _cost(p: MatmulProblem) -> float:
     rows = few if few <= 2 else -(-few // 4) * 4
     # Adding up the lanes of dots costs about as much as eight vectors of products.
     reduction = COSTS.dots * (p.k + 8 * numpy_lanes(p.dtype)) if plan.dots else COSTS.adding * p.k
-    launches = (plan.dots and not plan.left_rows) + (plan.turned and few > 1) + (plan.splits > 1)
-    return max(2.0 * rows * columns * reduction, memory_cost(p)) + launches * LAUNCH
+    turns = plan.dots and not plan.left_rows
+    launches = turns + (plan.turned and few > 1) + (plan.splits > 1)
+    copies = COSTS.turning * few * p.k if turns else 0.0
+    return max(2.0 * rows * columns * reduction, memory_cost(p)) + copies + launches * LAUNCH
 
 
 CANDIDATES: CandidateLists = {

@@ -41,6 +41,7 @@ _TASK_FLOPS = 1 << 17  # operations of a task at least
 _TASKS = 16  # as many tasks at least, where the operations allow it
 _COPIED_ROWS = 48  # rows of a that a copied block serves at least,
 _MANY_ROWS = 96  # where others could, too,
+_SHARED_ROWS = 48  # or that of the only panel,
 _READ_ROWS = 24  # and one that is read where it lies
 _SHARE = _BLOCK  # terms of a share of the sums at least: beside them a partial result costs little
 _PAGE, _PLACES = 4096, 16  # bytes, and as many lines a cache keeps of those that lie pages apart
@@ -191,7 +192,7 @@ def _plan(p: MatmulProblem) -> _Plan:
     rest = pieces // column_blocks
     row_blocks = max(1, min(rest, p.m // _MANY_ROWS))
     splits = max(1, min(rest // row_blocks, p.k // _SHARE)) if flops > 32 * _TASK_FLOPS else 1
-    least = _READ_ROWS if reading == DIRECT else _MANY_ROWS
+    least = _READ_ROWS if reading == DIRECT else _SHARED_ROWS if column_blocks == 1 else _MANY_ROWS
     row_blocks = max(1, min(rest // splits, p.m // least), -(-p.m // _ROWS))
     unit = math.lcm(whole_tiles(vectors), 1 if p.a_rows else _LINE)
     rows_each = _rounded(-(-p.m // row_blocks), unit)

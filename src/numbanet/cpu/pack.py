@@ -1,7 +1,7 @@
 """Packed weights: panels of a few vectors of columns, one row a (tap, channel), as register tiles read them.
 
-The panels of a group follow each other; all but the last are `MAX_VECTORS` vectors wide. Lanes beyond the last column
-hold zeros.
+The panels of a group follow each other, and all are about as wide: a tile of one vector loads a number for each
+multiply-add. Lanes beyond the last column hold zeros.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from functools import lru_cache
 import numpy as np
 
 from numbanet import memory
-from numbanet.cpu.compile import I64, Index, T, kernel
+from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, store
 from numbanet.cpu.tile import MAX_VECTORS
 from numbanet.cpu.transpose import transpose_block
+
+
+@device
+def first_vector(panel, vectors, panels):
+    """Return the first vector of a panel."""
+    return panel * (vectors // panels) + min(panel, vectors % panels)
 
 
 @kernel
@@ -24,10 +30,10 @@ def pack_columns(task: Index, ints: I64, weight: T, taps: I64, packed: T):
     """Pack panels whose lanes are rows of the weight (K, all taps, C): what forward needs. One task a panel and tap."""
     kg, c, all_taps, count, panels = integers(ints, 5)
     panel, tap = task // count, task % count
-    group, first = panel // panels, (panel % panels) * MAX_VECTORS * lanes(weight)
-    width = min(MAX_VECTORS, (kg - first + lanes(weight) - 1) // lanes(weight))
-    padded = (kg + lanes(weight) - 1) // lanes(weight) * lanes(weight)
-    pitch = width * lanes(weight)
+    vectors = (kg + lanes(weight) - 1) // lanes(weight)
+    group, first = panel // panels, first_vector(panel % panels, vectors, panels) * lanes(weight)
+    width = first_vector(panel % panels + 1, vectors, panels) - first // lanes(weight)
+    padded, pitch = vectors * lanes(weight), width * lanes(weight)
     out = group * count * c * padded + first * count * c + tap * c * pitch
     for j in range(width):
         row = first + j * lanes(weight)
@@ -44,10 +50,10 @@ def pack_rows(task: Index, ints: I64, weight: T, taps: I64, packed: T):
     """Pack panels whose lanes are columns of the weight (K, all taps, C): what backward_input needs."""
     kg, c, all_taps, count, panels = integers(ints, 5)
     panel, tap = task // count, task % count
-    group, first = panel // panels, (panel % panels) * MAX_VECTORS * lanes(weight)
-    width = min(MAX_VECTORS, (c - first + lanes(weight) - 1) // lanes(weight))
-    padded = (c + lanes(weight) - 1) // lanes(weight) * lanes(weight)
-    pitch = width * lanes(weight)
+    vectors = (c + lanes(weight) - 1) // lanes(weight)
+    group, first = panel // panels, first_vector(panel % panels, vectors, panels) * lanes(weight)
+    width = first_vector(panel % panels + 1, vectors, panels) - first // lanes(weight)
+    padded, pitch = vectors * lanes(weight), width * lanes(weight)
     out = group * count * kg * padded + first * count * kg + tap * kg * pitch
     for k in range(kg):
         start = ((group * kg + k) * all_taps + taps[3 * tap + 2]) * c + first
