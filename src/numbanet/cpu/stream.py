@@ -16,7 +16,7 @@ from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.isa import host_isa, is_x86
 from numbanet.cpu.vector import ir_store, ir_vector
 
-_LARGE = caches().last  # bytes
+_LARGE = caches().last // 2  # bytes, of a result and of its operands each
 _I64 = ir.IntType(64)
 
 
@@ -25,7 +25,7 @@ def streams(nbytes: int, given: int | None = None) -> bool:
 
     That is where no cache holds it and its operands, of `given` bytes (as many if None), together.
     """
-    return nbytes + (nbytes if given is None else min(given, 3 * nbytes)) >= _LARGE
+    return nbytes + (nbytes if given is None else min(given, 3 * nbytes)) >= 2 * _LARGE
 
 
 @intrinsic
