@@ -324,7 +324,7 @@ def _distance(x: np.ndarray, block: np.ndarray) -> int:
 
 
 def fill(out: np.ndarray, x: np.ndarray) -> None:
-    """Copy x to out, an array of its shape. A recording repeats launches only; and kernels copy many elements faster."""
+    """Copy x to out, an array of its shape. A recording repeats launches only; and kernels copy many elements fast."""
     from numbanet.watch import watched  # which imports this module
 
     many = x.size >= _MANY and x.dtype == out.dtype and isinstance(x, np.ndarray) and isinstance(out, np.ndarray)
