@@ -276,12 +276,22 @@ def _arrays(operands: Any) -> Iterator[Any]:
             yield x.array if type(x) is PreparedWeight else x
 
 
+_OF_THE_CPU = {np.ndarray, type(None)}
+
+
 def _device(problem: Problem, inputs: Arrays, outputs: Arrays) -> str:
     """Return where all operands lie."""
-    places = {_number(x) for x in _arrays((*_placed(problem, inputs).values(), *outputs))}
+    operands, kinds = (*_placed(problem, inputs).values(), *outputs), set[type]()
+    for x in operands:
+        kinds.update(map(type, x)) if isinstance(x, (tuple, list)) else kinds.add(type(x))
+    if kinds <= _OF_THE_CPU:  # lists may be those of all parameters of a network
+        return "cpu"
+    places = {_number(x) for x in _arrays(operands)}
     if len(places) > 1:
         raise _mixed(problem, inputs)
-    return "cpu" if places <= {-1} else "cuda"
+    if places <= {-1}:
+        return "cpu"
+    return "cuda"
 
 
 def _number(x: Any) -> int:

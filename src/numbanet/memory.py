@@ -24,6 +24,7 @@ from numbanet.heap import Heap
 from numbanet.locks import new_lock
 
 _SMALL = 1 << 18  # bytes; below it malloc recycles well enough
+_MANY = 1 << 16  # elements; fewer NumPy copies well enough
 _LINE = 64
 _HUGE = 1 << 26  # bytes; larger blocks are apart, where the many that come and go do not cut up their places
 
@@ -323,13 +324,14 @@ def _distance(x: np.ndarray, block: np.ndarray) -> int:
 
 
 def fill(out: np.ndarray, x: np.ndarray) -> None:
-    """Copy x to out, an array of its shape; a recording repeats launches only."""
+    """Copy x to out, an array of its shape. A recording repeats launches only; and kernels copy many elements fast."""
     from numbanet.watch import watched  # which imports this module
 
-    if watched():
+    many = x.size >= _MANY and x.dtype == out.dtype and isinstance(x, np.ndarray) and isinstance(out, np.ndarray)
+    if many or watched():
         from numbanet.ops.shape import copy_into, to_dtype  # likewise
 
-        copy_into(out, to_dtype(x, out.dtype))
+        copy_into(out, to_dtype(x, out.dtype) if x.dtype != out.dtype else x)
     else:
         out[...] = x
 

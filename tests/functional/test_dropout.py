@@ -32,6 +32,24 @@ def test_kernel_against_definition(dtype, p, rng):
             np.testing.assert_allclose(ops.dropout(x, p, draw), want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_flags_and_backward_against_definition(dtype, rng):
+    from numbanet.ops.dropout import dropout_backward, dropout_flags
+
+    key = np.array([7, 2**40 + 3], np.uint64)
+    for size in (0, 1, 5, 8, 17, 33, 64, 65, 1000, 40_000):
+        x, grad = rng.standard_normal(size).astype(dtype), rng.standard_normal(size).astype(dtype)
+        grad[:1] = np.inf  # times zero is NaN
+        with nnet.use("reference"):
+            want, dropped = dropout_flags(x, 0.3, key)
+            want_back = dropout_backward(grad, 0.3, dropped, (0,))
+        y, flags = dropout_flags(x, 0.3, key)
+        np.testing.assert_array_equal(flags, dropped)
+        np.testing.assert_allclose(y, want, rtol=1e-6)
+        np.testing.assert_array_equal(y, ops.dropout(x, 0.3, key))
+        np.testing.assert_allclose(dropout_backward(grad, 0.3, flags, (0,)), want_back, rtol=1e-6)
+
+
 def test_every_element_is_written_and_nothing_beyond(rng):
     from numbanet.dispatch import run
     from numbanet.problem.dropout import DropoutProblem

@@ -248,7 +248,7 @@ def _parameter(value: float) -> np.ndarray:
 def _run(kernels: dict[str, Any], problem: Any, inputs: Arrays, outputs: Arrays) -> None:
     chunk = _SERIAL if problem.function in _CHEAP and problem.size <= _SERIAL else _CHUNK
     arrays = (*inputs, *outputs, _parameter(problem.parameter))
-    numbers = (problem.size, chunk, streams(outputs[0].nbytes))
+    numbers = (problem.size, chunk, streams(outputs[0].nbytes, sum(x.nbytes for x in inputs)))
     launch(kernels[problem.function], -(-problem.size // chunk), arrays, numbers, problem.dtype)
 
 

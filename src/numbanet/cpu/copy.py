@@ -28,6 +28,7 @@ Ints = tuple[int, ...]
 
 _CHUNK = 1 << 14  # elements a task
 _BLOCK = 64  # of a transposed plane, a task takes a multiple of so many lines
+_LONG_RUN = 512  # bytes; of shorter ones with gaps between, stores past the caches would cut lines in two
 _THIN = 8  # planes with a shorter side (the three colours of an image) leave most of a block in registers empty
 
 
@@ -116,7 +117,7 @@ class _Plan:
 @lru_cache(maxsize=1024)
 def _plan(dtype: str, shape: Ints, x_strides: Ints, y_strides: Ints) -> _Plan:
     """Choose the kernel and the inner axes a and b of a copy."""
-    problem = CopyProblem("forward", dtype, shape, x_strides, y_strides)
+    problem, item = CopyProblem("forward", dtype, shape, x_strides, y_strides), np.dtype(dtype).itemsize
     axes = problem.axes
     b = axes.pop() if axes else (1, 1, 1)
     along = next((position for position, axis in enumerate(axes) if axis[1] == 1), len(axes) - 1)
@@ -135,7 +136,10 @@ def _plan(dtype: str, shape: Ints, x_strides: Ints, y_strides: Ints) -> _Plan:
         a_chunk = min(a[0], max(1, _CHUNK // b_chunk))
     tasks = math.prod(axis[0] for axis in axes) * -(-a[0] // a_chunk) * -(-b[0] // b_chunk)
     table = np.array([*axes, (1, 0, 0)], np.int64)
-    large = streams(math.prod(problem.shape) * np.dtype(problem.dtype).itemsize)
+    # What is written may be a part of a larger array, such as one of those that are joined there.
+    reached = 1 + sum((size - 1) * abs(step) for size, step in zip(shape, y_strides))
+    whole = reached == math.prod(shape) or b[0] * item >= _LONG_RUN
+    large = whole and streams(reached * item)
     return _Plan(chosen, tasks, (len(axes), a[0], b[0], a_chunk, b_chunk, *a[1:], *b[1:], large), table)
 
 

@@ -35,6 +35,7 @@ from numbanet.cpu.simd import (
     select,
     splat,
     splat_as,
+    splat_pair,
     sqrt,
     store_tail,
 )
@@ -43,8 +44,8 @@ from numbanet.cpu.stream import aligned, drain, put, streams
 MAX_DIMS = 4
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
 _SERIAL = 1 << 16  # up to so many elements one task does all: waking threads would cost more
-_SHORT = 300  # rows of fewer elements are taken
-_REPEATS = 16  # at a time
+_SHORT = 300  # rows of fewer elements are taken several at a time:
+_WIDE = 1 << 10  # elements, about, which leave of the first-level cache enough for what streams through it
 
 
 def _make(name: str, function: Callable) -> Kernel:
@@ -61,7 +62,7 @@ def _make(name: str, function: Callable) -> Kernel:
         dense = (a3 == 0 or a3 == 1) and (b3 == 0 or b3 == 1) and (c3 == 0 or c3 == 1)
         past = large != 0 and aligned(out)
         width = lanes(a)
-        zero = splat(a, 0.0)
+        zero, pair = splat(a, 0.0), splat_pair(a, 0.0)
         while row < last:
             pa = a_start + i0 * a0 + i1 * a1 + i2 * a2
             pb = b_start + i0 * b0 + i1 * b1 + i2 * b2
@@ -72,16 +73,18 @@ def _make(name: str, function: Callable) -> Kernel:
             vc = splat_as(load_as_tail(c, pc, zero, 1), c[pc])
             j = first
             if dense:
-                while j + width <= stop:
+                wa, wb = splat_as(pair, a[pa]), splat_as(pair, b[pb])
+                wc = splat_as(load_as_tail(c, pc, pair, 1), c[pc])
+                while j + 2 * width <= stop:
                     if a3 == 1:
-                        va = load_as(a, pa + j, zero)
+                        wa = load_as(a, pa + j, pair)
                     if b3 == 1:
-                        vb = load_as(b, pb + j, zero)
+                        wb = load_as(b, pb + j, pair)
                     if c3 == 1:
-                        vc = load_as(c, pc + j, zero)
-                    put(out, po + j, convert(apply(va, vb, vc), out), past)
-                    j += width
-                if j < stop:
+                        wc = load_as(c, pc + j, pair)
+                    put(out, po + j, convert(apply(wa, wb, wc), out), past)
+                    j += 2 * width
+                while j < stop:
                     if a3 == 1:
                         va = load_as_tail(a, pa + j, zero, stop - j)
                     if b3 == 1:
@@ -89,6 +92,7 @@ def _make(name: str, function: Callable) -> Kernel:
                     if c3 == 1:
                         vc = load_as_tail(c, pc + j, zero, stop - j)
                     store_tail(out, po + j, convert(apply(va, vb, vc), out), stop - j)
+                    j += width
             else:
                 while j < stop:
                     va, vb = splat_as(va, a[pa + j * a3]), splat_as(vb, b[pb + j * b3])
@@ -185,7 +189,7 @@ _KERNELS = {name: _make(name, function) for name, function in _FUNCTIONS.items()
 
 @lru_cache(maxsize=4096)
 def _widened(problem: Any) -> Any:
-    """Return the problem with short rows taken 16 at a time, or None where that needs no repeated operands.
+    """Return the problem with short rows taken several at a time, or None where that needs no repeated operands.
 
     The operands of a row are either dense or the same in every row, such as a number for each of few channels.
     """
@@ -194,8 +198,9 @@ def _widened(problem: Any) -> Any:
     count, n = problem.sizes
     if any(steps not in ((n, 1), (0, 1), (0, 0)) for steps in problem.steps) or any(problem.starts):
         return None
-    steps = tuple((n * _REPEATS if outer else 0, inner) for outer, inner in problem.steps)
-    return replace(problem, sizes=(-(-count // _REPEATS), n * _REPEATS), steps=steps)
+    repeats = _WIDE // max(n, 1)
+    steps = tuple((n * repeats if outer else 0, inner) for outer, inner in problem.steps)
+    return replace(problem, sizes=(-(-count // repeats), n * repeats), steps=steps)
 
 
 @lru_cache(maxsize=4096)
@@ -224,17 +229,18 @@ def _run(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     wide = _widened(problem)
     if wide is not None:
         repeated = (steps == (0, 1) for steps in wide.steps)
-        buffers = [_tiled(x.reshape(-1)) if again else x for x, again in zip(buffers, repeated)]
+        buffers = [_tiled(x.reshape(-1), wide.sizes[1]) if again else x for x, again in zip(buffers, repeated)]
         problem = wide
-    tasks, numbers = _cut(problem, elements, streams(outputs[0].nbytes))
+    large = streams(outputs[0].nbytes, sum(x.nbytes for x in buffers))
+    tasks, numbers = _cut(problem, elements, large)
     buffers += buffers[:1] * (3 - len(buffers))
     launch(_KERNELS[problem.function], tasks, (*buffers, _raw(_span(outputs[0]))), numbers, problem.dtype)
 
 
-def _tiled(x: np.ndarray) -> np.ndarray:
+def _tiled(x: np.ndarray, size: int) -> np.ndarray:
     if x.dtype.kind != "f":
-        return np.tile(x, _REPEATS)
-    y = memory.empty((_REPEATS, x.size), x.dtype)
+        return np.tile(x, size // x.size)
+    y = memory.empty((size // x.size, x.size), x.dtype)
     arrange(x, y, y.shape, (0, 1), (x.size, 1))
     return y
 

@@ -81,6 +81,14 @@ def _narrow_moments(x, wide, first, last, rest, partial, out):
 
 
 @device
+def _add(x, wide, p, j, n, partial, out):
+    """Add n elements from column j on of the row that starts at p, less the shift at `out`, to the sums behind it."""
+    a = get(x, p + j, n) - get(partial, out + j, n)
+    put(partial, out + wide + j, get(partial, out + wide + j, n) + a, n)
+    put(partial, out + 2 * wide + j, fma(a, a, get(partial, out + 2 * wide + j, n)), n)
+
+
+@device
 def _wide_moments(x, wide, first, last, column, end, partial, out):
     """Sum columns column, ..., end - 1 of a block, row by row: memory is fastest in its own order."""
     zero, heads = splat(x, 0.0), min(8, last - first)
@@ -95,12 +103,13 @@ def _wide_moments(x, wide, first, last, column, end, partial, out):
         put(partial, out + 2 * wide + j, zero, n)
         put(partial, out + 3 * wide + j, zero, n)
     out += wide
-    for row in range(first, last):
-        for j in range(column, end, lanes(x)):
-            n = end - j
-            a = get(x, row * wide + j, n) - get(partial, out + j, n)
-            put(partial, out + wide + j, get(partial, out + wide + j, n) + a, n)
-            put(partial, out + 2 * wide + j, fma(a, a, get(partial, out + 2 * wide + j, n)), n)
+    for p in range(first * wide, last * wide, wide):
+        j = column
+        while j + lanes(x) <= end:
+            _add(x, wide, p, j, lanes(x), partial, out)
+            j += lanes(x)
+        if j < end:
+            _add(x, wide, p, j, end - j, partial, out)
 
 
 @kernel

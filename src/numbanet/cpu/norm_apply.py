@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
-from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, put_four
+from numbanet.cpu.norm_rows import SPAN, chunk_rows, cut, four, four_tail, put_four
 from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.simd import fma, integers, lanes, load, load_tail, numpy_lanes, select, splat, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
@@ -72,19 +72,22 @@ def _normalize(finish, task, ints, x, coefficients, residual, y):
             a3 = finish(fma(a3 - m3, s3, b3), residual, p + 3 * w, n - 3 * w, load_tail)
             put_four(y, p, n, a0, a1, a2, a3)
             p += wide
-    while p < end:
-        j = 0
-        while j + w <= wide:
-            a = load(x, p + j) - load(coefficients, j)
-            a = fma(a, load(coefficients, wide + j), load(coefficients, 2 * wide + j))
-            put(y, p + j, finish(a, residual, p + j, w, _whole), past)
-            j += w
-        if j < wide:
-            n = wide - j
-            a = load_tail(x, p + j, n) - load_tail(coefficients, j, n)
-            a = fma(a, load_tail(coefficients, wide + j, n), load_tail(coefficients, 2 * wide + j, n))
-            store_tail(y, p + j, finish(a, residual, p + j, n, load_tail), n)
-        p += wide
+        p = end
+    first = p
+    for column in range(0, wide, SPAN):
+        stop = min(wide, column + SPAN)
+        for p in range(first, end, wide):
+            j = column
+            while j + w <= stop:
+                a = load(x, p + j) - load(coefficients, j)
+                a = fma(a, load(coefficients, wide + j), load(coefficients, 2 * wide + j))
+                put(y, p + j, finish(a, residual, p + j, w, _whole), past)
+                j += w
+            if j < stop:
+                n = stop - j
+                a = load_tail(x, p + j, n) - load_tail(coefficients, j, n)
+                a = fma(a, load_tail(coefficients, wide + j, n), load_tail(coefficients, 2 * wide + j, n))
+                store_tail(y, p + j, finish(a, residual, p + j, n, load_tail), n)
     if past:
         drain()
 
@@ -122,7 +125,8 @@ def _plan(problem: Any) -> tuple[Kernel, int, np.ndarray]:
     elements = problem.rows * problem.channels
     rows = chunk_rows(wide, elements)
     tasks = -(-elements // (rows * wide)) if elements else 0
-    large = streams(elements * np.dtype(problem.dtype).itemsize) and wide % numpy_lanes(problem.dtype) == 0
+    size = elements * np.dtype(problem.dtype).itemsize
+    large = streams(size, size * (1 + problem.residual)) and wide % numpy_lanes(problem.dtype) == 0
     return _NORMALIZE[problem.activation, problem.residual], tasks, block_of((elements, wide, rows, large))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
-from numbanet.cpu.norm_rows import chunk_rows, cut, four, four_tail, merge_span, put_four, repeat
+from numbanet.cpu.norm_rows import SPAN, chunk_rows, cut, four, four_tail, merge_span, put_four, repeat
 from numbanet.cpu.parallel import block_of, launch
 from numbanet.cpu.partial import get
 from numbanet.cpu.partial import put as put_some
@@ -79,19 +79,28 @@ def _narrow_sums(mask, grad, x, means, y, wide, first, last, rest, partial, out)
 
 
 @device
+def _add(mask, grad, x, means, y, wide, p, j, n, partial, out):
+    """Add n elements from column j on of the row that starts at p to the sums."""
+    g = mask(get(grad, p + j, n), y, y, p + j, n)
+    put_some(partial, out + j, get(partial, out + j, n) + g, n)
+    q = fma(g, get(x, p + j, n) - get(means, j, n), get(partial, out + wide + j, n))
+    put_some(partial, out + wide + j, q, n)
+
+
+@device
 def _wide_sums(mask, grad, x, means, y, wide, first, last, column, end, partial, out):
     """Sum columns column, ..., end - 1 of a block, row by row: memory is fastest in its own order."""
     zero = splat(x, 0.0)
     for j in range(column, end, lanes(x)):
         put_some(partial, out + j, zero, end - j)
         put_some(partial, out + wide + j, zero, end - j)
-    for row in range(first, last):
-        for j in range(column, end, lanes(x)):
-            n, p = end - j, row * wide + j
-            g = mask(get(grad, p, n), y, y, p, n)
-            put_some(partial, out + j, get(partial, out + j, n) + g, n)
-            q = fma(g, get(x, p, n) - get(means, j, n), get(partial, out + wide + j, n))
-            put_some(partial, out + wide + j, q, n)
+    for p in range(first * wide, last * wide, wide):
+        j = column
+        while j + lanes(x) <= end:
+            _add(mask, grad, x, means, y, wide, p, j, lanes(x), partial, out)
+            j += lanes(x)
+        if j < end:
+            _add(mask, grad, x, means, y, wide, p, j, end - j, partial, out)
 
 
 @device
@@ -157,6 +166,14 @@ def gradient_coefficients(
 
 
 @device
+def _slope(mask, grad, x, coefficients, y, masked, wide, p, j, n):
+    """Return n elements of dx from column j on of the row that starts at p."""
+    v = get(x, p + j, n) - get(coefficients, j, n)
+    v = fma(get(coefficients, 2 * wide + j, n), v, get(coefficients, 3 * wide + j, n))
+    return fma(get(coefficients, wide + j, n), mask(get(grad, p + j, n), y, masked, p + j, n), v)
+
+
+@device
 def _apply(mask, task, ints, grad, x, coefficients, y, dx, masked):
     """dx = a * g + b * (x - mean) + c, for a block of rows; g is the masked gradient."""
     elements, wide, block_rows, large = integers(ints, 4)
@@ -188,17 +205,18 @@ def _apply(mask, task, ints, grad, x, coefficients, y, dx, masked):
             else:
                 put_four(dx, p, n, fma(a0, g0, x0), fma(a1, g1, x1), fma(a2, g2, x2), fma(a3, g3, x3))
             p += wide
-    while p < end:
-        for j in range(0, wide, w):
-            n = wide - j
-            v = get(x, p + j, n) - get(coefficients, j, n)
-            v = fma(get(coefficients, 2 * wide + j, n), v, get(coefficients, 3 * wide + j, n))
-            v = fma(get(coefficients, wide + j, n), mask(get(grad, p + j, n), y, masked, p + j, n), v)
-            if n >= w:
-                put(dx, p + j, v, past)
-            else:
-                store_tail(dx, p + j, v, n)
-        p += wide
+        p = end
+    first = p
+    for column in range(0, wide, SPAN):
+        stop = min(wide, column + SPAN)
+        for p in range(first, end, wide):
+            j = column
+            while j + w <= stop:
+                put(dx, p + j, _slope(mask, grad, x, coefficients, y, masked, wide, p, j, w), past)
+                j += w
+            if j < stop:
+                n = stop - j
+                store_tail(dx, p + j, _slope(mask, grad, x, coefficients, y, masked, wide, p, j, n), n)
     if past:
         drain()
 
@@ -243,7 +261,8 @@ def _plan(problem: Any, weight: bool) -> _Plan:
     wide, block_rows, tile, blocks, tiles = cut(problem.rows, channels, dtype)
     span = merge_span(blocks * wide // channels if channels else 0, dtype)
     rows = chunk_rows(wide, elements)
-    large = streams(elements * np.dtype(dtype).itemsize) and wide % numpy_lanes(dtype) == 0
+    size = elements * np.dtype(dtype).itemsize
+    large = streams(size, 2 * size) and wide % numpy_lanes(dtype) == 0
     return _Plan(
         wide, block_of((channels, wide, 1)),
         blocks * tiles, block_of((elements, wide, block_rows, tile, tiles)),

@@ -10,6 +10,7 @@ from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, sto
 _BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
 _BLOCK_ROWS = 64  # rows of a block at least
 _TILE = 1024  # columns of a block at most
+SPAN = 512  # columns that rows are normalised in, where they are wide: a cache holds the numbers of so many channels
 _CHUNK = 1 << 14  # elements that a task normalises
 _SERIAL = 1 << 16  # up to so many elements one task does all: waking threads would cost more
 _MERGE = 256  # partial results, in vectors, that a task merges

@@ -6,28 +6,76 @@ lanes, so that one multiplication gives both halves of a product.
 
 from __future__ import annotations
 
-from numbanet.cpu.compile import device
-from numbanet.cpu.simd import shift_right, splat_as
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbanet.cpu.isa import host_isa
+from numbanet.cpu.vector import Vec, ir_splat, ir_vector
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)  # what the key grows by: the golden ratio and sqrt(3) - 1
 _ROUNDS = 10
 _WORD = 0xFFFFFFFF
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-@device
-def philox(c0, c1, c2, c3, k0, k1):
+@intrinsic
+def philox(typingctx, c0, c1, c2, c3, k0, k1):
     """Return the four random words of each counter (c0, c1, c2, c3) under the key (k0, k1).
 
-    The counters are vectors of 64-bit integers that hold 32-bit words, the key two such integers.
+    The counters are vectors of 64-bit integers that hold 32-bit words, the key two such integers. The rounds are
+    unrolled, so that a loop over counters finds their keys in memory.
     """
-    word = splat_as(c0, _WORD)
-    first, second = splat_as(c0, _MULTIPLIERS[0]), splat_as(c0, _MULTIPLIERS[1])
-    for _ in range(_ROUNDS):
-        # Only the low halves of the lanes count, which is what the cheap 32-bit multiplication takes: to cut the others
-        # off here costs no instruction, and until the end they may hold anything.
-        p, q = (c0 & word) * first, (c2 & word) * second
-        c0, c1 = shift_right(q, 32) ^ c1 ^ splat_as(c0, k0), q
-        c2, c3 = shift_right(p, 32) ^ c3 ^ splat_as(c0, k1), p
-        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return c0 & word, c1 & word, c2 & word, c3 & word
+    result = types.UniTuple(c0, 4)
+
+    def codegen(context, builder, sig, args):
+        v0, v1, v2, v3, *key = args
+
+        def every(value):
+            return ir_splat(builder, value, c0.lanes)
+
+        word, half = every(ir.Constant(_I64, _WORD)), every(ir.Constant(_I64, 32))
+        first, second = (every(ir.Constant(_I64, factor)) for factor in _MULTIPLIERS)
+        for count in range(_ROUNDS):
+            grown = (builder.add(k, ir.Constant(_I64, count * step)) for k, step in zip(key, _WEYL))
+            keys = [every(builder.and_(k, ir.Constant(_I64, _WORD))) for k in grown]
+            # Only the low halves of the lanes count, which is what the cheap 32-bit multiplication takes: to cut the
+            # others off here costs no instruction, and until the end they may hold anything.
+            p, q = builder.mul(builder.and_(v0, word), first), builder.mul(builder.and_(v2, word), second)
+            v0, v1 = builder.xor(builder.lshr(q, half), builder.xor(v1, keys[0])), q
+            v2, v3 = builder.xor(builder.lshr(p, half), builder.xor(v3, keys[1])), p
+        return context.make_tuple(builder, result, [builder.and_(v, word) for v in (v0, v1, v2, v3)])
+
+    return result(c0, c0, c0, c0, types.int64, types.int64), codegen
+
+
+def _order(lanes: int) -> list[int]:
+    """Return in which lane of two registers each of so many numbers stands, so that `words` is one instruction."""
+    return [e % 4 // 2 * (lanes // 2) + e // 4 * 2 + e % 2 for e in range(lanes)]
+
+
+@intrinsic
+def counters(typingctx, p, first):
+    """Return as many 64-bit numbers as a vector holds 32-bit ones, from `first` on, in an order of their own."""
+    vec = Vec(types.int64, host_isa().vector_bytes // 4)
+    order = _order(vec.lanes)
+
+    def codegen(context, builder, sig, args):
+        numbers = ir.Constant(ir_vector(vec), [order.index(lane) for lane in range(vec.lanes)])
+        return builder.add(ir_splat(builder, args[1], vec.lanes), numbers)
+
+    return vec(p, types.int64), codegen
+
+
+@intrinsic
+def words(typingctx, v):
+    """Return the low halves of the lanes of what became of `counters`, as 32-bit integers in the order of counting."""
+    vec = Vec(types.int32, v.lanes)
+
+    def codegen(context, builder, sig, args):
+        halves = builder.bitcast(args[0], ir.VectorType(_I32, 2 * v.lanes))
+        low = ir.Constant(ir.VectorType(_I32, v.lanes), [2 * lane for lane in _order(v.lanes)])
+        return builder.shuffle_vector(halves, ir.Constant(halves.type, ir.Undefined), low)
+
+    return vec(v), codegen

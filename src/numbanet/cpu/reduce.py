@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.compile import F64, I64, Index, T, kernel
+from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
+from numbanet.cpu.copy import copy_run
+from numbanet.cpu.pad import add_run
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
     convert,
@@ -34,8 +36,7 @@ from numbanet.cpu.simd import (
 
 _TILE = 2048  # columns of a block at most
 _BLOCK = 1 << 15  # elements of a block
-_ROWS = 4  # rows of many columns that are added at once
-_EXACT_ROWS = 8  # rows of few columns that are added in the input's dtype before their sum goes to float64
+_EXACT_ROWS = 8  # that are added in the input's dtype before their sum goes to float64
 _DIRECT = 128  # rows that are added without blocks
 _REPAIR = 1 << 10  # results that a task looks at
 
@@ -126,43 +127,45 @@ def narrow_blocks(task: Index, ints: I64, x: T, scale: F64, partial: T):
     store_tail(partial, out + 7 * w, convert(s7, partial), wide - 7 * w)
 
 
+@device
+def _settle(few, o, totals, count):
+    """Add `count` elements of `few` to the totals that lie at the same place."""
+    end = o + count
+    while end - o >= lanes(few):
+        v = load(few, o)
+        store(totals, o, load_as(totals, o, v) + convert(v, totals))
+        o += lanes(few)
+    if o < end:
+        v, n = load_tail(few, o, end - o), end - o
+        store_tail(totals, o, load_as_tail(totals, o, v, n) + convert(v, totals), n)
+
+
 @kernel
 def wide_blocks(task: Index, ints: I64, x: T, partial: T, totals: F64):
     """partial[a, t, :] = the sum of block t of the rows of x[a], for a tile of the columns.
 
-    Four rows are walked at once: more would fall on the same few places of the first-level cache, where rows are wide.
+    One row after the other, as they lie in memory, which is read fastest so: they are added to a row of sums of a few,
+    and these to the totals.
     """
     elements, wide, block_rows, count, tile, tiles = integers(ints, 6)
     a, t, column = task // (tiles * count), task // tiles % count, task % tiles * tile
-    end = min(wide, column + tile)
-    out = (a * count + t) * wide
-    row, last = t * block_rows, min(elements // wide, (t + 1) * block_rows)
-    w = lanes(x)
-    whole = end - (end - column) % w
+    n, o = min(tile, wide - column), (a * count + t) * wide + column
+    p, end = a * elements + t * block_rows * wide + column, a * elements + min(elements, (t + 1) * block_rows * wide)
     zero = convert(splat(x, 0.0), totals)
-    for j in range(column, end, w):
-        store_tail(totals, out + j, zero, end - j)
-    while row + _ROWS <= last:
-        p = a * elements + row * wide
-        for j in range(column, whole, w):
-            v = (load(x, p + j) + load(x, p + wide + j)) + (load(x, p + 2 * wide + j) + load(x, p + 3 * wide + j))
-            store(totals, out + j, load_as(totals, out + j, v) + convert(v, totals))
-        if whole < end:
-            v, n = splat(x, 0.0), end - whole
-            for k in range(_ROWS):
-                v = v + load_tail(x, p + k * wide + whole, n)
-            store_tail(totals, out + whole, load_as_tail(totals, out + whole, v, n) + convert(v, totals), n)
-        row += _ROWS
-    while row < last:
-        p = a * elements + row * wide
-        for j in range(column, end, w):
-            n = end - j
-            v = load_tail(x, p + j, n)
-            store_tail(totals, out + j, load_as_tail(totals, out + j, v, n) + convert(v, totals), n)
-        row += 1
-    for j in range(column, end, w):
-        v = load_as_tail(totals, out + j, zero, end - j)
-        store_tail(partial, out + j, convert(v, partial), end - j)
+    for j in range(0, n, lanes(x)):
+        store_tail(totals, o + j, zero, n - j)
+    while p < end:
+        stop = min(end, p + _EXACT_ROWS * wide)
+        copy_run(x, p, partial, o, n, 0)
+        p += wide
+        while p < stop:
+            add_run(x, p, partial, o, n)
+            p += wide
+        _settle(partial, o, totals, n)
+    while n > 0:
+        v = load_as_tail(totals, o, zero, n)
+        store_tail(partial, o, convert(v, partial), n)
+        o, n = o + lanes(x), n - lanes(x)
 
 
 @kernel

@@ -71,6 +71,17 @@ def splat(typingctx, p, x):
 
 
 @intrinsic
+def splat_pair(typingctx, p, x):
+    """Return likewise a vector of twice as many lanes (see `load_pair`)."""
+    vec = Vec(p.dtype, 2 * _vec_of_pointer(p).lanes)
+
+    def codegen(context, builder, sig, args):
+        return ir_splat(builder, args[1], vec.lanes)
+
+    return vec(p, vec.dtype), codegen
+
+
+@intrinsic
 def splat_as(typingctx, v, x):
     """Return the vector of v's type with the number x in every lane."""
     return v(v, v.dtype), lambda context, builder, sig, args: ir_splat(builder, args[1], v.lanes)
@@ -293,13 +304,6 @@ def shift_right(typingctx, v, count):
 def lane_numbers(typingctx, p):
     """Return the vector 0, 1, 2, ... of the integer dtype of `p`."""
     vec = _vec_of_pointer(p)
-    return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
-
-
-@intrinsic
-def lane_numbers_pair(typingctx, p):
-    """Return likewise a vector of twice as many lanes (see `load_pair`)."""
-    vec = Vec(p.dtype, 2 * _vec_of_pointer(p).lanes)
     return vec(p), lambda context, builder, sig, args: ir.Constant(ir_vector(vec), list(range(vec.lanes)))
 
 

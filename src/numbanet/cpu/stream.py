@@ -16,13 +16,16 @@ from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.isa import host_isa, is_x86
 from numbanet.cpu.vector import ir_store, ir_vector
 
-_LARGE = caches().last // 2  # bytes
+_LARGE = caches().last // 2  # bytes, of a result and of its operands each
 _I64 = ir.IntType(64)
 
 
-def streams(nbytes: int) -> bool:
-    """Return whether a result of so many bytes is so large that `put` shall go past the caches."""
-    return nbytes >= _LARGE
+def streams(nbytes: int, given: int | None = None) -> bool:
+    """Return whether a result of so many bytes is so large that `put` shall go past the caches.
+
+    That is where no cache holds it and its operands, of `given` bytes (as many if None), together.
+    """
+    return nbytes + (nbytes if given is None else min(given, 3 * nbytes)) >= 2 * _LARGE
 
 
 @intrinsic

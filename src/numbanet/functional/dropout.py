@@ -10,9 +10,10 @@ from numbanet import memory, ops
 from numbanet.caller import stacklevel
 from numbanet.functional.elementwise import mul
 from numbanet.functional.inplace import replace
+from numbanet.ops.dropout import dropout_backward, dropout_flags
 from numbanet.problem.dropout import probability
 from numbanet.random import default_generator
-from numbanet.tape import record
+from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, values
 from numbanet.watch import constant
 
@@ -20,8 +21,9 @@ from numbanet.watch import constant
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Set elements to zero with probability p, and divide the others by 1 - p (Srivastava et al., JMLR 15, 2014).
 
-    Nothing but the number of the draw is kept for the backward pass. Elements are counted as they lie in memory: of two
-    tensors with equal elements in another order of memory (such as channels last) others are dropped.
+    For the backward pass a byte an element is kept; on a GPU nothing but the number of the draw. Elements are counted
+    as they lie in memory: of two tensors with equal elements in another order of memory (such as channels last) others
+    are dropped.
 
     Parameters
     ----------
@@ -44,12 +46,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if inplace:
         return replace(input, lambda t: dropout(t, p))
-    key, order = default_generator.key(), memory.memory_order(values("input", input))
-
-    def backward(grad: np.ndarray) -> tuple[np.ndarray]:
-        return (ops.dropout(grad, p, key, order),)
-
-    return record(ops.dropout(input.data, p, key, order), (input,), backward)
+    x, key = values("input", input), default_generator.key()
+    order = memory.memory_order(x)
+    if type(x) is np.ndarray and needs_grad(input):
+        y, flags = dropout_flags(x, p, key)
+        return record(y, (input,), lambda grad: (dropout_backward(grad, p, flags, order),))
+    return record(ops.dropout(x, p, key, order), (input,), lambda grad: (ops.dropout(grad, p, key, order),))
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -45,13 +45,27 @@ def dropout(
     order = memory.memory_order(x) if order is None else dimensions("order", order, x.ndim)
     if len(order) != x.ndim:
         raise ValueError(f"order must name each of the {x.ndim} axes of x, got {order}")
-    key = _key(draw)
+    return _run("forward", x, p, _key(draw), order)
+
+
+def _run(which: str, x: np.ndarray, p: float, given: np.ndarray, order: tuple[int, ...], *flags: Any) -> np.ndarray:
     moved, out = x.transpose(order), memory.empty(tuple(x.shape[axis] for axis in order), x.dtype, x)
     if not moved.flags.c_contiguous:
         moved = contiguous(moved)
-    problem = DropoutProblem("forward", dtype_name(x.dtype), x.size, probability(p))
-    dispatch.run(problem, (moved.reshape(-1), key), (out.reshape(-1),))
+    problem = DropoutProblem(which, dtype_name(x.dtype), x.size, probability(p))
+    dispatch.run(problem, (moved.reshape(-1), given), (out.reshape(-1), *flags))
     return out.transpose([order.index(axis) for axis in range(x.ndim)])
+
+
+def dropout_flags(x: np.ndarray, p: float, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `dropout` of an array on the CPU, and what `dropout_backward` needs: a byte an element in its order."""
+    flags = memory.empty((x.size,), np.uint8)
+    return _run("forward", x, p, key, memory.memory_order(x), flags), flags
+
+
+def dropout_backward(grad: np.ndarray, p: float, flags: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """Return the gradient of an array from which `dropout_flags` came, and whose memory has that order of axes."""
+    return _run("backward_input", float_array("grad", grad), p, flags, order)
 
 
 def _key(draw: Any) -> np.ndarray:

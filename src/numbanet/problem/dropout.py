@@ -23,7 +23,9 @@ class DropoutProblem(Problem):
     """y = x times 0 where the element's random word is below p 2^32, else times 1 / (1 - p).
 
     The words are those of Philox4x32-10; see `COUNTERS` for the low half of the counter. Its high half is the number of
-    the draw, the key the seed. Elements are counted in the order of memory. The gradient is the same function.
+    the draw, the key the seed. Elements are counted in the order of memory. The gradient is the same function. Where a
+    second output, of bytes, is given, it says which elements are dropped: the backward pass then takes it in place of
+    the draw.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class DropoutProblem(Problem):
     @property
     def threshold(self) -> int:
         """Elements with a smaller random word are dropped."""
-        return round(self.p * 2**32)
+        return min(round(self.p * 2**32), 2**32 - 1)
 
     @property
     def scale(self) -> float:

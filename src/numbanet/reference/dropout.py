@@ -48,8 +48,16 @@ def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     x, key = inputs
     dropped = random_words(problem.size, key) < problem.threshold
     outputs[0][...] = x * np.where(dropped, 0, problem.scale)
+    for flags in outputs[1:]:
+        flags[...] = dropped
+
+
+def _backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    grad, flags = inputs
+    outputs[0][...] = grad * np.where(flags, 0, problem.scale)
 
 
 CANDIDATES: CandidateLists = {
-    ("dropout", "forward"): [Candidate("reference", _forward, cost=lambda p: float("inf"))],
+    ("dropout", which): [Candidate("reference", run, cost=lambda p: float("inf"))]
+    for which, run in (("forward", _forward), ("backward_input", _backward))
 }
