@@ -42,7 +42,7 @@ _SPARE = 4 * LINE
 
 _PATIENCE = 6144  # turns that a helper looks for work, a millisecond or so, before it lets go of its core
 REFUSED, DONE = -1, 0
-"""What a driver returns if buffers do not fit, and if all is done. Nothing is done if it is more: `Crew.call` as many."""
+"""What a driver returns if buffers do not fit, and if all is done. More is how many helpers to call first."""
 
 
 def counters(launches: int, workers: int) -> int:
