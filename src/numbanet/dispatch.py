@@ -173,6 +173,11 @@ def conditions() -> tuple[str, frozenset[str], int]:
     return settings.get_precision(), _override.get(), _tuning
 
 
+def measuring() -> bool:
+    """Return whether choices are `wrapped`: what wraps them wants to see each call."""
+    return _wrap is not None
+
+
 def verdicts(problem: Problem, device: str) -> list[tuple[Candidate, str | None]]:
     """Return each candidate of the problem's list with None, or the reason why it refuses."""
     return [(c, c.supports(problem)) for c in candidates(device, problem.operation, problem.which)]

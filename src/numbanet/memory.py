@@ -48,6 +48,29 @@ class Arena(Heap):
         """How many blocks are in use."""
         return self.extents - len(self.returned) + self.device_leases
 
+    def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+        """Return an uninitialised C-contiguous array of `size` bytes."""
+        return np.ndarray(shape, dtype, _lease(self, size))
+
+
+class Noted(Arena):
+    """Takes note of the arrays that are made, in place of a recording; their memory is that of any others.
+
+    Attributes
+    ----------
+    made : list of numpy.ndarray
+        In their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[np.ndarray] = []
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+        """Return an uninitialised C-contiguous array of `size` bytes."""
+        self.made.append(blank(shape, dtype) if size < _SMALL else _recycled(shape, dtype, size))
+        return self.made[-1]
+
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
 
@@ -198,9 +221,12 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     if arena is None and 0 < size < _SMALL:
         return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
-        return np.ndarray(shape, dtype, _lease(arena, size))
-    if size < _SMALL or dtype.hasobject:
-        return blank(shape, dtype)
+        return arena.array(shape, dtype, size)
+    return blank(shape, dtype) if size < _SMALL or dtype.hasobject else _recycled(shape, dtype, size)
+
+
+def _recycled(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    """Return an array of `size` bytes of the pool."""
     pool = _pools[size > _HUGE]
     try:
         with _lock:

@@ -1,0 +1,133 @@
+"""Calls that come again: what an operation does is worked out once for each kind of operands.
+
+A call of a layer takes Python several times as long as its kernel, on small images, and decides each time what it has
+decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, and from
+what `numbanet.dispatch.conditions` says. The second and the third call of a kind are watched; where both did the same,
+the next ones do just that (`numbanet.cpu.program`): they take memory and launch kernels.
+
+This is for functions whose Python never looks at the values of arrays, and changes nothing but through kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+
+from numbanet import dispatch, memory
+from numbanet.prepared import PreparedWeight
+from numbanet.watch import watcher
+
+_KINDS = 2048  # of one operation; then all are forgotten
+_TRIES = 6  # watched calls of a kind; then it is no longer tried
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Kind:
+    """What is known about calls of a kind.
+
+    Attributes
+    ----------
+    options : tuple
+        Of the first call.
+    program : Program or None
+        What a call did that was watched.
+    steady : callable or None
+        Runs the program, once two calls did the same.
+    tries : int
+        Calls that may still be watched.
+    """
+
+    __slots__ = ("options", "program", "steady", "tries")
+
+    def __init__(self, options: tuple[Any, ...]):
+        self.options, self.program, self.steady, self.tries = options, None, None, _TRIES
+        self.program: Any
+        self.steady: Callable[[tuple[Any, ...]], Any] | None
+
+
+def _described(x: Any) -> Any:
+    """Return what decides about a call of an operand: of an array, all but its values."""
+    kind = type(x)
+    if kind is np.ndarray:
+        return x.shape, x.strides, x.dtype
+    if x is None:
+        return None
+    if kind is PreparedWeight:
+        return x.shape, x.dtype
+    return _OTHER
+
+
+_OTHER = object()
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Return whether options that are equal have one meaning: 1.0 and True are no 1, and -0.0 is no 0.0."""
+    if a is b:
+        return True
+    if type(a) is tuple is type(b):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b) and a == b and (type(a) is not float or a != 0)
+
+
+def steady(arrays: int) -> Callable[[F], F]:
+    """Return a decorator of an operation whose first `arrays` arguments are arrays or None, and the others options."""
+
+    def decorate(function: F) -> F:
+        known: dict[Any, _Kind] = {}
+
+        @wraps(function)
+        def call(*args: Any, **named: Any) -> Any:
+            if named or watcher() is not None or not args or type(args[0]) is not np.ndarray:
+                return function(*args, **named)
+            options = args[arrays:]
+            key = (*map(_described, args[:arrays]), options, dispatch.conditions())
+            try:
+                kind = known.get(key)
+            except TypeError:  # a list, say
+                return function(*args)
+            if kind is None:
+                result = function(*args)  # which may refuse them
+                if _OTHER not in key:
+                    if len(known) >= _KINDS:
+                        known.clear()
+                    known[key] = _Kind(options)
+                return result
+            if kind.options is not options and not all(map(_alike, kind.options, options)):
+                return function(*args)
+            if kind.steady is not None:
+                found = kind.steady(args)
+                return function(*args) if found is None else found
+            return _watched(function, kind, args, arrays) if kind.tries else function(*args)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
+    """Call, and take note of what is done."""
+    operands = [x for x in args[:arrays] if type(x) is np.ndarray]
+    if memory.in_arena() or dispatch.measuring() or not _apart(operands):
+        return function(*args)
+    from numbanet.cpu.program import traced  # with Numba: for those who compute
+
+    kind.tries -= 1
+    result, program = traced(function, args)
+    if program is None:
+        return result
+    if kind.program is not None and kind.program.decisions == program.decisions:
+        kind.steady, kind.tries = kind.program.run, 0
+    kind.program = program
+    return result
+
+
+def _apart(operands: list[np.ndarray]) -> bool:
+    """Return whether arrays have elements, and lie apart: a launch's buffers can be told from their addresses."""
+    return all(
+        x.size and not any(np.may_share_memory(x, y) for y in operands[i + 1 :])
+        for i, x in enumerate(operands)
+    )
