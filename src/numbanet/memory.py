@@ -23,7 +23,7 @@ from numbanet.device_array import DeviceArray, Memory, alone, contiguous_in
 from numbanet.heap import Heap
 from numbanet.locks import new_lock
 
-_SMALL = 1 << 18  # bytes; below it malloc recycles well enough
+SMALL = 1 << 18  # bytes; below it malloc recycles well enough
 _LINE = 64
 _HUGE = 1 << 26  # bytes; larger blocks are apart, where the many that come and go do not cut up their places
 
@@ -68,11 +68,13 @@ class Noted(Arena):
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
         """Return an uninitialised C-contiguous array of `size` bytes."""
-        self.made.append(blank(shape, dtype) if size < _SMALL else _recycled(shape, dtype, size))
+        self.made.append(blank(shape, dtype) if size < SMALL else _recycled(shape, dtype, size))
         return self.made[-1]
 
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
+planner = _arena.get
+"""Return the arena from which all memory comes, or None."""
 
 
 @contextmanager
@@ -218,11 +220,11 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     if type(like) is DeviceArray:
         return _on_device(shape, dtype, like)
     size, arena = math.prod(shape) * dtype.itemsize, _arena.get()
-    if arena is None and 0 < size < _SMALL:
+    if arena is None and 0 < size < SMALL:
         return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
         return arena.array(shape, dtype, size)
-    return blank(shape, dtype) if size < _SMALL or dtype.hasobject else _recycled(shape, dtype, size)
+    return blank(shape, dtype) if size < SMALL or dtype.hasobject else _recycled(shape, dtype, size)
 
 
 def _recycled(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:

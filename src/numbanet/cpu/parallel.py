@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, thread_count
 from numbanet.locks import new_lock
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
+from numbanet.watch import RECORD, recorder
 
 
 def _drive_serial(address, expected, count, arrays, integers, tasks, then):
@@ -255,7 +255,7 @@ def launch(
         arrays = _plain(kernel, arrays, wanted)
         call = (*call[:3], id(arrays), *call[4:])
         start(call)
-    record = _record.get()
+    record = recorder()
     if record is not None:
         record.add(call, (expected, kept_also), arrays, numbers)
 
@@ -348,12 +348,9 @@ def place(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-_record: ContextVar[Launches | None] = ContextVar("numbanet_record", default=None)
-
-
 def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Return the arrays whose addresses a kernel finds in a table: a recording keeps those that are returned."""
-    record = _record.get()
+    record = recorder()
     if record is None:
         return arrays
     found = record.keep(arrays)
@@ -363,7 +360,7 @@ def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
 
 def between(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
     """Report what Python did between launches: a recording does it again."""
-    record = _record.get()
+    record = recorder()
     if record is not None:
         record.add_between(function, operands)
 
@@ -371,15 +368,11 @@ def between(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
 @contextmanager
 def recording(launches: Launches) -> Iterator[None]:
     """Within a ``with`` block, take all launches. See `numbanet.memory.arena` for their memory."""
-    token = _record.set(launches)
+    token = RECORD.set(launches)
     try:
         yield
     finally:
-        _record.reset(token)
-
-
-recorder = _record.get
-"""Return who takes the launches, or None."""
+        RECORD.reset(token)
 
 
 def start(call: tuple[int, ...]) -> bool:

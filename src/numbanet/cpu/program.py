@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import permutations
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from numbanet import memory
-from numbanet.cpu.parallel import Launch, Launches, place, recorder, recording, start
+from numbanet.cpu.parallel import Launch, Launches, place, recording, start
+from numbanet.cpu.parallel import _state as state
 from numbanet.prepared import PreparedWeight
 from numbanet.watch import Live, Watch, watching
 
@@ -41,30 +41,12 @@ class _Trace(Launches):
         return arrays
 
 
-class _Step(NamedTuple):
-    """A launch: its kernel, and which of the call's arrays it gets."""
-
-    choose: Callable[[Any], tuple[np.ndarray, ...]]
-    address: int
-    count: int
-    numbers: int
-    tasks: int
-
-
-class _Result(NamedTuple):
-    """An array that the call returns: a block of the memory that it took, or a view of one."""
-
-    block: int
-    axes: tuple[int, ...] | None  # of a transpose
-    view: tuple[tuple[int, ...], np.dtype, int, tuple[int, ...]] | None  # of any other: shape, dtype, distance, strides
-
-
 class _Unknown(Exception):
     """A launch reads, or the call returns, what cannot be found again in another call."""
 
 
 class Program:
-    """The launches of a call.
+    """The launches of a call, as a function of other arguments of its kind.
 
     Parameters
     ----------
@@ -76,6 +58,16 @@ class Program:
     result : numpy.ndarray or tuple
         What it returned.
 
+    Attributes
+    ----------
+    text : str
+        The function in Python.
+    decisions : tuple
+        What another call of the kind has in common with this one, or Python did not decide by the kind alone.
+    run : callable
+        ``run(args)`` does the same for other arguments, outside recordings; it returns None, and nothing is done, where
+        a prepared weight lacks a form.
+
     Raises
     ------
     _Unknown
@@ -83,57 +75,88 @@ class Program:
     """
 
     def __init__(self, args: tuple[Any, ...], made: list[np.ndarray], launches: list[Any], result: Any):
-        self._args, self._made = args, made
-        self.blocks = [(block.shape, block.dtype) for block in made]
-        self._parts: list[tuple[int, int]] = []  # of blocks: which, and at which distance a part begins
-        self._forms: list[tuple[int, Any, int | None]] = []  # of prepared weights
+        self._args, self._made, self._prepared = args, made, {place(x): where for x, where in _forms(args)}
+        self._names: dict[str, Any] = {"empty": np.empty, "memory": memory, "state": state, "start": start}
+        self._lines: list[str] = []
+        self._forms: list[tuple[int, Any]] = []
         self._constants: list[np.ndarray] = []
-        self._known = {place(found): entry for found, entry in _forms(args)}
-        indices = [[self._find(array) for array in launch.operands[0]] for launch in launches]
-        single = not isinstance(result, tuple)
-        self._results = [None if y is None else self._result(y) for y in ((result,) if single else result)]
-        self._single = single
-        del self._args, self._made, self._known
-        self._steps, self._kept = [], [launch.operands[1] for launch in launches]
-        parts = {("block", i): len(args) + i for i in range(len(self.blocks))}
-        for kind, found in (("part", self._parts), ("form", self._forms), ("constant", self._constants)):
-            for i in range(len(found)):
-                parts[kind, i] = len(args) + len(parts)
-        for launch, chosen in zip(launches, indices):
-            address, _, count, _, numbers, tasks, then = launch.call
-            if then or not chosen:
-                raise _Unknown
-            spots = [entry if type(entry) is int else parts[entry] for entry in chosen]
-            self._steps.append(_Step(itemgetter(*spots, spots[0]), address, count, numbers, tasks))
-        # What another call of the kind must have in common with this one, or its decisions were not the same.
-        numbers_ = [(kept.tobytes(), step[1:3], step.tasks) for kept, step in zip(self._kept, self._steps)]
-        self.decisions = (
-            self.blocks, indices, self._parts, self._forms, [place(x) for x in self._constants], numbers_, self._results
-        )  # fmt: skip
+        for number, block in enumerate(made):
+            take = "empty" if 0 < block.nbytes < memory.SMALL else "memory.empty"
+            self._line(f"m{number} = {take}({block.shape}, {self._dtype(block)})")
+        for number, launch in enumerate(launches):
+            self._launch(number, launch)
+        codes = [self._result(y) for y in (result if isinstance(result, tuple) else (result,))]
+        self._line(f"return {', '.join(codes)}{',' * isinstance(result, tuple)}")
+        lines = ["def run(args):"]
+        for number, (position, key) in enumerate(self._forms):
+            self._names[f"k{number}"] = key
+            lines += [f"f{number} = args[{position}].known(k{number})", f"if f{number} is None:", "    return None"]
+        self.text = "\n    ".join(lines + self._lines)
+        self.decisions = self.text, self._forms, [place(x) for x in self._constants]
+        self._kept = [launch.operands[1] for launch in launches]  # the numbers, whose identities are in the text
+        exec(self.text, self._names)  # of names and numbers that were written here
+        self.run: Callable[[tuple[Any, ...]], Any] = self._names["run"]
+        del self._args, self._made, self._prepared
 
-    def _find(self, array: np.ndarray) -> Any:
-        """Return the position of an operand among the arguments, or what else it is and its number."""
-        address = place(array)
+    def _line(self, text: str) -> None:
+        self._lines.append(text)
+
+    def _dtype(self, array: np.ndarray) -> str:
+        self._names[array.dtype.name] = array.dtype
+        return array.dtype.name
+
+    def _launch(self, number: int, launch: Launch) -> None:
+        address, _, count, _, _, tasks, then = launch.call
+        if then:
+            raise _Unknown
+        arrays, numbers = launch.operands
+        self._line(f"t{number} = ({', '.join(map(self._code, arrays))},)")
+        call = f"{address}, 0, {count}, id(t{number}), {id(numbers)}, {tasks}, 0"
+        self._line(f"state.serial({call})" if tasks <= 1 else f"start(({call}))")
+
+    def _code(self, array: np.ndarray) -> str:
+        """Return what an operand of a launch is in the function: an argument, memory that was taken, or a constant."""
         if not array.size or type(array) is not np.ndarray:
             raise _Unknown
+        address = place(array)
         for position, x in enumerate(self._args):
             if type(x) is np.ndarray and np.may_share_memory(x, array):
                 if place(x) != address:
                     raise _Unknown
-                return position
+                return f"args[{position}]"
         for number, block in enumerate(self._made):
             distance = address - place(block)
             if 0 <= distance < block.nbytes:
-                return _entry("part", self._parts, (number, distance)) if distance else ("block", number)
-        if address in self._known:
-            return _entry("form", self._forms, self._known[address])
+                return self._part(number, distance) if distance else f"m{number}"
+        if address in self._prepared:
+            return self._form(*self._prepared[address])
         for number, constant in enumerate(self._constants):
             if place(constant) == address:
-                return "constant", number
+                return f"c{number}"
         self._constants.append(array)
-        return "constant", len(self._constants) - 1
+        self._names[f"c{len(self._constants) - 1}"] = array
+        return f"c{len(self._constants) - 1}"
 
-    def _result(self, y: Any) -> _Result:
+    def _part(self, number: int, distance: int) -> str:
+        """Return a name for what lies behind the beginning of a block."""
+        line = f"m{number}_{distance} = m{number}.reshape(-1).view('u1')[{distance}:]"
+        if line not in self._lines:
+            self._line(line)
+        return f"m{number}_{distance}"
+
+    def _form(self, position: int, key: Any, item: int | None) -> str:
+        """Return a name for what a prepared weight holds."""
+        if key is None:
+            return f"args[{position}].array"
+        if (position, key) not in self._forms:
+            self._forms.append((position, key))
+        name = f"f{self._forms.index((position, key))}"
+        return name if item is None else f"{name}[{item}]"
+
+    def _result(self, y: Any) -> str:
+        """Return what makes a result of the memory that was taken."""
+        if y is None:
+            return "None"
         if type(y) is not np.ndarray or not y.size:
             raise _Unknown
         for number, block in enumerate(self._made):
@@ -143,51 +166,14 @@ class Program:
                     for axes in permutations(range(y.ndim)):
                         turned = block.transpose(axes)
                         if turned.shape == y.shape and turned.strides == y.strides:
-                            return _Result(number, None if axes == tuple(range(y.ndim)) else axes, None)
-                return _Result(number, None, (y.shape, y.dtype, distance, y.strides))
+                            return f"m{number}" + f".transpose{axes}" * (axes != tuple(range(y.ndim)))
+                self._names["ndarray"] = np.ndarray
+                return f"ndarray({y.shape}, {self._dtype(y)}, m{number}, {distance}, {y.strides})"
         raise _Unknown
-
-    def run(self, args: tuple[Any, ...]) -> Any:
-        """Do the same for other arguments of the kind; None, and nothing is done, where that can't be."""
-        if recorder() is not None:
-            return None
-        forms: list[Any] = []
-        for position, key, item in self._forms:
-            form = args[position].array if key is None else args[position].known(key)
-            if form is None:
-                return None
-            forms.append(form if item is None else form[item])
-        empty = memory.empty
-        made = [empty(shape, dtype) for shape, dtype in self.blocks]
-        parts = [made[block].reshape(-1).view(np.uint8)[distance:] for block, distance in self._parts]
-        arrays = (*args, *made, *parts, *forms, *self._constants)
-        for choose, address, count, numbers, tasks in self._steps:
-            chosen = choose(arrays)
-            start((address, 0, count, id(chosen), numbers, tasks, 0))
-        results = []
-        for result in self._results:
-            if result is None:
-                results.append(None)
-                continue
-            block, axes, view = result
-            y = made[block]
-            if axes is not None:
-                y = y.transpose(axes)
-            elif view is not None:
-                shape, dtype, distance, strides = view
-                y = np.ndarray(shape, dtype, y, distance, strides)
-            results.append(y)
-        return results[0] if self._single else tuple(results)
-
-
-def _entry(kind: str, found: list[Any], value: Any) -> tuple[str, int]:
-    if value not in found:
-        found.append(value)
-    return kind, found.index(value)
 
 
 def _forms(args: tuple[Any, ...]) -> Iterator[tuple[np.ndarray, tuple[int, Any, int | None]]]:
-    """Yield the arrays of prepared weights among arguments, each with the argument's number, the form and the part."""
+    """Yield the arrays of prepared weights among arguments, each with the argument's number, the form and its item."""
     for position, weight in enumerate(args):
         if type(weight) is PreparedWeight:
             yield weight.array, (position, None, None)

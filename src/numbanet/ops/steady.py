@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from operator import is_
 from typing import Any, TypeVar
 
 import numpy as np
 
-from numbanet import dispatch, memory
+from numbanet.dispatch import conditions, measuring
+from numbanet.memory import planner
 from numbanet.prepared import PreparedWeight
-from numbanet.watch import watcher
+from numbanet.watch import recorder, watcher
 
 _KINDS = 2048  # of one operation; then all are forgotten
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
@@ -33,24 +35,24 @@ class _Kind:
     ----------
     options : tuple
         Of the first call.
-    program : Program or None
+    program : numbanet.cpu.program.Program or None
         What a call did that was watched.
-    steady : callable or None
-        Runs the program, once two calls did the same.
+    run : callable or None
+        That of the program, once two calls did the same.
     tries : int
         Calls that may still be watched.
     """
 
-    __slots__ = ("options", "program", "steady", "tries")
+    __slots__ = ("options", "program", "run", "tries")
 
     def __init__(self, options: tuple[Any, ...]):
-        self.options, self.program, self.steady, self.tries = options, None, None, _TRIES
-        self.program: Any
-        self.steady: Callable[[tuple[Any, ...]], Any] | None
+        self.options, self.tries = options, _TRIES
+        self.program: Any = None
+        self.run: Callable[[tuple[Any, ...]], Any] | None = None
 
 
 def _described(x: Any) -> Any:
-    """Return what decides about a call of an operand: of an array, all but its values."""
+    """Return what decides about a call of an operand: of an array, all but its values; TypeError for others."""
     kind = type(x)
     if kind is np.ndarray:
         return x.shape, x.strides, x.dtype
@@ -58,10 +60,7 @@ def _described(x: Any) -> Any:
         return None
     if kind is PreparedWeight:
         return x.shape, x.dtype
-    return _OTHER
-
-
-_OTHER = object()
+    raise TypeError
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -81,26 +80,26 @@ def steady(arrays: int) -> Callable[[F], F]:
 
         @wraps(function)
         def call(*args: Any, **named: Any) -> Any:
-            if named or watcher() is not None or not args or type(args[0]) is not np.ndarray:
+            # Who takes note of what is done shall see all of it.
+            if named or watcher() is not None or recorder() is not None or planner() is not None:
                 return function(*args, **named)
             options = args[arrays:]
-            key = (*map(_described, args[:arrays]), options, dispatch.conditions())
             try:
+                key = (*map(_described, args[:arrays]), options, conditions())
                 kind = known.get(key)
-            except TypeError:  # a list, say
+            except TypeError:  # an array of a GPU, say, or a list among the options
                 return function(*args)
             if kind is None:
                 result = function(*args)  # which may refuse them
-                if _OTHER not in key:
-                    if len(known) >= _KINDS:
-                        known.clear()
-                    known[key] = _Kind(options)
+                if len(known) >= _KINDS:
+                    known.clear()
+                known[key] = _Kind(options)
                 return result
-            if kind.options is not options and not all(map(_alike, kind.options, options)):
+            if not (all(map(is_, kind.options, options)) or all(map(_alike, kind.options, options))):
                 return function(*args)
-            if kind.steady is not None:
-                found = kind.steady(args)
-                return function(*args) if found is None else found
+            if kind.run is not None:
+                result = kind.run(args)
+                return function(*args) if result is None else result
             return _watched(function, kind, args, arrays) if kind.tries else function(*args)
 
         return call  # type: ignore[return-value]
@@ -111,7 +110,7 @@ def steady(arrays: int) -> Callable[[F], F]:
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
     operands = [x for x in args[:arrays] if type(x) is np.ndarray]
-    if memory.in_arena() or dispatch.measuring() or not _apart(operands):
+    if measuring() or not _apart(operands):
         return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
@@ -120,7 +119,7 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
     if program is None:
         return result
     if kind.program is not None and kind.program.decisions == program.decisions:
-        kind.steady, kind.tries = kind.program.run, 0
+        kind.run, kind.tries = program.run, 0
     kind.program = program
     return result
 
