@@ -434,7 +434,7 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
 def same_order(x: np.ndarray, model: np.ndarray) -> bool:
     """Return whether x is dense and its axes lie in memory in the order of those of `model`, which has its shape."""
     ours = _layout(x)
-    return ours.dense and ours.order == _layout(model).order
+    return ours.dense and (x.strides == model.strides or ours.order == _layout(model).order)
 
 
 def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:

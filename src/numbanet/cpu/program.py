@@ -139,7 +139,9 @@ class Program:
 
     def _part(self, number: int, distance: int) -> str:
         """Return a name for what lies behind the beginning of a block."""
-        line = f"m{number}_{distance} = m{number}.reshape(-1).view('u1')[{distance}:]"
+        elements, rest = divmod(distance, self._made[number].itemsize)
+        flat = f"m{number}" + ".reshape(-1)" * (self._made[number].ndim != 1)
+        line = f"m{number}_{distance} = {flat}" + (f".view('u1')[{distance}:]" if rest else f"[{elements}:]")
         if line not in self._lines:
             self._line(line)
         return f"m{number}_{distance}"

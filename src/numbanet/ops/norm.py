@@ -116,9 +116,9 @@ def _plan(which: str, dtype: np.dtype, shape: tuple[int, ...], *further: Any) ->
     return _Plan(problem, order, back, tuple([shape[a] for a in order]), (problem.rows, problem.channels))
 
 
-def _check_updated(**statistics: Any) -> None:
+def _check_updated(mean: Any, var: Any) -> None:
     """Refuse running statistics that can't be updated in place."""
-    for name, value in statistics.items():
+    for name, value in (("running_mean", mean), ("running_var", var)):
         if value is not None and not isinstance(value, (np.ndarray, DeviceArray)):
             raise TypeError(f"{name} must be an array, got {type(value).__name__}")
         if value is not None and not value.flags.writeable:
@@ -204,11 +204,11 @@ def batch_norm_forward(
             mean, inverse, coefficients = kept
             return _applied(x, coefficients, residual, activation), mean, inverse
     if flag("training", training):
-        _check_updated(running_mean=running_mean, running_var=running_var)
-    further = {} if moments is None else {"moments": moments}
-    return _forward(
-        x, running_mean, running_var, weight, bias, residual, training, momentum, eps, activation, **further
-    )  # fmt: skip
+        _check_updated(running_mean, running_var)
+    operands = (x, running_mean, running_var, weight, bias, residual)
+    if moments is None:
+        return _forward(*operands, training, momentum, eps, activation)
+    return _forward(*operands, training, momentum, eps, activation, moments=moments)
 
 
 @steady(6)
@@ -254,7 +254,7 @@ def batch_norm_statistics(
     """
     x = float_array("x", x)
     if flag("training", training):
-        _check_updated(running_mean=running_mean, running_var=running_var)
+        _check_updated(running_mean, running_var)
     operands = _operands(x, running_mean, running_var, weight, bias, training)
     problem = batch_norm_problem("statistics", dtype_name(x.dtype), x.shape, training, *operands.shapes)
     if not x.size:

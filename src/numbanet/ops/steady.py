@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,16 +51,12 @@ class _Kind:
         self.run: Callable[[tuple[Any, ...]], Any] | None = None
 
 
-def _described(x: Any) -> Any:
-    """Return what decides about a call of an operand: of an array, all but its values; TypeError for others."""
-    kind = type(x)
-    if kind is np.ndarray:
-        return x.shape, x.strides, x.dtype
-    if x is None:
-        return None
-    if kind is PreparedWeight:
-        return x.shape, x.dtype
-    raise TypeError
+# What decides about a call of an operand, by its type: of an array all but its values.
+_DESCRIBE: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: attrgetter("shape", "strides", "dtype"),
+    PreparedWeight: attrgetter("shape", "dtype"),
+    type(None): attrgetter("__class__"),
+}
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -85,9 +81,9 @@ def steady(arrays: int) -> Callable[[F], F]:
                 return function(*args, **named)
             options = args[arrays:]
             try:
-                key = (*map(_described, args[:arrays]), options, conditions())
+                key = (*[_DESCRIBE[type(x)](x) for x in args[:arrays]], options, conditions())
                 kind = known.get(key)
-            except TypeError:  # an array of a GPU, say, or a list among the options
+            except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
                 return function(*args)
             if kind is None:
                 result = function(*args)  # which may refuse them
