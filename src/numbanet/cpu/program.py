@@ -80,6 +80,7 @@ class Program:
         self._lines: list[str] = []
         self._forms: list[tuple[int, Any]] = []
         self._constants: list[np.ndarray] = []
+        self._written: set[int] = set()  # blocks that a kernel gets: what NumPy writes is no launch
         for number, block in enumerate(made):
             take = "empty" if 0 < block.nbytes < memory.SMALL else "memory.empty"
             self._line(f"m{number} = {take}({block.shape}, {self._dtype(block)})")
@@ -127,6 +128,7 @@ class Program:
         for number, block in enumerate(self._made):
             distance = address - place(block)
             if 0 <= distance < block.nbytes:
+                self._written.add(number)
                 return self._part(number, distance) if distance else f"m{number}"
         if address in self._prepared:
             return self._form(*self._prepared[address])
@@ -163,7 +165,7 @@ class Program:
             raise _Unknown
         for number, block in enumerate(self._made):
             distance = place(y) - place(block)
-            if 0 <= distance < block.nbytes and y.dtype == block.dtype:
+            if 0 <= distance < block.nbytes and y.dtype == block.dtype and number in self._written:
                 if not distance and y.ndim == block.ndim <= 4:
                     for axes in permutations(range(y.ndim)):
                         turned = block.transpose(axes)
