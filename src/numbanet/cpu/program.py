@@ -94,7 +94,7 @@ class Program:
             lines += [f"f{number} = args[{position}].known(k{number})", f"if f{number} is None:", "    return None"]
         self.text = "\n    ".join(lines + self._lines)
         self.decisions = self.text, self._forms, [place(x) for x in self._constants]
-        self._kept = [launch.operands[1] for launch in launches]  # the numbers, whose identities are in the text
+        self._names["kept"] = [launch.operands[1] for launch in launches]  # the text has their identities
         exec(self.text, self._names)  # of names and numbers that were written here
         self.run: Callable[[tuple[Any, ...]], Any] = self._names["run"]
         del self._args, self._made, self._prepared

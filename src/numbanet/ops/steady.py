@@ -36,7 +36,7 @@ class _Kind:
     options : tuple
         Of the first call.
     program : numbanet.cpu.program.Program or None
-        What a call did that was watched.
+        What the last call did that was watched.
     run : callable or None
         That of the program, once two calls did the same.
     tries : int
@@ -112,11 +112,9 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
 
     kind.tries -= 1
     result, program = traced(function, args)
-    if program is None:
-        return result
-    if kind.program is not None and kind.program.decisions == program.decisions:
+    if program is not None and kind.program is not None and program.decisions == kind.program.decisions:
         kind.run, kind.tries = program.run, 0
-    kind.program = program
+    kind.program = program if kind.tries else None
     return result
 
 
