@@ -14,7 +14,7 @@ import pytest
 
 from numbanet import memory
 
-LARGE = memory._SMALL // 8 + 1  # float64 elements of an array that is recycled
+LARGE = memory.SMALL // 8 + 1  # float64 elements of an array that is recycled
 
 
 @pytest.fixture(autouse=True)

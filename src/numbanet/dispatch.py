@@ -26,6 +26,7 @@ from numbanet.locks import new_lock
 from numbanet.prepared import PreparedWeight
 from numbanet.problem import Problem
 from numbanet.problem.base import FLOATS
+from numbanet.watch import doubt
 
 # Where the kernels of an operation live: module names below numbanet.cpu (its twins: numbanet.cuda), and the module of
 # numbanet.reference with its definition. Modules are imported when an operation is first used.
@@ -173,6 +174,11 @@ def conditions() -> tuple[str, frozenset[str], int]:
     return settings.get_precision(), _override.get(), _tuning
 
 
+def measuring() -> bool:
+    """Return whether choices are `wrapped`: what wraps them wants to see each call."""
+    return _wrap is not None
+
+
 def verdicts(problem: Problem, device: str) -> list[tuple[Candidate, str | None]]:
     """Return each candidate of the problem's list with None, or the reason why it refuses."""
     return [(c, c.supports(problem)) for c in candidates(device, problem.operation, problem.which)]
@@ -253,8 +259,10 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
             with cuda.beside(first):
                 return run(problem, inputs, outputs)
     chosen, size = _choice(problem, device)
-    if chosen.name == "reference" and "reference" not in _override.get() and problem.dtype in FLOATS:
-        _say_reference(problem)
+    if chosen.name == "reference":
+        doubt("NumPy computed by a definition")
+        if "reference" not in _override.get() and problem.dtype in FLOATS:
+            _say_reference(problem)
     if len(inputs) > 1 and type(inputs[1]) is PreparedWeight:
         if device == "cpu" and type(inputs[1].array) is DeviceArray:
             raise _mixed(problem, inputs)

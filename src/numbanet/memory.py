@@ -23,7 +23,7 @@ from numbanet.device_array import DeviceArray, Memory, alone, contiguous_in
 from numbanet.heap import Heap
 from numbanet.locks import new_lock
 
-_SMALL = 1 << 18  # bytes; below it malloc recycles well enough
+SMALL = 1 << 18  # bytes; below it malloc recycles well enough
 _MANY = 1 << 16  # elements; fewer NumPy copies well enough
 _LINE = 64
 _HUGE = 1 << 26  # bytes; larger blocks are apart, where the many that come and go do not cut up their places
@@ -49,8 +49,33 @@ class Arena(Heap):
         """How many blocks are in use."""
         return self.extents - len(self.returned) + self.device_leases
 
+    def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+        """Return an uninitialised C-contiguous array of `size` bytes."""
+        return np.ndarray(shape, dtype, _lease(self, size))
+
+
+class Noted(Arena):
+    """Takes note of the arrays that are made, in place of a recording; their memory is that of any others.
+
+    Attributes
+    ----------
+    made : list of numpy.ndarray
+        In their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[np.ndarray] = []
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+        """Return an uninitialised C-contiguous array of `size` bytes."""
+        self.made.append(blank(shape, dtype) if size < SMALL else _recycled(shape, dtype, size))
+        return self.made[-1]
+
 
 _arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
+planner = _arena.get
+"""Return the arena from which all memory comes, or None."""
 
 
 @contextmanager
@@ -196,12 +221,15 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     if type(like) is DeviceArray:
         return _on_device(shape, dtype, like)
     size, arena = math.prod(shape) * dtype.itemsize, _arena.get()
-    if arena is None and 0 < size < _SMALL:
+    if arena is None and 0 < size < SMALL:
         return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
-        return np.ndarray(shape, dtype, _lease(arena, size))
-    if size < _SMALL or dtype.hasobject:
-        return blank(shape, dtype)
+        return arena.array(shape, dtype, size)
+    return blank(shape, dtype) if size < SMALL or dtype.hasobject else _recycled(shape, dtype, size)
+
+
+def _recycled(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    """Return an array of `size` bytes of the pool."""
     pool = _pools[size > _HUGE]
     try:
         with _lock:
@@ -408,7 +436,7 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
 def same_order(x: np.ndarray, model: np.ndarray) -> bool:
     """Return whether x is dense and its axes lie in memory in the order of those of `model`, which has its shape."""
     ours = _layout(x)
-    return ours.dense and ours.order == _layout(model).order
+    return ours.dense and (x.strides == model.strides or ours.order == _layout(model).order)
 
 
 def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,14 @@ class PreparedWeight:
             with memory.lasting():
                 found = self._forms[key] = candidate.prepare(problem, self.array)
         return found
+
+    def known(self, key: Hashable) -> Any:
+        """Return a form that was prepared before, by its key among `forms`; else None."""
+        return self._forms.get(key)
+
+    def forms(self) -> Iterable[tuple[Hashable, Any]]:
+        """Return all forms that were prepared, each with its key."""
+        return tuple(self._forms.items())
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of its owner prepares anew: forms belong to one array

@@ -287,19 +287,19 @@ class Tensor(Methods):
     def _accumulate(self, gradients: list[Any], position: int) -> None:
         """Add one of a list of gradients; one that nobody else refers to may become the first without a copy."""
         ours = memory.alone_in(gradients, position)
-        gradient = gradients[position]
-        if gradient.shape != self.shape:
-            raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {self.shape}")
-        if self.grad is None:
-            data = array_of(self)
+        gradient, data = gradients[position], array_of(self)
+        if gradient.shape != data.shape:
+            raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {data.shape}")
+        peek(self)
+        if self._grad is None:
             if not (ours and gradient.dtype == data.dtype and memory.same_order(gradient, data)):
                 # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
                 gradient = memory.empty_like(data)
                 memory.fill(gradient, gradients[position])
             self._grad = Tensor(gradient)
         else:
-            self.grad.data = ops.add(self.grad.data, gradient)
-            self.grad.bump_version()
+            self._grad.data = ops.add(self._grad.data, gradient)
+            self._grad.bump_version()
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set whether gradients flow to this leaf, and return it.

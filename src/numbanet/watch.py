@@ -96,6 +96,11 @@ watcher = _watch.get
 """Return the `Watch` of those who watch, or None."""
 
 
+RECORD: ContextVar[Any] = ContextVar("numbanet_record", default=None)
+recorder = RECORD.get
+"""Return the `numbanet.cpu.parallel.Launches` of those who take launches, or None."""
+
+
 def watched() -> bool:
     """Return whether somebody watches."""
     return _watch.get() is not None

@@ -17,7 +17,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -35,11 +34,12 @@ from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, thread_count
 from numbanet.locks import new_lock
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
+from numbanet.watch import RECORD, recorder
 
 
 def _drive_alone(address, expected, count, arrays, integers, tasks, then):
-    items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
-    if not fits(expected, buffers(count, then), items):
+    items, integers = arrays + ITEMS, word(integers, DATA)
+    if expected != 0 and not fits(word(expected, DATA), buffers(count, then), items):
         return REFUSED
     for task in range(tasks):
         run_both(address, count, items, integers, task, then)
@@ -47,8 +47,8 @@ def _drive_alone(address, expected, count, arrays, integers, tasks, then):
 
 
 def _drive_together(board, now, address, expected, count, arrays, integers, tasks, then):
-    items, expected, integers = arrays + ITEMS, word(expected, DATA), word(integers, DATA)
-    if not fits(expected, buffers(count, then), items):
+    items, integers = arrays + ITEMS, word(integers, DATA)
+    if expected != 0 and not fits(word(expected, DATA), buffers(count, then), items):
         return REFUSED
     workers = min(thread_count(), tasks)
     wanted = 0 if now else crew.missing(board, workers)
@@ -214,7 +214,7 @@ def launch(
         arrays = _plain(kernel, arrays, wanted)
         call = (*call[:3], id(arrays), *call[4:])
         start(call)
-    record = _record.get()
+    record = recorder()
     if record is not None:
         record.add(call, (expected, kept_also), arrays, numbers)
 
@@ -307,12 +307,9 @@ def place(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-_record: ContextVar[Launches | None] = ContextVar("numbanet_record", default=None)
-
-
 def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Return the arrays whose addresses a kernel finds in a table: a recording keeps those that are returned."""
-    record = _record.get()
+    record = recorder()
     if record is None:
         return arrays
     found = record.keep(arrays)
@@ -322,7 +319,7 @@ def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
 
 def between(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
     """Report what Python did between launches: a recording does it again."""
-    record = _record.get()
+    record = recorder()
     if record is not None:
         record.add_between(function, operands)
 
@@ -330,15 +327,18 @@ def between(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
 @contextmanager
 def recording(launches: Launches) -> Iterator[None]:
     """Within a ``with`` block, take all launches. See `numbanet.memory.arena` for their memory."""
-    token = _record.set(launches)
+    token = RECORD.set(launches)
     try:
         yield
     finally:
-        _record.reset(token)
+        RECORD.reset(token)
 
 
 def start(call: tuple[int, ...]) -> bool:
-    """Run the driver; return False, and nothing has run, if a buffer does not fit its pointer."""
+    """Run the driver; return False, and nothing has run, if a buffer does not fit its pointer.
+
+    Where the second number of the call, the address of what the buffers shall be, is 0, nobody looks.
+    """
     if call[5] <= 1:
         return _state.alone(*call) == DONE
     return in_parallel(_state.together, _state.alone, call) == DONE

@@ -60,14 +60,15 @@ def fused_conv2d(
     if isinstance(weight, Tensor) and not needs_grad(input, weight, bias):
         return Tensor(ops.conv2d(x, weight.prepared() or values("weight", weight), b, *options))
     w = values("weight", weight)
-    y = ops.conv2d(x, w, b, *options, moments=moments)
+    y = ops.conv2d(x, w, b, *options) if moments is None else ops.conv2d(x, w, b, *options, moments=moments)
+    shape, weight_shape, dims = x.shape, w.shape, (0, 2, 3) if len(x.shape) == 4 else (1, 2)
     need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
         return (
-            ops.conv2d_backward_input(grad, w, x.shape, *options) if need_x else None,
-            ops.conv2d_backward_weight(x, grad, w.shape, *options) if need_w else None,
-            ops.sum(grad, tuple(d for d in range(grad.ndim) if d != grad.ndim - 3)) if need_b else None,
+            ops.conv2d_backward_input(grad, w, shape, *options) if need_x else None,
+            ops.conv2d_backward_weight(x, grad, weight_shape, *options) if need_w else None,
+            ops.sum(grad, dims) if need_b else None,
         )
 
     return record(y, (input, weight, bias), backward)

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.steady import steady
 from numbanet.problem.activation import ActivationProblem, gelu_form
 from numbanet.problem.base import dtype_name, float_array, same_dtype
 from numbanet.problem.pointwise import number
@@ -21,7 +22,8 @@ def _problem(which: str, dtype: np.dtype, function: str, size: int, parameter: f
     return ActivationProblem(which, dtype_name(dtype), function, size, parameter)
 
 
-def _forward(function: str, x: np.ndarray, parameter: float = 0.0) -> np.ndarray:
+@steady(1)
+def _forward(x: np.ndarray, function: str, parameter: float = 0.0) -> np.ndarray:
     x = memory.dense(float_array("x", x))
     y = memory.empty_like(x)
     problem = _problem("forward", x.dtype, function, x.size, parameter)
@@ -32,7 +34,8 @@ def _forward(function: str, x: np.ndarray, parameter: float = 0.0) -> np.ndarray
 _FROM_RESULT = ("relu", "sigmoid", "tanh")  # the others are differentiated from their input
 
 
-def _backward(function: str, grad: np.ndarray, saved: np.ndarray, parameter: float = 0.0) -> np.ndarray:
+@steady(2)
+def _backward(grad: np.ndarray, saved: np.ndarray, function: str, parameter: float = 0.0) -> np.ndarray:
     name = "y" if function in _FROM_RESULT else "x"
     saved, grad = float_array(name, saved), float_array("grad", grad)
     if grad.shape != saved.shape:
@@ -49,17 +52,17 @@ def _backward(function: str, grad: np.ndarray, saved: np.ndarray, parameter: flo
 
 def relu(x: np.ndarray) -> np.ndarray:
     """Return max(x, 0); NaN stays NaN."""
-    return _forward("relu", x)
+    return _forward(x, "relu")
 
 
 def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the gradient of `relu` with respect to its input, from the gradient and the value of its result."""
-    return _backward("relu", grad, y)
+    return _backward(grad, y, "relu")
 
 
 def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
     """Return x where it is positive, else ``negative_slope * x``."""
-    return _forward("leaky_relu", x, number("negative_slope", negative_slope))
+    return _forward(x, "leaky_relu", number("negative_slope", negative_slope))
 
 
 def leaky_relu_backward(grad: np.ndarray, x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
@@ -67,27 +70,27 @@ def leaky_relu_backward(grad: np.ndarray, x: np.ndarray, negative_slope: float =
 
     The result may stand for `x` where the slope is not negative: it is positive where the input is.
     """
-    return _backward("leaky_relu", grad, x, number("negative_slope", negative_slope))
+    return _backward(grad, x, "leaky_relu", number("negative_slope", negative_slope))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-x))."""
-    return _forward("sigmoid", x)
+    return _forward(x, "sigmoid")
 
 
 def sigmoid_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the gradient of `sigmoid` with respect to its input, from the value y of its result."""
-    return _backward("sigmoid", grad, y)
+    return _backward(grad, y, "sigmoid")
 
 
 def tanh(x: np.ndarray) -> np.ndarray:
     """Return the hyperbolic tangent of x."""
-    return _forward("tanh", x)
+    return _forward(x, "tanh")
 
 
 def tanh_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the gradient of `tanh` with respect to its input, from the value y of its result."""
-    return _backward("tanh", grad, y)
+    return _backward(grad, y, "tanh")
 
 
 def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
@@ -99,19 +102,19 @@ def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
     approximate : {"none", "tanh"}
         ``"tanh"``: the approximation x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
-    return _forward(gelu_form(approximate), x)
+    return _forward(x, gelu_form(approximate))
 
 
 def gelu_backward(grad: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.ndarray:
     """Return the gradient of `gelu` with respect to its input x."""
-    return _backward(gelu_form(approximate), grad, x)
+    return _backward(grad, x, gelu_form(approximate))
 
 
 def silu(x: np.ndarray) -> np.ndarray:
     """Return x / (1 + exp(-x))."""
-    return _forward("silu", x)
+    return _forward(x, "silu")
 
 
 def silu_backward(grad: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return the gradient of `silu` with respect to its input x."""
-    return _backward("silu", grad, x)
+    return _backward(grad, x, "silu")

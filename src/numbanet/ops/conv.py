@@ -11,6 +11,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.moments import Moments
 from numbanet.ops.shape import channels_last, contiguous
+from numbanet.ops.steady import steady
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import choice, dtype_name, float_array, real_array, same_dtype, sizes
 from numbanet.problem.conv import ACTIVATIONS, ConvProblem, conv2d_problem, epilogue, plain_options
@@ -24,6 +25,7 @@ def _batched(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
+@steady(3)
 def conv2d(
     x: np.ndarray,
     weight: np.ndarray | PreparedWeight,
@@ -176,6 +178,7 @@ def prepare_conv2d(
     return prepared
 
 
+@steady(2)
 def conv2d_backward_input(
     grad: np.ndarray,
     weight: np.ndarray,
@@ -224,6 +227,7 @@ def conv2d_backward_input(
     return dx[0] if len(input_shape) == 3 else dx
 
 
+@steady(2)
 def conv2d_backward_weight(
     x: np.ndarray,
     grad: np.ndarray,

@@ -14,6 +14,7 @@ from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.host import by_numpy
 from numbanet.ops.shape import converted, device_of, to_device
+from numbanet.ops.steady import steady
 from numbanet.problem.base import float_array, float_name, optional_choice
 from numbanet.problem.elementwise import broadcast_shape, elementwise_plan
 from numbanet.problem.promotion import Operand, operand, result_dtype
@@ -95,6 +96,7 @@ def _unary(function: str, x: Any, *, floating: bool = True) -> np.ndarray:
     return _run(function, dtype, (x,)) if dtype.kind == "f" else _by_definition(function, (x,))
 
 
+@steady(2)
 def add(input: Any, other: Any) -> np.ndarray:
     """Return input + other.
 
@@ -118,16 +120,19 @@ def add(input: Any, other: Any) -> np.ndarray:
     return _arithmetic("add", input, other)
 
 
+@steady(2)
 def sub(input: Any, other: Any) -> np.ndarray:
     """Return input - other; operands, result and errors as for `add`."""
     return _arithmetic("sub", input, other)
 
 
+@steady(2)
 def mul(input: Any, other: Any) -> np.ndarray:
     """Return input * other; operands, result and errors as for `add`."""
     return _arithmetic("mul", input, other)
 
 
+@steady(2)
 def div(input: Any, other: Any, rounding_mode: str | None = None) -> np.ndarray:
     """Return input / other (integers give float32); operands, result and errors as for `add`.
 
@@ -195,11 +200,13 @@ def pow(input: Any, exponent: Any) -> np.ndarray:
     return y.astype(_BOOL) if whole and isinstance(exponent, bool) and input.dtype == _BOOL else y
 
 
+@steady(2)
 def maximum(input: Any, other: Any) -> np.ndarray:
     """Return the larger of each pair, NaN where either is NaN; operands, result and errors as for `add`."""
     return _arithmetic("maximum", input, other)
 
 
+@steady(2)
 def minimum(input: Any, other: Any) -> np.ndarray:
     """Return the smaller of each pair, NaN where either is NaN; operands, result and errors as for `add`."""
     return _arithmetic("minimum", input, other)

@@ -11,6 +11,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.elementwise import add
 from numbanet.ops.shape import contiguous
+from numbanet.ops.steady import steady
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import dtype_name, float_array, integer, optional_choice, real_array, same_dtype
 from numbanet.problem.conv import ACTIVATIONS, epilogue
@@ -104,6 +105,7 @@ def _index(form: _Form) -> np.ndarray:
     return index
 
 
+@steady(2)
 def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the matrix product, with the rules of numpy.matmul and torch.matmul.
 
@@ -138,6 +140,7 @@ def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
     return _shaped(out, form.result)
 
 
+@steady(3)
 def linear(
     x: np.ndarray,
     weight: np.ndarray | PreparedWeight,

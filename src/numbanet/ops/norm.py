@@ -12,11 +12,12 @@ from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.moments import Moments
 from numbanet.ops.shape import contiguous
+from numbanet.ops.steady import steady
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import BatchNormProblem, batch_norm_problem
 from numbanet.problem.pointwise import number
-from numbanet.watch import Live, again, live, watched
+from numbanet.watch import Live, again, doubt, live, watched
 
 _FEW = (512,)  # channels, up to which comparing their numbers takes less time than a launch
 
@@ -115,6 +116,15 @@ def _plan(which: str, dtype: np.dtype, shape: tuple[int, ...], *further: Any) ->
     return _Plan(problem, order, back, tuple([shape[a] for a in order]), (problem.rows, problem.channels))
 
 
+def _check_updated(mean: Any, var: Any) -> None:
+    """Refuse running statistics that can't be updated in place."""
+    for name, value in (("running_mean", mean), ("running_var", var)):
+        if value is not None and not isinstance(value, (np.ndarray, DeviceArray)):
+            raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+        if value is not None and not value.flags.writeable:
+            raise ValueError(f"{name} is updated in place and must not be read-only")
+
+
 class _Operands(NamedTuple):
     """The vectors of a normalisation, and those running statistics that must be copied back."""
 
@@ -131,12 +141,6 @@ def _operands(
     bias: np.ndarray | None,
     training: bool,
 ) -> _Operands:
-    if flag("training", training):  # they are updated
-        for name, value in (("running_mean", running_mean), ("running_var", running_var)):
-            if value is not None and not isinstance(value, (np.ndarray, DeviceArray)):
-                raise TypeError(f"{name} must be an array, got {type(value).__name__}")
-            if value is not None and not value.flags.writeable:
-                raise ValueError(f"{name} is updated in place and must not be read-only")
     mean, var = running_mean, running_var
     if not _fit(x.dtype, mean, var, weight, bias):
         mean, var = _vector("running_mean", running_mean), _vector("running_var", running_var)
@@ -147,6 +151,12 @@ def _operands(
     if training and not (mean is running_mean and var is running_var):
         copied = [(old, new) for old, new in ((running_mean, mean), (running_var, var)) if new is not old]
     return _Operands((weight, bias, mean, var), shapes, copied)
+
+
+def _copy_back(operands: _Operands) -> None:
+    for stored, updated in operands.copied:
+        doubt("running statistics were copied back")
+        stored[...] = updated
 
 
 def _like_rows(name: str, value: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
@@ -192,7 +202,21 @@ def batch_norm_forward(
         kept = _kept(x, running_mean, running_var, weight, bias, eps)
         if kept is not None:
             mean, inverse, coefficients = kept
-            return _applied(x, coefficients, activation, residual), mean, inverse
+            return _applied(x, coefficients, residual, activation), mean, inverse
+    if flag("training", training):
+        _check_updated(running_mean, running_var)
+    operands = (x, running_mean, running_var, weight, bias, residual)
+    if moments is None:
+        return _forward(*operands, training, momentum, eps, activation)
+    return _forward(*operands, training, momentum, eps, activation, moments=moments)
+
+
+@steady(6)
+def _forward(
+    x: np.ndarray, running_mean: Any, running_var: Any, weight: Any, bias: Any, residual: Any, training: bool,
+    momentum: float, eps: float, activation: str | None, moments: Moments | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Return `batch_norm_forward`, whose statistics are worked out."""
     operands = _operands(x, running_mean, running_var, weight, bias, training)
     numbers = _numbers(eps, momentum, training)
     residual = None if residual is None else float_array("residual", residual)
@@ -209,8 +233,7 @@ def batch_norm_forward(
     if training and moments is not None and moments.parts is not None:
         inputs = (*inputs, moments.parts)
     dispatch.run(plan.problem, inputs, (y.reshape(plan.matrix), mean, inverse))
-    for stored, updated in operands.copied:
-        stored[...] = updated
+    _copy_back(operands)
     return y.transpose(plan.back), mean, inverse
 
 
@@ -230,6 +253,8 @@ def batch_norm_statistics(
     `x` must have at least one value a channel.
     """
     x = float_array("x", x)
+    if flag("training", training):
+        _check_updated(running_mean, running_var)
     operands = _operands(x, running_mean, running_var, weight, bias, training)
     problem = batch_norm_problem("statistics", dtype_name(x.dtype), x.shape, training, *operands.shapes)
     if not x.size:
@@ -239,8 +264,7 @@ def batch_norm_statistics(
     matrix = _matrix(x).reshape(problem.rows, problem.channels)
     numbers = _numbers(eps, momentum, training)
     dispatch.run(problem, (matrix, *operands.vectors, numbers), (mean, inverse, coefficients))
-    for stored, updated in operands.copied:
-        stored[...] = updated
+    _copy_back(operands)
     return mean, inverse, coefficients
 
 
@@ -273,11 +297,12 @@ def batch_norm_apply(
     """
     x, coefficients = float_array("x", x), contiguous(float_array("coefficients", coefficients))
     same_dtype(x=x, coefficients=coefficients)
-    return _applied(x, coefficients, optional_choice("activation", activation, ("relu",)), residual)
+    return _applied(x, coefficients, residual, optional_choice("activation", activation, ("relu",)))
 
 
+@steady(3)
 def _applied(
-    x: np.ndarray, coefficients: np.ndarray | PreparedWeight, activation: str | None, residual: Any
+    x: np.ndarray, coefficients: np.ndarray | PreparedWeight, residual: Any, activation: str | None
 ) -> np.ndarray:
     """Return `batch_norm_apply` of operands of one dtype."""
     residual = None if residual is None else float_array("residual", residual)
@@ -396,6 +421,15 @@ def batch_norm_backward(
     residual : bool
         Whether it was given one.
     """
+    return _backward(grad, x, weight, mean, inverse, y, training, activation, residual)
+
+
+@steady(6)
+def _backward(
+    grad: np.ndarray, x: np.ndarray, weight: Any, mean: np.ndarray, inverse: np.ndarray, y: Any, training: bool,
+    activation: str | None, residual: bool,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Return `batch_norm_backward`."""
     x, grad = float_array("x", x), float_array("grad", grad)
     if not (grad.dtype == x.dtype and _fit(x.dtype, weight, mean, inverse)):
         weight = _vector("weight", weight)

@@ -9,6 +9,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import channels_last
+from numbanet.ops.steady import steady
 from numbanet.problem.base import array, dtype_name, float_array, real_array, same_dtype, sizes
 from numbanet.problem.pool import (
     MaxPoolProblem,
@@ -64,6 +65,7 @@ def _pool_backward(grad: np.ndarray, problem: PoolProblem, ndim: int) -> np.ndar
     return _shaped(dx, ndim)
 
 
+@steady(1)
 def max_pool2d(
     x: np.ndarray,
     kernel_size: Size,
@@ -114,6 +116,7 @@ def max_pool2d(
     return _pool(x, images, max_pool2d_problem("forward", images.shape, same_dtype(input=x), *window, offsets=False))
 
 
+@steady(1)
 def max_pool2d_offsets(
     x: np.ndarray,
     kernel_size: Size,
@@ -165,6 +168,7 @@ def max_pool2d_indices(
     return _shaped(indices, offsets.ndim)
 
 
+@steady(2)
 def max_pool2d_backward(
     grad: np.ndarray,
     offsets: np.ndarray,
@@ -210,6 +214,7 @@ def max_pool2d_backward(
     return _shaped(dx, len(input_shape))
 
 
+@steady(1)
 def avg_pool2d(
     x: np.ndarray,
     kernel_size: Size,
@@ -255,6 +260,7 @@ def avg_pool2d(
     return _pool(x, images, avg_pool2d_problem("forward", images.shape, same_dtype(input=x), *options))
 
 
+@steady(1)
 def avg_pool2d_backward(
     grad: np.ndarray,
     input_shape: Sequence[int],
@@ -292,6 +298,7 @@ def avg_pool2d_backward(
     return _pool_backward(grad, problem, len(input_shape))
 
 
+@steady(1)
 def adaptive_avg_pool2d(x: np.ndarray, output_size: Any) -> np.ndarray:
     """Return the means of P x Q rectangles that cover the image evenly.
 
@@ -319,6 +326,7 @@ def adaptive_avg_pool2d(x: np.ndarray, output_size: Any) -> np.ndarray:
     return _pool(x, images, adaptive_avg_pool2d_problem("forward", images.shape, same_dtype(input=x), output_size))
 
 
+@steady(1)
 def adaptive_avg_pool2d_backward(grad: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
     """Return the gradient of `adaptive_avg_pool2d` with respect to its input.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.host import by_numpy
+from numbanet.ops.steady import steady
 from numbanet.problem.base import as_array, flag, float_array, float_name
 from numbanet.problem.promotion import operand
 from numbanet.problem.reduce import reduce_plan, reduced_dims
@@ -33,6 +34,7 @@ def _reduce(x: np.ndarray, dim: Any, keepdim: bool, mean: bool) -> np.ndarray:
     return values.reshape(plan.memory_shape).transpose(plan.axes).reshape(plan.shape)
 
 
+@steady(1)
 def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> np.ndarray:
     """Return the sum over some dimensions.
 
@@ -68,6 +70,7 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
     return _reduce(values, dim, keepdim, mean=False)
 
 
+@steady(1)
 def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> np.ndarray:
     """Return the mean over some dimensions; NaN where there is nothing to average.
 

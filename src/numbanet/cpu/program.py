@@ -1,0 +1,201 @@
+"""What a call of an operation did, to be done again on other arrays: memory that it took, and its launches.
+
+Between the arguments of such a call and its launches Python decides everything from shapes, strides, dtypes and
+options. Where those are the same as before, so are the decisions: what is left are arrays, of which kernels get the
+addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory
+from numbanet.cpu.parallel import Launch, Launches, place, recording, start
+from numbanet.cpu.parallel import _state as state
+from numbanet.prepared import PreparedWeight
+from numbanet.watch import Live, Watch, watching
+
+
+class _Trace(Launches):
+    """The launches of one call, in their order, with the arrays that they were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strange = False
+
+    def add(self, call: tuple[int, ...], expected: Any, arrays: tuple[np.ndarray, ...], numbers: np.ndarray) -> None:
+        """Take a launch."""
+        self.calls.append(Launch(call, (arrays, numbers)))
+
+    def add_between(self, function: Callable[..., object], operands: tuple[Any, ...]) -> None:
+        """Note that NumPy computed something."""
+        self.strange = True
+
+    def keep(self, arrays: Any) -> Any:
+        """Note that a kernel reads addresses from a table."""
+        self.strange = True
+        return arrays
+
+
+class _Unknown(Exception):
+    """A launch reads, or the call returns, what cannot be found again in another call."""
+
+
+class Program:
+    """The launches of a call, as a function of other arguments of its kind.
+
+    Parameters
+    ----------
+    args : tuple
+        Of the call; arrays among them do not overlap.
+    made : list of numpy.ndarray
+        The memory that it took.
+    launches : list of Launch
+    result : numpy.ndarray or tuple
+        What it returned.
+
+    Attributes
+    ----------
+    text : str
+        The function in Python.
+    decisions : tuple
+        What another call of the kind has in common with this one, or Python did not decide by the kind alone.
+    run : callable
+        ``run(args)`` does the same for other arguments, outside recordings; it returns None, and nothing is done, where
+        a prepared weight lacks a form.
+
+    Raises
+    ------
+    _Unknown
+        If it can't be repeated.
+    """
+
+    def __init__(self, args: tuple[Any, ...], made: list[np.ndarray], launches: list[Any], result: Any):
+        self._args, self._made, self._prepared = args, made, {place(x): where for x, where in _forms(args)}
+        self._names: dict[str, Any] = {"empty": np.empty, "memory": memory, "state": state, "start": start}
+        self._lines: list[str] = []
+        self._forms: list[tuple[int, Any]] = []
+        self._constants: list[np.ndarray] = []
+        self._written: set[int] = set()  # blocks that a kernel gets: what NumPy writes is no launch
+        for number, block in enumerate(made):
+            take = "empty" if 0 < block.nbytes < memory.SMALL else "memory.empty"
+            self._line(f"m{number} = {take}({block.shape}, {self._dtype(block)})")
+        for number, launch in enumerate(launches):
+            self._launch(number, launch)
+        codes = [self._result(y) for y in (result if isinstance(result, tuple) else (result,))]
+        self._line(f"return {', '.join(codes)}{',' * isinstance(result, tuple)}")
+        lines = ["def run(args):"]
+        for number, (position, key) in enumerate(self._forms):
+            self._names[f"k{number}"] = key
+            lines += [f"f{number} = args[{position}].known(k{number})", f"if f{number} is None:", "    return None"]
+        self.text = "\n    ".join(lines + self._lines)
+        self.decisions = self.text, self._forms, [place(x) for x in self._constants]
+        self._names["kept"] = [launch.operands[1] for launch in launches]  # the text has their identities
+        exec(self.text, self._names)  # of names and numbers that were written here
+        self.run: Callable[[tuple[Any, ...]], Any] = self._names["run"]
+        del self._args, self._made, self._prepared
+
+    def _line(self, text: str) -> None:
+        self._lines.append(text)
+
+    def _dtype(self, array: np.ndarray) -> str:
+        self._names[array.dtype.name] = array.dtype
+        return array.dtype.name
+
+    def _launch(self, number: int, launch: Launch) -> None:
+        address, _, count, _, _, tasks, then = launch.call
+        if then:
+            raise _Unknown
+        arrays, numbers = launch.operands
+        self._line(f"t{number} = ({', '.join(map(self._code, arrays))},)")
+        call = f"{address}, 0, {count}, id(t{number}), {id(numbers)}, {tasks}, 0"
+        self._line(f"state.alone({call})" if tasks <= 1 else f"start(({call}))")
+
+    def _code(self, array: np.ndarray) -> str:
+        """Return what an operand of a launch is in the function: an argument, memory that was taken, or a constant."""
+        if not array.size or type(array) is not np.ndarray:
+            raise _Unknown
+        address = place(array)
+        for position, x in enumerate(self._args):
+            if type(x) is np.ndarray and np.may_share_memory(x, array):
+                if place(x) != address:
+                    raise _Unknown
+                return f"args[{position}]"
+        for number, block in enumerate(self._made):
+            distance = address - place(block)
+            if 0 <= distance < block.nbytes:
+                self._written.add(number)
+                return self._part(number, distance) if distance else f"m{number}"
+        if address in self._prepared:
+            return self._form(*self._prepared[address])
+        for number, constant in enumerate(self._constants):
+            if place(constant) == address:
+                return f"c{number}"
+        self._constants.append(array)
+        self._names[f"c{len(self._constants) - 1}"] = array
+        return f"c{len(self._constants) - 1}"
+
+    def _part(self, number: int, distance: int) -> str:
+        """Return a name for what lies behind the beginning of a block."""
+        elements, rest = divmod(distance, self._made[number].itemsize)
+        flat = f"m{number}" + ".reshape(-1)" * (self._made[number].ndim != 1)
+        line = f"m{number}_{distance} = {flat}" + (f".view('u1')[{distance}:]" if rest else f"[{elements}:]")
+        if line not in self._lines:
+            self._line(line)
+        return f"m{number}_{distance}"
+
+    def _form(self, position: int, key: Any, item: int | None) -> str:
+        """Return a name for what a prepared weight holds."""
+        if key is None:
+            return f"args[{position}].array"
+        if (position, key) not in self._forms:
+            self._forms.append((position, key))
+        name = f"f{self._forms.index((position, key))}"
+        return name if item is None else f"{name}[{item}]"
+
+    def _result(self, y: Any) -> str:
+        """Return what makes a result of the memory that was taken."""
+        if y is None:
+            return "None"
+        if type(y) is not np.ndarray or not y.size:
+            raise _Unknown
+        for number, block in enumerate(self._made):
+            distance = place(y) - place(block)
+            if 0 <= distance < block.nbytes and y.dtype == block.dtype and number in self._written:
+                if not distance and y.ndim == block.ndim <= 4:
+                    for axes in permutations(range(y.ndim)):
+                        turned = block.transpose(axes)
+                        if turned.shape == y.shape and turned.strides == y.strides:
+                            return f"m{number}" + f".transpose{axes}" * (axes != tuple(range(y.ndim)))
+                self._names["ndarray"] = np.ndarray
+                return f"ndarray({y.shape}, {self._dtype(y)}, m{number}, {distance}, {y.strides})"
+        raise _Unknown
+
+
+def _forms(args: tuple[Any, ...]) -> Iterator[tuple[np.ndarray, tuple[int, Any, int | None]]]:
+    """Yield the arrays of prepared weights among arguments, each with the argument's number, the form and its item."""
+    for position, weight in enumerate(args):
+        if type(weight) is PreparedWeight:
+            yield weight.array, (position, None, None)
+            for key, form in weight.forms():
+                if type(form) is np.ndarray:
+                    yield form, (position, key, None)
+                elif type(form) is tuple:
+                    yield from ((x, (position, key, item)) for item, x in enumerate(form) if type(x) is np.ndarray)
+
+
+def traced(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Program | None]:
+    """Return the result of a call, and its program if it can be repeated."""
+    trace, noted, watch = _Trace(), memory.Noted(), Watch()
+    with memory.arena(noted), watching(watch), recording(trace):
+        result = function(*args)
+    if trace.strange or watch.doubts or watch.again or any(type(x) is Live for x in watch.constants):
+        return result, None
+    try:
+        return result, Program(args, noted.made, trace.calls, result)
+    except _Unknown:
+        return result, None

@@ -1,0 +1,126 @@
+"""Calls that come again: what an operation does is worked out once for each kind of operands.
+
+A call of a layer takes Python several times as long as its kernel, on small images, and decides each time what it has
+decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, and from
+what `numbanet.dispatch.conditions` says. The second and the third call of a kind are watched; where both did the same,
+the next ones do just that (`numbanet.cpu.program`): they take memory and launch kernels.
+
+This is for functions whose Python never looks at the values of arrays, and changes nothing but through kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from operator import attrgetter, is_
+from typing import Any, TypeVar
+
+import numpy as np
+
+from numbanet.dispatch import conditions, measuring
+from numbanet.memory import planner
+from numbanet.prepared import PreparedWeight
+from numbanet.watch import recorder, watcher
+
+_KINDS = 2048  # of one operation; then all are forgotten
+_TRIES = 6  # watched calls of a kind; then it is no longer tried
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Kind:
+    """What is known about calls of a kind.
+
+    Attributes
+    ----------
+    options : tuple
+        Of the first call.
+    program : numbanet.cpu.program.Program or None
+        What the last call did that was watched.
+    run : callable or None
+        That of the program, once two calls did the same.
+    tries : int
+        Calls that may still be watched.
+    """
+
+    __slots__ = ("options", "program", "run", "tries")
+
+    def __init__(self, options: tuple[Any, ...]):
+        self.options, self.tries = options, _TRIES
+        self.program: Any = None
+        self.run: Callable[[tuple[Any, ...]], Any] | None = None
+
+
+# What decides about a call of an operand, by its type: of an array all but its values.
+_DESCRIBE: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: attrgetter("shape", "strides", "dtype"),
+    PreparedWeight: attrgetter("shape", "dtype"),
+    type(None): attrgetter("__class__"),
+}
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Return whether options that are equal have one meaning: 1.0 and True are no 1, and -0.0 is no 0.0."""
+    if a is b:
+        return True
+    if type(a) is tuple is type(b):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b) and a == b and (type(a) is not float or a != 0)
+
+
+def steady(arrays: int) -> Callable[[F], F]:
+    """Return a decorator of an operation whose first `arrays` arguments are arrays or None, and the others options."""
+
+    def decorate(function: F) -> F:
+        known: dict[Any, _Kind] = {}
+
+        @wraps(function)
+        def call(*args: Any, **named: Any) -> Any:
+            # Who takes note of what is done shall see all of it.
+            if named or watcher() is not None or recorder() is not None or planner() is not None:
+                return function(*args, **named)
+            options = args[arrays:]
+            try:
+                key = (*[_DESCRIBE[type(x)](x) for x in args[:arrays]], options, conditions())
+                kind = known.get(key)
+            except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
+                return function(*args)
+            if kind is None:
+                result = function(*args)  # which may refuse them
+                if len(known) >= _KINDS:
+                    known.clear()
+                known[key] = _Kind(options)
+                return result
+            if not (all(map(is_, kind.options, options)) or all(map(_alike, kind.options, options))):
+                return function(*args)
+            if kind.run is not None:
+                result = kind.run(args)
+                return function(*args) if result is None else result
+            return _watched(function, kind, args, arrays) if kind.tries else function(*args)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
+    """Call, and take note of what is done."""
+    operands = [x for x in args[:arrays] if type(x) is np.ndarray]
+    if measuring() or not _apart(operands):
+        return function(*args)
+    from numbanet.cpu.program import traced  # with Numba: for those who compute
+
+    kind.tries -= 1
+    result, program = traced(function, args)
+    if program is not None and kind.program is not None and program.decisions == kind.program.decisions:
+        kind.run, kind.tries = program.run, 0
+    kind.program = program if kind.tries else None
+    return result
+
+
+def _apart(operands: list[np.ndarray]) -> bool:
+    """Return whether arrays have elements, and lie apart: a launch's buffers can be told from their addresses."""
+    return all(
+        x.size and not any(np.may_share_memory(x, y) for y in operands[i + 1 :])
+        for i, x in enumerate(operands)
+    )

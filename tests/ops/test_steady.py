@@ -1,0 +1,311 @@
+"""Calls that come again give what a call that decides everything anew gives, whatever has changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import dispatch, memory, nn, ops, optim
+from numbanet.cpu import parallel
+from numbanet.ops import activation, norm, pool
+from numbanet.ops.steady import steady
+from numbanet.watch import Watch, watching
+
+RNG = np.random.default_rng(0)
+CONV = ((1, 1), (1, 1), (1, 1), 1)
+
+
+def matrix(rows: int = 8, columns: int = 8, dtype: Any = np.float32) -> np.ndarray:
+    return RNG.standard_normal((rows, columns)).astype(dtype)
+
+
+def images(channels: int = 8, size: int = 6) -> np.ndarray:
+    return RNG.standard_normal((2, size, size, channels), dtype=np.float32).transpose(0, 3, 1, 2)
+
+
+def weight(filters: int = 8, channels: int = 8) -> np.ndarray:
+    return RNG.standard_normal((filters, 3, 3, channels), dtype=np.float32).transpose(0, 3, 1, 2)
+
+
+def vector(size: int = 8) -> np.ndarray:
+    return RNG.random(size, dtype=np.float32) + np.float32(0.5)
+
+
+CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
+    "matmul": (ops.matmul, lambda: (matrix(), matrix())),
+    "matmul, b turned": (ops.matmul, lambda: (matrix(5, 7), matrix(9, 7).T)),
+    "linear": (ops.linear, lambda: (matrix(), matrix(), vector())),
+    "linear without bias": (ops.linear, lambda: (matrix(), matrix(), None)),
+    "conv2d": (ops.conv2d, lambda: (images(), weight(), vector(), *CONV)),
+    "conv2d of one image": (ops.conv2d, lambda: (images()[0], weight(), vector(), *CONV)),
+    "conv2d of row-major images": (ops.conv2d, lambda: (np.ascontiguousarray(images()), weight(), None, *CONV)),
+    "conv2d_backward_input": (ops.conv2d_backward_input, lambda: (images(), weight(), (2, 8, 6, 6), *CONV)),
+    "conv2d_backward_weight": (ops.conv2d_backward_weight, lambda: (images(), images(), (8, 8, 3, 3), *CONV)),
+    "relu": (activation._forward, lambda: (images(), "relu")),
+    "relu_backward": (activation._backward, lambda: (images(), images(), "relu")),
+    "max_pool2d": (ops.max_pool2d, lambda: (images(), 2)),
+    "max_pool2d_offsets": (pool.max_pool2d_offsets, lambda: (images(), (2, 2))),
+    "avg_pool2d": (ops.avg_pool2d, lambda: (images(), 2)),
+    "adaptive_avg_pool2d": (ops.adaptive_avg_pool2d, lambda: (images(), 1)),
+    "add": (ops.add, lambda: (images(), images())),
+    "add, broadcast": (ops.add, lambda: (images(), vector().reshape(8, 1, 1))),
+    "sum": (ops.sum, lambda: (images(), (0, 2, 3))),
+    "batch_norm": (norm._forward, lambda: (images(), *(vector() for _ in range(4)), None, True, 0.1, 1e-5, None)),
+    "batch_norm_backward": (
+        norm._backward, lambda: (images(), images(), vector(), vector(), vector(), None, True, None, False)
+    ),
+}  # fmt: skip
+
+
+def copied(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.copy("K") if isinstance(x, np.ndarray) else x for x in args)
+
+
+def same(found: Any, expected: Any) -> None:
+    if isinstance(expected, tuple):
+        assert type(found) is tuple and len(found) == len(expected)
+        for pair in zip(found, expected):
+            same(*pair)
+        return
+    np.testing.assert_array_equal(found, expected)
+    if not isinstance(expected, np.ndarray):
+        return
+    assert (type(found), found.dtype, found.strides) == (type(expected), expected.dtype, expected.strides)
+
+
+def settle(function: Any, make: Callable[[], tuple[Any, ...]]) -> None:
+    """Make calls until they are steady."""
+    for _ in range(5):
+        function(*make())
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The problems for which the dispatcher is asked."""
+    seen, run = [], dispatch.run
+
+    def counted(problem: Any, *operands: Any) -> None:
+        seen.append(problem)
+        run(problem, *operands)
+
+    monkeypatch.setattr(dispatch, "run", counted)
+    return seen
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_steady_calls_give_the_same(name: str, asked: list[Any]) -> None:
+    function, make = CALLS[name]
+    settle(function, make)
+    asked.clear()
+    earlier = []
+    for _ in range(3):
+        args = make()
+        again = copied(args)
+        found = function(*args)
+        assert not asked
+        expected = function.__wrapped__(*again)
+        asked.clear()
+        same(found, expected)
+        same(args, again)  # what is changed in place, such as running statistics, is changed alike
+        earlier.append((found, expected))
+    for pair in earlier:
+        same(*pair)  # a later call has not written to an earlier result
+
+
+def test_other_layouts_dtypes_and_types() -> None:
+    settle(ops.add, lambda: (matrix(), matrix()))
+    settle(ops.matmul, lambda: (matrix(), matrix()))
+
+    class Sub(np.ndarray):
+        pass
+
+    wide = matrix(16, 16)
+    others = [
+        matrix().T, matrix()[::-1], matrix()[:, ::-1], wide[::2, ::2], wide[4:12, 4:12], matrix().view(Sub),
+        matrix().astype(">f4"), np.broadcast_to(matrix(1, 8), (8, 8)),
+    ]  # fmt: skip
+    others[0].flags.writeable = False
+    for function in (ops.add, ops.matmul):
+        for x in others:
+            for _ in range(5):
+                same(function(x, matrix() * 0 + 2), function.__wrapped__(x, matrix() * 0 + 2))
+        for _ in range(5):
+            a, b = matrix(dtype=np.float64), matrix(dtype=np.float64)
+            same(function(a, b), function.__wrapped__(a, b))
+        with pytest.raises(TypeError):
+            ops.matmul(matrix(), matrix(dtype=np.float64))
+
+
+def test_operands_that_overlap() -> None:
+    settle(ops.sub, lambda: (matrix(), matrix()))
+    wide, x = matrix(9, 8), matrix()
+    for a, b in ((x, x), (wide[:8], wide[1:]), (wide[1:], wide[:8])):
+        for _ in range(5):
+            same(ops.sub(a, b), a - b)
+            same(ops.matmul(a, b), ops.matmul.__wrapped__(a, b))
+    a, b = matrix(12, 8), matrix(12, 8)
+    for _ in range(5):
+        same(ops.sub(a, a), a - a)  # met like this first, it is no rule for operands apart
+    for _ in range(5):
+        same(ops.sub(a, b), a - b)
+
+
+def test_settings_that_change(asked: list[Any]) -> None:
+    args = images(32, 16), weight(32, 32), None, *CONV
+    default, strict = {}, {}
+    for _ in range(6):
+        default["y"] = ops.conv2d(*args)
+        with nnet.precision("strict"):
+            strict["y"] = ops.conv2d(*args)
+        with nnet.use("reference"):
+            asked.clear()
+            reference = ops.conv2d(*args)
+            assert asked  # what it computes are no launches
+        same(default["y"], ops.conv2d.__wrapped__(*args))
+        with nnet.precision("strict"):
+            same(strict["y"], ops.conv2d.__wrapped__(*args))
+    assert (default["y"] != strict["y"]).any() and (strict["y"] != reference).any()
+    small = images(), weight(), None, *CONV
+    settle(ops.conv2d, lambda: small)
+    asked.clear()
+    ops.conv2d(*small)
+    assert not asked
+    dispatch.renew()
+    ops.conv2d(*small)
+    assert asked  # what was measured may have changed the choice
+
+
+def test_who_wraps_choices_sees_each_call() -> None:
+    runs: list[str] = []
+
+    def wrap(problem: Any, fit: Any, chosen: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(chosen, run=lambda *call: (runs.append(chosen.name), chosen.run(*call)))
+
+    with dispatch.wrapped(wrap):
+        for _ in range(8):
+            ops.matmul(matrix(), matrix())
+    assert len(runs) == 8
+
+
+def test_who_takes_note_sees_each_call() -> None:
+    settle(ops.matmul, lambda: (matrix(), matrix()))
+    launches, watch = parallel.Launches(), Watch()
+    with parallel.recording(launches), watching(watch):
+        ops.matmul(matrix(), matrix())
+    assert len(launches.calls) == 1
+    with parallel.recording(parallel.Launches()) as _, memory.arena() as arena:
+        y = ops.matmul(matrix(), matrix())
+        assert memory.leased(y) is not None and arena.used
+
+
+def test_options_that_are_equal_but_not_the_same() -> None:
+    x, w = images(), weight()
+    settle(ops.conv2d, lambda: (images(), weight(), None, 1, 1, 1, 1))
+    for bad in ((1.0, 1, 1, 1), (1, (True, 1), 1, 1), (1, 1, 1, True)):
+        for _ in range(4):
+            with pytest.raises(TypeError):
+                ops.conv2d(x, w, None, *bad)
+    for good in ((1, 1, 1, 1), ([1, 1], 1, 1, 1), (np.int64(1), (1, 1), 1, 1)):
+        same(ops.conv2d(x, w, None, *good), ops.conv2d.__wrapped__(x, w, None, 1, 1, 1, 1))
+
+
+def test_weights_that_change_in_place() -> None:
+    for layer, x in ((nn.Conv2d(8, 8, 3, padding=1), images()), (nn.Linear(8, 8), matrix())):
+        step = optim.SGD(layer.parameters(), lr=0.5)
+
+        def expected(layer: Any = layer, x: np.ndarray = x) -> np.ndarray:
+            w, b = (p.detach().numpy().copy("K") for p in (layer.weight, layer.bias))
+            return ops.conv2d.__wrapped__(x, w, b, *CONV) if w.ndim == 4 else ops.linear.__wrapped__(x, w, b)
+
+        for turn in range(8):
+            with nnet.no_grad():
+                for _ in range(5):
+                    np.testing.assert_allclose(layer(nnet.tensor(x)).numpy(), expected(), rtol=1e-5, atol=1e-5)
+            if turn % 2:
+                layer.weight.data[...] *= 2
+            else:
+                layer(nnet.tensor(x)).sum().backward()
+                step.step()
+                step.zero_grad()
+
+
+def test_running_statistics_must_be_writeable() -> None:
+    x, mean, var = images(), vector(), vector()
+    for _ in range(5):
+        ops.batch_norm(x, mean, var, training=True)
+    mean.flags.writeable = False
+    with pytest.raises(ValueError, match="running_mean"):
+        ops.batch_norm(x, mean, var, training=True)
+    wide = np.ones(16, np.float32)
+    for _ in range(5):  # it is copied back, by NumPy
+        wide[...] = 1
+        ops.batch_norm(x, wide[::2], vector(), training=True)
+        assert (wide[::2] != 1).all() and (wide[1::2] == 1).all()
+
+
+def test_layers_that_are_captured_after_they_were_steady() -> None:
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)).eval()
+    with nnet.no_grad():
+        for _ in range(5):
+            net(nnet.tensor(images()))
+        captured = nnet.capture(net)
+        for _ in range(5):
+            x = nnet.tensor(images())
+            np.testing.assert_array_equal(captured(x).numpy(), net(x).numpy())
+
+
+def test_threads() -> None:
+    args = images(), weight(), vector(), *CONV
+    expected, found = ops.conv2d.__wrapped__(*args), []
+    settle(ops.conv2d, lambda: args)
+
+    def call() -> None:
+        for _ in range(50):
+            found.append((ops.conv2d(*args) == expected).all())
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 150 and all(found)
+
+
+def test_what_python_makes_of_values_is_made_each_time() -> None:
+    @steady(1)
+    def scaled(x: np.ndarray, label: str) -> np.ndarray:
+        return ops.mul(x, np.full(x.shape, x[0, 0]))
+
+    @steady(1)
+    def emptied(x: np.ndarray) -> np.ndarray:
+        y = memory.empty(x.shape, x.dtype)
+        y[...] = ops.add(x, x)
+        return y
+
+    @steady(1)
+    def added(x: np.ndarray) -> np.ndarray:
+        y = memory.empty(x.shape, x.dtype)
+        ops.shape.copy_into(y, x)
+        return ops.add(y, y)
+
+    for _ in range(10):
+        x = matrix()
+        same(scaled(x, "a"), x * x[0, 0])
+        same(emptied(x), x + x)
+        same(added(x), x + x)
+        same(added(x.T), np.ascontiguousarray(x.T + x.T))
+
+
+def test_kinds_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numbanet.ops.steady._KINDS", 3)
+    for _ in range(6):
+        for rows in range(1, 7):
+            a, b = matrix(rows), matrix()
+            same(ops.matmul(a, b), ops.matmul.__wrapped__(a, b))
