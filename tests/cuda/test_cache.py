@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numba import cuda
-from numba.cuda import types
 
 import numbanet
 from numbanet import fingerprint
 from numbanet.cuda import compile as compiling
 from numbanet.cuda.compile import F32, Kernel, device, kernel
+from numbanet.cuda.ptx import compiler, cuda, types
 from tests.cuda import kernels, products
 
 
@@ -58,7 +57,7 @@ def test_what_was_compiled_is_found_again(folder: Path, monkeypatch: pytest.Monk
     assert sorted(path.suffix for path in folder.rglob("*.*")) == [".cubin", ".ptx"]
     with monkeypatch.context() as patch:
         patch.setattr(Kernel, "_library", refuse)
-        patch.setattr(Kernel, "_linked", refuse)
+        patch.setattr(compiler, "linked", refuse)
         again = constant_kernel(1)
         assert again.ptx() == ptx and again.cubin("float32", (8, 0)) == cubin
         for other in (constant_kernel(2), constant_kernel(0, one), constant_kernel(0, two)):
