@@ -98,6 +98,22 @@ def test_keys_are_of_one_kernel_and_hold_no_address() -> None:
     assert not any(" at 0x" in repr(fingerprint._Walk().of(one.function)) for one in chosen)
 
 
+def test_overloads_of_the_compiler_are_part_of_a_key() -> None:
+    """What a name means in a kernel, they decide, and nothing refers to them."""
+    from numba.cuda.extending import overload
+
+    def key() -> str:
+        return constant_kernel(1)._file("ptx", "float32", (8, 0))
+
+    def nobody_calls_this() -> int:
+        return 0
+
+    before = key()
+    assert key() == before
+    overload(nobody_calls_this)(lambda: lambda: 1)
+    assert key() != before
+
+
 def test_everybody_who_compiles_is_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.version
     keys = {repr(compiling._versions())}
