@@ -6,7 +6,8 @@
     python -m benchmarks.gpu --sections check --only "conv2d|matmul"
     python -m benchmarks.gpu --sections layers,training --seconds 240
 
-It needs numba-cuda, cuda-core and, for times, PyTorch with CUDA; no network. It writes one JSON and one Markdown file.
+It needs Numba, numba-cuda, cuda-core and, for times, PyTorch with CUDA; no network, and in a checkout no installation.
+It writes one JSON and one Markdown file.
 The exit status is 2 where no GPU can be used, 1 where a result is wrong or something failed, else 0: times that miss
 their targets are reported, and fail nothing.
 
@@ -30,6 +31,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+if importlib.util.find_spec("numbanet") is None:  # where nothing can be installed, the checkout will do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 if TYPE_CHECKING:
     from benchmarks.gpu_report import Result  # which imports numba-cuda

@@ -45,10 +45,10 @@ def _gpu() -> Gpu:
 
 
 def _kernel(pointers: int, numbers: int) -> Any:
-    kinds = [SimpleNamespace(name="float32*")] * pointers + [SimpleNamespace(name="int32")] * numbers
+    kinds = ["float32*"] * pointers + ["int32"] * numbers
     return _Kernel(
         name="idle", entry="idle", threads=256, shared_bytes=0, parameters=("",) * len(kinds),
-        cubin=lambda dtype, capability: b"", signature=lambda dtype: SimpleNamespace(args=kinds),
+        cubin=lambda dtype, capability: b"", kinds=lambda dtype: kinds,
     )  # fmt: skip
 
 

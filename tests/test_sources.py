@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,71 @@ def test_one_decorator_compiles(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if path.name not in ("compile.py", "parallel.py", "task.py", "replay.py"):
         assert "njit" not in text and "numba.jit" not in text and "cfunc" not in text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The CUDA compiler has one place, and so has what brings kernels to the driver
+
+COMPILER, DRIVER = {"numba", "numba_cuda", "llvmlite"}, {"cuda"}
+LANGUAGE = {
+    "cuda": r"(threadIdx|blockIdx)(\.[xyz])?|(local|shared)(\.array)?|syncthreads",
+    "types": "u?int(8|16|32|64)|float(32|64)",
+}
+KERNELS = sorted((PACKAGE / "cuda").glob("*.py"))
+
+
+def packages(module: ast.Module) -> set[str]:
+    """The packages that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+    return found
+
+
+def dotted(node: ast.expr) -> str:
+    """The words of ``a.b.c``; "" of anything else."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def words(module: ast.Module, name: str) -> set[str]:
+    """What a module takes from a namespace that it has imported."""
+    found = (dotted(node) for node in ast.walk(module) if isinstance(node, ast.Attribute))
+    return {word.removeprefix(f"{name}.") for word in found if word.startswith(f"{name}.")}
+
+
+def strings(module: ast.Module) -> set[str]:
+    """All strings but the texts that describe."""
+    texts = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    return {
+        node.value for node in ast.walk(module)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts
+    }  # fmt: skip
+
+
+def test_one_package_imports_the_cuda_compiler() -> None:
+    assert [name_of(path) for path in KERNELS if packages(tree(path)) & COMPILER] == []
+    running = [name_of(path) for path in KERNELS if packages(tree(path)) & DRIVER]
+    assert running == ["cuda/launch.py", "cuda/probe.py"]
+
+
+def test_one_file_beside_it_names_the_cuda_compiler() -> None:
+    others = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE / "cuda" / "ptx"]
+    assert [
+        name_of(path) for path in others if any(re.search("numba[._-]cuda", text) for text in strings(tree(path)))
+    ] == ["cuda/launch.py"]
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=name_of)
+def test_kernels_take_a_few_words_from_the_compiler(path: Path) -> None:
+    module = tree(path)
+    taken = {
+        alias.asname or alias.name for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and node.module == "numbanet.cuda.ptx" for alias in node.names
+    }  # fmt: skip
+    for name in taken & {*LANGUAGE}:
+        assert [word for word in words(module, name) if not re.fullmatch(LANGUAGE[name], word)] == []

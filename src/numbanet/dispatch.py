@@ -8,7 +8,6 @@ problem, device, precision, override, and how often measurements changed.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +96,7 @@ _warned_lock = new_lock()
 def _list(device: str, operation: str, which: str) -> list[Candidate]:
     modules, reference = _FAMILIES[operation]
     found: list[Candidate] = []
-    if device == "cuda" and importlib.util.find_spec("numba_cuda") is None:
+    if device == "cuda" and not cuda.has_compiler():
         return found  # nothing that could compile them
     for name in modules:
         try:

@@ -22,7 +22,15 @@ import numpy as np
 from numba.core import entrypoints
 
 # Their versions are part of every key.
-_KNOWN = ("numbanet", "numba", "numba_cuda", "llvmlite", "numpy", "cuda")
+_known = ["numbanet", "numba", "llvmlite", "numpy", "cuda"]
+_overload_lists = ["numba.core.typing.templates"]  # modules that hold what is registered
+
+
+def compile_with(package: str, overloads: str) -> None:
+    """Say that a package compiles kernels too, and which of its modules holds the overloads."""
+    if package not in _known:
+        _known.append(package)
+        _overload_lists.append(overloads)
 
 
 def hash_of(function: Callable, text: str = "") -> str:
@@ -52,7 +60,7 @@ def text_hash(function: Callable) -> str:
 def _overloads() -> Iterator[str]:
     """Yield what other packages registered as overloads of functions, methods and attributes, and how."""
     entrypoints.init_all()  # of extensions that are installed, which Numba loads before it compiles
-    for name in ("numba.core.typing.templates", "numba.cuda.typing.templates"):
+    for name in _overload_lists:
         if name in sys.modules:
             registry = sys.modules[name].builtin_registry
             named = [template for _, kind in registry.globals for template in getattr(kind, "templates", ())]
@@ -89,7 +97,7 @@ def _is_known_file(path: str) -> bool:
 
 def _packages() -> Iterator[str]:
     """Yield the folders of the packages whose versions are known, as far as they are imported."""
-    for name in _KNOWN:
+    for name in _known:
         yield from map(os.path.abspath, getattr(sys.modules.get(name), "__path__", ()))
 
 

@@ -61,4 +61,4 @@ class Sources:
 
 _PACKAGE = Path(__file__).parent
 CPU = Sources(_PACKAGE / "cpu")
-CUDA = Sources(_PACKAGE / "cuda", _PACKAGE / "problem")  # problems have constants
+CUDA = Sources(_PACKAGE / "cuda", _PACKAGE / "cuda" / "ptx", _PACKAGE / "problem")  # problems have constants

@@ -30,10 +30,24 @@ def network() -> nn.Sequential:
     return model.eval()
 
 
+def host(x: Tensor) -> np.ndarray:
+    """Return the numbers of a tensor, wherever it lies."""
+    return x.detach().cpu().numpy()
+
+
+def multiply(x: Tensor, factor: float) -> None:
+    """Change the numbers of a tensor: on the CPU as NumPy would, without a word to the tensor."""
+    if x.device == "cpu":
+        x.data[...] *= factor
+    else:
+        with nnet.no_grad():
+            x.mul_(factor)
+
+
 def check(captured: Captured, function: Callable[..., Any], *args: Any) -> None:
     with nnet.no_grad():
-        expected = function(*args).numpy()
-        np.testing.assert_allclose(captured(*args).numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        expected = host(function(*args))
+        np.testing.assert_allclose(host(captured(*args)), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def replays(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> bool:
@@ -48,7 +62,7 @@ def replays(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> bool:
 
 def infer(model: nn.Module, x: Tensor) -> np.ndarray:
     with nnet.no_grad():
-        return model(x).numpy()
+        return host(model(x))
 
 
 def plan_of(captured: Captured) -> Any:

@@ -12,7 +12,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
-from tests.capturing.common import RNG, check, images, network, plan_of, replays
+from tests.capturing.common import RNG, check, images, multiply, network, plan_of, replays
 
 
 @pytest.mark.parametrize(
@@ -20,15 +20,15 @@ from tests.capturing.common import RNG, check, images, network, plan_of, replays
     [
         lambda model: model.load_state_dict({k: np.array(v) * 0.5 for k, v in model.state_dict().items()}),
         lambda model: model[0].weight.data.__setitem__(..., 0.25),
-        lambda model: setattr(model[9].weight, "data", model[9].weight.data * 2),
-        lambda model: setattr(model[9], "weight", nn.Parameter(np.ones((5, 12), np.float32))),
+        lambda model: setattr(model[9].weight, "data", (model[9].weight * 2).data),
+        lambda model: setattr(model[9], "weight", nn.Parameter(nnet.tensor(np.ones((5, 12), np.float32)))),
         lambda model: model.__setitem__(4, nn.AvgPool2d(2)),
         lambda model: model[1].reset_running_stats(),
         lambda model: model[3].bn1.train(),
     ],
     ids=["load", "write", "data", "parameter", "module", "statistics", "mode"],
 )
-def test_changes_are_seen(change: Callable[[Any], Any]) -> None:
+def test_changes_are_seen(device: str, change: Callable[[Any], Any]) -> None:
     model = network()
     captured = nnet.capture(model)
     for _ in range(3):
@@ -39,7 +39,7 @@ def test_changes_are_seen(change: Callable[[Any], Any]) -> None:
         check(captured, model, images())
 
 
-def test_changes_elsewhere_leave_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_elsewhere_leave_a_recording(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, other, x = network(), nn.Linear(3, 3), images()
     captured = nnet.capture(model)
     for _ in range(2):
@@ -50,8 +50,8 @@ def test_changes_elsewhere_leave_a_recording(monkeypatch: pytest.MonkeyPatch) ->
             assert replays(monkeypatch, lambda: captured(x))
 
 
-def test_parameters_that_no_called_module_has_are_watched() -> None:
-    p = nn.Parameter(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32))
+def test_parameters_that_no_called_module_has_are_watched(device: str) -> None:
+    p = nn.Parameter(nnet.tensor(RNG.standard_normal((4, 8, 3, 3), dtype=np.float32)))
     a, b = nn.Conv2d(8, 8, 3).eval(), nn.Conv2d(8, 4, 3)
     pair = nn.ModuleList([a, b])
 
@@ -66,7 +66,7 @@ def test_parameters_that_no_called_module_has_are_watched() -> None:
         for _ in range(3):
             check(captured, function, images())
         assert plan_of(captured).recorded
-        weight.data[...] *= 2
+        multiply(weight, 2)
         check(captured, function, images())
         weight.grad = nnet.tensor(np.ones(weight.shape, np.float32))
         for _ in range(3):
@@ -89,13 +89,13 @@ def test_parameters_that_no_called_module_has_are_watched() -> None:
         lambda model: model.options.update(scale=7.0),
         lambda model: vars(model).update(factors=[5.0]),
         lambda model: model._modules.update({"2": nn.Identity()}),
-        lambda model: setattr(model[1].running_mean, "data", model[1].running_mean.data + 1.0),
+        lambda model: setattr(model[1].running_mean, "data", (model[1].running_mean + 1.0).data),
     ],
     ids=[
         "stride", "padding", "eps", "forward", "hook", "list", "append", "dictionary", "straight", "table", "buffer",
     ],
 )
-def test_changed_attributes_are_seen(change: Callable[[Any], Any]) -> None:
+def test_changed_attributes_are_seen(device: str, change: Callable[[Any], Any]) -> None:
     class Scaled(nn.Sequential):
         def __init__(self) -> None:
             super().__init__(nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())

@@ -1,4 +1,4 @@
-"""Captured steps on the CPU with losses and figures that are written by hand: of masks, and of whole numbers."""
+"""Captured steps with losses and figures that are written by hand: of masks, and of whole numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
+from tests.capturing.common import host
 from tests.capturing.conftest import Replays
 from tests.capturing.trainer import REPLAYED, Trainer, both, compared, usual, whole
 
@@ -65,28 +66,28 @@ def test_steps_are_replayed(name: str, make: Any, driver: Replays) -> None:
     assert compared(driver, *both(driver, step=step_of(BY_HAND[name]), **options)) == REPLAYED
 
 
-def test_masks_may_be_operands() -> None:
+def test_masks_may_be_operands(device: str) -> None:
     rng = np.random.default_rng(0)
     captured = nnet.capture(lambda x, mask: F.where(mask, x * 2.0, 0.0) + x * mask)
     with nnet.no_grad():
         for _ in range(4):
             x, mask = rng.standard_normal((3, 5), np.float32), rng.random((3, 5)) > 0.5
-            np.testing.assert_array_equal(captured(nnet.tensor(x), nnet.tensor(mask)).numpy(), 3 * x * mask)
+            np.testing.assert_array_equal(host(captured(nnet.tensor(x), nnet.tensor(mask))), 3 * x * mask)
     assert captured.replays == 2
 
 
-def test_the_best_class_is_told_by_a_replay() -> None:
+def test_the_best_class_is_told_by_a_replay(device: str) -> None:
     rng = np.random.default_rng(0)
     captured = nnet.capture(lambda x: x.argmax(1))
     with nnet.no_grad():
         for _ in range(5):
             x = rng.standard_normal((4, 7), np.float32)
-            np.testing.assert_array_equal(captured(nnet.tensor(x)).numpy(), x.argmax(1))
+            np.testing.assert_array_equal(host(captured(nnet.tensor(x))), x.argmax(1))
     assert captured.replays == 3
 
 
-def test_whole_numbers_that_steer_python_are_run() -> None:
-    table = nn.Parameter(np.arange(12, dtype=np.float32).reshape(6, 2))
+def test_whole_numbers_that_steer_python_are_run(device: str) -> None:
+    table = nn.Parameter(nnet.tensor(np.arange(12, dtype=np.float32).reshape(6, 2)))
 
     def chosen(x: Tensor, y: Tensor) -> Tensor:
         return table[y + 1] * x
@@ -106,7 +107,7 @@ def test_whole_numbers_that_steer_python_are_run() -> None:
         with nnet.no_grad():
             for _ in range(5):
                 x, y = nnet.tensor(rng.standard_normal((4, 2), np.float32)), nnet.tensor(rng.integers(0, 5, 4))
-                np.testing.assert_array_equal(captured(x, y).numpy(), function(x, y).numpy())
+                np.testing.assert_array_equal(host(captured(x, y)), host(function(x, y)))
         assert not captured.replays
 
 

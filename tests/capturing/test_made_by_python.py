@@ -12,6 +12,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
+from tests.capturing.common import host
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -67,7 +68,7 @@ def trained(loss_of: Loss, dtype: Any, captured: bool) -> tuple[list[float], lis
             model.scale.copy_(nnet.tensor(np.full(6, 3, dtype)))
         run = run if captured else nnet.capture(step)
         losses.append(run(nnet.tensor(x), nnet.tensor(target)).item())
-    return losses, [p.data.copy() for p in model.parameters()], run.replays
+    return losses, [host(p).copy() for p in model.parameters()], run.replays
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def trained(loss_of: Loss, dtype: Any, captured: bool) -> tuple[list[float], lis
         (chosen, np.float32, 0), (guarded, np.float32, 4),
     ],
 )  # fmt: skip
-def test_what_numpy_makes_of_values_is_made_each_time(loss_of: Loss, dtype: Any, replays: int) -> None:
+def test_what_numpy_makes_of_values_is_made_each_time(
+    loss_of: Loss, dtype: Any, replays: int, device: str
+) -> None:
     (losses, learned, _), (found, ours, count) = trained(loss_of, dtype, False), trained(loss_of, dtype, True)
     assert count == replays
     assert found == losses

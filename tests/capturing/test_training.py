@@ -9,7 +9,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
-from tests.capturing.common import RNG, images
+from tests.capturing.common import RNG, host, images
 
 
 class Training:
@@ -44,7 +44,7 @@ class Residual(nn.Module):
         return F.relu(y)
 
 
-def test_a_captured_training_step_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_captured_training_step_learns_the_same(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fused = Training(), Training()
     step = nnet.capture(fused.step)
     seen: list[str] = []
@@ -63,9 +63,9 @@ def test_a_captured_training_step_learns_the_same(monkeypatch: pytest.MonkeyPatc
     assert "activation" not in seen, "each ReLU is part of a batch norm"
     assert seen.count("batch_norm") == 3 * 6, "three forward, three backward: run, recorded and tried, then replayed"
     for (name, ours), theirs in zip(fused.model.named_parameters(), plain.model.parameters()):
-        np.testing.assert_allclose(ours.data, theirs.data, rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(host(ours), host(theirs), rtol=1e-3, atol=1e-4, err_msg=name)
     for ours, theirs in zip(fused.model.buffers(), plain.model.buffers()):
-        np.testing.assert_allclose(ours.data, theirs.data, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(host(ours), host(theirs), rtol=1e-4, atol=1e-6)
 
 
 class ReadTwice(nn.Module):
@@ -84,30 +84,30 @@ class ReadTwice(nn.Module):
         return F.relu(w) + b
 
 
-def test_running_averages_follow_each_batch_once() -> None:
+def test_running_averages_follow_each_batch_once(device: str) -> None:
     plain, fused, x = ReadTwice(), ReadTwice(), images()
     captured = nnet.capture(fused)
     for _ in range(3):
         expected, y = plain(x), captured(x)
-        np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(host(y), host(expected), rtol=1e-4, atol=1e-5)
         expected.sum().backward()
         y.sum().backward()
     for ours, theirs in zip(fused.buffers(), plain.buffers()):
-        np.testing.assert_allclose(ours.data, theirs.data, rtol=1e-5)
+        np.testing.assert_allclose(host(ours), host(theirs), rtol=1e-5)
     for ours, theirs in zip(fused.parameters(), plain.parameters()):
-        np.testing.assert_allclose(ours.grad.data, theirs.grad.data, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(host(ours.grad), host(theirs.grad), rtol=1e-3, atol=1e-3)
 
 
-def test_gradients_survive_a_look_under_no_grad() -> None:
+def test_gradients_survive_a_look_under_no_grad(device: str) -> None:
     model = nn.BatchNorm2d(8)
 
     def function(x: Tensor) -> Tensor:
         y = model(x)
         with nnet.no_grad():
-            assert np.isfinite(y.numpy() if not y.requires_grad else y.detach().numpy()).all()
+            assert np.isfinite(host(y)).all()
         return y.sum()
 
     x = images().requires_grad_()
     nnet.capture(function)(x).backward()
     assert x.grad is not None and model.bias.grad is not None
-    np.testing.assert_allclose(model.bias.grad.data, 200.0)
+    np.testing.assert_allclose(host(model.bias.grad), 200.0)

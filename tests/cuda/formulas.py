@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda.compile import Int, Kernel, T, device, kernel
 from numbanet.cuda.launch import executor, launch
+from numbanet.cuda.ptx import cuda, types
 from tests.cuda.ptx.executor import Interpreter
 
 i32 = types.int32

@@ -17,7 +17,7 @@ from numbanet.cuda.compile import Capability, Kernel
 from tests.cuda import kernels, products
 from tests.cuda.machine_code import Report, report
 
-_HEAD = """# CUDA kernels in machine code
+HEAD = """# CUDA kernels in machine code
 
 What ptxas makes of each kernel for an H100 or H200 (compute capability 9.0), in the forms that spend most registers.
 Written by
@@ -76,6 +76,11 @@ def _loop(found: Report) -> str:
     return f"{length}: {matrices} products" if matrices else f"{length}: {found.share('FFMA', 'DFMA'):.0%}"
 
 
+def form(kernel: Kernel, dtype: str, capability: Capability) -> list[str]:
+    """Return the first cells of a line: they tell a kernel from the others."""
+    return [f"`{kernel.name}`", "".join(map(str, capability)), dtype, f"{kernel.threads} x {kernel.blocks}"]
+
+
 def line(number: int) -> str:
     """Return one line of the table."""
     kernel, dtype, capability = _all()[number]
@@ -83,9 +88,8 @@ def line(number: int) -> str:
     if found.local_bytes:
         raise ValueError(f"{kernel.name} uses {found.local_bytes} bytes of local memory")
     cells = [
-        f"`{kernel.name}`", "".join(map(str, capability)), dtype, f"{kernel.threads} x {kernel.blocks}",
-        found.registers, found.shared_bytes + kernel.shared_bytes, _loop(found), _count(found, "LDG.E.128"),
-        *(_count(found, name) for name in ("LDGSTS", "UTMALDG", "LDS.128", "LDSM", "STG.E.128")),
+        *form(kernel, dtype, capability), found.registers, found.shared_bytes + kernel.shared_bytes, _loop(found),
+        *(_count(found, name) for name in ("LDG.E.128", "LDGSTS", "UTMALDG", "LDS.128", "LDSM", "STG.E.128")),
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |\n"
 
@@ -94,7 +98,7 @@ def main(path: str) -> None:
     """Write the table to a file."""
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         lines = list(pool.map(line, range(len(_all()))))
-    Path(path).write_text(_HEAD + "".join(lines))
+    Path(path).write_text(HEAD + "".join(lines))
     print(f"{len(lines)} kernels")
 
 

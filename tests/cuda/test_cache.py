@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numba import cuda
-from numba.cuda import types
 
 import numbanet
 from numbanet import fingerprint
 from numbanet.cuda import compile as compiling
 from numbanet.cuda.compile import F32, Kernel, device, kernel
+from numbanet.cuda.ptx import compiler, cuda, types
 from tests.cuda import kernels, products
 
 
@@ -58,7 +57,7 @@ def test_what_was_compiled_is_found_again(folder: Path, monkeypatch: pytest.Monk
     assert sorted(path.suffix for path in folder.rglob("*.*")) == [".cubin", ".ptx"]
     with monkeypatch.context() as patch:
         patch.setattr(Kernel, "_library", refuse)
-        patch.setattr(Kernel, "_linked", refuse)
+        patch.setattr(compiler, "linked", refuse)
         again = constant_kernel(1)
         assert again.ptx() == ptx and again.cubin("float32", (8, 0)) == cubin
         for other in (constant_kernel(2), constant_kernel(0, one), constant_kernel(0, two)):
@@ -97,6 +96,22 @@ def test_keys_are_of_one_kernel_and_hold_no_address() -> None:
     ]  # fmt: skip
     assert len({one._file("ptx", "float32", (8, 0)) for one in chosen}) == len(chosen) > 100
     assert not any(" at 0x" in repr(fingerprint._Walk().of(one.function)) for one in chosen)
+
+
+def test_overloads_of_the_compiler_are_part_of_a_key() -> None:
+    """What a name means in a kernel, they decide, and nothing refers to them."""
+    from numba.cuda.extending import overload
+
+    def key() -> str:
+        return constant_kernel(1)._file("ptx", "float32", (8, 0))
+
+    def nobody_calls_this() -> int:
+        return 0
+
+    before = key()
+    assert key() == before
+    overload(nobody_calls_this)(lambda: lambda: 1)
+    assert key() != before
 
 
 def test_everybody_who_compiles_is_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from numba import cuda
-from numba.cuda import types
 
 from numbanet import memory
 from numbanet.cuda import launch
 from numbanet.cuda.compile import F32, Double, Int, Kernel, Long, Real, kernel
 from numbanet.cuda.gpu import Gpu
 from numbanet.cuda.memory import Pool, rounded
+from numbanet.cuda.ptx import cuda, types
 from tests.cuda.fake import FakeDriver
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -63,6 +66,36 @@ def test_the_checks_run_and_are_reported(tmp_path: Path) -> None:
     text = (tmp_path / "found.md").read_text()
     assert f"{len(found['verdicts'])} problems" in text and "| relu" not in text
     assert "| optimizer_step | step | cuda.many | float32 |" in text
+
+
+NEEDED = ("numpy*", "numba", "numba-*", "numba_cuda*", "_numba_cuda*", "llvmlite*", "cuda*", "nvidia*", "packaging*")
+BARE = """
+import site, sys
+site.addsitedir(sys.argv[1])
+site.getsitepackages = lambda prefixes=None: [sys.argv[1]]  # where libraries of the toolkit are looked for
+from benchmarks import gpu
+from numbanet.cuda import launch
+from tests.cuda.ptx.executor import HostDevice
+with launch.executor(HostDevice()):
+    sys.exit(gpu.main(["--sections", "check,layers", "--only", "^relu$", *sys.argv[2:]]))
+"""
+
+
+def test_a_checkout_needs_nothing_but_numba_and_cuda(tmp_path: Path) -> None:
+    """Where there is no network, nobody can install this package, or what else it asks for."""
+    packages, installed = tmp_path / "packages", Path(sysconfig.get_path("purelib"))
+    packages.mkdir()
+    for path in (path for pattern in NEEDED for path in installed.glob(pattern)):
+        (packages / path.name).symlink_to(path)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", BARE, str(packages), *files(tmp_path)], cwd=Path(gpu.__file__).parents[1],
+        env=variables, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["verdicts"] and found["faults"] == []
+    assert "left out: PyTorch is not installed" in (tmp_path / "found.md").read_text()
 
 
 def test_shares_of_what_is_compiled_ahead_are_all_that_the_checks_launch(monkeypatch: pytest.MonkeyPatch) -> None:

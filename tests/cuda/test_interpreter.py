@@ -4,11 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import BF16, F32, I32, Int, Kernel, kernel
+from numbanet.cuda.ptx import cuda, types
 from tests.cuda.ptx.executor import interpret
 from tests.cuda.ptx.memory import Fault
 

@@ -51,6 +51,18 @@ def listed(name: str) -> Any:
     return found
 
 
+def layer_norm(x: Any, weight: Any) -> Any:
+    return F.layer_norm(x, (2100,), weight)
+
+
+def labelled(loss: Any) -> Any:
+    def run(rng: np.random.Generator, device: str) -> None:
+        x, target = rng.standard_normal((2, 2100)).astype(np.float32), rng.integers(0, 2100, 2)
+        loss(nnet.tensor(x, device=device, requires_grad=True), nnet.tensor(target, device=device)).backward()
+
+    return run
+
+
 # Each with the barriers that alone matter: others guard what a loop writes again, and here it has no next round.
 KERNELS = [
     ("conv_depthwise.convolve", convolution(8), "first"), ("conv_depthwise.gradient", convolution(8), "first"),
@@ -67,6 +79,10 @@ KERNELS = [
     ("softmax.softmax_rows", listed("losses of 2 x 2100, mean"), "last"),
     ("copy.turned", listed("transpose"), "first last"), ("index.add_up", listed("rows by their numbers"), "first"),
     ("optim.norm", listed("SGD"), "first last"),
+    ("layer_norm.normalise_runs", gpu_calls.call("", layer_norm, (2, 2100), (2100,)).run, ""),
+    ("layer_norm.run_gradients", gpu_calls.call("", layer_norm, (2, 2100), (2100,)).run, ""),
+    ("margin.margin_rows", labelled(F.multi_margin_loss), ""),
+    ("loss.nll", labelled(F.nll_loss), ""),
 ]
 PLANTED = [
     pytest.param(kernel, run, number, id=f"{kernel} {word}")

@@ -9,8 +9,9 @@ import pytest
 import numbanet.cuda
 from numbanet.cuda import moments, norm_backward
 from numbanet.cuda.compile import Kernel
-from tests.cuda import kernels, products
+from tests.cuda import kernels, products, table
 from tests.cuda.machine_code import report
+from tests.cuda.test_planted import KERNELS
 
 SUMMING = [moments.column_moments("float32", 4), norm_backward.gradient_sums("float32", 4, True, True)]
 HARDEST = ("gelu_backward", "[add", "dropout", "normalise", "apply", "maxima", "adam")  # of the streaming kernels
@@ -31,10 +32,13 @@ def test_every_access_takes_16_bytes(kernel: Kernel) -> None:
 
 
 FORMS = list(kernels.forms())
+PLANTED = {name for name, *_ in KERNELS}  # where a test leaves barriers out
 
 
 @pytest.mark.parametrize(("kernel", "dtype"), FORMS, ids=[f"{kernel.name} {dtype}" for kernel, dtype in FORMS])
 def test_nothing_spills(kernel: Kernel, dtype: str) -> None:
+    name = kernel.name.partition("[")[0]
+    assert "bar.sync" not in kernel.ptx(dtype, (8, 0)) or name in PLANTED, "no test leaves out its barriers"
     for capability in ((8, 0), (9, 0)):  # most of the time goes into what they share
         found = report(kernel, dtype, capability, code_too=False)
         assert found.local_bytes == 0 and found.warnings == () and found.registers > 0
@@ -61,3 +65,10 @@ def test_every_kernel_is_assembled() -> None:
         products.OTHERS, products.GROUPED, products.NAIVE, [kernel for kernel, _ in FORMS],
     )  # fmt: skip
     assert {kernel.name.partition("[")[0] for each in lists for kernel in each} == set(entry_points())
+
+
+def test_the_page_lists_every_kernel() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "cuda-kernels.md").read_text(encoding="utf-8")
+    assert page.startswith(table.HEAD), "python -m tests.cuda.table writes it"
+    rows = [line.removeprefix("| ").split(" | ")[:4] for line in page.removeprefix(table.HEAD).splitlines()]
+    assert rows == [table.form(*chosen) for chosen in table.chosen()]

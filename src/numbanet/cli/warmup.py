@@ -7,7 +7,6 @@ training step and an inference; that needs the CUDA compiler, and no GPU.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +77,7 @@ def _run_gpu(args: argparse.Namespace) -> int:
     from numbanet.cuda import ahead, launch
 
     start, capability = time.perf_counter(), ahead.parse(args.arch)
-    if importlib.util.find_spec("numba_cuda") is None:
+    if not launch.has_compiler():
         raise RuntimeError(f"the CUDA compiler is not installed: {INSTALL}")
     from numbanet.cuda.compile import STORE
 

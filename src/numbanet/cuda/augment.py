@@ -9,11 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda.compile import F32, I32, U8, Int, Kernel, kernel
 from numbanet.cuda.launch import constant, empty, launch, upload
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import MOST, THREADS, blocks, i32
 from numbanet.device_array import DeviceArray
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import cuda, types
 
 i32 = types.int32
 WARP = 32

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda.compile import F64, I32, I64, Double, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, empty, launch, where_arrays_are
 from numbanet.cuda.many import array_of, piece_of, pieces, table, width_of
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import THREADS, i32, partial_accesses, real
 from numbanet.device_array import DeviceArray
 

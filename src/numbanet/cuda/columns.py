@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import cuda, types
 
 i32, f64 = types.int32, types.float64
 THREADS = 256

@@ -7,11 +7,8 @@ A kernel is a flat function over scalars and typed pointers, as on the CPU::
         ...
 
 ``T`` stands for the floating dtype that the kernel is compiled for, as a pointer; ``Number`` is one number of it.
-Python source becomes PTX (numba-cuda and NVVM), and PTX becomes a cubin (nvJitLink); neither step needs a GPU or a
-driver. `numbanet.cuda.launch` runs the result.
-
-How numba-cuda is called stands in this file, and the instructions that it lacks in `numbanet.cuda.ptx` and
-`numbanet.cuda.ptx_sm90a`; kernels are written in its language, and import its types and thread indices.
+Python source becomes PTX, and PTX becomes a cubin; `numbanet.cuda.launch` runs the result. How the compiler is called
+stands in `numbanet.cuda.ptx`: here, what it is called with, and what is kept of what it makes.
 """
 
 from __future__ import annotations
@@ -21,17 +18,13 @@ import inspect
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from numba import cuda
-from numba.cuda import compiler, dispatcher, types
 
 import numbanet
 from numbanet import code_cache, fingerprint, sources
-from numbanet.cuda.probe import INSTALL
+from numbanet.cuda.ptx import compiler
+from numbanet.cuda.ptx.compiler import Capability, device
 
 __all__ = [
     "BF16", "F32", "F64", "FLOATS", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "Double", "Int", "Kernel",
@@ -47,47 +40,21 @@ else:
         "U32", "U64",
     )  # fmt: skip
 # Sizes and offsets are 32 bits wide where they may (the GPU's integer units are), 64 where a tensor may be huge.
-SCALARS = {"Int": types.int32, "Long": types.int64, "Real": types.float32, "Double": types.float64}
+SCALARS = {"Int": "int32", "Long": "int64", "Real": "float32", "Double": "float64"}
 _POINTEES = {
-    "I8": types.int8, "I16": types.int16, "I32": types.int32, "I64": types.int64,
-    "U8": types.uint8, "U16": types.uint16, "U32": types.uint32, "U64": types.uint64,
-    "F32": types.float32, "F64": types.float64, "BF16": types.uint16,
+    "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+    "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64",
+    "F32": "float32", "F64": "float64", "BF16": "uint16",
 }  # fmt: skip
 # What T, and a scalar Number of that dtype, stand for.
-FLOATS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.uint16}
-
-Capability = tuple[Any, ...]
-"""Compute capability, such as (9, 0); (9, 0, "a") adds the instructions that only that chip has (wgmma, TMA)."""
+FLOATS = {"float32": "float32", "float64": "float64", "bfloat16": "uint16", "float16": "uint16"}
 
 _building = threading.RLock()
 
 
-def device(function: Callable) -> Any:
-    """Compile a function that kernels call; it is inlined into them."""
-    return cuda.jit(function, device=True, forceinline=True)
-
-
-@contextmanager
-def _capability(capability: Capability) -> Iterator[None]:
-    """Compile device functions for a capability: numba-cuda asks the current GPU for it, and there may be none."""
-    former = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
-    try:
-        yield
-    finally:
-        dispatcher.get_current_device = former
-
-
-_COMPILERS = (
-    "numba-cuda", "numba", "llvmlite", "cuda-core", "cuda-bindings",
-    "nvidia-nvvm", "nvidia-nvjitlink",  # of CUDA 13
-    "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12",
-)  # fmt: skip
-
-
 def _versions() -> list[str]:
     found = [".".join(map(str, sys.version_info[:2])), f"numbanet {numbanet.__version__}"]
-    for package in _COMPILERS:
+    for package in compiler.PACKAGES:
         try:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -133,17 +100,10 @@ class Kernel:
         """The name of the entry point in PTX and cubin."""
         return "numbanet_" + re.sub(r"\W+", "_", self.name).strip("_")
 
-    def signature(self, dtype: str) -> Any:
-        """Return the Numba signature for one floating dtype."""
-        found = []
-        for annotation in self.parameters:
-            if annotation in SCALARS:
-                found.append(SCALARS[annotation])
-            elif annotation == "Number":
-                found.append(FLOATS[dtype])
-            else:
-                found.append(types.CPointer(FLOATS[dtype] if annotation == "T" else _POINTEES[annotation]))
-        return types.void(*found)
+    def kinds(self, dtype: str) -> tuple[str, ...]:
+        """Return the type of each parameter for one floating dtype, such as "int32", or of a pointer "float32*"."""
+        own = {"Number": FLOATS[dtype], "T": f"{FLOATS[dtype]}*"}
+        return tuple(own.get(a) or SCALARS.get(a) or f"{_POINTEES[a]}*" for a in self.parameters)
 
     def ptx(self, dtype: str = "float32", capability: Capability = (8, 0)) -> str:
         """Return the PTX of the kernel for one floating dtype and compute capability; it is kept on disk."""
@@ -158,21 +118,16 @@ class Kernel:
             return self._ptx[key]
 
     def _translated(self, dtype: str, capability: Capability) -> str:
-        text = self._library(dtype, capability).get_asm_str(cc=capability)
+        text = compiler.translated(self._library(dtype, capability), capability)
         mangled = re.search(r"\.entry (\w+)", text)
         if mangled is None:
             raise RuntimeError(f"kernel {self.name}: the compiler returned no entry point")
         return text.replace(mangled[1], self.entry)
 
     def _library(self, dtype: str, capability: Capability) -> Any:
-        """Return the kernel in LLVM's language, which takes most of the time; it is the same for all capabilities."""
         if dtype not in self._libraries:
-            with _capability(capability):
-                self._libraries[dtype], _ = compiler._compile_pyfunc_with_fixup(
-                    self.function, self.signature(dtype), debug=False, lineinfo=False, device=False, fastmath=False,
-                    cc=capability, opt=True, abi="numba", abi_info=None, forceinline=False,
-                    launch_bounds=(self.threads, self.blocks), lto=False,
-                )  # fmt: skip
+            kinds = self.kinds(dtype)
+            self._libraries[dtype] = compiler.library(self.function, kinds, capability, self.threads, self.blocks)
         return self._libraries[dtype]
 
     def cubin(self, dtype: str, capability: Capability) -> bytes:
@@ -182,30 +137,15 @@ class Kernel:
             if key not in self._cubin:
                 name = self._file("cubin", *key)
                 stored = STORE.read(name)
-                self._cubin[key] = self._linked(*key) if stored is None else stored
+                self._cubin[key] = compiler.linked(self.ptx(*key), capability) if stored is None else stored
                 if stored is None:
                     STORE.write(name, self._cubin[key])
             return self._cubin[key]
 
     def _file(self, kind: str, dtype: str, capability: Capability) -> str:
-        code = fingerprint.hash_of(self.function, self._text)  # without the annotations, which are the signature
-        key = (self.name, code, dtype, str(self.signature(dtype)), capability, self.threads, self.blocks)
+        code = fingerprint.hash_of(self.function, self._text)  # without the annotations, which are the kinds
+        key = (self.name, code, dtype, self.kinds(dtype), capability, self.threads, self.blocks)
         return code_cache.file_name(self.entry[:100], kind, *key)
-
-    def _linked(self, dtype: str, capability: Capability) -> bytes:
-        from cuda.core import Linker, LinkerOptions, ObjectCode
-
-        arch = "sm_" + "".join(map(str, capability))
-        linked = ObjectCode.from_ptx(self.ptx(dtype, capability).encode())
-        try:
-            return bytes(Linker(linked, options=LinkerOptions(arch=arch)).link("cubin").code)
-        except Exception as error:  # cuda.core has a kind for each linker, whose words differ from version to version
-            if "gpu-name" not in str(error) and "UNRECOGNIZED_ARCH" not in str(error):
-                raise
-            number = ".".join(map(str, capability[:2]))
-            raise RuntimeError(
-                f"the installed CUDA compiler does not know GPUs of compute capability {number}: {INSTALL}"
-            ) from error
 
     def __repr__(self) -> str:
         return f"<CUDA kernel {self.name}>"

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import ptx, tile
 from numbanet.cuda.compile import F32, I32, Int, Kernel, device, kernel
 from numbanet.cuda.conv_plan import NOWHERE
 from numbanet.cuda.division import located
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import Epilogue
 
 i32, f32 = types.int32, types.float32

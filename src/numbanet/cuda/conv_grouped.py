@@ -12,9 +12,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx, tile
 from numbanet.cuda.compile import F32, Int, Kernel, device, kernel
@@ -22,6 +19,7 @@ from numbanet.cuda.conv_direct import supports, tolerance
 from numbanet.cuda.conv_lines import put_four, put_singles, source_line
 from numbanet.cuda.division import divide, divisor
 from numbanet.cuda.launch import aligned, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import ConvProblem, Epilogue
 
 _THREADS = 256

@@ -9,9 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx, split
 from numbanet.cuda.compile import F32, Int, Kernel, kernel
@@ -19,6 +16,7 @@ from numbanet.cuda.conv_direct import tolerance
 from numbanet.cuda.conv_grouped import cost, fetcher, unsupported
 from numbanet.cuda.division import divide, divisor
 from numbanet.cuda.launch import aligned, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import ConvProblem, Epilogue
 
 _LANES, _WARPS = 32, 8

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.cuda import types
-
 from numbanet.cuda import ptx, tile
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import types
 from numbanet.problem.conv import Epilogue
 
 i32 = types.int32

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import mma_matrix, mma_tile, ptx, tile
 from numbanet.cuda.compile import F32, I32, Int, Kernel, T, device, kernel
 from numbanet.cuda.conv_plan import NOWHERE
 from numbanet.cuda.division import located
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import Epilogue
 
 i32, i64, f32 = types.int32, types.int64, types.float32

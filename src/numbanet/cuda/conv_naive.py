@@ -9,13 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import I32, Int, Kernel, Long, T, device, kernel
 from numbanet.cuda.launch import constant, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import ConvProblem
 
 THREADS = 256

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from numba import cuda
-from numba.cuda import types
-
-from numbanet.cuda import mma_tile, ptx_sm90a, tile, tma_tile
+from numbanet.cuda import mma_tile, tile, tma_tile
 from numbanet.cuda.compile import F32, U64, Int, Kernel, device, kernel
 from numbanet.cuda.division import divide, located
+from numbanet.cuda.ptx import cuda, sm90a, types
 from numbanet.problem.conv import Epilogue
 
 i32, f32 = types.int32, types.float32
@@ -44,13 +42,13 @@ def conv_tma(name: str, shape: tma_tile.Tile, vector: bool, epilogue: Epilogue) 
         source, walk, apart_h, apart_w, channel, w, h, n = operand
         r, s, c = place(number, walk[0], walk[1], walk[2], walk[3])
         offset = i32(s * apart_w), i32(r * apart_h)
-        ptx_sm90a.copy_pixels(address, source, (i32(channel + c), w, h, n), offset, barrier)
+        sm90a.copy_pixels(address, source, (i32(channel + c), w, h, n), offset, barrier)
 
     @device
     def filters(operand, number, address, barrier):
         weight, walk, first_tap, tap_h, tap_w, column = operand
         r, s, c = place(number, walk[0], walk[1], walk[2], walk[3])
-        ptx_sm90a.copy_box(address, weight, (c, i32(first_tap + r * tap_h + s * tap_w), column), barrier)
+        sm90a.copy_box(address, weight, (c, i32(first_tap + r * tap_h + s * tap_w), column), barrier)
 
     start, produce = tma_tile.ring(shape), tma_tile.producer(shape, pixels, filters)
     consume = tma_tile.consumer(kind, shape, False, False)

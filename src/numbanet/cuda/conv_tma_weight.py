@@ -10,11 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cuda import conv_plan, conv_tma_plan, mma_tile, ptx_sm90a, split, tma_matrix, tma_tile
+from numbanet.cuda import conv_plan, conv_tma_plan, mma_tile, split, tma_matrix, tma_tile
 from numbanet.cuda.compile import F32, U64, Int, Kernel, device, kernel
 from numbanet.cuda.conv_mma import chosen_kind, refusal, tolerance
 from numbanet.cuda.conv_plan import Form
@@ -22,6 +19,7 @@ from numbanet.cuda.conv_tma import LEAST, NARROW
 from numbanet.cuda.division import divide, divisor, located
 from numbanet.cuda.launch import aligned, empty, launch
 from numbanet.cuda.pack import filled, operand
+from numbanet.cuda.ptx import cuda, sm90a, types
 from numbanet.cuda.tensor_map import Pixels, TensorMap
 from numbanet.problem.conv import ConvProblem, Epilogue
 
@@ -54,7 +52,7 @@ def conv_tma_weight(name: str, shape: tma_tile.Tile, vector: bool) -> Kernel:
         for block in range(blocks):  # those beyond the last one repeat it: their results are dropped
             r, s, c = placed(i32(min(first + block, last)), walk[0], walk[1], walk[2], walk[3])
             offset = i32(s * apart_w), i32(r * apart_h)
-            ptx_sm90a.copy_pixels(i32(address + block * part), x, (i32(channel + c), w, h, n), offset, barrier)
+            sm90a.copy_pixels(i32(address + block * part), x, (i32(channel + c), w, h, n), offset, barrier)
 
     start = tma_tile.ring(shape)
     produce = tma_tile.producer(shape, tma_matrix.bringer(name, True, rows_tile), pixels)

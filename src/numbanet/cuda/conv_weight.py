@@ -10,9 +10,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import conv_plan, matrix, ptx, split, tile
 from numbanet.cuda.compile import F32, I32, Int, Kernel, device, kernel
@@ -20,6 +17,7 @@ from numbanet.cuda.conv_direct import cost, form, supports, tiles, tolerance
 from numbanet.cuda.conv_plan import Form
 from numbanet.cuda.division import divisor, located
 from numbanet.cuda.launch import constant, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import ConvProblem, Epilogue
 
 i32, i64, f32 = types.int32, types.int64, types.float32

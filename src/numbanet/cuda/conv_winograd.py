@@ -13,9 +13,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet import settings
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matmul, tile
@@ -24,6 +21,7 @@ from numbanet.cuda.conv_direct import supports
 from numbanet.cuda.conv_plan import MOST_COLUMNS
 from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.winograd import (
     EACH,
     POINTS,

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matmul, tile
 from numbanet.cuda.compile import F32, Int, kernel
 from numbanet.cuda.conv_winograd import transform_input, unsupported
 from numbanet.cuda.division import divisor
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.winograd import (
     EACH,
     POINTS,

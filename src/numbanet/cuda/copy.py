@@ -12,12 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import F32, F64, I32, Int, Kernel, T, device, kernel
 from numbanet.cuda.launch import aligned, constant, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real, too_large
 from numbanet.problem.shape import CopyProblem
 

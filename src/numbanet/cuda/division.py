@@ -6,9 +6,8 @@ l = ceil(log2 d), n // d = n * m >> 31 + l for all 0 <= n < 2**31, where m = cei
 
 from __future__ import annotations
 
-from numba.cuda import types
-
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import types
 
 i32, u32, u64 = types.int32, types.uint32, types.uint64
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import Int, Kernel, Long, Number, T, kernel
 from numbanet.cuda.launch import aligned, each, launch
 from numbanet.cuda.philox import philox
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real, too_large
 from numbanet.problem.dropout import BLOCK, COUNTERS
 

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import Int, Kernel, T, device, kernel
 from numbanet.cuda.launch import aligned, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.scalar import scalars
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real, too_large
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import I64, Int, Kernel, T, device, kernel
 from numbanet.cuda.launch import launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 
 _WARPS = THREADS // 32

@@ -6,10 +6,9 @@ and the size that it is beyond.
 
 from __future__ import annotations
 
-from numba.cuda import types
-
 from numbanet.cuda.compile import device
 from numbanet.cuda.launch import INDEX, LABEL
+from numbanet.cuda.ptx import types
 
 i64 = types.int64
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.cuda.compile import Int, Kernel, Number, T, kernel
 from numbanet.cuda.launch import aligned, launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real
 
 OPERANDS = 4

@@ -165,8 +165,7 @@ class Gpu:
         if kernel.shared_bytes > _STATIC_SHARED:
             attribute = self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self.check(self.driver.cuKernelSetAttribute(attribute, kernel.shared_bytes, found.handle, self.ordinal))
-        kinds = [kind.name for kind in kernel.signature(dtype).args]
-        loaded = self._kernels[kernel, dtype] = Loaded(found.handle, (code, found), kinds)
+        loaded = self._kernels[kernel, dtype] = Loaded(found.handle, (code, found), kernel.kinds(dtype))
         settings.log(f"GPU {self.ordinal}: loaded {kernel.name} for {dtype}")
         return loaded
 

@@ -10,9 +10,6 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.block import WARP, first_lane, warp_sum
 from numbanet.cuda.columns import THREADS, cut
@@ -21,6 +18,7 @@ from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.moments import merged, part_count, run_moments, warp_merged
 from numbanet.cuda.norm import affine
 from numbanet.cuda.norm_backward import gradient_apply, gradient_sums
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.reduce import run_merge
 from numbanet.cuda.vector import blocks, i32, real, too_large, width
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import I32, I64, Int, Kernel, T, kernel
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 
 _SHARED = THREADS

@@ -10,8 +10,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda import launch as launching
 from numbanet.cuda import whole
@@ -19,6 +17,7 @@ from numbanet.cuda.compile import I32, I64, U8, Long, kernel
 from numbanet.cuda.fault import report_index
 from numbanet.cuda.index import add_up
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.device_array import DeviceArray, broadcast_to
 
 _THREADS = 256

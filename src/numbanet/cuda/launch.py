@@ -6,6 +6,7 @@ launches through cuda.core with flat arguments; the tests' executor interprets t
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,8 +21,9 @@ from numbanet.device_array import DeviceArray
 from numbanet.locks import new_lock
 
 if TYPE_CHECKING:
-    from numbanet.cuda.compile import Kernel  # which imports numba-cuda
+    from numbanet.cuda.compile import Kernel  # which imports the compiler
 
+COMPILER = "numba_cuda"  # the package with which `numbanet.cuda.ptx` compiles
 Grid = tuple[int, int, int]
 MOST_YZ = 65535  # blocks of a grid along y, and along z
 INDEX, LABEL = 1, 2  # kinds of what kernels report: see `numbanet.cuda.fault`
@@ -84,6 +86,11 @@ class Executor(Protocol):
 
     def replay(self, launches: Sequence[Launch], graph: Any) -> Any:
         """Repeat launches; return what makes the next time faster, which is handed over then (None the first time)."""
+
+
+def has_compiler() -> bool:
+    """Return whether the package is installed with which kernels are compiled."""
+    return importlib.util.find_spec(COMPILER) is not None
 
 
 _gpus: dict[int, Executor] = {}  # the process's own, each from its first use on

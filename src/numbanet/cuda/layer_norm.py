@@ -6,14 +6,12 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.columns import THREADS, cut, fold
 from numbanet.cuda.compile import F64, Double, Int, Kernel, T, kernel
 from numbanet.cuda.group_norm import run_parts
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.softmax import team_size
 from numbanet.cuda.team import team
 from numbanet.cuda.vector import blocks, i32, real, too_large

@@ -12,13 +12,11 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import F64, I64, Int, Kernel, Long, Number, T, kernel
 from numbanet.cuda.fault import report_label
 from numbanet.cuda.launch import current, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.softmax import row_statistics, team_size
 from numbanet.cuda.team import team
 from numbanet.cuda.total import finish

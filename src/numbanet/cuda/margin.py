@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I64, Int, Kernel, Number, T, kernel
 from numbanet.cuda.fault import report_label
 from numbanet.cuda.launch import current, launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.softmax import team_size
 from numbanet.cuda.team import team
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large

@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matrix, split, tile
 from numbanet.cuda.compile import F32, I64, Int, Kernel, device, kernel
 from numbanet.cuda.conv_direct import tiles
 from numbanet.cuda.launch import MOST_YZ, aligned, constant, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem
 

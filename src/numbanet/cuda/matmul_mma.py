@@ -5,9 +5,6 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matmul as plain
 from numbanet.cuda import mma_matrix, mma_tile, split, tile
@@ -16,6 +13,7 @@ from numbanet.cuda.conv_direct import tiles
 from numbanet.cuda.conv_mma import DTYPES, LEAST, chosen_kind, engine_refusal, speed, tolerance
 from numbanet.cuda.launch import aligned, constant, empty, launch
 from numbanet.cuda.pack import filled, operand
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.wgmma_tile import WGMMA
 from numbanet.cuda.wgmma_turned import TURNED
 from numbanet.problem.conv import Epilogue

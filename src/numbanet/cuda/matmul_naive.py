@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import I64, Int, Long, T, kernel
 from numbanet.cuda.conv_naive import THREADS, blocks
 from numbanet.cuda.launch import constant, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.matmul import MatmulProblem
 
 i64 = types.int64

@@ -8,9 +8,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda import matmul as plain
 from numbanet.cuda import mma_tile, split, tile, tma_matrix, tma_tile
@@ -21,6 +18,7 @@ from numbanet.cuda.launch import MOST_YZ, aligned, constant, empty, launch
 from numbanet.cuda.matmul_mma import shapes
 from numbanet.cuda.mma_tile import Kind
 from numbanet.cuda.pack import exchanged, filled, operand
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.tensor_map import TensorMap
 from numbanet.problem.conv import Epilogue
 from numbanet.problem.matmul import MatmulProblem

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import types
 from numbanet.cuda.tile import DEPTH
 
 i32, f32 = types.int32, types.float32

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba.cuda import types
-
 from numbanet.cuda import mma_tile
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import types
 
 i32, i64 = types.int32, types.int64
 

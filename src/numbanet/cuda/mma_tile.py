@@ -20,11 +20,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.tile import fetcher, finisher
 from numbanet.problem.conv import Epilogue
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.columns import THREADS, Cut, cut
 from numbanet.cuda.compile import F64, Int, Kernel, T, device, kernel
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import accesses, i32, real, width
 
 f64 = types.float64

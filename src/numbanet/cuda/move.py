@@ -10,11 +10,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda.compile import I64, U8, Int, Kernel, Long, device, kernel
 from numbanet.cuda.launch import constant, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.device_array import DeviceArray
 
 _THREADS = 256

@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import F64, Int, Kernel, T, device, kernel
 from numbanet.cuda.flat import run_flat
 from numbanet.cuda.launch import launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.total import run_total
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 

@@ -6,14 +6,12 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.columns import THREADS, cut
 from numbanet.cuda.compile import F64, Double, Int, Kernel, T, kernel
 from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.moments import merged, part_count, run_moments, warp_merged
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import accesses, blocks, i32, real, too_large, width
 
 _WARPS = THREADS // 32

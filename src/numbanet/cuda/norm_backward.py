@@ -5,15 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.block import warp_sum
 from numbanet.cuda.columns import THREADS, cut, fold
 from numbanet.cuda.compile import F64, Int, Kernel, T, kernel
 from numbanet.cuda.launch import empty, launch
 from numbanet.cuda.norm import supports
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import accesses, blocks, i32, real, width
 
 _WARPS = THREADS // 32

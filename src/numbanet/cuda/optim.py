@@ -10,15 +10,13 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.block import block_sum
 from numbanet.cuda.compile import F64, I32, I64, Double, Int, Kernel, Number, T, device, kernel
 from numbanet.cuda.launch import constant, each, empty, launch
 from numbanet.cuda.many import array_of, many_too_large, piece_of, pieces, runs, table, width_of
 from numbanet.cuda.optim_rules import RULE_MAKERS
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.scalar import scalars
 from numbanet.cuda.vector import THREADS, i32, partial_accesses, real
 from numbanet.problem.optim import RULES

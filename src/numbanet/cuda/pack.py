@@ -10,14 +10,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import F32, I32, Int, Kernel, device, kernel
 from numbanet.cuda.division import divide, divisor
 from numbanet.cuda.launch import aligned, empty, launch
 from numbanet.cuda.mma_tile import KINDS, Kind
+from numbanet.cuda.ptx import cuda, types
 
 _THREADS = 256
 

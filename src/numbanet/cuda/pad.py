@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, Int, Kernel, Number, T, device, kernel
 from numbanet.cuda.launch import aligned, constant, launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, accesses, blocks, i32, lanes, real, shape_too_large
 from numbanet.problem.shape import PadProblem
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba.cuda import types
-
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import types
 
 u32, u64 = types.uint32, types.uint64
 _FIRST, _SECOND = u64(0xD2511F53), u64(0xCD9E8D57)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, I64, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, launch
 from numbanet.cuda.pool_average import adaptive_axis
 from numbanet.cuda.pool_max import supports
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, blocks, i32, pixel_of, real
 
 

@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, launch
 from numbanet.cuda.pool_max import supports
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, accesses, blocks, i32, pixel_of, real, width
 from numbanet.problem.pool import AvgPoolProblem, PoolProblem
 

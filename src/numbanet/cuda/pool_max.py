@@ -6,12 +6,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, I64, U8, Int, Kernel, T, kernel
 from numbanet.cuda.launch import launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import THREADS, accesses, blocks, i32, pixel_of, real, too_large, width
 
 OFFSETS = {"uint8": (U8, types.uint8), "int32": (I32, types.int32), "": (U8, types.uint8)}

@@ -8,11 +8,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import U8, Int, Kernel, T, kernel
 from numbanet.cuda.pool_max import OFFSETS, over_windows, supports
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, accesses, i32, pixel_of, real
 
 

@@ -11,7 +11,9 @@ import os
 from functools import lru_cache
 from typing import Any
 
-_PACKAGES = ("numba_cuda", "cuda.core", "cuda.bindings", "cuda.pathfinder")
+from numbanet.cuda.launch import COMPILER
+
+_PACKAGES = (COMPILER, "cuda.core", "cuda.bindings", "cuda.pathfinder")
 _LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")  # of the toolkit: what kernels are compiled with
 INSTALL = "pip install \"numbanet[cuda13]\", or [cuda12] for a driver of that level (and GPUs up to Hopper)"
 

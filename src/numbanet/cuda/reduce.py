@@ -9,14 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.block import WARP, block_sum, warp_sum
 from numbanet.cuda.columns import THREADS, cut, fold
 from numbanet.cuda.compile import F64, Double, Int, Kernel, T, kernel
 from numbanet.cuda.launch import aligned, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import accesses, blocks, i32, lanes, partial_accesses, real, too_large, width
 
 _WARPS = THREADS // WARP

@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import I32, Int, Kernel, T, kernel
 from numbanet.cuda.launch import constant, launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, accesses, blocks, i32, pixel_of, real, too_large, width
 
 

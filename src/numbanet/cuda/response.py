@@ -6,11 +6,10 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import Int, Kernel, Number, T, device, kernel
 from numbanet.cuda.launch import empty, launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 
 

@@ -10,11 +10,10 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cuda.compile import Int, Kernel, T, device, kernel
 from numbanet.cuda.launch import launch
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.team import team
 from numbanet.cuda.vector import THREADS, blocks, i32, real, too_large
 

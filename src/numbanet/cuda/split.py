@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import tile
 from numbanet.cuda.compile import F32, Int, Kernel, kernel
 from numbanet.cuda.launch import launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import Epilogue
 
 _BLOCKS = 264  # two for each multiprocessor of an H100

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
 from numbanet.cuda import ptx
 from numbanet.cuda.block import thread, warp_sum
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import cuda
 from numbanet.cuda.vector import i32
 
 _STEPS = (16, 8, 4, 2, 1)

@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
+from numbanet.cuda.ptx import cuda, types
 from numbanet.problem.conv import Epilogue
 
 SIZE = 128  # rows, and columns, of a block

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba.cuda import types
-
-from numbanet.cuda import ptx_sm90a
 from numbanet.cuda.compile import device
 from numbanet.cuda.mma_tile import KINDS, Kind
+from numbanet.cuda.ptx import sm90a, types
 from numbanet.cuda.tensor_map import ELEMENTS, LINE, Box
 from numbanet.cuda.tma_tile import BLOCK, depth, element
 
@@ -45,13 +43,13 @@ def bringer(name: str, across: bool, places: int) -> Any:
     @device
     def along(operand, number, address, barrier):
         tensor, first, index = operand
-        ptx_sm90a.copy_box(address, tensor, (i32(number * step), first, index), barrier)
+        sm90a.copy_box(address, tensor, (i32(number * step), first, index), barrier)
 
     @device
     def lines(operand, number, address, barrier):
         tensor, first, index = operand
         for block in range(blocks):
             corner = i32(first + block * width), i32(number * step), index
-            ptx_sm90a.copy_box(i32(address + block * BLOCK), tensor, corner, barrier)
+            sm90a.copy_box(i32(address + block * BLOCK), tensor, corner, barrier)
 
     return lines if across else along

@@ -17,12 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
-from numbanet.cuda import ptx, ptx_sm90a
+from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
 from numbanet.cuda.mma_tile import Kind
+from numbanet.cuda.ptx import cuda, sm90a, types
 from numbanet.cuda.tensor_map import ELEMENTS, LINE
 
 MULTIPROCESSORS = 132  # of an H100 or H200
@@ -36,7 +34,7 @@ _ALIGN = 1024  # after as many bytes the swizzle repeats
 _BARRIERS = 16  # bytes of a stage's two barriers
 
 i32, u32, u64, f32 = types.int32, types.uint32, types.uint64, types.float32
-_wait_former = ptx_sm90a.wgmma_wait(1)
+_wait_former = sm90a.wgmma_wait(1)
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,9 @@ def ring(tile: Tile) -> Any:
         if cuda.threadIdx.x == 0:
             for place in range(stages):
                 full = i32(address + bytes_ + place * _BARRIERS)
-                ptx_sm90a.barrier_start(full, i32(1))
-                ptx_sm90a.barrier_start(i32(full + 8), i32(8))  # the consumers' warps
-            ptx_sm90a.fence_barriers()
+                sm90a.barrier_start(full, i32(1))
+                sm90a.barrier_start(i32(full + 8), i32(8))  # the consumers' warps
+            sm90a.fence_barriers()
         cuda.syncthreads()
         return address
 
@@ -138,20 +136,20 @@ def ring(tile: Tile) -> Any:
 def producer(tile: Tile, bring_a: Callable, bring_b: Callable) -> Any:
     """Make ``produce(ring, first, last, a, b)``, the producer's whole work: bring slices first to last - 1."""
     stages, stage, bytes_ = tile.stages, tile.stage, tile.stages * tile.stage
-    keep = ptx_sm90a.fewer_registers(tile.fewer)
+    keep = sm90a.fewer_registers(tile.fewer)
 
     @device
     def produce(ring, first, last, a, b):
         keep()
-        if cuda.threadIdx.x < 32 and ptx_sm90a.elect() != 0:
-            ptx_sm90a.fence_map(a[0])
-            ptx_sm90a.fence_map(b[0])
+        if cuda.threadIdx.x < 32 and sm90a.elect() != 0:
+            sm90a.fence_map(a[0])
+            sm90a.fence_map(b[0])
             place, parity = i32(0), i32(1)
             for number in range(first, last):
                 full, target = i32(ring + bytes_ + place * _BARRIERS), i32(ring + place * stage)
-                while ptx_sm90a.barrier_passed(i32(full + 8), parity) == 0:
+                while sm90a.barrier_passed(i32(full + 8), parity) == 0:
                     pass
-                ptx_sm90a.barrier_expect(full, i32(stage))
+                sm90a.barrier_expect(full, i32(stage))
                 bring_a(a, i32(number), target, full)
                 bring_b(b, i32(number), i32(target + PART), full)
                 place = i32(place + 1)
@@ -168,11 +166,11 @@ def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
     """
     stages, stage, bytes_, blocks = tile.stages, tile.stage, tile.stages * tile.stage, tile.columns // 64
     multiply, finish = (
-        ptx_sm90a.wgmma(kind.product, tile.columns, across_a, across_b), ptx_sm90a.wgmma_results(tile.columns)
+        sm90a.wgmma(kind.product, tile.columns, across_a, across_b), sm90a.wgmma_results(tile.columns)
     )  # fmt: skip
     bits_a, bits_b = (_ACROSS if across else _ALONG for across in (across_a, across_b))
     step_a, step_b = (_STEP_ACROSS if across else _STEP_ALONG for across in (across_a, across_b))
-    take = ptx_sm90a.more_registers(tile.more)
+    take = sm90a.more_registers(tile.more)
 
     @device
     def described(address, bits):
@@ -190,16 +188,16 @@ def consumer(kind: Kind, tile: Tile, across_a: bool, across_b: bool) -> Any:
         place, parity, former = i32(0), i32(0), i32(0)
         for number in range(first, last):
             full, source = i32(ring + bytes_ + place * _BARRIERS), i32(ring + place * stage)
-            while ptx_sm90a.barrier_passed(full, parity) == 0:
+            while sm90a.barrier_passed(full, parity) == 0:
                 pass
             left, right = described(i32(source + own), bits_a), described(i32(source + PART), bits_b)
-            ptx_sm90a.wgmma_fence()
+            sm90a.wgmma_fence()
             for step in range(_STEPS):
                 multiply(total, left + u64(step * (step_a >> 4)), right + u64(step * (step_b >> 4)))
-            ptx_sm90a.wgmma_commit()
+            sm90a.wgmma_commit()
             _wait_former()
             if number > first and t & 31 == 0:  # the last slice's products are done: its stage may be filled again
-                ptx_sm90a.barrier_arrive(former)
+                sm90a.barrier_arrive(former)
             former = i32(full + 8)
             place = i32(place + 1)
             if place == stages:

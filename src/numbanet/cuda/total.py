@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
 from numbanet.cuda.block import block_sum
 from numbanet.cuda.compile import F64, Double, Int, Kernel, Number, T, kernel
 from numbanet.cuda.launch import aligned, empty, launch
+from numbanet.cuda.ptx import cuda, types
 from numbanet.cuda.vector import THREADS, blocks, i32, lanes, partial_accesses, real
 
 PARTS = 1024  # blocks at most: two for each slot of a large GPU

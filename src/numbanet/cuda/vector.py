@@ -6,11 +6,10 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from numba.cuda import types
-
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import FLOATS, device
 from numbanet.cuda.launch import aligned
+from numbanet.cuda.ptx import types
 
 THREADS = 256  # of a block that needs no other number
 MOST = 2**31 - 1  # offsets are 32 bits wide
@@ -19,12 +18,12 @@ i32 = types.int32
 
 def real(dtype: str) -> Any:
     """Return the Numba type of a dtype; called with a number it makes a constant of that type."""
-    return FLOATS[dtype]
+    return getattr(types, FLOATS[dtype])
 
 
 def lanes(dtype: str) -> int:
     """Return how many numbers 16 bytes hold."""
-    return 16 // (FLOATS[dtype].bitwidth // 8)
+    return 16 // (real(dtype).bitwidth // 8)
 
 
 def width(dtype: str, row: int, *arrays: Any) -> int:

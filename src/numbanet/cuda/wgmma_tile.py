@@ -13,17 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
-from numbanet.cuda import ptx, ptx_sm90a
+from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
 from numbanet.cuda.mma_tile import PART, SHARED, SIZE, STAGE, STAGES, Engine, Kind, pieces
+from numbanet.cuda.ptx import cuda, sm90a, types
 
 _FRAGMENTS = SIZE // 8  # of a row of results
 
 i32, u32, u64, f32 = types.int32, types.uint32, types.uint64, types.float32
-_wait_copies, _wait_products = ptx.copy_wait(STAGES - 2), ptx_sm90a.wgmma_wait(0)
+_wait_copies, _wait_products = ptx.copy_wait(STAGES - 2), sm90a.wgmma_wait(0)
 
 
 def _descriptor(leading: int, stride: int, swizzle: int) -> int:
@@ -40,7 +38,7 @@ def product(kind: Kind, copy_a: Callable, across_a: bool, copy_b: Callable, acro
     """Make the device function ``accumulate(first, last, a, b, total)``, as `mma_tile.product` does; 16 bits only."""
     if not kind.narrow:
         raise ValueError(f"kind must be one of 16 bits, which alone may lie across the reduction, got {kind.name!r}")
-    multiply, finish = ptx_sm90a.wgmma(kind.product, SIZE, across_a, across_b), ptx_sm90a.wgmma_results(SIZE)
+    multiply, finish = sm90a.wgmma(kind.product, SIZE, across_a, across_b), sm90a.wgmma_results(SIZE)
     bits_a, bits_b = (_ACROSS if across else _ALONG for across in (across_a, across_b))
     step_a, step_b = (_STEP_ACROSS if across else _STEP_ALONG for across in (across_a, across_b))
     half_a = PART // 2  # of 64 rows, either way
@@ -64,14 +62,14 @@ def product(kind: Kind, copy_a: Callable, across_a: bool, copy_b: Callable, acro
         here, there = i32(start), i32(start + (STAGES - 1) * STAGE)
         for number in range(first, last):
             _wait_copies()
-            ptx_sm90a.fence_async()
+            sm90a.fence_async()
             _wait_products()  # those of the last slice, whose place the next copies take
             cuda.syncthreads()
             left, right = described(i32(here + own), bits_a), described(i32(here + PART), bits_b)
-            ptx_sm90a.wgmma_fence()
+            sm90a.wgmma_fence()
             for step in range(2):
                 multiply(total, left + u64(step * (step_a >> 4)), right + u64(step * (step_b >> 4)))
-            ptx_sm90a.wgmma_commit()
+            sm90a.wgmma_commit()
             coming = i32(number + STAGES - 1)
             if coming < last:
                 copy_a(a, coming, there)

@@ -17,12 +17,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-from numba.cuda import types
-
-from numbanet.cuda import ptx, ptx_sm90a
+from numbanet.cuda import ptx
 from numbanet.cuda.compile import device
 from numbanet.cuda.mma_tile import SIZE, Engine, Kind, Pieces
+from numbanet.cuda.ptx import cuda, sm90a, types
 from numbanet.cuda.wgmma_tile import results
 
 _DEPTH, _LANES, _COUNT = 32, 4, 4  # of a slice; numbers of a piece; pieces of a thread
@@ -35,7 +33,7 @@ _ALONG = 16 >> 4 << 16 | 1024 >> 4 << 32 | 1 << 62  # a descriptor's constant bi
 _STEP = 32 >> 4  # from one product's 8 elements of the reduction to the next, as a descriptor counts
 
 i32, u32, u64, f32 = types.int32, types.uint32, types.uint64, types.float32
-_wait_products = ptx_sm90a.wgmma_wait(0)
+_wait_products = sm90a.wgmma_wait(0)
 
 
 @device
@@ -75,7 +73,7 @@ def product(kind: Kind, load_a: Callable, across_a: bool, load_b: Callable, acro
     """
     if kind.narrow or not (across_a and across_b):
         raise ValueError("operands are turned where both are TF32 and lie across the reduction")
-    multiply, finish = ptx_sm90a.wgmma(kind.product, SIZE, False, False), ptx_sm90a.wgmma_results(SIZE)
+    multiply, finish = sm90a.wgmma(kind.product, SIZE, False, False), sm90a.wgmma_results(SIZE)
 
     @device
     def described(address):
@@ -97,16 +95,16 @@ def product(kind: Kind, load_a: Callable, across_a: bool, load_b: Callable, acro
         for number in range(first, last):
             _put(left, here)
             _put(right, i32(here + _PART))
-            ptx_sm90a.fence_async()
+            sm90a.fence_async()
             cuda.syncthreads()
             if number + 1 < last:
                 load_a(a, i32(number + 1), left)
                 load_b(b, i32(number + 1), right)
             mine, theirs = described(i32(here + own)), described(i32(here + _PART))
-            ptx_sm90a.wgmma_fence()
+            sm90a.wgmma_fence()
             for step in range(_DEPTH // 8):
                 multiply(total, mine + u64(step * _STEP), theirs + u64(step * _STEP))
-            ptx_sm90a.wgmma_commit()
+            sm90a.wgmma_commit()
             _wait_products()  # at once: with the branches of loads before it, ptxas lets each product wait for the last
             here = i32(start + start + _STAGE - here)
         finish(total)

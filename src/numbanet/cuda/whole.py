@@ -12,12 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda.compile import I64, U8, Int, Kernel, Long, device, kernel
 from numbanet.cuda.launch import constant, empty, launch, where_arrays_are
 from numbanet.cuda.move import POINTEES, Walk, in_elements, place, walk
+from numbanet.cuda.ptx import cuda, types
 from numbanet.device_array import DeviceArray, broadcast_to
 
 _THREADS = 256

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda import types
 
 from numbanet.cuda.compile import device
 from numbanet.cuda.division import divide
+from numbanet.cuda.ptx import cuda, types
 
 A, B = 5 / 8, 3 / 2  # points of evaluation
 TILE, SPAN = 4, 6  # pixels of a tile, out and in, along each axis

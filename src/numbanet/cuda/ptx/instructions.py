@@ -1,9 +1,8 @@
 """One function for each PTX instruction that kernels use and that Python has no word for.
 
-No kernel contains assembly text: this file, and `numbanet.cuda.ptx_sm90a` with the instructions that only one chip has,
-are all that a port to another compiler has to rewrite. The instructions are described in NVIDIA's "Parallel Thread
-Execution ISA"; the section of each is given. A *shared address* is a 32-bit offset into the block's shared memory, as
-`shared_address` returns it. Indices count elements and may not be negative.
+The instructions are described in NVIDIA's "Parallel Thread Execution ISA"; the section of each is given. A *shared
+address* is a 32-bit offset into the block's shared memory, as `shared_address` returns it. Indices count elements and
+may not be negative.
 """
 
 from __future__ import annotations

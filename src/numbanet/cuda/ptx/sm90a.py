@@ -1,9 +1,9 @@
 """The PTX instructions of capability 9.0 alone (sm_90a): products of warpgroups, tensor copies, and what orders them.
 
-One function an instruction, as in `numbanet.cuda.ptx`. A *tensor copy* brings a box of a tensor to shared memory: one
-thread starts it, the copy engine computes every address. What the tensor and the box are, a *map* says, 128 opaque
-bytes in global memory: see `numbanet.cuda.tensor_map`. A *barrier* (mbarrier) is 8 bytes of shared memory. It counts
-arrivals, and the bytes that copies have brought; when both are complete its phase ends, and the next one begins.
+One function an instruction, as in `numbanet.cuda.ptx.instructions`. A *tensor copy* brings a box of a tensor to shared
+memory: one thread starts it, the copy engine computes every address. What the tensor and the box are, a *map* says, 128
+opaque bytes in global memory: see `numbanet.cuda.tensor_map`. A *barrier* (mbarrier) is 8 bytes of shared memory. It
+counts arrivals, and the bytes that copies have brought; when both are complete its phase ends, and the next one begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
-from numbanet.cuda.ptx import assembly, statement
+from numbanet.cuda.ptx.instructions import assembly, statement
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _F32, _VOID = ir.FloatType(), ir.VoidType()
