@@ -12,7 +12,7 @@ from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
 
-REPLAYED = [0, 1, 1, 1, 1]  # how many graphs ran: got to know, recorded (and tried), replayed
+REPLAYED = [0, 0, 2, 1, 1]  # how many graphs ran: got to know, recorded, tried and replayed, replayed
 Change = Callable[["Trainer", int], None]
 
 

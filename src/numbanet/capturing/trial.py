@@ -1,0 +1,126 @@
+"""What a call changes while it is tried, as the function and as a replay, on other values: all of it is put back.
+
+The updates of optimizers are held back in both: parameters and the states of optimizers are most of the memory of many
+a step, and a copy of them more than it ever takes. What an update would be made of is compared instead: a kernel makes
+the same of the same. Arrays that only updates change are read-only meanwhile: nothing else changes them unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from numbanet import memory, ops
+from numbanet.capturing.effects import Effects
+from numbanet.capturing.nested import digest
+from numbanet.cpu import parallel
+from numbanet.cpu.replay import Recording
+from numbanet.cuda import launch as cuda
+from numbanet.ops.shape import copy_into
+from numbanet.optim.again import Update
+
+_SMALL = 1 << 16  # bytes; arrays below are copied in any case
+
+
+class Trial:
+    """What the effects of a recorded call are, before and after it is tried.
+
+    Parameters
+    ----------
+    effects : Effects or None
+    recording : Recording or cuda.Recording
+        Updates are held back on the CPU.
+
+    Attributes
+    ----------
+    recording : Recording or cuda.Recording
+        What shall be repeated: without the updates, if they are held back.
+    places : set of int
+        The addresses at which the launches of those find what is there in every call.
+    """
+
+    def __init__(self, effects: Effects | None, recording: Recording | cuda.Recording | None):
+        self._effects, self._holding = effects, isinstance(recording, Recording)
+        updates = effects.updates() if effects is not None and self._holding else []
+        self._updates = {parallel.place(u.coefficients): u for u in updates}
+        self._told: list[Any] = []
+        self.places = {parallel.place(x) for u in self._updates.values() for x in u.written()}
+        self.recording = self._without_updates(recording)
+        self._still, self._copies = list[np.ndarray](), list[tuple[Any, Any]]()
+        self._back: Callable[[], None] | None = None
+        if effects is not None:
+            self._keep(effects.arrays(), effects.written())
+            self._back = effects.save()
+
+    def _keep(self, arrays: list[Any], written: set[int]) -> None:
+        """Copy what may change, and leave the rest to be guarded."""
+        for array in arrays:
+            if type(array) is np.ndarray and not array.flags.writeable:
+                continue
+            if self._holding and id(array) not in written and array.nbytes >= _SMALL and memory.owned(array):
+                self._still.append(array)
+            else:
+                self._copies.append((array, ops.clone(array)))
+
+    def hold(self, update: Update) -> bool:
+        """Note an update of the function, which is not made then; False where it must be made."""
+        if not self._holding:
+            return False
+        self._note(update)
+        parallel.kept(update.gradients)  # the update would read them
+        update.gradients.clear()  # and their memory goes with them
+        return True
+
+    def _note(self, update: Update) -> None:
+        self._told.append(_told(update))
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Within a ``with`` block, nobody can write to what is not copied."""
+        for array in self._still:
+            array.flags.writeable = False
+        try:
+            yield
+        finally:
+            for array in self._still:
+                array.flags.writeable = True
+
+    def _without_updates(self, recording: Any) -> Any:
+        """Return the recording with notes of updates in their place."""
+        return recording.changed(self._instead) if self._updates else recording
+
+    def _instead(self, launch: parallel.Launch) -> parallel.Between | None:
+        """Return what is done instead of an update's launch."""
+        for array in launch.operands[1]:
+            update = self._updates.get(parallel.place(array))
+            if update is not None:
+                self.places.update(map(parallel.place, launch.operands[1]))
+                return parallel.Between(self._note, (update,))
+        return None
+
+    def outcome(self) -> list[Any]:
+        """Return what tells the outcomes of runs apart; copies would take as much memory again."""
+        told, self._told = self._told, []
+        gradients = [] if self._effects is None else self._effects.gradients()
+        return [*told, *(digest(array) for array, _ in self._copies), *map(_digest, gradients)]
+
+    def put_back(self) -> None:
+        """Bring back all that a run has changed, but for the gradients that a replay overwrites."""
+        for array, before in self._copies:
+            copy_into(array, before)
+        if self._back is not None:
+            self._back()
+        self._told.clear()
+
+
+def _digest(array: Any) -> bytes | None:
+    return None if array is None else digest(array)
+
+
+def _told(update: Update) -> Any:
+    """Return what tells an update apart: where it writes, by which rule, and what it takes."""
+    places = [parallel.place(array) for array in update.written()]
+    return places, update.rule, update.options, update.coefficients.tobytes(), [*map(digest, update.gradients)]
