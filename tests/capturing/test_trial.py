@@ -96,6 +96,21 @@ def test_what_only_some_calls_change(what: str, monkeypatch: pytest.MonkeyPatch)
     assert not there.run.replays  # type: ignore[attr-defined]
 
 
+def test_what_follows_an_update_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assignment to elements is NumPy's: without an update before, the second row is like the first already."""
+
+    def step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+        loss = usual(model, optimizer, x, y)
+        with nnet.no_grad():
+            weight: Any = model[4].weight  # type: ignore[index]
+            weight[1] = weight[0]
+        return loss
+
+    here, there = pair(step)
+    assert compared(Here(monkeypatch), here, there)[3:] == [0, 0]
+    assert not there.run.replays  # type: ignore[attr-defined]
+
+
 def test_ctrl_c_in_a_trial_leaves_the_state() -> None:
     runs: list[int] = []
 

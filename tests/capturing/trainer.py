@@ -125,6 +125,7 @@ def compared(
     must be the same but for rounding.
     """
     graphs = []
+    nnet.manual_seed(steps)
     for number in range(steps):
         for trainer in (here, there):
             change(trainer, number)

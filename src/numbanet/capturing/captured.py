@@ -173,17 +173,17 @@ def capture(function: Callable[..., Any]) -> Captured:
     A replay repeats launches, not Python, so a function is run each time unless nothing but launches can matter: each
     operation takes what comes from the operands (on the CPU, from those of floating-point numbers; whole numbers may be
     compared, added, multiplied, converted, be the condition of `where`, and in int64 be the class indices of a loss),
-    from parameters, or from buffers of the modules that are called; no value is read, and
-    nothing kept but the result, which is made of new tensors; no module has hooks. A changed parameter, buffer or
-    attribute of a module makes it be recorded anew. Variables beside those (globals, closures), and what the function
-    reads of an optimizer (its options and counts), are not watched; printing and counting happen at the first three
-    calls only: within the third the function runs on other values, to see whether a replay does the same; what it
-    changed is put back, and then comes the first replay. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who
-    keeps an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must
-    who writes to a buffer's.
+    from parameters, or from buffers of the modules that are called; no value is read, and nothing kept but the result,
+    which is made of new tensors; no module has hooks. A changed parameter, buffer or attribute of a module makes it be
+    recorded anew. Variables beside those (globals, closures), and what the function reads of an optimizer (its options
+    and counts), are not watched; printing and counting happen at the first three calls only: within the third the
+    function runs on other values, to see whether a replay does the same; what it changed is put back, and then comes
+    the first replay. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who keeps
+    an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who
+    writes to a buffer's.
 
-    To record, and to try, gives idle memory of the library back to the system. On the CPU that takes hardly more than the
-    function itself: a trial makes no updates of optimizers, but compares what they would be made of (see
+    To record, and to try, gives idle memory of the library back to the system. On the CPU that takes hardly more than
+    the function itself: a trial makes no updates of optimizers, but compares what they would be made of (see
     `numbanet.capturing.trial`); of what else is changed it needs a copy.
 
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A

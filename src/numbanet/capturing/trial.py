@@ -2,7 +2,8 @@
 
 The updates of optimizers are held back in both: parameters and the states of optimizers are most of the memory of many
 a step, and a copy of them more than it ever takes. What an update would be made of is compared instead: a kernel makes
-the same of the same. Arrays that only updates change are read-only meanwhile: nothing else changes them unnoticed.
+the same of the same. In place of the update, some bits of each number are turned over, which turning them once more
+undoes: X updates change are read-only meanwhile: nothing else changes them unnoticed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from numbanet.ops.shape import copy_into
 from numbanet.optim.again import Update
 
 _SMALL = 1 << 16  # bytes; arrays below are copied in any case
+_BITS = {4: (np.dtype(np.int32), 0), 8: (np.dtype(np.int64), 29)}  # by size: the bits as a whole number, a shift
+_BIT = 1 << 17  # of a float32's mantissa: turned over in all numbers, and some below it in each
 
 
 class Trial:
@@ -49,6 +52,9 @@ class Trial:
         self._told: list[Any] = []
         self.places = {parallel.place(x) for u in self._updates.values() for x in u.written()}
         self.recording = self._without_updates(recording)
+        # Views of what updates write to, by address, and what is in the first place of each.
+        self._bits = {parallel.place(x): _bits(x) for u in self._updates.values() for x in u.written() if x.size}
+        self._first = {address: bits.flat[0] for address, bits in self._bits.items()}
         self._still, self._copies = list[np.ndarray](), list[tuple[Any, Any]]()
         self._back: Callable[[], None] | None = None
         if effects is not None:
@@ -76,6 +82,18 @@ class Trial:
 
     def _note(self, update: Update) -> None:
         self._told.append(_told(update))
+        for address in map(parallel.place, update.written()):
+            if address in self._bits:
+                self._turn(address)
+
+    def _turn(self, address: int) -> None:
+        """Turn over bits of an array, the same ones each time; equal numbers shall not stay equal."""
+        bits = self._bits[address]
+        kind, shift = _BITS[bits.itemsize]
+        random = np.random.default_rng(list(self._bits).index(address))
+        for axis, length in enumerate(bits.shape):
+            masks = random.integers(0, _BIT, length) | (0 if axis else _BIT)
+            bits ^= (masks << shift).astype(kind).reshape(-1, *[1] * (bits.ndim - 1 - axis))
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -109,11 +127,18 @@ class Trial:
 
     def put_back(self) -> None:
         """Bring back all that a run has changed, but for the gradients that a replay overwrites."""
+        for address, bits in self._bits.items():
+            if bits.flat[0] != self._first[address]:
+                self._turn(address)
         for array, before in self._copies:
             copy_into(array, before)
         if self._back is not None:
             self._back()
         self._told.clear()
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.atleast_1d(array).view(_BITS[array.itemsize][0])
 
 
 def _digest(array: Any) -> bytes | None:

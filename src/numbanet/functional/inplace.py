@@ -210,8 +210,8 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         if not low <= value <= high:  # NumPy 1 would take a part of it
             raise ValueError(f"value of shape () does not fit in tensor of shape {shape}: {x.dtype} can't hold {value}")
     try:
-        target, index, source = _get(x, steps[:-1]), steps[-1] if steps else ..., _without_leading_ones(value)
-        if watched() and index is ... and _same_kind(target, source):
+        target, index, source = _get(x, steps[:-1]), steps[-1] if steps else (...,), _without_leading_ones(value)
+        if watched() and type(index) is tuple and [*map(id, index)] == [id(...)] and _same_kind(target, source):
             memory.fill(target, source)  # a launch, which a replay repeats
         else:
             target[index] = source
