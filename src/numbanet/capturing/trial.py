@@ -3,7 +3,8 @@
 The updates of optimizers are held back in both: parameters and the states of optimizers are most of the memory of many
 a step, and a copy of them more than it ever takes. What an update would be made of is compared instead: a kernel makes
 the same of the same. In place of the update, some bits of each number are turned over, which turning them once more
-undoes: X updates change are read-only meanwhile: nothing else changes them unnoticed.
+undoes: what follows in the call finds other values, as it would, and what Python made of the old ones shows. Arrays
+that only updates change are read-only meanwhile: nothing else changes them unnoticed.
 """
 
 from __future__ import annotations
