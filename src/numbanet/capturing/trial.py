@@ -25,7 +25,8 @@ from numbanet.ops.shape import copy_into
 from numbanet.optim.again import Update
 
 _SMALL = 1 << 16  # bytes; arrays below are copied in any case
-_BITS = {4: (np.dtype(np.int32), 0), 8: (np.dtype(np.int64), 29)}  # by size: the bits as a whole number, a shift
+# By the size of a number: what its bits are as a whole number, and by how much more they are shifted than a float32's.
+_BITS: dict[int, tuple[Any, int]] = {4: (np.int32, 0), 8: (np.int64, 29)}
 _BIT = 1 << 17  # of a float32's mantissa: turned over in all numbers, and some below it in each
 
 
