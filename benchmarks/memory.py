@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks import backends, nets, steps
 
 _STEPS = 3  # the second and third use what the first left behind
+_RECORDED = 3  # steps until a captured one is recorded and tried; the third is the first that is replayed
 BACKENDS = ("numbanet", "numbanet:captured", "torch:channels_last")
 
 
@@ -33,7 +34,7 @@ class Peak:
     peak : float
         The most that it had in the first steps; of a captured step, in those that are replayed.
     recording : float
-        The most that a captured step had until it was recorded; NaN for others.
+        The most that a captured step had until it was recorded and tried; NaN for others.
     """
 
     before: float
@@ -136,8 +137,8 @@ def main(arguments: list[str]) -> None:
     step = _call(library, net, int(batch or nets.NETS[net].batch), captured)
     before, recording = _now("VmRSS"), []
     if captured:
-        step()
-        step()
+        for _ in range(_RECORDED):
+            step()
         recording = [_now("VmHWM")]
         _forget_peak()
     for _ in range(_STEPS):

@@ -44,6 +44,11 @@ class Arena(Heap):
         self.device_blocks: list[DeviceArray] = []
         self.device_leases = 0
 
+    def _fresh(self, size: int) -> int:
+        if size >= _SMALL:
+            release(gpus=False)  # what the call before had, and this one has let go, is of no use to it
+        return super()._fresh(size)
+
     @property
     def used(self) -> int:
         """How many blocks are in use."""

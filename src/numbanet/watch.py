@@ -48,8 +48,10 @@ class Watch:
         Those of which another form was kept, such as a packed weight: a replay does not make it anew.
     writes : bool
         Whether memory was changed in place.
-    changed : dict
-        The tensors outside the arena whose memory was changed in place.
+    changed, updated : dict
+        The tensors outside the arena whose memory was changed in place; and those that an optimizer updated.
+    written : set of int
+        The identities of that memory, but for what optimizers updated.
     graded : dict
         The leaves outside the arena whose gradient was read or set, each with what it had before, and whether it was
         read first.
@@ -64,6 +66,8 @@ class Watch:
         What was made anew for kernels, and is no work of Python on values: see `constant`; and the `Live` arrays.
     doubts : list of str
         What a replay would not do.
+    hold : callable or None
+        Takes an optimizer's update, and returns whether it is held back: see `numbanet.capturing.trial`.
     """
 
     def __init__(self) -> None:
@@ -71,12 +75,15 @@ class Watch:
         self.formed: dict[int, Any] = {}
         self.writes = False
         self.changed: dict[int, Any] = {}
+        self.updated: dict[int, Any] = {}
+        self.written: set[int] = set()
         self.graded: dict[int, tuple[Any, Any, bool]] = {}
         self.again: list[Again] = []
         self.whole: dict[int, Any] = {}
         self.labels: list[tuple[Any, int, int]] = []
         self.constants: list[np.ndarray] = []
         self.doubts: list[str] = []
+        self.hold: Callable[[Any], bool] | None = None
 
 
 _watch: ContextVar[Watch | None] = ContextVar("numbanet_watch", default=None)
@@ -162,6 +169,20 @@ def write(tensor: Any) -> None:
         watch.writes = True
         if _outside(tensor):
             watch.changed[id(tensor)] = tensor
+            watch.written.add(id(tensor._memory))
+
+
+def update(tensor: Any) -> None:
+    """Report that an optimizer updated a tensor."""
+    watch = _watch.get()
+    if watch is not None and _outside(tensor):
+        watch.updated[id(tensor)] = tensor
+
+
+def held(made: Any) -> bool:
+    """Report an optimizer's update (see `numbanet.optim.again`); return whether it shall not be made."""
+    watch = _watch.get()
+    return watch is not None and watch.hold is not None and watch.hold(made)
 
 
 def peek(leaf: Any) -> None:

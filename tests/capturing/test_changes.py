@@ -42,7 +42,7 @@ def test_changes_are_seen(device: str, change: Callable[[Any], Any]) -> None:
 def test_changes_elsewhere_leave_a_recording(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, other, x = network(), nn.Linear(3, 3), images()
     captured = nnet.capture(model)
-    for _ in range(2):
+    for _ in range(3):
         check(captured, model, x)
     for _ in range(2):
         other.weight.data[...] = 1.0

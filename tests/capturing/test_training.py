@@ -61,7 +61,7 @@ def test_a_captured_training_step_learns_the_same(device: str, monkeypatch: pyte
             loss = step(x, labels).item()
         assert loss == pytest.approx(expected, rel=1e-4)
     assert "activation" not in seen, "each ReLU is part of a batch norm"
-    assert seen.count("batch_norm") == 3 * 6, "three forward, three backward: run, recorded and tried, then replayed"
+    assert seen.count("batch_norm") == 3 * 6, "three forward, three backward: run, recorded, tried, then replayed"
     for (name, ours), theirs in zip(fused.model.named_parameters(), plain.model.parameters()):
         np.testing.assert_allclose(host(ours), host(theirs), rtol=1e-3, atol=1e-4, err_msg=name)
     for ours, theirs in zip(fused.model.buffers(), plain.model.buffers()):

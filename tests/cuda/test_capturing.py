@@ -44,11 +44,11 @@ def test_a_captured_model_is_a_graph(driver: FakeDriver) -> None:
     captured = nnet.capture(there)
     with nnet.no_grad():
         ran = [check(driver, captured, here, 2, seed) for seed in range(5)]
-        assert ran == [0, 1, 1, 1, 1], "got to know, recorded (and tried), replayed"
+        assert ran == [0, 0, 2, 1, 1], "got to know, recorded, tried and replayed, replayed"
         names = [call for call in driver.calls if call.startswith("numbanet_")]
         assert driver.calls.count("graph") == 1 and any("gemm" in name for name in names)
         assert not any("norm" in name for name in names), "the batch norm is part of the convolution"
-        assert [check(driver, captured, here, count, 7) for count in (3, 3, 3, 2, 3)] == [0, 1, 1, 1, 1]
+        assert [check(driver, captured, here, count, 7) for count in (3, 3, 3, 2, 3)] == [0, 0, 2, 1, 2]
 
 
 def test_changes_are_seen(driver: FakeDriver) -> None:
@@ -60,7 +60,7 @@ def test_changes_are_seen(driver: FakeDriver) -> None:
         for model in (here, there):
             nn.init.constant_(model[5].bias, 3.0)  # type: ignore[index]
             model[1].running_mean += 0.5  # type: ignore[index, operator]
-        assert [check(driver, captured, here, 2, seed) for seed in range(3, 6)][-1] == 1
+        assert [check(driver, captured, here, 2, seed) for seed in range(3, 7)][-1] == 1
         first = captured(nnet.tensor(values(2, 8), device="cuda"))
         second = captured(nnet.tensor(values(2, 9), device="cuda"))
         assert first.tolist() != second.tolist(), "results are arrays of their own"
@@ -95,4 +95,4 @@ def test_a_model_may_begin_with_a_view(driver: FakeDriver) -> None:
     here.load_state_dict(there.state_dict())
     captured = nnet.capture(there.cuda())
     with nnet.no_grad():
-        assert [check(driver, captured, here, 2, seed) for seed in range(4)] == [0, 1, 1, 1]
+        assert [check(driver, captured, here, 2, seed) for seed in range(4)] == [0, 0, 2, 1]

@@ -75,6 +75,10 @@ class Captured:
             if obstacle is not None:
                 settings.log(f"capture: the function is run, not replayed: {obstacle}")
                 return self._run(args, kwargs, [])
+            if not plan.tried:
+                plan.attempt(self._again(args, kwargs, []), inputs)
+                if plan.refused:
+                    return self._run(args, kwargs, [])
             if plan.begin():
                 self.replays += 1
                 return plan.replay(inputs)
@@ -115,11 +119,16 @@ class Captured:
             plan.judge_first(watch, inputs, result)
             return result
 
+        return plan.record(self._again(args, kwargs, modules), inputs)
+
+    def _again(self, args: Any, kwargs: Any, modules: list[Module]) -> Callable[[list[Tensor]], Any]:
+        """Return a function of tensors that runs a call with them in place of its own."""
+
         def run(given: list[Tensor]) -> Any:
             positional, named = filled((args, kwargs), iter(given))
             return self._run(positional, named, modules)
 
-        return plan.record(run, inputs)
+        return run
 
 
 _captured: weakref.WeakSet[Captured] = weakref.WeakSet()
@@ -146,7 +155,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     ``backward`` and an optimizer.
 
     The launches of kernels are recorded at the second call with operands of the same shapes, dtypes and settings; from
-    then on they are repeated, on memory that they share. What they would not do is run as it is.
+    the third on they are repeated, on memory that they share. What they would not do is run as it is.
 
     Parameters
     ----------
@@ -164,17 +173,18 @@ def capture(function: Callable[..., Any]) -> Captured:
     A replay repeats launches, not Python, so a function is run each time unless nothing but launches can matter: each
     operation takes what comes from the operands (on the CPU, from those of floating-point numbers; whole numbers may be
     compared, added, multiplied, converted, be the condition of `where`, and in int64 be the class indices of a loss),
-    from parameters, or from buffers of the modules that are called; no value is read, and
-    nothing kept but the result, which is made of new tensors; no module has hooks. A changed parameter, buffer or
-    attribute of a module makes it be recorded anew. Variables beside those (globals, closures), and what the function
-    reads of an optimizer (its options and counts), are not watched; printing and counting happen at the first two calls
-    only: within the second the function runs once more, on other values, to see whether a replay does the same; what
-    it changed is put back. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who
-    keeps an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must
-    who writes to a buffer's.
+    from parameters, or from buffers of the modules that are called; no value is read, and nothing kept but the result,
+    which is made of new tensors; no module has hooks. A changed parameter, buffer or attribute of a module makes it be
+    recorded anew. Variables beside those (globals, closures), and what the function reads of an optimizer (its options
+    and counts), are not watched; printing and counting happen at the first three calls only: within the third the
+    function runs on other values, to see whether a replay does the same; what it changed is put back, and then comes
+    the first replay. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who keeps
+    an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who
+    writes to a buffer's.
 
-    To record gives idle memory of the library back to the system, since the trial needs a copy of what the function
-    changes.
+    To record, and to try, gives idle memory of the library back to the system. On the CPU that takes hardly more than
+    the function itself: a trial makes no updates of optimizers, but compares what they would be made of (see
+    `numbanet.capturing.trial`); of what else is changed it needs a copy.
 
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
     training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import memory, ops
-from numbanet.capturing.nested import digest
-from numbanet.ops.shape import copy_into
+from numbanet import memory
+from numbanet.optim.again import StepAgain, Update
 from numbanet.tensor import Tensor, array_of
 from numbanet.watch import Watch
 
@@ -32,7 +31,8 @@ class Effects:
     """
 
     def __init__(self, watch: Watch, tensors: list[Tensor]):
-        self._again, self._changed = tuple(watch.again), [*watch.changed.values()]
+        self._again, self._changed = tuple(watch.again), [*watch.changed.values(), *watch.updated.values()]
+        self._written = watch.written
         self._empty = [leaf for leaf, _, read in watch.graded.values() if read]
         self._leaves = [(leaf, _pinned(leaf)) for leaf, _, _ in watch.graded.values()]
         self._tensors, self._needs = tensors, [t.requires_grad for t in tensors]
@@ -104,19 +104,30 @@ class Effects:
 
     # ------------------------------------------------------------------------------------------------ to try a replay
 
-    def _arrays(self) -> list[Any]:
-        arrays = [*map(array_of, self._tensors), *(a for action in self._again for a in action.arrays())]
-        arrays += [array for _, array in self._leaves if array is not None]
-        return list({id(array): array for array in arrays}.values())
+    def updates(self) -> list[Update]:
+        """Return the updates of optimizers."""
+        return [update for action in self._again if isinstance(action, StepAgain) for update in action.updates]
+
+    def arrays(self) -> list[Any]:
+        """Return the arrays that the call takes or changes beside its operands, but for those of gradients."""
+        found = [*map(array_of, self._tensors), *(a for action in self._again for a in action.arrays())]
+        return list({id(array): array for array in found}.values())
+
+    def written(self) -> set[int]:
+        """Return the identities of arrays that are not changed by updates alone."""
+        return {id(array_of(t)) for t in self._tensors if id(t._memory) in self._written}
+
+    def gradients(self) -> list[Any]:
+        """Return the arrays of the gradients, None where there is none."""
+        return [None if leaf._grad is None else array_of(leaf._grad) for leaf, _ in self._leaves]
 
     def save(self) -> Callable[[], None]:
-        """Return a function that brings back all that the call changes, as it is now."""
-        kept = [(array, ops.clone(array)) for array in self._arrays()]
-        undo, gradients = [action.save() for action in self._again], [leaf._grad for leaf, _ in self._leaves]
+        """Return a function that brings back counts and gradients; those in memory of the recording go."""
+        undo = [action.save() for action in self._again]
+        ours = [array is not None and now is array for now, (_, array) in zip(self.gradients(), self._leaves)]
+        gradients = [None if our else leaf._grad for our, (leaf, _) in zip(ours, self._leaves)]
 
         def restore() -> None:
-            for array, before in kept:
-                copy_into(array, before)
             for back in undo:
                 back()
             for (leaf, _), grad in zip(self._leaves, gradients):
@@ -125,12 +136,6 @@ class Effects:
                 tensor.bump_version()
 
         return restore
-
-    def values(self) -> list[bytes | None]:
-        """Return what tells the values apart of all that the call changes; copies would take as much memory again."""
-        found: list[Any] = [*map(array_of, self._tensors), *(a for action in self._again for a in action.arrays())]
-        found += [None if leaf._grad is None else array_of(leaf._grad) for leaf, _ in self._leaves]
-        return [None if array is None else digest(array) for array in found]
 
 
 def _pinned(leaf: Tensor) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from numbanet.capturing.effects import Effects
 from numbanet.capturing.nested import differentiable, equal, other_values, plain, results_in, with_arrays
 from numbanet.capturing.reading import data_watched
 from numbanet.capturing.state import ModuleState
+from numbanet.capturing.trial import Trial
 from numbanet.cpu import parallel
 from numbanet.cpu.replay import Recording
 from numbanet.cuda import launch as cuda
@@ -51,18 +52,19 @@ class Plan:
 
     Attributes
     ----------
-    recorded, refused : bool
-        Whether it may be replayed, and whether it never will be.
+    recorded, tried, refused : bool
+        Whether there are launches that might be repeated, whether they may be, and whether they never will be.
     """
 
     def __init__(self, roots: list[Any], training: bool):
-        self.recorded = self.refused = False
+        self.recorded = self.tried = self.refused = False
         self._training, self._state = training, ModuleState(roots, training)
         self._effects: Effects | None = None
         self._recording: Recording | cuda.Recording | None = None
         self._arena: Any = None
         self._inputs: list[np.ndarray] = []
         self._result: Any = None
+        self._foreign: set[int] = set()
         self._labels: list[tuple[int, int, int]] = []  # operands, with the number of classes and the ignored one
 
     def holds(self) -> bool:
@@ -79,13 +81,14 @@ class Plan:
         """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
         return self._effects is None or self._effects.go_on()
 
-    def replay(self, inputs: list[Tensor]) -> Any:
-        """Repeat the launches on other values, once `begin` has said that they fit."""
+    def replay(self, inputs: list[Tensor], recording: Any = None) -> Any:
+        """Repeat the launches, or those of another recording, on other values, once `begin` has said that they fit."""
+        chosen = self._recording if recording is None else recording
         try:
             for static, tensor in zip(self._inputs, inputs):
                 copy_into(static, array_of(tensor))
-            if self._recording is not None:
-                self._recording.run()
+            if chosen is not None:
+                chosen.run()
         except BaseException:
             if self._effects is not None:
                 self._effects.give_up()
@@ -115,7 +118,7 @@ class Plan:
         self.refused = self.refused or bool(doubts)
 
     def record(self, run: Run, inputs: list[Tensor]) -> Any:
-        """Run once, keeping the launches; keep the plan if a replay with other values does what the function does."""
+        """Run once, keeping the launches."""
         # What the first call left in the pool goes: a recording has memory of its own.
         memory.release(gpus=False)
         trace, static = _Trace(), [_static(array_of(t)) for t in inputs]
@@ -129,19 +132,32 @@ class Plan:
             self._state.formed = set(trace.watch.formed)
             self._effects = Effects(trace.watch, [*self._state.tensors])
         self._recording, self._arena = trace.recording(), trace.arena
-        foreign = trace.foreign(static)
+        self._foreign = trace.foreign(static)
         self._result, self._inputs = with_arrays(result, memory.pinned), static
         answer = with_arrays(self._result, ops.clone)
         del result, trace
-        self._judge(self._tried(run, inputs, foreign))
-        if self.refused:
-            self._recording, self._inputs, self._result, self._arena, self._effects = None, [], None, None, None
-        elif self._effects is not None:
+        if self._effects is not None:
             self._effects.remember()
         self._state.remember()
-        self.recorded = not self.refused
+        self.recorded = True
         memory.release(gpus=False)
         return answer
+
+    def attempt(self, run: Run, inputs: list[Tensor]) -> None:
+        """See whether a replay, on other values, does what the function does; else refuse to replay.
+
+        It comes before the first replay: gradients of the call before, in memory of the recording, may go then.
+        """
+        try:
+            self._judge(self._attempted(run, inputs))
+        finally:
+            if self._effects is not None:
+                self._effects.remember()  # the arena has let go of memory that only gradients refer to now
+        if self.refused:
+            self.recorded = False
+            self._recording, self._inputs, self._result, self._arena, self._effects = None, [], None, None, None
+        self._state.remember()
+        memory.release(gpus=False)
 
     def _traced(self, run: Run, static: list[np.ndarray], inputs: list[Tensor], trace: _Trace) -> Any:
         """Run on operands of the recording, and see what the function takes, keeps and changes beside the result."""
@@ -164,14 +180,14 @@ class Plan:
         known = {id(t) for t in self._state.tensors}
         if {id(t._memory) for t in inputs} & {id(t._memory) for t in self._state.tensors}:
             watch.doubts.append("an operand shares the memory of a parameter or buffer")
-        met = [t for t in {**watch.taken, **watch.changed}.values() if id(t) not in known]
+        met = [t for t in {**watch.taken, **watch.changed, **watch.updated}.values() if id(t) not in known]
         parameters = [t for t in met if isinstance(t, Parameter)]
         seen = {id(t._memory) for t in (*given, *self._state.tensors, *parameters)}
         if any(id(t._memory) not in seen for t in met):  # those that share it are views
             watch.doubts.append("a tensor was taken that is no operand, parameter or buffer")
         if not self._training:
             _still(watch)
-        elif not watch.formed.keys().isdisjoint(watch.changed):
+        elif not watch.formed.keys().isdisjoint({**watch.changed, **watch.updated}):
             watch.doubts.append("a weight was changed of which a prepared form is kept")
         elif not self._state.same_attributes():
             watch.doubts.append("an attribute was changed")
@@ -186,21 +202,22 @@ class Plan:
             watch.doubts.append("an operand was kept")
         return result
 
-    def _tried(self, run: Run, inputs: list[Tensor], foreign: set[int]) -> Watch:
+    def _attempted(self, run: Run, inputs: list[Tensor]) -> Watch:
         """Return doubts that remain when a replay, on other values, was compared with the function.
 
-        Kernels of the recording read memory at the `foreign` addresses: where those of this run find other memory in
-        its place, Python made it, of values or not, and a replay would find that of the recording.
+        Kernels of the recording read memory at foreign addresses: where those of this run find other memory in its
+        place, Python made it, of values or not, and a replay would find that of the recording.
         """
         # In the memory order of the recording: sums and random draws depend on it.
         arrays = [ops.to_device(other_values(memory.on_host(array_of(t))), t.device) for t in inputs]
         others = [Tensor(_static(array)) for array in arrays]
-        watch, effects, places = Watch(), self._effects, parallel.Places()
-        restore = (lambda: None) if effects is None else effects.save()
+        watch, places = Watch(), parallel.Places()
+        self._arena.release()  # until the replay: the function takes as much of the pool
+        trial = Trial(self._effects, self._recording)
 
         def called() -> Any:
-            self._arena.release()  # until the replay: the function takes as much of the pool
-            with watching(watch), data_watched(), parallel.recording(places):
+            watch.hold = trial.hold
+            with trial.guarded(), watching(watch), data_watched(), parallel.recording(places):
                 return run(others)
 
         def outcome(call: Callable[[], Any]) -> tuple[Any, list[Any]]:
@@ -212,19 +229,20 @@ class Plan:
                     self._wait()
                     raise
                 self._wait()  # what kernels find wrong with the other values shall not be raised later
-                return result, [] if effects is None else effects.values()
+                return result, trial.outcome()
             finally:
-                restore()
+                trial.put_back()
 
         try:
             expected, values = outcome(called)
-            if not foreign <= places.seen:
+            if not self._foreign <= places.seen | trial.places:
                 watch.doubts.append("kernels read what Python made anew for them")
             if not self._training:
                 _still(watch)
             memory.release(gpus=False)
-            replayed, changes = outcome(lambda: self.begin() and (self.replay(others),))
-            if not replayed or not equal(replayed[0], expected) or changes != values:
+            replayed, changes = outcome(lambda: self.begin() and (self.replay(others, trial.recording),))
+            self.tried = bool(replayed)  # else an optimizer has changed: it is recorded anew
+            if replayed and (not equal(replayed[0], expected) or changes != values):
                 watch.doubts.append("a replay gives other values")
         except Exception as error:
             watch.doubts.append(f"on other values the function raised {type(error).__name__}")

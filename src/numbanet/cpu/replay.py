@@ -50,7 +50,7 @@ class Recording:
 
     def __init__(self, launches: Launches):
         self.launches = launches.calls
-        self._kept = launches.kept
+        self._all = launches
         self._parts: list[Callable[[], object]] = []
         for in_between, part in groupby(self.launches, key=lambda call: type(call) is Between):
             if in_between:
@@ -60,6 +60,13 @@ class Recording:
 
     def __len__(self) -> int:
         return len(self.launches)
+
+    def changed(self, instead: Callable[[Launch], Between | None]) -> Recording:
+        """Return a recording that does something else instead of those launches for which there is something."""
+        other = Launches()
+        other.kept = self._all.kept
+        other.calls = [(type(call) is Launch and instead(call)) or call for call in self.launches]
+        return Recording(other)
 
     def run(self) -> None:
         """Repeat the launches, and what Python did between them."""

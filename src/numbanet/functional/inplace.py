@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import ops
+from numbanet import memory, ops
 from numbanet.deferred import Deferred, added
 from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import _fit, add
@@ -20,6 +20,7 @@ from numbanet.functional.index import index_steps
 from numbanet.functional.shape import to_dtype
 from numbanet.tape import Version, is_grad_enabled, needs_grad, record
 from numbanet.tensor import Tensor, values
+from numbanet.watch import watched
 
 _KINDS = "buif"  # later kinds do not fit in earlier ones; integers of any sign and size count as one
 
@@ -190,6 +191,13 @@ def _get(x: np.ndarray, steps: tuple[Any, ...]) -> np.ndarray:
     return x
 
 
+def _same_kind(target: Any, source: Any) -> bool:
+    """Return whether one array of the CPU may be copied to another as it is."""
+    arrays = type(target) is np.ndarray and type(source) is np.ndarray
+    same = arrays and target.shape == source.shape and target.dtype == source.dtype
+    return same and not np.may_share_memory(target, source)
+
+
 def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
     """Write to the elements at an index: all its steps but the last give views."""
     if not x.flags.writeable:
@@ -202,7 +210,11 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         if not low <= value <= high:  # NumPy 1 would take a part of it
             raise ValueError(f"value of shape () does not fit in tensor of shape {shape}: {x.dtype} can't hold {value}")
     try:
-        _get(x, steps[:-1])[steps[-1] if steps else ...] = _without_leading_ones(value)
+        target, index, source = _get(x, steps[:-1]), steps[-1] if steps else (...,), _without_leading_ones(value)
+        if watched() and type(index) is tuple and [*map(id, index)] == [id(...)] and _same_kind(target, source):
+            memory.fill(target, source)  # a launch, which a replay repeats
+        else:
+            target[index] = source
     except IndexError as error:
         raise IndexError(f"index does not fit a tensor of shape {shape}: {error}") from None
     except (ValueError, OverflowError, TypeError) as error:  # the last where a mask shall take rows

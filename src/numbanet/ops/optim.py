@@ -117,7 +117,7 @@ def optimizer_step(
     for originals, results in zip(rows, ready):
         for name, original, result in zip(names, originals, results):
             if original is not result and name != "grad":
-                original[...] = result
+                memory.fill(original, result)
 
 
 def _step(

@@ -25,6 +25,16 @@ class Update(NamedTuple):
     columns: _Columns
     coefficients: np.ndarray
     options: tuple[str, ...]
+    rule: str
+    gradients: list[np.ndarray]
+
+    def written(self) -> list[np.ndarray]:
+        """Return the arrays that it changes."""
+        return [*self.values, *self.states()]
+
+    def states(self) -> list[np.ndarray]:
+        """Return the arrays of the states."""
+        return [array for column in self.columns.values() for array in column or ()]
 
 
 class StepAgain:
@@ -33,7 +43,7 @@ class StepAgain:
     what = "an optimizer made a step"
 
     def __init__(self, optimizer: Optimizer, updates: list[Update]):
-        self._optimizer, self._updates = optimizer, updates
+        self._optimizer, self.updates = optimizer, updates
         self._members = [(group, list(group["params"])) for group in optimizer.param_groups]
 
     def go_on(self) -> bool:
@@ -44,7 +54,7 @@ class StepAgain:
         for group, (known, params) in zip(optimizer.param_groups, self._members):
             if group is not known or not _same(group["params"], params):
                 return False
-        for update in self._updates:
+        for update in self.updates:
             states = []
             for p, values in zip(update.tensors, update.values):
                 if array_of(p) is not values:
@@ -55,7 +65,7 @@ class StepAgain:
             if numbers is None:
                 return False
             found.append(numbers)
-        for update, coefficients in zip(self._updates, found):
+        for update, coefficients in zip(self.updates, found):
             update.coefficients[...] = coefficients
         optimizer.state.update(fresh)
         optimizer.step_count += 1
@@ -96,7 +106,7 @@ class StepAgain:
 
     def arrays(self) -> list[Any]:
         """Return the arrays of the states."""
-        return [array for update in self._updates for column in update.columns.values() for array in column or ()]
+        return [array for update in self.updates for array in update.states()]
 
 
 def _same(found: Any, known: Any) -> bool:

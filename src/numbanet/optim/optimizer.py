@@ -19,7 +19,7 @@ from numbanet.problem.pointwise import below_one as below_one
 from numbanet.problem.pointwise import number
 from numbanet.tape import enable_grad
 from numbanet.tensor import Tensor
-from numbanet.watch import again, doubt, live, watched
+from numbanet.watch import again, doubt, held, live, update, watched
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 State = dict[str, Any]
@@ -184,11 +184,14 @@ class Optimizer(ABC):
         for (kind, _), (tensors, parameters, grads, states) in members.items():
             columns, (numbers, options) = self._columns(states, group), self._numbers(group, kind)
             coefficients = live(numbers, np.float64)
-            optimizer_step(self._rule, parameters, grads, columns, coefficients, options)
+            pinned = [*map(memory.pinned, grads)] if watched() else []  # on memory that a recording may use again
+            made.append(Update(group, tensors, parameters, columns, coefficients, options, self._rule, pinned))
+            if not held(made[-1]):
+                optimizer_step(self._rule, parameters, grads, columns, coefficients, options)
             for p, state in zip(tensors, states):
                 self.state[p] = state
-                p.bump_version()
-            made.append(Update(group, tensors, parameters, columns, coefficients, options))
+                update(p)
+                p.count_change()
         return made
 
     def zero_grad(self, set_to_none: bool = True) -> None:
