@@ -45,7 +45,7 @@ class Arena(Heap):
         self.device_leases = 0
 
     def _fresh(self, size: int) -> int:
-        if size >= _SMALL:
+        if size >= SMALL:
             release(gpus=False)  # what the call before had, and this one has let go, is of no use to it
         return super()._fresh(size)
 
