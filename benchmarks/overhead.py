@@ -85,7 +85,7 @@ def marking(marks: list[int]) -> Iterator[None]:
     """Within a ``with`` block, append the time of each entry into machine code, and of the return from it."""
     from numbanet.cpu import parallel
 
-    parallel.get_num_threads()  # the drivers are there now
+    parallel.prepare()
     state = parallel._state
     drivers = state.alone, state.together
 

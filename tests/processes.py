@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
 import textwrap
-
-import pytest
 
 
 def run_python(
@@ -27,21 +24,3 @@ def run_python(
     )  # fmt: skip
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
-
-
-def run_beside(layer: str, code: str, **environment: str) -> list[str]:
-    """Return the lines that the code prints where Numba takes the given threading layer.
-
-    It prints "missing", and ends, where Numba has none: then the test is skipped. Of pip's TBB, Numba must be told.
-    """
-    if layer == "tbb":
-        try:
-            files = importlib.metadata.files("tbb") or []
-        except importlib.metadata.PackageNotFoundError:
-            files = []
-        folders = [str(file.locate().parent) for file in files if file.name == "libtbb.so.12"]  # type: ignore[attr-defined]
-        environment["LD_LIBRARY_PATH"] = ":".join([*folders, os.environ.get("LD_LIBRARY_PATH", "")])
-    found = run_python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", **environment).splitlines()
-    if found == ["missing"]:
-        pytest.skip(f"Numba has no {layer} here")
-    return found

@@ -148,7 +148,7 @@ def test_measure_takes_torch_in_its_better_format(monkeypatch):
     ],
 )
 def test_best_times_come_again(ours, theirs, control, steady):
-    assert compare._steady("torch", {"numbanet": ours, "torch": theirs, "control": control}) is steady
+    assert compare._steady("torch", ["torch"], {"numbanet": ours, "torch": theirs, "control": control}) is steady
 
 
 def test_control_is_a_second_measurement(monkeypatch):

@@ -12,7 +12,7 @@ from numbanet.cpu import parallel
 
 def test_time_is_cut_at_the_kernels(monkeypatch):
     """Of a call that waits before, between, in and behind two kernels."""
-    parallel.get_num_threads()
+    parallel.prepare()
     marks: list[int] = []
     monkeypatch.setattr(parallel._state, "alone", lambda *call: time.sleep(0.02))
 

@@ -12,13 +12,15 @@ import numba
 import numpy as np
 import pytest
 
+from numbanet.cpu import crew as crew_module
 from numbanet.cpu import parallel
 from numbanet.cpu.atomic import add, read
 from numbanet.cpu.compile import I64, Index, kernel
 from numbanet.cpu.crew import Crew
-from numbanet.cpu.parallel import get_num_threads, launch, set_num_threads
+from numbanet.cpu.parallel import Launches, get_num_threads, launch, recording, set_num_threads
+from numbanet.cpu.replay import Recording
 from numbanet.cpu.simd import integers
-from numbanet.cpu.tile import address
+from numbanet.cpu.tile import address, stack_buffer
 from numbanet.cpu.wait import relax
 from tests.processes import run_python
 
@@ -36,6 +38,22 @@ def meet(task: Index, ints: I64, met: I64):
         relax(turns)
         turns += 1
     if turns < patience:
+        add(words, 1, 1)
+
+
+@kernel
+def deep(task: Index, ints: I64, met: I64):
+    """The same, with half a megabyte on the stack."""
+    tasks, patience = integers(ints, 2)
+    words, buffer = address(met, 0), stack_buffer(met, 1 << 16)
+    for i in range(0, 1 << 16, 256):
+        buffer[i] = task
+    add(words, 0, 1)
+    turns = 0
+    while read(words, 0) < tasks and turns < patience:
+        relax(turns)
+        turns += 1
+    if turns < patience and buffer[0] == task and buffer[(1 << 16) - 256] == task:
         add(words, 1, 1)
 
 
@@ -58,11 +76,12 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture
 def crew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     """A crew of its own."""
-    new = Crew(parallel._state.serve)
+    parallel.prepare()
+    new = Crew(parallel._state.crew._serve, 3)
     monkeypatch.setattr(parallel._state, "crew", new)
     yield new
     new.stop()
-    assert not any(thread.is_alive() for thread, _ in new._helpers)
+    assert new.awake == 0
 
 
 def test_a_helper_comes(crew: Crew) -> None:
@@ -70,14 +89,23 @@ def test_a_helper_comes(crew: Crew) -> None:
     assert len(crew._helpers) == 1
 
 
-def test_no_more_helpers_than_tasks_want(crew: Crew) -> None:
-    crew._words[0] = 7  # as if there were eight threads
-    crew.call(3)
-    assert len(crew._helpers) == 3
-    crew.call(2)
-    assert len(crew._helpers) == 3
+def test_a_recording_is_done_by_several(crew: Crew) -> None:
+    words, launches = np.zeros(2, np.int64), Launches()
+    with recording(launches):
+        launch(meet, 2, (words,), (2, 10_000_000), "float32")
+    again = Recording(launches)
+    for _ in range(3):
+        words[:] = 0
+        again.run()
+        assert words.tolist() == [2, 2]
+
+
+def test_helpers_are_called_as_far_as_they_lack(crew: Crew) -> None:
+    crew.call(1)
+    crew.call(1)
+    assert len(crew._helpers) == 2
     crew.call(9)
-    assert len(crew._helpers) == 7
+    assert len(crew._helpers) == 3, "there may be no more"
 
 
 def test_no_helper_where_one_thread_is_wanted(crew: Crew) -> None:
@@ -86,18 +114,75 @@ def test_no_helper_where_one_thread_is_wanted(crew: Crew) -> None:
     assert not crew._helpers
 
 
+def test_helpers_of_a_helper_thread_are_none(crew: Crew) -> None:
+    """Who prepares work for others leaves them the cores."""
+    first, found = parallel.helper(), []
+
+    def work() -> None:
+        first()
+        found.append((get_num_threads(), met(patience=5000)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(1, 1)] and get_num_threads() == 2
+
+
+def rested(crew: Crew) -> bool:
+    end = time.monotonic() + 60
+    while crew.awake and time.monotonic() < end:
+        time.sleep(0.01)
+    return crew.awake == 0
+
+
 def test_helpers_let_go_of_their_cores_and_come_back(crew: Crew) -> None:
     for _ in range(3):
         assert met() == 2
-        end = time.monotonic() + 60
-        while crew._words[8] and time.monotonic() < end:  # those awake
-            time.sleep(0.01)
-        assert crew._words[8] == 0
+        assert rested(crew)
         before = time.thread_time(), time.process_time()
-        time.sleep(0.2)
+        time.sleep(0.3)
         others = time.process_time() - before[1] - (time.thread_time() - before[0])
-        assert others < 0.1, "who rests takes no time"
+        assert others < 0.05, "who rests takes no time"
     assert len(crew._helpers) == 1
+
+
+def test_a_signal_handler_may_launch_while_helpers_are_called(crew: Crew) -> None:
+    assert met() == 2 and rested(crew)
+    helper = crew._helpers[0]
+    real = helper.rest
+
+    class Handled:
+        """The lock, in the middle of whose release a handler comes that calls the same helper."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def release(self) -> None:
+            real.release()
+            real.release()  # RuntimeError, unless the helper took it already
+
+    helper.rest = Handled()
+    for _ in range(3):
+        assert met() == 2 and rested(crew)
+
+
+def test_a_busy_helper_is_no_help_to_others(crew: Crew) -> None:
+    """It is another that comes."""
+    busy = np.zeros(2, np.int64)
+
+    def work() -> None:
+        set_num_threads(2)
+        launch(meet, 2, (busy,), (3, 10_000_000), "float32")  # for a third task, which comes at the end
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while busy[0] < 2:
+        time.sleep(0.001)
+    for _ in range(3):
+        assert met() == 2
+    busy[0] = 3
+    thread.join()
+    assert busy[1] == 2 and len(crew._helpers) == 2
 
 
 def test_python_threads_have_jobs_at_once_and_none_waits_for_another(crew: Crew) -> None:
@@ -125,18 +210,39 @@ def test_python_threads_have_jobs_at_once_and_none_waits_for_another(crew: Crew)
     assert met() == 2
 
 
-def test_a_process_that_may_have_no_more_threads_computes_alone(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    tries = 0
+def test_a_process_that_may_have_no_more_threads_asks_again(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, real = 0, crew_module._thread.start_new_thread
 
-    def refuse(self: Any) -> None:
+    def refuse(*args: Any) -> None:
         nonlocal tries
         tries += 1
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(crew_module._thread, "start_new_thread", refuse)
     for _ in range(3):
         assert met(patience=1000) == 1
-    assert tries == 1
+    assert tries == 1 and not crew._helpers
+    monkeypatch.setattr(crew_module._thread, "start_new_thread", real)
+    crew._refused -= 2  # seconds
+    assert met() == 2
+
+
+def test_a_helper_has_a_stack_of_its_own_size(crew: Crew) -> None:
+    """Buffers of kernels lie on it."""
+    before = threading.stack_size(1 << 17)
+    try:
+        words = np.zeros(2, np.int64)
+        launch(deep, 2, (words,), (2, 10_000_000), "float32")
+        assert words[1] == 2
+        assert threading.stack_size() == 1 << 17
+    finally:
+        threading.stack_size(before)
+
+
+def test_helpers_are_not_among_the_threads_that_a_program_waits_for(crew: Crew) -> None:
+    before = threading.enumerate()
+    assert met() == 2
+    assert threading.enumerate() == before
 
 
 MEET = """

@@ -1,4 +1,4 @@
-"""The launcher: threads, threading layers, forks, denormals, and the checks at its door."""
+"""The launcher: threads, forks, denormals, and the checks at its door."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from numba import types
 
 import numbanet as nnet
 from numbanet.cpu import parallel
@@ -19,9 +18,7 @@ from numbanet.cpu.compile import F64, I32, I64, Index, T, kernel
 from numbanet.cpu.limits import cgroup_quota, default_threads
 from numbanet.cpu.parallel import get_num_threads, launch, set_num_threads
 from numbanet.cpu.simd import integers, lanes, load_tail, splat, store_tail
-from tests.processes import run_beside, run_python
-
-pthread_self = types.ExternalFunction("pthread_self", types.int64())
+from tests.processes import run_python
 
 
 @kernel
@@ -45,12 +42,6 @@ def half(task: Index, ints: I64, x: T, y: T):
 def ten(task: Index, ints: I64, a: T, b: F64, c: I32, d: I64, e: T, f: T, g: T, h: T, i: T, out: T):
     one, two = integers(ints, 2)
     out[0] = a[0] + b[0] + c[0] + d[0] + e[0] + f[0] + g[0] + h[0] + i[0] + one + two
-
-
-@kernel
-def who(task: Index, ints: I64, seen: I64):
-    """Which threads run tasks."""
-    seen[task] = pthread_self()
 
 
 @kernel
@@ -172,8 +163,8 @@ def test_set_num_threads(threads: int) -> None:
             set_num_threads(kind)  # type: ignore[arg-type]
     assert get_num_threads() == threads
     set_num_threads(np.int64(1))  # type: ignore[arg-type]
-    assert get_num_threads() == numba.get_num_threads() == 1
-    numba.set_num_threads(most)
+    assert get_num_threads() == 1
+    set_num_threads(most)
     assert get_num_threads() == most
 
 
@@ -272,20 +263,15 @@ def test_denormals_are_zero_inside_and_alive_outside(threads: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Python threads and forks, in processes of their own. Numba's threading layers have rules, but only count threads here
+# Python threads and forks, in processes of their own
 
 PRELUDE = """
 import os, sys, threading
 import numpy as np
 import numbanet as nnet
-from numbanet.cpu import parallel
 x = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
 expected = np.maximum(x, 0)
-try:
-    nnet.set_num_threads(2)
-except ValueError:
-    print("missing")
-    sys.exit()
+nnet.set_num_threads(2)
 def check():
     assert np.array_equal(nnet.ops.relu(x), expected)
 check()
@@ -335,37 +321,49 @@ busy.set()
 other.join()
 print("done")
 """
-LAYERS = ["tbb", "omp", "workqueue"]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_eight_python_threads_at_once(layer: str) -> None:
-    assert run_beside(layer, EIGHT_THREADS) == ["done"]
+def test_eight_python_threads_at_once() -> None:
+    assert run_python(EIGHT_THREADS, NUMBA_NUM_THREADS="2") == "done"
 
 
-def test_a_helper_runs_its_kernels_alone() -> None:
-    first = parallel.helper()
-    x, seen, found = np.arange(10_000, dtype=np.float32), np.zeros(20, np.int64), []
+BESIDE = PRELUDE + """
+import numba
+@numba.njit(parallel=True)
+def doubled(x):
+    y = np.empty_like(x)
+    for i in numba.prange(x.size):
+        y[i] = 2 * x[i]
+    return y
+for count in (1, 2):
+    numba.set_num_threads(count)
+    nnet.set_num_threads(3 - count)
+    for _ in range(20):
+        assert np.array_equal(doubled(x), 2 * x)
+        check()
+    assert (numba.get_num_threads(), nnet.get_num_threads()) == (count, 3 - count)
+print("done")
+"""
 
-    def work() -> None:
-        first()
-        launch(who, 20, (seen,), (), "float32")
-        launch(chunk_sums, 10, (x, np.zeros(10, np.float32)), (x.size, 1000), "float32")
-        found.append(get_num_threads())
 
-    helper = threading.Thread(target=work)
-    helper.start()
-    helper.join()
-    assert found == [1] and len(set(seen)) == 1
-    assert not hasattr(parallel._state.seen, "alone")
+def test_beside_parallel_loops_of_a_program() -> None:
+    assert run_python(BESIDE, NUMBA_NUM_THREADS="2") == "done"
+
+
+def test_numba_starts_no_threading_layer() -> None:
+    code = PRELUDE + """
+import numba
+try:
+    print(numba.threading_layer())
+except ValueError as error:
+    print(error)
+"""
+    assert run_python(code, NUMBA_THREADING_LAYER="tbb") == "Threading layer is not initialized."
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("layer", LAYERS)
-def test_fork_after_use(layer: str) -> None:
-    lines = run_beside(layer, FORK)
-    # TBB has something to say about a fork by another thread than its first.
-    assert lines[0] == "alone" and lines[-1] == "done"
+def test_fork_after_use() -> None:
+    assert run_python(FORK, NUMBA_NUM_THREADS="2").splitlines() == ["alone", "done"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -48,11 +48,10 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("layer", ["tbb", "omp"])
 @pytest.mark.parametrize("neighbour", ["torch", "sklearn"])
 @pytest.mark.parametrize("numbanet_first", [True, False])
-def test_results_and_numbers_of_threads_are_unharmed(neighbour: str, numbanet_first: bool, layer: str) -> None:
+def test_results_and_numbers_of_threads_are_unharmed(neighbour: str, numbanet_first: bool) -> None:
     if importlib.util.find_spec(neighbour) is None:
         pytest.skip(f"{neighbour} is not installed")
     order = ("numbanet", neighbour) if numbanet_first else (neighbour, "numbanet")
-    assert run_python(BESIDE, *order, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == "done"
+    assert run_python(BESIDE, *order, NUMBA_NUM_THREADS="2") == "done"

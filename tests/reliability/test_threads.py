@@ -1,4 +1,4 @@
-"""Python threads, signal handlers and forks: right results beside every threading layer, and nobody waits for ever."""
+"""Python threads, signal handlers and forks: right results, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from numbanet.cpu import compile as cpu_compile
 from numbanet.cpu import parallel
 from numbanet.deferred import Deferred
 from numbanet.locks import FreshLock, new_lock
-from tests.processes import run_beside
+from tests.processes import run_python
 
-LAYERS = ["tbb", "omp", "workqueue"]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 PRELUDE = """
@@ -29,11 +28,7 @@ import numpy as np
 import numbanet as nnet
 from numbanet import functional as F, nn, optim
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks with threads
-try:
-    nnet.set_num_threads(2)
-except ValueError:
-    print("missing")
-    sys.exit()
+nnet.set_num_threads(2)
 
 def trained(seed, steps=3):
     # The weights after some steps: of Winograd's kernels, whose work buffers tasks share, and of all else.
@@ -143,25 +138,22 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_sixteen_python_threads_train_at_once(layer: str) -> None:
-    assert run_beside(layer, SIXTEEN)[-1] == "done"
+def test_sixteen_python_threads_train_at_once() -> None:
+    assert run_python(SIXTEEN, NUMBA_NUM_THREADS="2") == "done"
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_sixteen_python_threads_replay_one_recording(layer: str) -> None:
-    assert run_beside(layer, CAPTURED)[-1] == "done"
+def test_sixteen_python_threads_replay_one_recording() -> None:
+    assert run_python(CAPTURED, NUMBA_NUM_THREADS="2") == "done"
 
 
 @forks
-@pytest.mark.parametrize("layer", LAYERS)
-def test_forks_while_others_train(layer: str) -> None:
-    assert run_beside(layer, FORK_UNDER_LOAD)[-1] == "done"
+def test_forks_while_others_train() -> None:
+    assert run_python(FORK_UNDER_LOAD, NUMBA_NUM_THREADS="2") == "done"
 
 
 @forks
 def test_a_fork_while_another_thread_compiles() -> None:
-    assert run_beside("workqueue", FORK_WHILE_COMPILING, NUMBANET_CACHE="0")[-1] == "done"
+    assert run_python(FORK_WHILE_COMPILING, NUMBA_NUM_THREADS="2", NUMBANET_CACHE="0") == "done"
 
 
 @forks

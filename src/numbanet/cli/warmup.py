@@ -56,10 +56,10 @@ def _run_cpu(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from numbanet.cpu.cache import cache_dir
-    from numbanet.cpu.parallel import get_num_threads
+    from numbanet.cpu.parallel import prepare
 
     start, compiled = time.perf_counter(), 0
-    get_num_threads()  # compiles what launches kernels
+    prepare()
     todo = plan(args.dtypes or list(FLOATS))
     with tqdm(todo, unit="kernel", disable=args.quiet) as bar:
         for kernel, dtype in bar:

@@ -13,6 +13,7 @@ same bits.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from numbanet.cpu.compile import Kernel
 from numbanet.cpu.crew import DONE, REFUSED, Crew, serve
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
-from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, thread_count, word
+from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, word
 from numbanet.locks import new_lock
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
@@ -46,11 +47,11 @@ def _drive_alone(address, expected, count, arrays, integers, tasks, then):
     return DONE
 
 
-def _drive_together(board, now, address, expected, count, arrays, integers, tasks, then):
+def _drive_together(board, threads, now, address, expected, count, arrays, integers, tasks, then):
     items, integers = arrays + ITEMS, word(integers, DATA)
     if expected != 0 and not fits(word(expected, DATA), buffers(count, then), items):
         return REFUSED
-    workers = min(thread_count(), tasks)
+    workers = crew.crowd(board, threads, tasks)
     wanted = 0 if now else crew.missing(board, workers)
     if wanted > 0:
         return wanted
@@ -63,18 +64,23 @@ def _drive_together(board, now, address, expected, count, arrays, integers, task
     return DONE
 
 
+class _Threads(threading.local):
+    """What a Python thread says about those that its kernels may use: their number, 0 until it is asked for."""
+
+    count = 0
+
+
 class _State:
     """What the first launch sets up: the drivers and the crew."""
 
-    # Which Python threads have been given the default number of kernel threads: Numba keeps a number for each.
-    seen = threading.local()
+    threads = _Threads()
 
     def __init__(self) -> None:
         self.lock = new_lock()
         self.crew: Any = None
-        self.serve: Any = None
         self.alone: Any = None
         self.together: Any = None
+        self.over = False
 
 
 _state = _State()
@@ -89,22 +95,28 @@ def driver(function: Any, arguments: int, result: Any = types.int64) -> Any:
     return dispatcher
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """Compile what launches kernels, and make the crew, if that was not done yet."""
     with _state.lock:
         if _state.crew is not None:
             return
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set, and the kernels exist as machine code only: unset it")
-        numba.get_num_threads()  # makes known what `thread_count` calls
-        if _state.serve is None:
-            _state.alone = driver(_drive_alone, 7)
-            _state.together = driver(_drive_together, 9)
-            _state.serve = driver(serve, 1, types.void)
-        _state.crew = Crew(_state.serve)
+        _state.alone = driver(_drive_alone, 7)
+        _state.together = driver(_drive_together, 10)
+        _state.crew = Crew(driver(serve, 1, types.void), 0 if _state.over else numba.config.NUMBA_NUM_THREADS - 1)
 
 
 def _after_fork() -> None:
-    _state.crew = None  # the child has none of its threads
+    if _state.crew is not None:
+        _state.crew.renew()
+
+
+@atexit.register
+def _end() -> None:
+    _state.over = True
+    if _state.crew is not None:
+        _state.crew.stop()
 
 
 if hasattr(os, "register_at_fork"):
@@ -116,25 +128,18 @@ def helper() -> Callable[[], None]:
 
     The kernels that it starts run on it alone: the other cores are for those who compute.
     """
-    _prepare()  # here, not in the helper
-    return partial(setattr, _state.seen, "alone", True)
-
-
-def _take_default() -> None:
-    """Give this Python thread its number of kernel threads; Numba's default does not know the cgroup quota."""
-    _state.seen.default = default_threads()
-    untouched = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
-    if "NUMBA_NUM_THREADS" not in os.environ and untouched and numba.get_num_threads() > _state.seen.default:
-        numba.set_num_threads(_state.seen.default)
+    prepare()  # here, not in the helper
+    return partial(setattr, _state.threads, "count", 1)
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads the kernels that this Python thread starts use: the same as ``numba.set_num_threads``.
+    """Set how many threads the kernels that this Python thread starts use.
 
     Parameters
     ----------
     count : int
-        Between 1 and the number of threads that Numba started with (``NUMBA_NUM_THREADS``).
+        Between 1 and the number of CPUs, or what the environment variable ``NUMBA_NUM_THREADS`` said instead when Numba
+        was imported.
 
     Raises
     ------
@@ -143,22 +148,18 @@ def set_num_threads(count: int) -> None:
     ValueError
         If `count` is out of that range.
     """
-    get_num_threads()
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= integer("count", count) <= most:
         raise ValueError(f"count must be between 1 and {most}, got {count}")
-    numba.set_num_threads(int(count))
+    _state.threads.count = int(count)
 
 
 def get_num_threads() -> int:
     """Return how many threads the kernels that this Python thread starts use."""
-    if _state.crew is None:
-        _prepare()
-    if not hasattr(_state.seen, "default"):
-        if hasattr(_state.seen, "alone"):
-            return 1
-        _take_default()
-    return numba.get_num_threads()
+    if _state.threads.count == 0:
+        most = numba.config.NUMBA_NUM_THREADS
+        _state.threads.count = most if "NUMBA_NUM_THREADS" in os.environ else min(most, default_threads())
+    return _state.threads.count
 
 
 class Then(NamedTuple):
@@ -199,7 +200,7 @@ def launch(
         If a buffer does not fit its pointer. (Kernels see raw memory, so this is checked at every launch.)
     """
     if _state.crew is None:
-        _prepare()
+        prepare()
     address, expected, count = kernel.entry(dtype)
     arrays = tuple(arrays)
     if len(arrays) != count:
@@ -346,17 +347,13 @@ def start(call: tuple[int, ...]) -> bool:
 
 def in_parallel(together: Any, alone: Any, call: tuple[int, ...]) -> int:
     """Run a driver that shares its work with the crew, or its twin where no other thread shall be used."""
-    if not hasattr(_state.seen, "default"):
-        if hasattr(_state.seen, "alone"):
-            return alone(*call)
-        _take_default()
-    if _state.crew is None:
-        _prepare()
-    helpers = _state.crew
-    found = together(helpers.board, 0, *call)
+    threads = _state.threads.count or get_num_threads()
+    if threads == 1:
+        return alone(*call)
+    found = together(_state.crew.board, threads, 0, *call)
     if found > DONE:
-        helpers.call(found)
-        found = together(helpers.board, 1, *call)
+        _state.crew.call(found)
+        found = together(_state.crew.board, threads, 1, *call)
     return found
 
 

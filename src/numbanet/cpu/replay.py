@@ -22,7 +22,7 @@ def _replay_alone(table, launches, counters, workers):
     return crew.DONE
 
 
-def _replay_together(board, now, table, launches, counters, workers):
+def _replay_together(board, threads, now, table, launches, counters, workers):
     wanted = 0 if now else crew.missing(board, workers)
     if wanted > 0:
         return wanted
@@ -36,7 +36,7 @@ def _replay_together(board, now, table, launches, counters, workers):
 
 @lru_cache(maxsize=1)
 def _drivers() -> tuple[Any, Any]:
-    return parallel.driver(_replay_alone, 4), parallel.driver(_replay_together, 6)
+    return parallel.driver(_replay_alone, 4), parallel.driver(_replay_together, 7)
 
 
 class Recording:

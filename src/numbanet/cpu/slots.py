@@ -46,7 +46,7 @@ def take_slot(flags, count):
     while _exchange(flags, slot, 1) != 0:
         slot += 1
         if slot == count:
-            relax(turns)
+            relax(turns * count)
             slot, turns = 0, turns + 1
     return slot
 

@@ -66,21 +66,6 @@ def _call_task(typingctx, address, count, items, integers, task):
     return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
 
 
-@intrinsic
-def thread_count(typingctx):
-    """Return how many threads a parallel loop takes.
-
-    It calls the function that the loop itself calls; ``numba.get_num_threads`` would put its address of this process in
-    the machine code, which could not be kept on disk then.
-    """
-
-    def codegen(context, builder, sig, args):
-        kind = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
-
-    return types.intp(), codegen
-
-
 def _x86_control(builder, instruction, slot):
     """Read or write MXCSR, by the memory of a slot."""
     raw = builder.bitcast(slot, ir.IntType(8).as_pointer())

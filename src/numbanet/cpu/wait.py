@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.isa import is_x86
 
-_PAUSES = 4096  # an eighth of a millisecond: who gives way to another program comes back milliseconds later
+_PAUSES = 4096  # an eighth of a millisecond on x86: who gives way to another program comes back milliseconds later
 
 
 @intrinsic
