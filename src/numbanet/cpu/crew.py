@@ -1,8 +1,8 @@
 """The threads that help with launches: they wait in machine code, where they see new work within a microsecond.
 
-A launch, or a recording of many, becomes a job on the crew's board. Whoever launches works on the job as well, and waits
-for nobody but those who took part, so a helper that comes late, or never, costs time but no result. Several Python
-threads may have jobs on the board at once.
+A launch, or a recording of many, becomes a job on the crew's board. Whoever launches works on the job as well, and
+waits for nobody but those who took part, so a helper that comes late, or never, costs time but no result. Several
+Python threads may have jobs on the board at once.
 
 Why not Numba's parallel loops: with oneTBB each of them makes an arena of its own, and launches of up to a millisecond
 were often over before a worker came, though one ran on the other core; GNU OpenMP's threads do not survive a fork; and
