@@ -145,7 +145,7 @@ def test_kernels_refer_to_nothing_outside_their_folder(path: Path) -> None:
 def test_one_decorator_compiles(path: Path) -> None:
     """Options, caching and the rule of one version a dtype have one place."""
     text = path.read_text(encoding="utf-8")
-    if path.name not in ("compile.py", "parallel.py", "task.py", "replay.py"):
+    if path.name not in ("compile.py", "parallel.py", "task.py", "crew.py"):
         assert "njit" not in text and "numba.jit" not in text and "cfunc" not in text
 
 

@@ -348,9 +348,9 @@ class Tensor(Methods):
     def bump_version(self) -> None:
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
         write(self)
-        self.count_change()
+        self._count_change()
 
-    def count_change(self) -> None:
+    def _count_change(self) -> None:
         """Do what `bump_version` does, for those who have reported the change themselves."""
         self._memory.changes += 1
         changed()

@@ -183,4 +183,4 @@ def lines() -> Iterator[Line]:
             lambda d: (([d.integer(1, nnet.get_num_threads()) for _ in range(3)],), {}), list,
             words=("count", "counts"),
         )  # fmt: skip
-    yield Line("numbanet.info", _info, lambda d: ((), {}), lambda: [16, True, True, True])
+    yield Line("numbanet.info", _info, lambda d: ((), {}), lambda: [14, True, True, True])

@@ -191,7 +191,7 @@ class Optimizer(ABC):
             for p, state in zip(tensors, states):
                 self.state[p] = state
                 update(p)
-                p.count_change()
+                p._count_change()
         return made
 
     def zero_grad(self, set_to_none: bool = True) -> None:
