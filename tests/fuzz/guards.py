@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory
+from numbanet.cpu.parallel import Places, recording
 
 _PAGE = mmap.PAGESIZE
 _GUARD = 256  # bytes on each side
@@ -131,7 +132,8 @@ def guarded(at_end: bool = True, pages: bool = True) -> Iterator[Guards]:
     guards = Guards(at_end, pages)
     memory.empty = guards.empty
     try:
-        yield guards
+        with recording(Places()):  # who takes note of launches sees all of a call, and all memory that it takes
+            yield guards
     finally:
         memory.empty = unguarded_empty
         guards.release()
