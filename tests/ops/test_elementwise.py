@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from numbanet import dispatch, memory, ops
+from numbanet.cpu import stream
 from numbanet.ops.elementwise import elementwise_backward
 from numbanet.problem.activation import ActivationProblem
 from numbanet.problem.promotion import result_dtype
@@ -300,3 +303,16 @@ def test_refusals_name_the_operand():
     ]:
         with pytest.raises((TypeError, ValueError), match=name):
             call()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("columns", [3, 4, 8, 12, 20, 24, 40, 100, 296, 1000, 1004])
+@pytest.mark.parametrize("function", [np.greater, np.less_equal, np.equal, np.add])
+def test_results_past_the_caches(function: Any, columns: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of large arrays go: stores want their addresses aligned, and a boolean is a byte."""
+    monkeypatch.setattr(stream, "_LARGE", 1)
+    rng = np.random.default_rng(columns)
+    x, row = rng.standard_normal((40_000 // columns + 3, columns)).astype(dtype), np.zeros(columns, dtype)
+    name = {"greater": "gt", "less_equal": "le", "equal": "eq", "add": "add"}[function.__name__]
+    for a, b in ((x, row), (x, x[::-1].copy()), (x, row[:1])):
+        np.testing.assert_array_equal(getattr(ops, name)(a, b), function(a, b))

@@ -295,12 +295,59 @@ def test_what_python_makes_of_values_is_made_each_time() -> None:
         ops.shape.copy_into(y, x)
         return ops.add(y, y)
 
+    @steady(1)
+    def squared(x: np.ndarray) -> np.ndarray:
+        y = memory.empty(x.shape, x.dtype)
+        y[...] = x * x  # which a kernel reads
+        return ops.add(y, y)
+
+    @steady(1)
+    def halved(x: np.ndarray) -> np.ndarray:
+        y = ops.add(x, x)
+        y[...] = y / 4
+        return y
+
     for _ in range(10):
         x = matrix()
+        same(squared(x), 2 * x * x)
+        same(halved(x), x / 2)
         same(scaled(x, "a"), x * x[0, 0])
         same(emptied(x), x + x)
         same(added(x), x + x)
         same(added(x.T), np.ascontiguousarray(x.T + x.T))
+
+
+def test_a_weight_that_was_an_operand_as_well() -> None:
+    w = matrix(8, 8)
+    prepared = ops.prepare_linear(w, rows=8)
+    for _ in range(6):
+        ops.linear(w, prepared, None)
+    x = matrix(8, 8)
+    np.testing.assert_allclose(ops.linear(x, prepared, None), x @ w.T, atol=1e-5)
+
+
+def test_options_of_another_type_become_steady_as_well(asked: list[Any]) -> None:
+    x, w = images(), weight()
+    for stride in (np.int64(1), 1):
+        for _ in range(5):
+            ops.conv2d(x, w, None, stride, 1, 1, 1)
+        asked.clear()
+        ops.conv2d(x, w, None, stride, 1, 1, 1)
+        assert not asked
+
+
+def test_nothing_large_is_kept() -> None:
+    """Of an operand that was converted, and will be again."""
+    x = np.ones((300, 300), ">f4")
+    for _ in range(4):
+        same(ops.sum(x), np.float32(90000))
+    known = ops.sum.__closure__
+    kept = [kind.program for cell in known for kind in _kinds(cell.cell_contents)]
+    assert kept and not any(kept)
+
+
+def _kinds(known: Any) -> list[Any]:
+    return [kind for kind in known.values() if kind.tries < 6] if isinstance(known, dict) else []
 
 
 def test_kinds_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

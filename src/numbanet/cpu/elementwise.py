@@ -7,6 +7,7 @@ and broadcast ones stay in a register. Any other step is taken one element at a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -187,18 +188,25 @@ _FUNCTIONS: dict[str, Callable] = {
 _KERNELS = {name: _make(name, function) for name, function in _FUNCTIONS.items()}
 
 
+def _pair(dtype: str) -> int:
+    """Return how many elements of a row a kernel takes at a time."""
+    return 2 * numpy_lanes(dtype)
+
+
 @lru_cache(maxsize=4096)
 def _widened(problem: Any) -> Any:
     """Return the problem with short rows taken several at a time, or None where that needs no repeated operands.
 
     The operands of a row are either dense or the same in every row, such as a number for each of few channels.
     """
-    if len(problem.sizes) != 2 or problem.size < _CHUNK or problem.sizes[1] >= _SHORT:
+    if len(problem.sizes) != 2 or problem.size < _CHUNK or not 0 < problem.sizes[1] < _SHORT:
         return None
     count, n = problem.sizes
     if any(steps not in ((n, 1), (0, 1), (0, 0)) for steps in problem.steps) or any(problem.starts):
         return None
-    repeats = _WIDE // max(n, 1)
+    whole = _pair(problem.dtype)
+    step = whole // math.gcd(n, whole)  # rows that take whole pairs of vectors
+    repeats = max(1, _WIDE // (n * step)) * step
     steps = tuple((n * repeats if outer else 0, inner) for outer, inner in problem.steps)
     return replace(problem, sizes=(-(-count // repeats), n * repeats), steps=steps)
 
@@ -219,7 +227,7 @@ def _cut(problem: Any, elements: int, large: bool) -> tuple[int, tuple[int, ...]
         else:
             walks += (0,) * (MAX_DIMS + 1)
     tasks = -(-rows // rows_a_task) * pieces
-    large = large and (rows == 1 or n % numpy_lanes(problem.dtype) == 0)
+    large = large and (rows == 1 or n % _pair(problem.dtype) == 0)
     return tasks, (rows, d1, d2, n, rows_a_task, pieces, chunk, elements, large, *walks)
 
 

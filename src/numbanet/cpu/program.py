@@ -19,6 +19,27 @@ from numbanet.cpu.parallel import _state as state
 from numbanet.prepared import PreparedWeight
 from numbanet.watch import Live, Watch, watching
 
+_KEPT = 1 << 14  # bytes of an array that kernels find elsewhere, such as a table, at most
+
+
+def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    y = np.empty(shape, dtype)
+    y.reshape(-1).view(np.uint8)[:] = 0xFF
+    return y
+
+
+class _Poisoned:
+    """In place of `numbanet.memory`."""
+
+    empty = staticmethod(_poisoned)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Return whether two arrays have the same elements and layout; what is no array is no matter."""
+    if type(a) is not np.ndarray or type(b) is not np.ndarray:
+        return type(a) is type(b)
+    return (a.dtype, a.shape, a.strides) == (b.dtype, b.shape, b.strides) and a.tobytes() == b.tobytes()
+
 
 class _Trace(Launches):
     """The launches of one call, in their order, with the arrays that they were given."""
@@ -63,7 +84,8 @@ class Program:
     text : str
         The function in Python.
     decisions : tuple
-        What another call of the kind has in common with this one, or Python did not decide by the kind alone.
+        What another call of the kind has in common with this one, or Python did not decide by the kind alone. Arrays
+        that it found elsewhere are told by their addresses: it keeps them, so that no other array has these.
     run : callable
         ``run(args)`` does the same for other arguments, outside recordings; it returns None, and nothing is done, where
         a prepared weight lacks a form.
@@ -95,9 +117,23 @@ class Program:
         self.text = "\n    ".join(lines + self._lines)
         self.decisions = self.text, self._forms, [place(x) for x in self._constants]
         self._names["kept"] = [launch.operands[1] for launch in launches]  # the text has their identities
-        exec(self.text, self._names)  # of names and numbers that were written here
-        self.run: Callable[[tuple[Any, ...]], Any] = self._names["run"]
+        self.run = self._function()
         del self._args, self._made, self._prepared
+
+    def _function(self, **instead: Any) -> Callable[[tuple[Any, ...]], Any]:
+        """Return the function of the text, with other meanings of some names."""
+        names = {**self._names, **instead}
+        exec(self.text, names)  # of names and numbers that were written here
+        return names["run"]
+
+    def agrees(self, twins: tuple[Any, ...], args: tuple[Any, ...], result: Any) -> bool:
+        """Return whether it makes of copies of operands, bit for bit, what the function made of the operands.
+
+        The memory that it takes is full of NaN: what the function's Python wrote to it, and no kernel, is missing.
+        """
+        found = self._function(empty=_poisoned, memory=_Poisoned)(twins)
+        pairs = zip(*(y if isinstance(y, tuple) else (y,) for y in (found, result)))
+        return all(map(_equal, *zip(*pairs))) and all(map(_equal, twins, args))
 
     def _line(self, text: str) -> None:
         self._lines.append(text)
@@ -135,6 +171,8 @@ class Program:
         for number, constant in enumerate(self._constants):
             if place(constant) == address:
                 return f"c{number}"
+        if array.nbytes > _KEPT:
+            raise _Unknown
         self._constants.append(array)
         self._names[f"c{len(self._constants) - 1}"] = array
         return f"c{len(self._constants) - 1}"

@@ -42,14 +42,18 @@ def aligned(typingctx, p):
 
 @intrinsic
 def put(typingctx, p, i, v, past):
-    """Write the vector v to the elements from i on; with `past`, past the caches: the address must be `aligned`."""
+    """Write the vector v to the elements from i on; with `past`, past the caches.
+
+    Then the array must be `aligned`, and i a multiple of the lanes: so the address is one of whole vectors, or of as
+    many bytes as are written, if these are fewer.
+    """
 
     def codegen(context, builder, sig, args):
         pointer = builder.gep(args[0], [args[1]])
         with builder.if_else(args[3]) as (then, otherwise):
             with then:
                 written = builder.store(args[2], builder.bitcast(pointer, ir_vector(v).as_pointer()))
-                written.align = host_isa().vector_bytes
+                written.align = min(host_isa().vector_bytes, v.lanes * v.dtype.bitwidth // 8)
                 one = ir.Constant(ir.IntType(32), 1)
                 written.set_metadata("nontemporal", builder.module.add_metadata([one]))
             with otherwise:

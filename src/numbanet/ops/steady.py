@@ -3,15 +3,17 @@
 A call of a layer takes Python several times as long as its kernel, on small images, and decides each time what it has
 decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, and from
 what `numbanet.dispatch.conditions` says. The second and the third call of a kind are watched; where both did the same,
-the next ones do just that (`numbanet.cpu.program`): they take memory and launch kernels.
+and doing it again on copies gives the same bits, the next ones do just that (`numbanet.cpu.program`): they take memory
+and launch kernels.
 
-This is for functions whose Python never looks at the values of arrays, and changes nothing but through kernels.
+This is for functions whose Python never looks at the values of arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain
 from operator import attrgetter, is_
 from typing import Any, TypeVar
 
@@ -65,7 +67,7 @@ def _alike(a: Any, b: Any) -> bool:
         return True
     if type(a) is tuple is type(b):
         return len(a) == len(b) and all(map(_alike, a, b))
-    return type(a) is type(b) and a == b and (type(a) is not float or a != 0)
+    return type(a) is type(b) and a == b and (not isinstance(a, (float, np.floating)) or a != 0)
 
 
 def steady(arrays: int) -> Callable[[F], F]:
@@ -85,14 +87,16 @@ def steady(arrays: int) -> Callable[[F], F]:
                 kind = known.get(key)
             except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
                 return function(*args)
+            same = kind is None or all(map(is_, kind.options, options)) or all(map(_alike, kind.options, options))
+            if not same:
+                key = (key, tuple(map(type, options)), repr(options))  # equal options of another meaning
+                kind = known.get(key)
             if kind is None:
                 result = function(*args)  # which may refuse them
                 if len(known) >= _KINDS:
                     known.clear()
                 known[key] = _Kind(options)
                 return result
-            if not (all(map(is_, kind.options, options)) or all(map(_alike, kind.options, options))):
-                return function(*args)
             if kind.run is not None:
                 result = kind.run(args)
                 return function(*args) if result is None else result
@@ -105,22 +109,44 @@ def steady(arrays: int) -> Callable[[F], F]:
 
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
-    operands = [x for x in args[:arrays] if type(x) is np.ndarray]
-    if measuring() or not _apart(operands):
+    if measuring() or not _apart(args[:arrays]):
         return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
     kind.tries -= 1
+    twins = args if kind.program is None else (*map(_twin, args[:arrays]), *args[arrays:])
     result, program = traced(function, args)
     if program is not None and kind.program is not None and program.decisions == kind.program.decisions:
-        kind.run, kind.tries = program.run, 0
+        kind.tries = 0
+        kind.run = program.run if program.agrees(twins, args, result) else None
     kind.program = program if kind.tries else None
     return result
 
 
-def _apart(operands: list[np.ndarray]) -> bool:
+def _twin(x: Any) -> Any:
+    """Return an array with the elements and the strides of x; what is no array, as it is."""
+    if type(x) is not np.ndarray:
+        return x
+    ends = [(size - 1) * step for size, step in zip(x.shape, x.strides)]
+    first, last = sum(min(0, end) for end in ends), sum(max(0, end) for end in ends)
+    y = np.ndarray(x.shape, x.dtype, np.empty(last - first + x.itemsize, np.uint8), -first, x.strides)
+    y[...] = x
+    return y
+
+
+def _apart(operands: tuple[Any, ...]) -> bool:
     """Return whether arrays have elements, and lie apart: a launch's buffers can be told from their addresses."""
+    found = list(chain.from_iterable(map(_memory, operands)))
     return all(
-        x.size and not any(np.may_share_memory(x, y) for y in operands[i + 1 :])
-        for i, x in enumerate(operands)
+        x.size and not any(np.may_share_memory(x, y) for y in found[i + 1 :])
+        for i, x in enumerate(found)
     )
+
+
+def _memory(operand: Any) -> list[np.ndarray]:
+    """Return the arrays of an operand: of a prepared weight, those of its forms, unless they are its own."""
+    if type(operand) is not PreparedWeight:
+        return [operand] if type(operand) is np.ndarray else []
+    forms = chain.from_iterable(form if type(form) is tuple else (form,) for _, form in operand.forms())
+    own = operand.array
+    return [own, *(x for x in forms if type(x) is np.ndarray and x.size and not np.may_share_memory(x, own))]
