@@ -184,6 +184,37 @@ def words(module: ast.Module, name: str) -> set[str]:
     return {word.removeprefix(f"{name}.") for word in found if word.startswith(f"{name}.")}
 
 
+def named_types(module: ast.Module) -> set[str]:
+    """What a module calls the compiler's types: ``i32 = types.int32``, also imported, or ``number = real(dtype)``."""
+    found = {
+        alias.asname or alias.name for node in ast.walk(module) if isinstance(node, ast.ImportFrom)
+        for alias in node.names if re.fullmatch(r"[uif]\d+", alias.name)
+    }  # fmt: skip
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign):
+            values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+            targets = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else node.targets
+            found |= {dotted(target) for target, value in zip(targets, values) if is_type(value)}
+    return found - {""}
+
+
+def is_type(node: ast.expr) -> bool:
+    """Whether an expression is one of the compiler's types."""
+    if isinstance(node, ast.Call):
+        made, first = dotted(node.func), dotted(node.args[0]) if node.args else ""
+        return made in ("real", "vector.real") or (made, first) == ("getattr", "types")
+    return re.fullmatch(r"types\.\w+", dotted(node)) is not None
+
+
+def asked_of_types(module: ast.Module) -> set[str]:
+    """What a module asks of the compiler's types themselves, where it could ask NumPy's."""
+    names = named_types(module)
+    return {
+        ast.unparse(node) for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and (dotted(node.value) in names or is_type(node.value))
+    }  # fmt: skip
+
+
 def strings(module: ast.Module) -> set[str]:
     """All strings but the texts that describe."""
     texts = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
@@ -215,3 +246,19 @@ def test_kernels_take_a_few_words_from_the_compiler(path: Path) -> None:
     }  # fmt: skip
     for name in taken & {*LANGUAGE}:
         assert [word for word in words(module, name) if not re.fullmatch(LANGUAGE[name], word)] == []
+    assert asked_of_types(module) == set()
+
+
+@pytest.mark.parametrize("line", [
+    "real(dtype).bitwidth", "i32.bitwidth", "number = real(dtype)\nnumber.name", "types.int8.bitwidth",
+    "u8, u16 = types.uint8, types.uint16\nu16.signed", "getattr(types, name).bitwidth",
+    "def f():\n    kind = types.int8\n    kind.signed",
+])  # fmt: skip
+def test_what_is_asked_of_the_compilers_types_is_found(line: str) -> None:
+    head = "from numbanet.cuda.ptx import types\nfrom numbanet.cuda.vector import i32, real\n"
+    assert len(asked_of_types(ast.parse(head + line))) == 1
+
+
+def test_what_is_asked_of_others_is_left_alone() -> None:
+    text = "number = real(dtype)\nnumber(0)\nnp.dtype(dtype).itemsize\nvector.i32(x.size)\ni32(cuda.threadIdx.x)\n"
+    assert not asked_of_types(ast.parse(text))

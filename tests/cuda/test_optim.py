@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import amp, ops, optim
+from numbanet import amp, functional, ops, optim
 from numbanet.cuda.launch import executor
 from numbanet.cuda.optim import CANDIDATES
 from numbanet.problem.dropout import DropoutProblem
@@ -149,6 +149,49 @@ def test_dropout_has_the_bits_of_every_other_device(size: int, dtype: str) -> No
     compare(problem, (x[1:], key), (poison((size,), dtype),))
     everything = DropoutProblem("forward", dtype, size, 1.0)
     compare(everything, (x[:-1], key), (poison((size,), dtype),))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 63, 64, 65, 5000, 5003])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("p", [0.3, 1.0])
+def test_dropout_sends_gradients_back_by_the_flags_that_it_wrote(size: int, dtype: str, p: float) -> None:
+    x = np.random.default_rng(7).standard_normal(size + 4).astype(dtype)
+    x[0] = np.inf  # times zero is NaN
+    key = np.array([0xDEADBEEF12345678, 0xFEDCBA9800000003], np.uint64)
+    forward, backward = (DropoutProblem(which, dtype, size, p) for which in ("forward", "backward_input"))
+    for values in (x[:size], x[1 : size + 1]):  # the second are not aligned
+        outputs = poison((size,), dtype), poison((size,), "uint8")
+        with np.errstate(invalid="ignore"):
+            compare(forward, (values, key), outputs)
+        flags = run(forward, (values, key), outputs)[1]
+        np.testing.assert_array_equal(flags, random_words(size, key) < forward.threshold)
+        shifted = np.concatenate([flags[:1], flags])[1:]
+        for given in (flags, shifted):
+            with np.errstate(invalid="ignore"):
+                compare(backward, (values, given), outputs[:1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_dropout_and_its_gradient_on_the_gpu_are_those_of_the_cpu(dtype: str, order: tuple[int, ...]) -> None:
+    values = np.random.default_rng(8).standard_normal((2, 3, 5, 7)).transpose(order).astype(dtype, order="C")
+    values = values.transpose(np.argsort(order))
+    seed = np.random.default_rng(9).standard_normal(values.shape).astype(dtype)  # in row-major order
+    state, found = nnet.random.get_state(), []
+    try:
+        with executor(HostDevice()):
+            for place in ("cpu", "cuda"):
+                nnet.manual_seed(5)
+                x = nnet.Tensor(values).to(place).requires_grad_()
+                y = functional.dropout(x, 0.3)
+                y.backward(nnet.tensor(seed, device=place))
+                found.append([y.detach().to("cpu").numpy(), x.grad.to("cpu").numpy()])  # type: ignore[union-attr]
+    finally:
+        nnet.random.set_state(state)
+    assert (found[0][0] == 0).any()
+    for ours, theirs in zip(*found):
+        assert ours.strides == theirs.strides
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_gradients_on_the_gpu_are_unscaled_as_others() -> None:

@@ -80,6 +80,10 @@ def product() -> None:
     test_matmul.test_every_memory_order("float64", test_matmul.SHAPES[1], True, False)
 
 
+def dropout() -> None:
+    test_optim.test_dropout_sends_gradients_back_by_the_flags_that_it_wrote(67, "float64", 0.3)
+
+
 FAULTS = {
     "flat.flat": (lambda: test_flat.test_the_loop("float64", 5), [rounded, beyond]),
     "elementwise.walk": (elementwise, [rounded, beyond]),
@@ -95,9 +99,19 @@ FAULTS = {
     "loss.cross_entropy": (cross_entropy(False), [rounded, halved]),
     "loss.cross_entropy_backward": (cross_entropy(False), [rounded]),
     "optim.step": (lambda: test_optim.test_every_rule(*test_optim.STEPS[3]), [rounded]),
+    "dropout.dropout": (dropout, [rounded, beyond]),
+    "dropout.send_back": (dropout, [rounded, beyond]),
     "reduce.rows_of_a_warp": (lambda: test_reduce.test_sums((9, 33, 1)), [rounded, halved]),
     "reduce.columns_of_a_strip": (lambda: test_reduce.test_sums((2, 37, 3)), [rounded, unguarded]),
 }
+
+
+@pytest.mark.parametrize("run", [pytest.param(run, id=kernel) for kernel, (run, _) in FAULTS.items()])
+def test_without_a_fault_nothing_is_seen(run: Callable[[], None]) -> None:
+    with executor(Interpreter()):
+        run()
+
+
 PLANTED = [
     pytest.param(kernel, run, fault, id=f"{kernel} {fault.__name__}")
     for kernel, (run, faults) in FAULTS.items()

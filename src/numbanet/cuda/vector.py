@@ -6,6 +6,8 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from numbanet.cuda import ptx
 from numbanet.cuda.compile import FLOATS, device
 from numbanet.cuda.launch import aligned
@@ -23,7 +25,7 @@ def real(dtype: str) -> Any:
 
 def lanes(dtype: str) -> int:
     """Return how many numbers 16 bytes hold."""
-    return 16 // (real(dtype).bitwidth // 8)
+    return 16 // np.dtype(FLOATS[dtype]).itemsize
 
 
 def width(dtype: str, row: int, *arrays: Any) -> int:

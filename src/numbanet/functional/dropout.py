@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-import numpy as np
-
 from numbanet import memory, ops
 from numbanet.caller import stacklevel
 from numbanet.functional.elementwise import mul
@@ -21,9 +19,8 @@ from numbanet.watch import constant
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Set elements to zero with probability p, and divide the others by 1 - p (Srivastava et al., JMLR 15, 2014).
 
-    For the backward pass a byte an element is kept; on a GPU nothing but the number of the draw. Elements are counted
-    as they lie in memory: of two tensors with equal elements in another order of memory (such as channels last) others
-    are dropped.
+    For the backward pass a byte an element is kept. Elements are counted as they lie in memory: of two tensors with
+    equal elements in another order of memory (such as channels last) others are dropped.
 
     Parameters
     ----------
@@ -47,11 +44,11 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if inplace:
         return replace(input, lambda t: dropout(t, p))
     x, key = values("input", input), default_generator.key()
+    if not needs_grad(input):
+        return Tensor(ops.dropout(x, p, key))
+    y, flags = dropout_flags(x, p, key)
     order = memory.memory_order(x)
-    if type(x) is np.ndarray and needs_grad(input):
-        y, flags = dropout_flags(x, p, key)
-        return record(y, (input,), lambda grad: (dropout_backward(grad, p, flags, order),))
-    return record(ops.dropout(x, p, key, order), (input,), lambda grad: (ops.dropout(grad, p, key, order),))
+    return record(y, (input,), lambda grad: (dropout_backward(grad, p, flags, order),))
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

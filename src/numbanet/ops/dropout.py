@@ -58,8 +58,8 @@ def _run(which: str, x: np.ndarray, p: float, given: np.ndarray, order: tuple[in
 
 
 def dropout_flags(x: np.ndarray, p: float, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return `dropout` of an array on the CPU, and what `dropout_backward` needs: a byte an element in its order."""
-    flags = memory.empty((x.size,), np.uint8)
+    """Return `dropout` of an array, and what `dropout_backward` needs: a byte an element in its order."""
+    flags = memory.empty((x.size,), np.uint8, x)
     return _run("forward", x, p, key, memory.memory_order(x), flags), flags
 
 

@@ -23,9 +23,9 @@ class DropoutProblem(Problem):
     """y = x times 0 where the element's random word is below p 2^32, else times 1 / (1 - p).
 
     The words are those of Philox4x32-10; see `COUNTERS` for the low half of the counter. Its high half is the number of
-    the draw, the key the seed. Elements are counted in the order of memory. The gradient is the same function. Where a
-    second output, of bytes, is given, it says which elements are dropped: the backward pass then takes it in place of
-    the draw.
+    the draw, the key the seed. Elements are counted in the order of memory. Where a second output, of bytes, is given,
+    it says which elements are dropped: the backward pass, which multiplies the gradient alike, takes it in place of the
+    draw.
 
     Attributes
     ----------
@@ -36,9 +36,13 @@ class DropoutProblem(Problem):
     """
 
     operation: ClassVar[str] = "dropout"
-    host: ClassVar[tuple[int, ...]] = (1,)
     size: int
     p: float
+
+    @property
+    def host(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The draw; the backward pass takes none."""
+        return (1,) if self.which == "forward" else ()
 
     @property
     def threshold(self) -> int:
