@@ -151,6 +151,7 @@ class Plan:
         try:
             watch, fits = self._attempted(run, inputs)
             self._judge(watch)
+            del watch  # with the trial, which refers to arrays
             self.tried = fits  # else an optimizer has changed: it is recorded anew
         finally:
             if self._effects is not None:
