@@ -16,6 +16,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -248,7 +250,8 @@ class Plan:
                 trial.put_back()
 
         try:
-            expected, values = outcome(called)
+            # In a context of its own: who watches, and holds updates back, is gone with it whatever error comes.
+            expected, values = outcome(partial(copy_context().run, called))
             if not self._foreign <= places.seen | trial.places:
                 watch.doubts.append("kernels read what Python made anew for them")
             if not self._training:
