@@ -184,7 +184,9 @@ def capture(function: Callable[..., Any]) -> Captured:
 
     To record, and to try, gives idle memory of the library back to the system. On the CPU that takes hardly more than
     the function itself: a trial makes no updates of optimizers, but compares what they would be made of (see
-    `numbanet.capturing.trial`); of what else is changed it needs a copy.
+    `numbanet.capturing.trial`); of what else is changed it needs a copy. Meanwhile parameters, buffers and the states
+    of optimizers hold other values, or are read-only: other threads must neither read nor write them during the first
+    three calls.
 
     Under `no_grad` no random number may be drawn, nothing changed in place, and no module be in training mode. A
     training step may do all that with parameters, with buffers and by dropout: what an optimizer does in Python (step

@@ -121,11 +121,16 @@ class Effects:
         """Return the arrays of the gradients, None where there is none."""
         return [None if leaf._grad is None else array_of(leaf._grad) for leaf, _ in self._leaves]
 
+    def forget_gradients(self) -> None:
+        """Take the gradients in memory of the recording from their leaves: it is about to become others'."""
+        for leaf, array in self._leaves:
+            if array is not None and leaf._grad is not None and array_of(leaf._grad) is array:
+                leaf._grad = None
+
     def save(self) -> Callable[[], None]:
-        """Return a function that brings back counts and gradients; those in memory of the recording go."""
+        """Return a function that brings back counts and gradients, as often as it is called."""
         undo = [action.save() for action in self._again]
-        ours = [array is not None and now is array for now, (_, array) in zip(self.gradients(), self._leaves)]
-        gradients = [None if our else leaf._grad for our, (leaf, _) in zip(ours, self._leaves)]
+        gradients = [leaf._grad for leaf, _ in self._leaves]
 
         def restore() -> None:
             for back in undo:

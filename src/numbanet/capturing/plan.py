@@ -16,6 +16,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,7 +151,10 @@ class Plan:
         It comes before the first replay: gradients of the call before, in memory of the recording, may go then.
         """
         try:
-            self._judge(self._attempted(run, inputs))
+            watch, fits = self._attempted(run, inputs)
+            self._judge(watch)
+            del watch  # with the trial, which refers to arrays
+            self.tried = fits  # else an optimizer has changed: it is recorded anew
         finally:
             if self._effects is not None:
                 self._effects.remember()  # the arena has let go of memory that only gradients refer to now
@@ -202,22 +207,33 @@ class Plan:
             watch.doubts.append("an operand was kept")
         return result
 
-    def _attempted(self, run: Run, inputs: list[Tensor]) -> Watch:
-        """Return doubts that remain when a replay, on other values, was compared with the function.
+    def _attempted(self, run: Run, inputs: list[Tensor]) -> tuple[Watch, bool]:
+        """Return doubts that remain when a replay, on other values, was compared; and whether there was one.
 
         Kernels of the recording read memory at foreign addresses: where those of this run find other memory in its
         place, Python made it, of values or not, and a replay would find that of the recording.
         """
+        watch = Watch()
+        try:
+            return watch, self._compared(watch, run, inputs)
+        except Exception as error:
+            watch.doubts.append(f"on other values the function raised {type(error).__name__}")
+            return watch, False
+
+    def _compared(self, watch: Watch, run: Run, inputs: list[Tensor]) -> bool:
+        """Run the function and a replay on other values, and doubt where they differ; False if there was no replay."""
         # In the memory order of the recording: sums and random draws depend on it.
         arrays = [ops.to_device(other_values(memory.on_host(array_of(t))), t.device) for t in inputs]
-        others = [Tensor(_static(array)) for array in arrays]
-        watch, places = Watch(), parallel.Places()
+        others, places = [Tensor(_static(array)) for array in arrays], parallel.Places()
+        if self._effects is not None:
+            self._effects.forget_gradients()
         self._arena.release()  # until the replay: the function takes as much of the pool
         trial = Trial(self._effects, self._recording)
 
         def called() -> Any:
             watch.hold = trial.hold
-            with trial.guarded(), watching(watch), data_watched(), parallel.recording(places):
+            trial.guard()
+            with watching(watch), data_watched(), parallel.recording(places):
                 return run(others)
 
         def outcome(call: Callable[[], Any]) -> tuple[Any, list[Any]]:
@@ -234,19 +250,20 @@ class Plan:
                 trial.put_back()
 
         try:
-            expected, values = outcome(called)
+            # In a context of its own: who watches, and holds updates back, is gone with it whatever error comes.
+            expected, values = outcome(partial(copy_context().run, called))
             if not self._foreign <= places.seen | trial.places:
                 watch.doubts.append("kernels read what Python made anew for them")
             if not self._training:
                 _still(watch)
             memory.release(gpus=False)
             replayed, changes = outcome(lambda: self.begin() and (self.replay(others, trial.recording),))
-            self.tried = bool(replayed)  # else an optimizer has changed: it is recorded anew
             if replayed and (not equal(replayed[0], expected) or changes != values):
                 watch.doubts.append("a replay gives other values")
-        except Exception as error:
-            watch.doubts.append(f"on other values the function raised {type(error).__name__}")
-        return watch
+            return bool(replayed)
+        except BaseException:
+            trial.put_back()  # again: Ctrl-C may have come right before
+            raise
 
     def _wait(self) -> None:
         if isinstance(self._recording, cuda.Recording):

@@ -4,13 +4,16 @@ The updates of optimizers are held back in both: parameters and the states of op
 a step, and a copy of them more than it ever takes. What an update would be made of is compared instead: a kernel makes
 the same of the same. In place of the update, some bits of each number are turned over, which turning them once more
 undoes: what follows in the call finds other values, as it would, and what Python made of the old ones shows. Arrays
-that only updates change are read-only meanwhile: nothing else changes them unnoticed.
+that only updates change are read-only meanwhile: nothing else changes them unnoticed. Those that share memory are
+copied after all, as are those with gaps.
+
+An error may come at any time, Ctrl-C among them: whatever is put back can be put back twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +23,13 @@ from numbanet.capturing.effects import Effects
 from numbanet.capturing.nested import digest
 from numbanet.cpu import parallel
 from numbanet.cpu.replay import Recording
+from numbanet.cpu.turn import Turn
 from numbanet.cuda import launch as cuda
 from numbanet.ops.shape import copy_into
 from numbanet.optim.again import Update
 
 _SMALL = 1 << 16  # bytes; arrays below are copied in any case
-# By the size of a number: what its bits are as a whole number, and by how much more they are shifted than a float32's.
-_BITS: dict[int, tuple[Any, int]] = {4: (np.int32, 0), 8: (np.int64, 29)}
-_BIT = 1 << 17  # of a float32's mantissa: turned over in all numbers, and some below it in each
+_ERRORS = 8  # that may come while something is put back
 
 
 class Trial:
@@ -54,24 +56,36 @@ class Trial:
         self._told: list[Any] = []
         self.places = {parallel.place(x) for u in self._updates.values() for x in u.written()}
         self.recording = self._without_updates(recording)
-        # Views of what updates write to, by address, and what is in the first place of each.
-        self._bits = {parallel.place(x): _bits(x) for u in self._updates.values() for x in u.written() if x.size}
-        self._first = {address: bits.flat[0] for address, bits in self._bits.items()}
+        self._changes: dict[int, Callable[[], None]] = {}  # in place of updates, by the address of what they write to
         self._still, self._copies = list[np.ndarray](), list[tuple[Any, Any]]()
-        self._back: Callable[[], None] | None = None
+        self._undo: list[Callable[[], object]] = []
         if effects is not None:
-            self._keep(effects.arrays(), effects.written())
-            self._back = effects.save()
+            self._prepare(effects, _distinct(x for u in updates for x in u.written() if x.size))
 
-    def _keep(self, arrays: list[Any], written: set[int]) -> None:
-        """Copy what may change, and leave the rest to be guarded."""
+    def _prepare(self, effects: Effects, updated: list[np.ndarray]) -> None:
+        """Copy what may change, guard or turn over the rest, and know how all of it is put back."""
+        arrays = _distinct([*effects.arrays(), *updated])
+        shared = _sharing(arrays) if self._holding else set()
+        copied = effects.written() | shared
+        turns: list[Turn] = []
+        for array in updated:
+            if id(array) not in shared and Turn.fits(array):
+                turns.append(Turn(array, len(turns)))
+                self._changes[parallel.place(array)] = turns[-1].over
+            else:
+                copied.add(id(array))
+                self._changes[parallel.place(array)] = partial(_stir, array)
         for array in arrays:
             if type(array) is np.ndarray and not array.flags.writeable:
                 continue
-            if self._holding and id(array) not in written and array.nbytes >= _SMALL and memory.owned(array):
+            if self._holding and id(array) not in copied and array.nbytes >= _SMALL and memory.owned(array):
                 self._still.append(array)
             else:
                 self._copies.append((array, ops.clone(array)))
+        self._undo += [turn.back for turn in turns]
+        self._undo += [partial(copy_into, *copy) for copy in self._copies]
+        self._undo += [partial(array.setflags, write=True) for array in self._still]
+        self._undo.append(effects.save())
 
     def hold(self, update: Update) -> bool:
         """Note an update of the function, which is not made then; False where it must be made."""
@@ -84,29 +98,14 @@ class Trial:
 
     def _note(self, update: Update) -> None:
         self._told.append(_told(update))
-        for address in map(parallel.place, update.written()):
-            if address in self._bits:
-                self._turn(address)
+        for address in dict.fromkeys(map(parallel.place, update.written())):
+            if address in self._changes:
+                self._changes[address]()
 
-    def _turn(self, address: int) -> None:
-        """Turn over bits of an array, the same ones each time; equal numbers shall not stay equal."""
-        bits = self._bits[address]
-        kind, shift = _BITS[bits.itemsize]
-        random = np.random.default_rng(list(self._bits).index(address))
-        for axis, length in enumerate(bits.shape):
-            masks = random.integers(0, _BIT, length) | (0 if axis else _BIT)
-            bits ^= (masks << shift).astype(kind).reshape(-1, *[1] * (bits.ndim - 1 - axis))
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Within a ``with`` block, nobody can write to what is not copied."""
+    def guard(self) -> None:
+        """Let nobody write to what is not copied, until all is put back."""
         for array in self._still:
             array.flags.writeable = False
-        try:
-            yield
-        finally:
-            for array in self._still:
-                array.flags.writeable = True
 
     def _without_updates(self, recording: Any) -> Any:
         """Return the recording with notes of updates in their place."""
@@ -128,19 +127,49 @@ class Trial:
         return [*told, *(digest(array) for array, _ in self._copies), *map(_digest, gradients)]
 
     def put_back(self) -> None:
-        """Bring back all that a run has changed, but for the gradients that a replay overwrites."""
-        for address, bits in self._bits.items():
-            if bits.flat[0] != self._first[address]:
-                self._turn(address)
-        for array, before in self._copies:
-            copy_into(array, before)
-        if self._back is not None:
-            self._back()
-        self._told.clear()
+        """Bring back all that a run has changed, but for the gradients that a replay overwrites.
+
+        Errors that come meanwhile are raised at the end.
+        """
+        errors, done = list[BaseException](), 0
+        while done < len(self._undo):
+            try:
+                for undo in self._undo[done:]:
+                    undo()
+                    done += 1
+            except BaseException as error:
+                errors.append(error)
+                done += len(errors) > _ERRORS  # it is no interrupt, but fails each time
+        self._told = []
+        if errors:
+            raise errors[0]
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
-    return np.atleast_1d(array).view(_BITS[array.itemsize][0])
+def _distinct(arrays: Iterable[Any]) -> list[Any]:
+    return list({id(array): array for array in arrays}.values())
+
+
+def _sharing(arrays: list[np.ndarray]) -> set[int]:
+    """Return the identities of the arrays of the CPU that lie where others do, or between elements of others."""
+    found, last, end = set[int](), 0, 0
+    for first, behind, identity in sorted((*_span(array), id(array)) for array in arrays if array.size):
+        if first < end:
+            found |= {last, identity}
+        if behind > end:
+            last, end = identity, behind
+    return found
+
+
+def _span(array: np.ndarray) -> tuple[int, int]:
+    """Return the addresses of an array's first byte, and of the one behind its last."""
+    ways = [(length - 1) * stride for length, stride in zip(array.shape, array.strides)]
+    first = parallel.place(array)
+    return first + sum(min(0, way) for way in ways), first + sum(max(0, way) for way in ways) + array.itemsize
+
+
+def _stir(array: np.ndarray) -> None:
+    """Change the numbers of an array of which there is a copy; equal numbers shall not stay equal."""
+    array += np.linspace(0.25, 0.5, array.size).reshape(array.shape).astype(array.dtype)
 
 
 def _digest(array: Any) -> bytes | None:

@@ -18,9 +18,10 @@ from numbanet.device_array import DeviceArray
 from numbanet.functional.elementwise import _fit, add
 from numbanet.functional.index import index_steps
 from numbanet.functional.shape import to_dtype
+from numbanet.ops.shape import copy_into
 from numbanet.tape import Version, is_grad_enabled, needs_grad, record
 from numbanet.tensor import Tensor, values
-from numbanet.watch import watched
+from numbanet.watch import doubt, watched
 
 _KINDS = "buif"  # later kinds do not fit in earlier ones; integers of any sign and size count as one
 
@@ -191,11 +192,23 @@ def _get(x: np.ndarray, steps: tuple[Any, ...]) -> np.ndarray:
     return x
 
 
-def _same_kind(target: Any, source: Any) -> bool:
-    """Return whether one array of the CPU may be copied to another as it is."""
-    arrays = type(target) is np.ndarray and type(source) is np.ndarray
-    same = arrays and target.shape == source.shape and target.dtype == source.dtype
-    return same and not np.may_share_memory(target, source)
+def _launched(target: Any, index: tuple[Any, ...], value: Any) -> bool:
+    """Assign by a launch, which a replay repeats; False, and nothing is done, where it takes NumPy.
+
+    It takes one array of the CPU, copied as it is to a view of another.
+    """
+    if type(target) is not np.ndarray or type(value) is not np.ndarray or target.dtype != value.dtype:
+        return False
+    if not all(part is None or part is Ellipsis or type(part) in (int, slice) for part in index):
+        return False
+    view = target[index if any(part is Ellipsis for part in index) else (*index, ...)]
+    if value.shape != view.shape:
+        value = _without_leading_ones(value)
+        value = memory.restrided(value, view.shape, np.broadcast_to(value, view.shape).strides)
+    if not view.size or np.may_share_memory(view, value):
+        return False
+    copy_into(view, value)
+    return True
 
 
 def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
@@ -210,11 +223,11 @@ def _put(x: np.ndarray, steps: tuple[Any, ...], value: Any) -> None:
         if not low <= value <= high:  # NumPy 1 would take a part of it
             raise ValueError(f"value of shape () does not fit in tensor of shape {shape}: {x.dtype} can't hold {value}")
     try:
-        target, index, source = _get(x, steps[:-1]), steps[-1] if steps else (...,), _without_leading_ones(value)
-        if watched() and type(index) is tuple and [*map(id, index)] == [id(...)] and _same_kind(target, source):
-            memory.fill(target, source)  # a launch, which a replay repeats
-        else:
-            target[index] = source
+        target, index = _get(x, steps[:-1]), steps[-1] if steps else (...,)
+        if not watched() or not _launched(target, index, value):
+            target[index] = _without_leading_ones(value)
+            if type(target) is np.ndarray:
+                doubt("NumPy assigned elements")
     except IndexError as error:
         raise IndexError(f"index does not fit a tensor of shape {shape}: {error}") from None
     except (ValueError, OverflowError, TypeError) as error:  # the last where a mask shall take rows
