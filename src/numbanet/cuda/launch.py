@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numbanet.cuda.compile import Kernel  # which imports the compiler
 
 COMPILER = "numba_cuda"  # the package with which `numbanet.cuda.ptx` compiles
+LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")  # of the toolkit, with which it compiles
+COMPILER_WHEELS = ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvrtc-cu12")  # whose version is the compiler's
 Grid = tuple[int, int, int]
 MOST_YZ = 65535  # blocks of a grid along y, and along z
 INDEX, LABEL = 1, 2  # kinds of what kernels report: see `numbanet.cuda.fault`

@@ -11,10 +11,9 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from numbanet.cuda.launch import COMPILER
+from numbanet.cuda.launch import COMPILER, COMPILER_WHEELS, LIBRARIES
 
 _PACKAGES = (COMPILER, "cuda.core", "cuda.bindings", "cuda.pathfinder")
-_LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")  # of the toolkit: what kernels are compiled with
 INSTALL = "pip install \"numbanet[cuda13]\", or [cuda12] for a driver of that level (and GPUs up to Hopper)"
 
 
@@ -71,7 +70,7 @@ def driver_version() -> tuple[int, int] | str:
 def _missing_library() -> str | None:
     from cuda import pathfinder
 
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         try:
             pathfinder.load_nvidia_dynamic_lib(name)
         except Exception as error:  # it has several kinds of them
@@ -83,7 +82,7 @@ def toolkit_version() -> tuple[int, int] | None:
     """Return the version of the compiler's wheels, or None if they are not wheels."""
     from importlib import metadata
 
-    for name in ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvrtc-cu12"):
+    for name in COMPILER_WHEELS:
         try:
             major, minor, *_ = metadata.version(name).split(".")
         except metadata.PackageNotFoundError:
