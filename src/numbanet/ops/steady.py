@@ -25,6 +25,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.watch import recorder, watcher
 
 _KINDS = 2048  # of one operation; then all are forgotten
+_LARGE = 1 << 23  # bytes of operands: of more, kernels take so long that Python is no matter, and copies take memory
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -109,12 +110,14 @@ def steady(arrays: int) -> Callable[[F], F]:
 
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
-    if measuring() or not _apart(args[:arrays]):
+    operands = args[:arrays]
+    large = sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) > _LARGE
+    if measuring() or large or not _apart(operands):
         return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
     kind.tries -= 1
-    twins = args if kind.program is None else (*map(_twin, args[:arrays]), *args[arrays:])
+    twins = args if kind.program is None else (*map(_twin, operands), *args[arrays:])
     result, program = traced(function, args)
     if program is not None and kind.program is not None and program.decisions == kind.program.decisions:
         kind.tries = 0
