@@ -346,9 +346,10 @@ def test_nothing_large_is_kept() -> None:
     assert all(constant.nbytes < x.nbytes / 10 for program in programs for constant in program._constants)
 
 
-def test_large_operands_are_not_copied(monkeypatch: pytest.MonkeyPatch, asked: list[Any]) -> None:
-    monkeypatch.setattr("numbanet.ops.steady._LARGE", 3 * 9 * 9 * 4 - 1)
-    a, b = matrix(9, 9), matrix(9, 18)
+@pytest.mark.parametrize("shapes", [((9, 9), (9, 18)), ((18, 2), (2, 18))], ids=["operands", "result"])
+def test_nothing_large_is_copied(shapes: Any, monkeypatch: pytest.MonkeyPatch, asked: list[Any]) -> None:
+    monkeypatch.setattr("numbanet.ops.steady._LARGE", 900)
+    a, b = (matrix(*shape) for shape in shapes)
     for _ in range(8):
         ops.matmul(a, b)
     assert len(asked) == 8

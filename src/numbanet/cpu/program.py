@@ -83,6 +83,8 @@ class Program:
     ----------
     text : str
         The function in Python.
+    taken : int
+        Bytes of memory that it takes.
     decisions : tuple
         What another call of the kind has in common with this one, or Python did not decide by the kind alone. Arrays
         that it found elsewhere are told by their addresses: it keeps them, so that no other array has these.
@@ -103,6 +105,7 @@ class Program:
         self._forms: list[tuple[int, Any]] = []
         self._constants: list[np.ndarray] = []
         self._written: set[int] = set()  # blocks that a kernel gets: what NumPy writes is no launch
+        self.taken = sum(block.nbytes for block in made)
         for number, block in enumerate(made):
             take = "empty" if 0 < block.nbytes < memory.SMALL else "memory.empty"
             self._line(f"m{number} = {take}({block.shape}, {self._dtype(block)})")

@@ -25,7 +25,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.watch import recorder, watcher
 
 _KINDS = 2048  # of one operation; then all are forgotten
-_LARGE = 1 << 23  # bytes of operands: of more, kernels take so long that Python is no matter, and copies take memory
+_LARGE = 1 << 22  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -111,7 +111,7 @@ def steady(arrays: int) -> Callable[[F], F]:
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
     operands = args[:arrays]
-    large = sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) > _LARGE
+    large = sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) >= _LARGE
     if measuring() or large or not _apart(operands):
         return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
@@ -119,6 +119,8 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
     kind.tries -= 1
     twins = args if kind.program is None else (*map(_twin, operands), *args[arrays:])
     result, program = traced(function, args)
+    if program is not None and program.taken >= _LARGE:
+        program, kind.tries = None, 0
     if program is not None and kind.program is not None and program.decisions == kind.program.decisions:
         kind.tries = 0
         kind.run = program.run if program.agrees(twins, args, result) else None
