@@ -111,8 +111,9 @@ def steady(arrays: int) -> Callable[[F], F]:
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
     operands = args[:arrays]
-    large = sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) >= _LARGE
-    if measuring() or large or not _apart(operands):
+    if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) >= _LARGE:
+        kind.tries = 0
+    if not kind.tries or measuring() or not _apart(operands):
         return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
