@@ -50,6 +50,15 @@ def test_a_prepared_weight_gives_the_same_bits() -> None:
     np.testing.assert_array_equal(nnet.ops.linear(rows[0, 0], ready), nnet.ops.linear(rows[0, 0], matrix))
 
 
+def test_a_depthwise_weight_is_ordered_once() -> None:
+    weight = RNG.standard_normal((8, 1, 3, 3), dtype=np.float32)
+    prepared = nnet.ops.prepare_conv2d(weight, X.shape, padding=1, groups=8)
+    for stride in (1, 2):
+        y = nnet.ops.conv2d(X, prepared, padding=1, stride=stride, groups=8)
+        np.testing.assert_array_equal(y, nnet.ops.conv2d(X, weight, padding=1, stride=stride, groups=8))
+    assert [key for key, _ in prepared.forms()] == [("cpu.depthwise", None)]
+
+
 @pytest.mark.parametrize("name", ["cpu.direct", "cpu.band", "cpu.winograd", "cpu.winograd_f2", "reference"])
 def test_every_kernel_takes_it(name: str) -> None:
     weight = RNG.standard_normal((16, 8, 3, 3), dtype=np.float32)

@@ -254,7 +254,7 @@ def _stored(p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
     return in_tiles(p, s.rows, p.q), share, (*channels, p.c)
 
 
-def _by_tap(weight: np.ndarray, p: ConvProblem) -> np.ndarray:
+def _prepare(p: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """Return the weight (C, R, S, 1) as (R * S, C): a few numbers a channel."""
     return transposed(weight.reshape(p.c, p.r * p.s))
 
@@ -273,7 +273,7 @@ def _gather(
         clear_unseen(p, out)
     tasks, grid_rows, lines, integers_ = _plan(p)
     buffers = (
-        source, _by_tap(weight, p), grid_rows, lines, zeros(p.c, p.dtype), start,
+        source, weight, grid_rows, lines, zeros(p.c, p.dtype), start,
         start if residual is None else residual, out,
     )  # fmt: skip
     then = following(outputs, *_stored(p)) if len(outputs) > 1 else None
@@ -312,7 +312,10 @@ def _cost(p: ConvProblem) -> float:
 
 
 def _candidate(run: Any) -> list[Candidate]:
-    return [Candidate("cpu.depthwise", run, _supports, _cost, tolerance=tolerance)]
+    # Whatever the problem, a weight has one form.
+    return [
+        Candidate("cpu.depthwise", run, _supports, _cost, tolerance=tolerance, prepare=_prepare, form=lambda p: None)
+    ]
 
 
 CANDIDATES: CandidateLists = {
