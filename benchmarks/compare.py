@@ -12,7 +12,7 @@
 Ratios are PyTorch's time over ours, PyTorch in its better memory format, float32 on both sides, best of several
 samples; inference runs through torch.compile and ONNX Runtime too, and the best of all counts. GFLOP/s count the flops
 of the direct method whatever the algorithm. PyTorch is also timed against itself: where that control is not 1.00 +-
-0.03 the row is marked with a tilde and is noise.
+0.03 the row is timed again at the end, and else is marked with a tilde and is noise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,38 @@ def _steady(first: str, formats: Sequence[str], samples: Mapping[str, list[float
     return reached and abs(min(samples[CONTROL]) / min(samples[first]) - 1) <= report.NOISE
 
 
-def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Best:
+    """The best times of a case.
+
+    Attributes
+    ----------
+    times : dict of str to float
+        Seconds a call, of each backend, and of `CONTROL` where PyTorch is installed.
+    first : str
+        The backend that `CONTROL` is once more; empty without PyTorch.
+    error : float
+        Of our result, relative; NaN without PyTorch.
+    """
+
+    times: dict[str, float]
+    first: str
+    error: float
+
+    def fields(self) -> dict[str, Any]:
+        """Return ``seconds``, ``torch_seconds``, ``torch_format``, ``control`` and ``error`` of a `Row`."""
+        theirs = [name for name in self.times if name not in ("numbanet", CONTROL)]
+        better = min(theirs, key=self.times.__getitem__, default="")
+        return {
+            "seconds": self.times["numbanet"],
+            "torch_seconds": self.times.get(better, math.nan),
+            "torch_format": _FORMATS[better] if len(theirs) > 1 else "",
+            "control": self.times.get(CONTROL, math.nan) / self.times.get(self.first, math.nan),
+            "error": self.error,
+        }
+
+
+def measure(case: Case, seconds: float, rounds: int, before: Best | None = None) -> Best:
     """Time one case for every installed backend.
 
     Parameters
@@ -91,11 +122,12 @@ def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
         Time box; up to four times as much while best times do not come again.
     rounds : int
         Samples of each backend, at least.
+    before : Best, optional
+        What was found at another time: the better time of each backend counts.
 
     Returns
     -------
-    dict
-        ``seconds``, ``torch_seconds``, ``torch_format``, ``control`` and ``error`` of a `Row`.
+    Best
 
     Raises
     ------
@@ -106,33 +138,29 @@ def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
     calls = {name: case.build(name) for name in ("numbanet", *formats)}
     results = {name: call() for name, call in calls.items()}  # compiles, warms up, and is what gets compared
     if not formats:
-        samples = timing.interleave(calls, seconds, rounds)
-        nothing = {"torch_seconds": math.nan, "torch_format": "", "control": math.nan, "error": math.nan}
-        return {"seconds": min(samples["numbanet"]), **nothing}
+        return _better(timing.interleave(calls, seconds, rounds), before, "", math.nan)
     error = difference(results["numbanet"], results[formats[0]])
     if error > case.tolerance:
         raise WrongResult(f"results differ by {error:.1e}, more than {case.tolerance:.0e}")
     del results
-    first = min(formats, key=lambda name: timing.sample(calls[name]))
+    first = before.first if before else min(formats, key=lambda name: timing.sample(calls[name]))
     calls[CONTROL] = calls[first]
     samples = timing.interleave(calls, seconds, rounds, steady=lambda s: _steady(first, formats, s))
-    best = {name: min(values) for name, values in samples.items()}
-    better = min(formats, key=best.__getitem__)
-    return {
-        "seconds": best["numbanet"],
-        "torch_seconds": best[better],
-        "torch_format": _FORMATS[better] if len(formats) > 1 else "",
-        "control": best[CONTROL] / best[first],
-        "error": error,
-    }
+    return _better(samples, before, first, error)
 
 
-def compare(case: Case, threads: int, ceilings: tuple[float, float], seconds: float, rounds: int) -> Row:
-    """Return the row of one case; `ceilings` are the machine's GFLOP/s and GB/s. Errors as for `measure`."""
-    timed = measure(case, seconds, rounds)
-    nanoseconds = timed["seconds"] * 1e9
+def _better(samples: Mapping[str, list[float]], before: Best | None, first: str, error: float) -> Best:
+    times = {name: min(values) for name, values in samples.items()}
+    if before:
+        times = {name: min(time, before.times[name]) for name, time in times.items()}
+    return Best(times, first, error)
+
+
+def row(case: Case, threads: int, ceilings: tuple[float, float], best: Best) -> Row:
+    """Return the row of one case; `ceilings` are the machine's GFLOP/s and GB/s."""
+    nanoseconds = best.times["numbanet"] * 1e9
     return Row(
-        case.section, case.name, case.which, threads, case.kernel(), **timed,
+        case.section, case.name, case.which, threads, case.kernel(), **best.fields(),
         gflops=case.flops / nanoseconds if case.flops else math.nan,
         gbytes=case.bytes / nanoseconds if case.bytes else math.nan,
         peak_gflops=ceilings[0], peak_gbytes=ceilings[1], wide3x3=case.wide3x3,
@@ -160,8 +188,53 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
     return chosen
 
 
+class _Rows:
+    """The rows of the cases of one number of threads.
+
+    Attributes
+    ----------
+    found : dict of Case to tuple of Best and Row
+    failures : int
+        Cases with a wrong result or without a kernel.
+    """
+
+    def __init__(self, options: argparse.Namespace, start: float, threads: int, ceilings: tuple[float, float]):
+        self._options, self._end, self._threads, self._ceilings = options, start + options.limit, threads, ceilings
+        self.found: dict[Case, tuple[Best, Row]] = {}
+        self.failures = 0
+
+    def time(self, chosen: Sequence[Case], title: str = "") -> None:
+        """Time cases, those that were timed before once more, and print each row as it comes."""
+        section = ""
+        for done, case in enumerate(chosen):
+            if time.perf_counter() > self._end:
+                print(f"\ntime limit of {self._options.limit:.0f} s: {len(chosen) - done} rows left out")
+                break
+            if case.section != section:
+                section = case.section
+                print(f"\n{section}{title}\n\n{report.header(report.ROW_TITLES)}")
+            try:
+                self._time(case)
+            except WrongResult as error:
+                self.failures += 1
+                print(f"| {case.name} | {case.which} | {self._threads} | NOT TIMED: {error}", flush=True)
+
+    def _time(self, case: Case) -> None:
+        if case.kernel() == "reference":
+            raise WrongResult("no kernel, only the reference in NumPy")
+        before, _ = self.found.pop(case, (None, None))
+        best = measure(case, self._options.seconds, self._options.rounds, before)
+        found = row(case, self._threads, self._ceilings, best)
+        self.found[case] = best, found
+        print(report.row_line(found), flush=True)
+
+    def disturbed(self) -> list[Case]:
+        """Return the cases of rows whose control is off."""
+        return [case for case, (_, row) in self.found.items() if row.noisy]
+
+
 def run(options: argparse.Namespace, start: float) -> tuple[list[Row], int]:
-    """Time what the command line asks for, printing each row as it comes.
+    """Time what the command line asks for, and what was disturbed again, printing each row as it comes.
 
     Parameters
     ----------
@@ -182,23 +255,12 @@ def run(options: argparse.Namespace, start: float) -> tuple[list[Row], int]:
         backends.set_num_threads(threads)
         ceilings = peak.flops_per_second() / 1e9, peak.bytes_per_second() / 1e9
         print(f"\n{threads} thread(s): peak {ceilings[0]:.0f} GFLOP/s, copy {ceilings[1]:.0f} GB/s (measured)")
-        section = ""
-        for done, case in enumerate(chosen):
-            if time.perf_counter() > start + options.limit:
-                print(f"\ntime limit of {options.limit:.0f} s: {len(chosen) - done} rows left out")
-                break
-            if case.section != section:
-                section = case.section
-                print(f"\n{section}\n\n{report.header(report.ROW_TITLES)}")
-            try:
-                if case.kernel() == "reference":
-                    raise WrongResult("no kernel, only the reference in NumPy")
-                rows.append(compare(case, threads, ceilings, options.seconds, options.rounds))
-            except WrongResult as error:
-                failures += 1
-                print(f"| {case.name} | {case.which} | {threads} | NOT TIMED: {error}", flush=True)
-            else:
-                print(report.row_line(rows[-1]), flush=True)
+        timed = _Rows(options, start, threads, ceilings)
+        timed.time(chosen)
+        for _ in range(options.again):
+            timed.time(timed.disturbed(), ", what was disturbed again")
+        rows += [timed.found[case][1] for case in chosen if case in timed.found]
+        failures += timed.failures
     return rows, failures
 
 
@@ -262,6 +324,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, help="batch size, in place of the tables' own")
     add("--seconds", type=float, help="time box of a row (default 0.3)")
     add("--rounds", type=int, help="samples of each library in a row, at least (default 5)")
+    add("--again", type=int, help="how often rows whose control is off are timed again, at the end; the best times of "
+        "all count (default 1, quick: 0)")  # fmt: skip
     add("--limit", type=float, help="seconds after which the remaining rows are left out (default: none; quick: 45)")
     add("--quick", action="store_true", help="a sample of everything in under a minute: small batches, few rounds")
     add("--json", type=Path, metavar="FILE", help="write rows, means and ceilings")
@@ -280,6 +344,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "threads": (1,) if quick else tuple(sorted({1, everything})),
         "seconds": 0.02 if quick else 0.3,
         "rounds": 3 if quick else 5,
+        "again": 0 if quick else 1,
         "limit": 45.0 if quick else math.inf,
     }
     for name, value in defaults.items():

@@ -34,11 +34,13 @@ LAYERS = {
 }
 _NETS = ",".join(TRAINED)
 PARTS: dict[str, Part] = {
-    **{table: Part(title, f"--seconds 0.1 --rounds 4 --table {table}") for table, title in LAYERS.items()},
-    "matmul": Part("Matrix products beside PyTorch's and NumPy's", "--sections matmul --seconds 0.05 --rounds 4"),
+    **{table: Part(title, f"--table {table} --seconds 0.1 --rounds 4 --again 2") for table, title in LAYERS.items()},
+    "matmul": Part(
+        "Matrix products beside PyTorch's and NumPy's", "--sections matmul --seconds 0.05 --rounds 4 --again 2"
+    ),
     "training": Part("Training steps", f"--sections training --seconds 0.5 --rounds 2 --nets {_NETS}"),
     "inference": Part("Inference", f"--sections inference --seconds 0.3 --rounds 3 --nets {','.join(INFERRED)}"),
-    "operations": Part("Operations that move memory", "--sections operations --seconds 0.05 --rounds 4"),
+    "operations": Part("Operations that move memory", "--sections operations --seconds 0.05 --rounds 4 --again 2"),
     "overhead": Part("Python around the kernels of a call", "--sections overhead --rounds 5"),
     "memory": Part("Memory of training steps", f"--sections memory --nets {_NETS}"),
 }

@@ -131,7 +131,7 @@ def test_measure_takes_torch_in_its_better_format(monkeypatch):
     monkeypatch.setattr(backends, "available", lambda name: True)
     monkeypatch.setattr(timing, "sample", seconds.__getitem__)
     timed = compare.measure(cases.Case("s", "n", "forward", calls.__getitem__), seconds=0, rounds=3)
-    assert timed == {
+    assert timed.fields() == {
         "seconds": 1.0, "torch_seconds": 2.0, "torch_format": "nhwc", "control": 1.0, "error": 0.0
     }  # fmt: skip
 
@@ -156,15 +156,51 @@ def test_control_is_a_second_measurement(monkeypatch):
     monkeypatch.setattr(backends, "available", lambda name: True)
     monkeypatch.setattr(timing, "sample", lambda call: 1.0)
     monkeypatch.setattr(timing, "interleave", lambda calls, seconds, rounds, steady: samples)
-    timed = compare.measure(cases.Case("s", "n", "forward", lambda name: lambda: np.zeros(1)), seconds=0, rounds=2)
+    case = cases.Case("s", "n", "forward", lambda name: lambda: np.zeros(1))
+    timed = compare.measure(case, seconds=0, rounds=2).fields()
     assert timed["control"] == pytest.approx(1.1)
     assert (timed["seconds"], timed["torch_seconds"], timed["torch_format"]) == (1.0, 3.0, "nchw")
+
+
+def test_best_times_of_two_measurements_count(monkeypatch):
+    case = cases.Case("s", "n", "forward", lambda name: lambda: np.zeros(1))
+    found = [
+        {"numbanet": [2.0], "torch": [3.0], "torch:channels_last": [9.0], "control": [4.0]},
+        {"numbanet": [2.5], "torch": [3.5], "torch:channels_last": [2.9], "control": [3.0]},
+    ]
+    monkeypatch.setattr(backends, "available", lambda name: True)
+    monkeypatch.setattr(timing, "sample", lambda call: 1.0)
+    monkeypatch.setattr(timing, "interleave", lambda calls, seconds, rounds, steady: found.pop(0))
+    before = compare.measure(case, seconds=0, rounds=1)
+    assert before.fields()["control"] == pytest.approx(4 / 3)
+    timed = compare.measure(case, 0, 1, before).fields()
+    assert (timed["seconds"], timed["torch_seconds"], timed["torch_format"], timed["control"]) == (2.0, 2.9, "nhwc", 1)
+
+
+def test_disturbed_rows_are_timed_again(monkeypatch, capsys):
+    chosen = [cases.Case("s", name, "forward", build=lambda backend: lambda: np.zeros(1)) for name in "abc"]
+    controls = {"a": [1.0], "b": [1.2, 1.1, 1.1], "c": [0.9, 1.01]}
+
+    def measure(case, seconds, rounds, before=None):
+        assert (before is None) == (case.name not in timed)
+        timed.append(case.name)
+        return compare.Best({"numbanet": 1.0, "torch": 2.0, "control": 2 * controls[case.name].pop(0)}, "torch", 0.0)
+
+    timed: list[str] = []
+    monkeypatch.setattr(compare, "measure", measure)
+    monkeypatch.setattr(compare, "choose_cases", lambda options: chosen)
+    monkeypatch.setattr(compare.peak, "flops_per_second", lambda: 1e9)
+    monkeypatch.setattr(compare.peak, "bytes_per_second", lambda: 1e9)
+    rows, failures = compare.run(compare.parse(["--threads", "1", "--again", "2"]), time.perf_counter())
+    assert timed == ["a", "b", "c", "b", "c", "b"] and failures == 0
+    assert [(row.name, row.control) for row in rows] == [("a", 1.0), ("b", 1.1), ("c", 1.01)]
+    assert capsys.readouterr().out.count("again") == 2
 
 
 def test_measure_without_torch(monkeypatch):
     monkeypatch.setattr(backends, "available", lambda name: name == "numbanet")
     case = cases.Case("s", "n", "forward", build=lambda backend: lambda: np.zeros(1))
-    timed = compare.measure(case, seconds=0, rounds=1)
+    timed = compare.measure(case, seconds=0, rounds=1).fields()
     assert timed["seconds"] > 0
     assert math.isnan(timed["torch_seconds"])
 
