@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,71 @@ def test_changed_attributes_are_seen(device: str, change: Callable[[Any], Any]) 
     for _ in range(3):
         check(captured, model, images())
     assert plan_of(captured).recorded
+    change(model)
+    for _ in range(4):
+        check(captured, model, images())
+
+
+class _Holder:
+    """An object with slots: what they hold can't be seen to change."""
+
+    __slots__ = ("factor",)
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+
+class _Factor:
+    """An object that is called."""
+
+    factor = 1.0
+
+    def __call__(self) -> float:
+        return self.factor
+
+
+class _Held(nn.Module):
+    """A module whose result depends on attributes of many kinds."""
+
+    scale = 1.0
+
+    def __init__(self, watched: bool):
+        super().__init__()
+        self.layer = nn.Conv2d(8, 4, 3)
+        self.chosen, self.queue, self.named, self.pair = {1}, deque([1.0]), {"x": 1.0}, ([1.0], [2.0])
+        self.factor = _Factor()
+        self.bound = partial(_Factor.__call__, self.factor)
+        self.word, self.other = (b"1", _Factor()) if watched else (bytearray(b"1"), _Holder())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x) * (5 if 2 in self.chosen else 1) * sum(self.queue) * (3 if "y" in self.named else 1)
+        y = y * (len(self.pair[0]) + 1) * len(self.word) * self.other.factor
+        return y * self.factor() * self.bound() * self.scale
+
+
+@pytest.mark.parametrize(
+    "change, watched",
+    [
+        (lambda model: model.chosen.add(2), True),
+        (lambda model: model.queue.append(2.0), True),
+        (lambda model: model.named.__setitem__("y", model.named.pop("x")), True),
+        (lambda model: model.pair[0].append(model.pair[1].pop()), True),
+        (lambda model: setattr(model.factor, "factor", 2.0), True),
+        (lambda model: setattr(type(model), "scale", 2.0), True),
+        (lambda model: model.word.extend(b"2"), False),
+        (lambda model: setattr(model.other, "factor", 2.0), False),
+    ],
+    ids=["set", "deque", "key", "from list to list", "callable", "class", "bytearray", "slot"],
+)
+def test_attributes_of_all_kinds_change_what_is_computed(
+    device: str, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], watched: bool
+) -> None:
+    monkeypatch.setattr(_Held, "scale", 1.0)
+    model = _Held(watched).eval()
+    captured = nnet.capture(model)
+    for _ in range(3):
+        check(captured, model, images())
+    assert plan_of(captured).recorded is watched
     change(model)
     for _ in range(4):
         check(captured, model, images())

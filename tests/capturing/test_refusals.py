@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ def test_what_a_replay_would_miss_is_not_replayed(device: str) -> None:
     def by_numpy(x: Tensor) -> Tensor:
         return nnet.tensor(np.sin(host(model(x))))
 
-    def random(x: Tensor) -> Tensor:
+    def dropped(x: Tensor) -> Tensor:
         return F.dropout(x, 0.5)
 
     def by_value(x: Tensor) -> Tensor:
@@ -30,7 +33,7 @@ def test_what_a_replay_would_miss_is_not_replayed(device: str) -> None:
         captured = nnet.capture(function)
         for _ in range(4):
             check(captured, function, images())
-    captured, x = nnet.capture(random), images()
+    captured, x = nnet.capture(dropped), images()
     with nnet.no_grad():
         drawn = [host(captured(x)) for _ in range(5)]
     assert len({y.tobytes() for y in drawn}) == 5
@@ -50,12 +53,72 @@ def test_numbers_that_objects_hold_are_not_replayed(device: str) -> None:
         setting.gain = 3.0 + i
 
 
-def test_zero_and_minus_zero_are_two_numbers(device: str) -> None:
-    captured = nnet.capture(lambda x, number: x * number)
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_zero_and_minus_zero_are_two_numbers(device: str, kind: Callable[[float], float]) -> None:
+    captured = nnet.capture(lambda x, number: x * float(number))
     x = nnet.tensor(np.ones(3, np.float32))
     with nnet.no_grad():
-        signs = [np.signbit(host(captured(x, number))).all() for number in (0.0, -0.0) * 3]
+        signs = [np.signbit(host(captured(x, kind(number)))).all() for number in (0.0, -0.0) * 3]
     assert signs == [False, True] * 3
+
+
+@dataclass(frozen=True)
+class _Scale:
+    factor: float
+
+
+@pytest.mark.parametrize(
+    "operands, scaled",
+    [
+        ((frozenset({1}), frozenset({True})), lambda x, chosen: x * len(str(chosen))),
+        ((_Scale(0.0), _Scale(-0.0)), lambda x, scale: x * scale.factor),
+        (({1: 2.0}, {True: 2.0}), lambda x, table: x * len(str(table))),
+    ],
+    ids=["frozenset", "dataclass", "key"],
+)
+def test_equal_operands_may_mean_something_else(device: str, operands: tuple[Any, ...], scaled: Any) -> None:
+    captured, x = nnet.capture(scaled), nnet.tensor(np.ones(3, np.float32))
+    with nnet.no_grad():
+        for operand in operands * 4:
+            found, expected = host(captured(x, operand)), host(scaled(x, operand))
+            assert found.tobytes() == expected.tobytes()
+
+
+def test_bound_methods_depend_on_their_object(device: str) -> None:
+    class Scale:
+        factor = 2.0
+
+        def times(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    scale, apply = Scale(), (lambda x, method: method(x))
+    captured = nnet.capture(apply)
+    for i in range(5):
+        check(captured, apply, images(), scale.times)
+        scale.factor += i
+
+
+def test_counts_and_draws_of_an_inference_are_not_replayed(device: str) -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * (5 if self.calls > 5 else 1)
+
+    class Drawing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (5 if random.random() < 0.3 else 1)
+
+    x = nnet.tensor(np.ones(3, np.float32))
+    for kind in (Counting, Drawing):
+        plain, watched = kind().eval(), kind().eval()
+        captured, found = nnet.capture(watched), []
+        for call in (plain, captured):
+            random.seed(3)
+            with nnet.no_grad():
+                found.append([host(call(x))[0] for _ in range(12)])
+        assert found[0] == found[1] and captured.replays == 0
 
 
 def test_modules_in_training_mode_are_run(device: str) -> None:

@@ -15,6 +15,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn
 from numbanet.capturing import trial
+from numbanet.capturing.effects import Effects
 from numbanet.capturing.plan import Plan
 from numbanet.cpu.turn import Turn
 from numbanet.tensor import Tensor
@@ -264,6 +265,27 @@ def test_an_interrupt_at_any_instruction_of_a_trial_leaves_the_state() -> None:
         interrupted(trainer, 2, at)
         check_state(trainer, before)
         assert trainer.optimizer.step_count == steps
+
+
+def test_an_interrupt_right_before_the_launches_of_a_replay_leaves_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer("cpu", wide, adam)
+    for seed in range(4):
+        trainer.step(seed)
+    before, steps, go_on = trainer.state(), trainer.optimizer.step_count, Effects.go_on
+
+    def interrupted(effects: Effects) -> bool:
+        assert go_on(effects) and trainer.optimizer.step_count == steps + 1
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Effects, "go_on", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.step(4)
+    check_state(trainer, before)
+    assert trainer.optimizer.step_count == steps
+    replayed = trainer.run.replays  # type: ignore[attr-defined]
+    trainer.step(4)
+    assert trainer.run.replays == replayed + 1  # type: ignore[attr-defined]
 
 
 def test_errors_while_all_is_put_back() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +108,44 @@ def test_helpers_are_called_as_far_as_they_lack(crew: Crew) -> None:
     assert len(crew._helpers) == 2
     crew.call(9)
     assert len(crew._helpers) == 3, "there may be no more"
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["before", "after"])
+def test_an_interrupt_while_a_helper_is_started_leaves_none(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    start, size, ended = _thread.start_new_thread, _thread.stack_size(), threading.Event()
+
+    def interrupted(function: Any, arguments: Any) -> None:
+        if started:
+            start(lambda *given: (function(*given), ended.set()), arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            crew.call(1)
+    assert not crew._helpers and _thread.stack_size() == size
+    assert not started or ended.wait(10), "a thread that nobody knows would run while Python ends"
+    assert met() == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals of threads")
+def test_helpers_leave_signals_to_the_program() -> None:
+    code = """
+    import os, signal
+    import numpy as np
+    from numbanet import ops
+    from numbanet.cpu import parallel
+    parallel.prepare()
+    parallel.set_num_threads(2)
+    while not parallel._state.crew._helpers or parallel._state.crew.awake == 0:
+        ops.relu(np.ones((4, 64, 64, 64), np.float32))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print(signal.sigwait({signal.SIGUSR1}) is signal.SIGUSR1)
+    """
+    assert run_python(code, OPENBLAS_NUM_THREADS="1") == "True"  # NumPy's own helper takes them
 
 
 def test_no_helper_where_one_thread_is_wanted(crew: Crew) -> None:

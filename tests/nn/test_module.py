@@ -386,6 +386,20 @@ def test_names_complete() -> None:
     assert {"weight", "count", "first"} <= {*dir(Affine()), *dir(Model())}
 
 
+def test_the_data_of_a_parameter_may_be_that_of_a_tensor() -> None:
+    layer, other = nn.Linear(3, 3, bias=False), ones(9).reshape(3, 3)
+    layer.weight.data = other
+    assert layer.weight.data is other.data
+    layer(ones()).sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.numpy().tolist() == [[1.0] * 3] * 3
+    other.data[...] = 2.0
+    other.bump_version()
+    assert layer(ones()).detach().numpy().tolist() == [6.0] * 3
+    for wrong in ([1.0], None, 2.0):
+        with pytest.raises(TypeError, match="data must be an array or a Tensor, got"):
+            layer.weight.data = wrong
+
+
 def test_a_change_of_the_tensor_that_shares_the_memory_of_a_parameter_is_noticed() -> None:
     t = nnet.tensor(np.ones(3))
     p = nn.Parameter(t)

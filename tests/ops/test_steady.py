@@ -11,7 +11,7 @@ import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory, nn, ops, optim
-from numbanet.cpu import parallel
+from numbanet.cpu import parallel, program
 from numbanet.ops import activation, norm, pool
 from numbanet.ops.steady import steady
 from numbanet.watch import Watch, watching
@@ -361,3 +361,27 @@ def test_kinds_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
         for rows in range(1, 7):
             a, b = matrix(rows), matrix()
             same(ops.matmul(a, b), ops.matmul.__wrapped__(a, b))
+
+
+def test_two_threads_meet_a_kind_and_neither_computes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statistics of a batch norm would be updated once more."""
+    x, real, first = RNG.standard_normal((4, 5, 7, 6), dtype=np.float32), program.traced, [True]
+
+    def call(mean: np.ndarray) -> np.ndarray:
+        ops.batch_norm(x, mean, np.ones(5, np.float32), training=True, momentum=0.5)
+        return mean
+
+    def traced(*args: Any) -> Any:
+        found = real(*args)
+        if first:
+            first.clear()
+            other = threading.Thread(target=call, args=(np.zeros(5, np.float32),))
+            other.start()
+            other.join()
+        return found
+
+    expected = call(np.zeros(5, np.float32))  # the kind is known now
+    monkeypatch.setattr(program, "traced", traced)
+    for _ in range(4):
+        np.testing.assert_array_equal(call(np.zeros(5, np.float32)), expected)
+    assert not first

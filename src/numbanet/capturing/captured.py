@@ -79,9 +79,10 @@ class Captured:
                 plan.attempt(self._again(args, kwargs, []), inputs)
                 if plan.refused:
                     return self._run(args, kwargs, [])
-            if plan.begin():
+            done = plan.replay(inputs)
+            if done is not None:
                 self.replays += 1
-                return plan.replay(inputs)
+                return done[0]
             settings.log("capture: an optimizer has changed: the function is recorded anew")
             plan = None
             del self._plans[key]
@@ -174,12 +175,14 @@ def capture(function: Callable[..., Any]) -> Captured:
     operation takes what comes from the operands (on the CPU, from those of floating-point numbers; whole numbers may be
     compared, added, multiplied, converted, be the condition of `where`, and in int64 be the class indices of a loss),
     from parameters, or from buffers of the modules that are called; no value is read, and nothing kept but the result,
-    which is made of new tensors; no module has hooks. A changed parameter, buffer or attribute of a module makes it be
-    recorded anew. Variables beside those (globals, closures), and what the function reads of an optimizer (its options
-    and counts), are not watched; printing and counting happen at the first three calls only: within the third the
-    function runs on other values, to see whether a replay does the same; what it changed is put back, and then comes
-    the first replay. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who keeps
-    an array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who
+    which is made of new tensors; no module has hooks. A changed parameter, buffer or attribute of a module, or of its
+    class, makes it be recorded anew; with attributes that may change unnoticed (arrays, and objects with slots, of
+    types that compare by identity) it is run each time. Variables beside those (globals, closures), and what the
+    function reads of an optimizer (its options and counts), are not watched; printing and counting happen at the first
+    three calls only: within the third the function runs on other values, to see whether a replay does the same; what it
+    changed is put back, and then comes the first replay. Where that shows that it can't be replayed, it has run twice
+    in that call. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who keeps an
+    array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who
     writes to a buffer's.
 
     To record, and to try, gives idle memory of the library back to the system. On the CPU that takes hardly more than

@@ -83,9 +83,11 @@ class Effects:
         while self._undo:
             self._undo.pop()()
 
-    def give_up(self) -> None:
+    def give_up(self, launched: bool) -> None:
         """Take back what Python did before launches that an error has ended; what kernels changed stays."""
         self._go_back()
+        if not launched:
+            return
         for leaf, _ in self._leaves:
             leaf._grad = None  # its memory was that of other values meanwhile
         for tensor in self._changed:

@@ -6,13 +6,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory
-from numbanet.capturing.state import CONSTANTS
+from numbanet.capturing.state import CONSTANTS, lasting
 from numbanet.deferred import Deferred, settle
 from numbanet.nn.module import Module
 from numbanet.optim.optimizer import Optimizer
@@ -30,22 +29,28 @@ def form(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value), *[form(item, tensors) for item in value]
     if isinstance(value, dict):
-        return dict, *[(key, form(item, tensors)) for key, item in value.items()]
+        return dict, *[(_constant(key), form(item, tensors)) for key, item in value.items()]
+    return _constant(value)
+
+
+def _constant(value: Any) -> Any:
+    """Return what stands for a value that is no tensor."""
     try:
         hash(value)
     except TypeError:
         raise TypeError(f"captured functions take Tensors and hashable values, got {type(value).__name__}") from None
-    return type(value), repr(value) if isinstance(value, (float, complex)) else value  # 0.0 is not -0.0
+    if isinstance(value, (float, complex, np.generic)):
+        return type(value), repr(value)  # 0.0 is not -0.0
+    return type(value), value
 
 
 def unwatched(value: Any) -> str | None:
-    """Return the type of an operand that is known by its identity alone, and may change unnoticed; else None."""
+    """Return the type of an operand that may change unnoticed, or equal one of another meaning; else None."""
     if isinstance(value, (tuple, list, dict)):
         items = value.values() if isinstance(value, dict) else value
         return next((found for item in items if (found := unwatched(item))), None)
-    if isinstance(value, (Tensor, Module, Optimizer, type, FunctionType, BuiltinFunctionType)):
-        return None  # the first three are watched
-    return type(value).__name__ if type(value).__hash__ is object.__hash__ else None
+    known = isinstance(value, (Tensor, Module, Optimizer)) or lasting(value)  # the first three are watched
+    return None if known else type(value).__name__
 
 
 def filled(value: Any, tensors: Iterator[Tensor]) -> Any:

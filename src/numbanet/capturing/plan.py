@@ -79,25 +79,28 @@ class Plan:
             return "a label is no class"  # which the loss will say
         return None if self._effects is None else self._effects.obstacle()
 
-    def begin(self) -> bool:
-        """Do what Python does before the launches; False, and nothing is done, where they no longer fit."""
-        return self._effects is None or self._effects.go_on()
+    def replay(self, inputs: list[Tensor], recording: Any = None) -> tuple[Any] | None:
+        """Repeat the launches, or those of another recording, on other values.
 
-    def replay(self, inputs: list[Tensor], recording: Any = None) -> Any:
-        """Repeat the launches, or those of another recording, on other values, once `begin` has said that they fit."""
-        chosen = self._recording if recording is None else recording
+        Returns the result, alone in a tuple; or None, and nothing is done, where what Python does before the launches
+        no longer fits.
+        """
+        chosen, effects, launched = self._recording if recording is None else recording, self._effects, False
         try:
+            if effects is not None and not effects.go_on():
+                return None
+            launched = True
             for static, tensor in zip(self._inputs, inputs):
                 copy_into(static, array_of(tensor))
             if chosen is not None:
                 chosen.run()
         except BaseException:
-            if self._effects is not None:
-                self._effects.give_up()
+            if effects is not None:
+                effects.give_up(launched)
             raise
-        if self._effects is not None:
-            self._effects.finish()
-        return with_arrays(self._result, ops.clone)
+        if effects is not None:
+            effects.finish()
+        return (with_arrays(self._result, ops.clone),)
 
     # ------------------------------------------------------------------------------------------------ to record
 
@@ -194,9 +197,9 @@ class Plan:
             _still(watch)
         elif not watch.formed.keys().isdisjoint({**watch.changed, **watch.updated}):
             watch.doubts.append("a weight was changed of which a prepared form is kept")
-        elif not self._state.same_attributes():
+        if not self._state.same_attributes():
             watch.doubts.append("an attribute was changed")
-        elif self._state.draws() != draws:
+        if self._state.draws() != draws:
             watch.doubts.append("random numbers of Python or NumPy were drawn")
         self._state.tensors += parameters
         del given, ours, met
@@ -257,7 +260,7 @@ class Plan:
             if not self._training:
                 _still(watch)
             memory.release(gpus=False)
-            replayed, changes = outcome(lambda: self.begin() and (self.replay(others, trial.recording),))
+            replayed, changes = outcome(partial(self.replay, others, trial.recording))
             if replayed and (not equal(replayed[0], expected) or changes != values):
                 watch.doubts.append("a replay gives other values")
             return bool(replayed)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import deque
+from collections.abc import Iterable
 from ctypes import string_at
+from enum import Enum
+from functools import partial
 from itertools import chain
+from logging import Logger
 from operator import is_
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +26,18 @@ from numbanet.tensor import Tensor, array_of
 
 CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
+_LASTING = (
+    *CONSTANTS, np.generic, np.dtype, Enum, type, FunctionType, BuiltinFunctionType, ModuleType, Logger, range, slice,
+    type(Ellipsis),
+)  # fmt: skip
+_CONTAINERS = (list, tuple, set, frozenset, deque, dict)
+_PACKAGE = __name__.partition(".")[0]
 _ITEM = tuple.__itemsize__
+
+
+def lasting(value: Any) -> bool:
+    """Return whether a value stays what it is, as far as a captured function is concerned."""
+    return isinstance(value, _LASTING)
 
 
 class ModuleState:
@@ -57,8 +74,7 @@ class ModuleState:
         if not training and any(isinstance(root, Module) and root.training for root in roots):
             self.doubts.append("a module is in training mode")
         self._tables: list[dict[Any, Any]] = []
-        self._dicts: list[dict[Any, Any]] = []
-        self._lists: list[list[Any]] = []
+        self._items: list[Iterable[Any]] = []
         self._explore(roots)
         self.tensors = [t for t in self._attributes() if isinstance(t, Tensor)]
         self.remember()
@@ -66,41 +82,49 @@ class ModuleState:
     def _explore(self, roots: list[Any]) -> None:
         """Find what holds the state of modules: their attributes, and the containers and objects in these."""
         todo = [root for root in roots if hasattr(root, "__dict__")]
+        for kind in {kind for root in todo if isinstance(root, Module) for kind in type(root).__mro__}:
+            if kind.__module__.partition(".")[0] not in (_PACKAGE, "builtins"):
+                self._items += vars(kind).keys(), vars(kind).values()
+                named = (x for name, x in vars(kind).items() if not name.startswith("__"))
+                todo += (x for x in named if isinstance(x, _CONTAINERS))
         seen: dict[int, Any] = {}
         while todo:
             value = todo.pop()
-            if id(value) in seen or isinstance(value, (*CONSTANTS, Tensor, type, Optimizer, LRScheduler)):
+            if id(value) in seen or isinstance(value, (Tensor, Optimizer, LRScheduler)) or lasting(value):
                 continue
             seen[id(value)] = value
-            if isinstance(value, dict):
-                (self._tables if isinstance(value, changes.Table) else self._dicts).append(value)
+            if isinstance(value, changes.Table):
+                self._tables.append(value)
                 todo += value.values()
-            elif isinstance(value, list):
-                self._lists.append(value)
-                todo += value
-            elif isinstance(value, (tuple, set, frozenset)):
+            elif isinstance(value, dict):
+                self._items += (value,), value.keys(), value.values()
+                todo += value.values()
+            elif isinstance(value, _CONTAINERS):
+                self._items += (value,), value
                 todo += value
             elif isinstance(value, (random.Random, np.random.Generator, np.random.RandomState)):
                 self._dice.append(value)
-            elif isinstance(value, np.ndarray):
-                self.doubts.append("an attribute is an array")
             elif isinstance(value, Module):
                 todo.append(vars(value))
                 hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
                 if any(hook is not settled_hook for hook, _ in hooks):
                     self.doubts.append("a module has hooks")
-            elif hasattr(value, "__dict__") and not callable(value):
+            elif isinstance(value, MethodType):
+                todo.append(value.__self__)
+            elif isinstance(value, partial):
+                todo += value.func, value.args, value.keywords
+            elif hasattr(value, "__dict__") and not any(vars(kind).get("__slots__") for kind in type(value).__mro__):
                 todo.append(vars(value))
+            elif type(value).__hash__ in (None, object.__hash__):  # others compare values
+                self.doubts.append(f"an attribute is of type {type(value).__name__}, which may change unnoticed")
         self._kept = list(seen.values())  # so that nothing else has their identities
 
     def _attributes(self) -> list[Any]:
-        found = chain.from_iterable(map(dict.values, chain(self._tables, self._dicts)))
-        return [*found, *chain.from_iterable(self._lists)]
+        return [*chain.from_iterable(map(dict.values, self._tables)), *chain.from_iterable(self._items)]
 
     def _silent(self) -> tuple[Any, ...]:
         """Return what changes without saying so."""
-        attributes = chain.from_iterable(map(dict.values, self._dicts))
-        return *attributes, *chain.from_iterable(self._lists), *map(array_of, self._buffers)
+        return *chain.from_iterable(self._items), *map(array_of, self._buffers)
 
     def remember(self) -> None:
         """Take the state as it is for the one that shall hold."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import _thread
 import math
+import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,7 @@ _SPARE = 4 * LINE
 
 _PATIENCE = 6144  # turns that a helper looks for work, a millisecond or so, before it lets go of its core
 _STACK = 1 << 22  # bytes: kernels have buffers on it, and programs with many threads may have asked for small ones
+_FAULTS = {signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, getattr(signal, "SIGBUS", signal.SIGSEGV)}  # of its own making
 _AGAIN = 1.0  # seconds after which a thread is asked for again that could not be had
 REFUSED, DONE = -1, 0
 """What a driver returns if buffers do not fit, and if all is done. More is how many helpers to call first."""
@@ -171,11 +174,26 @@ def serve(board):
     add(board, _AWAKE, -1)
 
 
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Have threads that are started here leave signals to the program's own, which may wait for them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 class _Helper:
     """A thread of the crew. `threading` does not know of it: a program may wait for all threads that it lists."""
 
     def __init__(self) -> None:
-        self.resting, self.rest, self.ended = False, _thread.allocate_lock(), _thread.allocate_lock()
+        self.started, self.resting = False, False
+        self.rest, self.ended = _thread.allocate_lock(), _thread.allocate_lock()
         self.rest.acquire()
         self.ended.acquire()
 
@@ -231,19 +249,25 @@ class Crew:
                     self._start()
 
     def _start(self) -> None:
-        helper = _Helper()
-        self._helpers.append(helper)
-        former = _thread.stack_size(_STACK)
+        helper, former = _Helper(), _thread.stack_size()
         try:
-            _thread.start_new_thread(self._run, (helper,))
-        except RuntimeError:  # this process may have no more threads now
-            self._helpers.remove(helper)
-            self._refused = time.monotonic()
+            _thread.stack_size(_STACK)
+            self._helpers.append(helper)
+            with _no_signals():
+                _thread.start_new_thread(self._run, (helper,))
+        except BaseException as error:  # Ctrl-C, too: its thread, if there is one, finds that it is not wanted
+            if helper in self._helpers:
+                self._helpers.remove(helper)
+            if not isinstance(error, RuntimeError):
+                raise
+            self._refused = time.monotonic()  # this process may have no more threads now
         finally:
             _thread.stack_size(former)
 
     def _run(self, helper: _Helper) -> None:
-        while not self._words[_STOP]:
+        with self._lock:
+            helper.started = helper in self._helpers
+        while helper.started and not self._words[_STOP]:
             self._serve(self.board)
             helper.resting = True
             helper.rest.acquire()
@@ -263,5 +287,6 @@ class Crew:
             for helper in self._helpers:
                 helper.wake()
             for helper in self._helpers:
-                with helper.ended:
-                    pass
+                if helper.started:  # else it finds that all is over
+                    with helper.ended:
+                        pass

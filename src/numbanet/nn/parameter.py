@@ -68,9 +68,14 @@ class Parameter(Tensor):
         return array_of(self)
 
     @data.setter
-    def data(self, value: np.ndarray) -> None:
+    def data(self, value: np.ndarray | DeviceArray | Tensor) -> None:
+        array = value.data if isinstance(value, Tensor) else value
+        if not isinstance(array, (np.ndarray, DeviceArray)):
+            raise TypeError(f"data must be an array or a Tensor, got {type(value).__name__}")
         self.expose()
-        _set_array(self, value)
+        _set_array(self, array)
+        if isinstance(value, Tensor):
+            self._memory = value._memory  # what changes one changes both
         changed()
 
     def expose(self) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory, ops, settings
+from numbanet.device_array import DeviceArray
 from numbanet.nn.parameter import Parameter, float_dtype
 from numbanet.tape import Version
+from numbanet.tensor import Tensor
 
 _WAITS = (
     "a parameter that is not initialized: call the model once, on zeros for example, or load a state into it"
@@ -52,7 +54,7 @@ class UninitializedParameter(Parameter):
         raise ValueError(f"no use can be made of {_WAITS}")
 
     @data.setter
-    def data(self, value: np.ndarray) -> None:
+    def data(self, value: np.ndarray | DeviceArray | Tensor) -> None:
         self._become(value)
 
     @property
@@ -125,7 +127,7 @@ class UninitializedParameter(Parameter):
         place = self._awaited[2] if device is None else settings.resolve_device(device)
         self._become(ops.to_device(make(tuple(shape), chosen), place))
 
-    def _become(self, array: np.ndarray) -> None:
+    def _become(self, array: np.ndarray | DeviceArray | Tensor) -> None:
         if not self.fits(array.shape):
             raise ValueError(f"shape must be {self.expected()}, got {array.shape}")
         del self._awaited

@@ -101,7 +101,7 @@ def steady(arrays: int) -> Callable[[F], F]:
             if kind.run is not None:
                 result = kind.run(args)
                 return function(*args) if result is None else result
-            return _watched(function, kind, args, arrays) if kind.tries else function(*args)
+            return _watched(function, kind, args, arrays) if kind.tries > 0 else function(*args)
 
         return call  # type: ignore[return-value]
 
@@ -113,19 +113,20 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
     operands = args[:arrays]
     if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) >= _LARGE:
         kind.tries = 0
-    if not kind.tries or measuring() or not _apart(operands):
+    if kind.tries <= 0 or measuring() or not _apart(operands):
         return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
     kind.tries -= 1
-    twins = args if kind.program is None else (*map(_twin, operands), *args[arrays:])
+    before = kind.program  # looked at once: another thread may meet the same kind meanwhile
+    twins = args if before is None else (*map(_twin, operands), *args[arrays:])
     result, program = traced(function, args)
     if program is not None and program.taken >= _LARGE:
         program, kind.tries = None, 0
-    if program is not None and kind.program is not None and program.decisions == kind.program.decisions:
+    if program is not None and before is not None and program.decisions == before.decisions:
         kind.tries = 0
         kind.run = program.run if program.agrees(twins, args, result) else None
-    kind.program = program if kind.tries else None
+    kind.program = program if kind.tries > 0 else None
     return result
 
 
