@@ -1,10 +1,27 @@
-"""Tables of addresses: where a block of output positions reads, tap by tap, and where it writes."""
+"""Tables of addresses: where a block of output positions reads, tap by tap, and where it writes.
+
+Where few channels are added up, a table takes as long as a part of the products: a number of it is an addition, no
+multiplication, which 64-bit integers have no vectors of.
+"""
 
 from __future__ import annotations
 
 from numbanet.cpu.compile import device
-from numbanet.cpu.simd import integers, lanes, load, select, splat, store
+from numbanet.cpu.simd import integers, lane_numbers, lanes, load, select, splat, store
 from numbanet.cpu.tile import address
+
+
+@device
+def write_steps(table, at, start, step, count):
+    """Write `count` numbers from `start` on, each `step` more than the one before."""
+    size = lanes(table)
+    numbers, more = splat(table, start) + lane_numbers(table) * splat(table, step), splat(table, size * step)
+    whole = count // size * size
+    for m in range(0, whole, size):
+        store(table, at + m, numbers)
+        numbers = numbers + more
+    for m in range(whole, count):
+        table[at + m] = start + m * step
 
 
 @device
@@ -27,11 +44,10 @@ def write_positions(
         out = address(y, base + n * step_n + i * step_i + j * step_j)
         row, column = i * stride_h, j * stride_w
         source = address(x, ((n * h + row) * w + column) * c)
-        for m in range(run):
-            outs[at + m] = out + m * step_j * size
-            sources[at + m] = source + m * stride_w * c * size
-            rows[at + m] = row
-            columns[at + m] = column + m * stride_w
+        write_steps(outs, at, out, step_j * size, run)
+        write_steps(sources, at, source, stride_w * c * size, run)
+        write_steps(rows, at, row, 0, run)
+        write_steps(columns, at, column, stride_w, run)
         at += run
         j = 0
         line += 1

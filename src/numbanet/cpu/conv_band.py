@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.addresses import write_steps
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry, spans
@@ -90,13 +91,12 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, 
         for i in range(rows):
             here = address(band, shift + i * g.stride_h * g.span_w * c)
             step = address(band, g.stride_w * c) - address(band, 0)
-            for j in range(q):
-                sources[tap * padded + i * q + j] = here + j * step
+            write_steps(sources, tap * padded + i * q, here, step, q)
         for m in range(count, padded):
             sources[tap * padded + m] = sources[tap * padded + count - 1]
-    base = (n * g.p + first) * q * k
-    for m in range(padded):
-        outs[m] = address(y, base + min(m, count - 1) * k)
+    write_steps(outs, 0, address(y, (n * g.p + first) * q * k), address(y, k) - address(y, 0), count)
+    for m in range(count, padded):
+        outs[m] = outs[count - 1]
     vector = lanes(x)
     vectors = (k + vector - 1) // vector
     for panel in range(cut.panels):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.addresses import write_steps
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
@@ -86,12 +87,12 @@ def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T)
                 inside = 0 <= row < s.p
                 here = address(g, (n * s.p + row) * q * k) if inside else address(zero, 0)
                 step = pixel if inside else 0
-                for j in range(q):
-                    sources[tap * padded + i * q + j] = here + j * step
+                write_steps(sources, tap * padded + i * q, here, step, q)
             for m in range(count, padded):
                 sources[tap * padded + m] = sources[tap * padded + count - 1]
-        for m in range(padded):
-            outs[m] = address(z, min(m, count - 1) * columns)
+        write_steps(outs, 0, address(z, 0), address(z, columns) - address(z, 0), count)
+        for m in range(count, padded):
+            outs[m] = outs[count - 1]
         vectors = (columns + vector - 1) // vector
         for panel in range(cut.panels):
             column = first_vector(panel, vectors, cut.panels) * vector

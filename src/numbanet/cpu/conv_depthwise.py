@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.cpu.addresses import write_steps
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
@@ -91,8 +92,7 @@ def write_columns(table, at, count, x, row, first, w, c, nothing):
     here, step = address(x, (row * w + first) * c), address(x, c) - address(x, 0)
     for j in range(low):
         table[at + j] = nothing
-    for j in range(low, high):
-        table[at + j] = here + j * step
+    write_steps(table, at + low, here + low * step, step, high - low)
     for j in range(high, count):
         table[at + j] = nothing
 

@@ -27,7 +27,7 @@ from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.pack import first_vector
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.rows import MOST, copy_rows
+from numbanet.cpu.rows import MOST, copy_columns
 from numbanet.cpu.simd import integers, lanes, load, load_tail, named, numpy_lanes, offset, store, store_tail
 from numbanet.cpu.tile import MAX_ROWS, MAX_VECTORS, address, outer_tile, stack_buffer, tile_rows, whole_tiles
 from numbanet.problem.conv import ConvProblem
@@ -146,21 +146,6 @@ def outer_tiles(
 
 
 @device
-def _copy_columns(source, at, step, columns, out, place, pitch, count):
-    """Copy `columns` numbers of each of `count` rows; what the last vector holds beside them is zero."""
-    whole = columns // lanes(source) * lanes(source)
-    if whole == columns:
-        copy_rows(columns // lanes(source), offset(source, at), step, offset(out, place), pitch, count)
-        return
-    for _ in range(count):  # row by row: a copy may reach into the next one
-        for j in range(0, whole, lanes(source)):
-            store(out, place + j, load(source, at + j))
-        store(out, place + whole, load_tail(source, at + whole, columns - whole))
-        at += step
-        place += pitch
-
-
-@device
 def _copy_strips(g, at, k, pixels, rows, valid, strip, strips, size):
     """Copy the first `rows` numbers of each pixel, of which `valid` exist, to strips that lie pixel by pixel.
 
@@ -168,7 +153,7 @@ def _copy_strips(g, at, k, pixels, rows, valid, strip, strips, size):
     """
     vectors = (strip + lanes(g) - 1) // lanes(g) * lanes(g)
     for first in range(0, rows, strip):
-        _copy_columns(g, at + first, k, min(vectors, valid - first), strips, first // strip * size, strip, pixels)
+        copy_columns(g, at + first, k, min(vectors, valid - first), strips, first // strip * size, strip, pixels)
 
 
 @device
@@ -180,7 +165,7 @@ def _copy_panel(x, runs, found, step, first, columns, pitch, panel, moved):
         pixels = runs[3 * run + 2]
         moved[3 * run], moved[3 * run + 1], moved[3 * run + 2] = runs[3 * run], address(panel, out), pixels
         at = (runs[3 * run + 1] - address(x, 0)) // size + first
-        _copy_columns(x, at, step, columns, panel, out, pitch, pixels)
+        copy_columns(x, at, step, columns, panel, out, pitch, pixels)
         out += pixels * pitch
 
 

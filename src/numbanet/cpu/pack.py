@@ -14,9 +14,13 @@ import numpy as np
 from numbanet import memory
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.parallel import block_of, launch
-from numbanet.cpu.simd import integers, lanes, load_tail, numpy_lanes, store
+from numbanet.cpu.rows import copy_columns
+from numbanet.cpu.simd import integers, lanes, numpy_lanes
 from numbanet.cpu.tile import MAX_VECTORS
 from numbanet.cpu.transpose import transpose_block
+
+_TOGETHER = 8  # panels of which a task packs
+_ROWS = 32  # rows: a page each, which the processor finds again for the next panel
 
 
 @device
@@ -47,18 +51,22 @@ def pack_columns(task: Index, ints: I64, weight: T, taps: I64, packed: T):
 
 @kernel
 def pack_rows(task: Index, ints: I64, weight: T, taps: I64, packed: T):
-    """Pack panels whose lanes are columns of the weight (K, all taps, C): what backward_input needs."""
-    kg, c, all_taps, count, panels = integers(ints, 5)
-    panel, tap = task // count, task % count
+    """Pack panels whose lanes are columns of the weight (K, all taps, C): what backward_input needs.
+
+    A task packs a few rows of a few panels, which share cache lines and pages.
+    """
+    kg, c, all_taps, count, panels, parts, chunks = integers(ints, 7)
+    first_k, rest = task % chunks * _ROWS, task // chunks
+    tap, rest = rest % count, rest // count
+    part, group = rest % parts, rest // parts
+    rows = min(_ROWS, kg - first_k)
     vectors = (c + lanes(weight) - 1) // lanes(weight)
-    group, first = panel // panels, first_vector(panel % panels, vectors, panels) * lanes(weight)
-    width = first_vector(panel % panels + 1, vectors, panels) - first // lanes(weight)
-    padded, pitch = vectors * lanes(weight), width * lanes(weight)
-    out = group * count * kg * padded + first * count * kg + tap * kg * pitch
-    for k in range(kg):
-        start = ((group * kg + k) * all_taps + taps[3 * tap + 2]) * c + first
-        for j in range(0, pitch, lanes(weight)):
-            store(packed, out + k * pitch + j, load_tail(weight, start + j, c - first - j))
+    row = ((group * kg + first_k) * all_taps + taps[3 * tap + 2]) * c
+    for panel in range(part * _TOGETHER, min(panels, (part + 1) * _TOGETHER)):
+        first = first_vector(panel, vectors, panels) * lanes(weight)
+        pitch = first_vector(panel + 1, vectors, panels) * lanes(weight) - first
+        out = (group * vectors * lanes(weight) + first) * count * kg + (tap * kg + first_k) * pitch
+        copy_columns(weight, row + first, all_taps * c, min(pitch, c - first), packed, out, pitch, rows)
 
 
 def panel_count(columns: int, dtype: str) -> int:
@@ -75,7 +83,8 @@ def _plan(
     columns, reduction = (c, kg) if transposed else (kg, c)
     lanes_, panels = numpy_lanes(dtype), panel_count(columns, dtype)
     size = groups * taps * reduction * (-(-columns // lanes_) * lanes_)
-    return size, groups * panels * taps, block_of((kg, c, all_taps, taps, panels))
+    parts, chunks = (-(-panels // _TOGETHER), -(-kg // _ROWS)) if transposed else (panels, 1)
+    return size, groups * parts * taps * chunks, block_of((kg, c, all_taps, taps, panels, parts, chunks))
 
 
 def pack(weight: np.ndarray, taps: np.ndarray, groups: int, all_taps: int, transposed: bool, dtype: str) -> np.ndarray:

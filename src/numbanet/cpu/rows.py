@@ -6,7 +6,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbanet.cpu.compile import device
 from numbanet.cpu.flow import Loop, ir_int, ir_switch
+from numbanet.cpu.simd import lanes, load, load_tail, offset, store
 from numbanet.cpu.vector import ir_load, ir_store, vector_of
 
 MOST = 12  # vectors of a row
@@ -46,3 +48,18 @@ def copy_rows(typingctx, width, source, step, out, pitch, count):
         return context.get_dummy_value()
 
     return types.void(i64, source, i64, source, i64, i64), codegen
+
+
+@device
+def copy_columns(source, at, step, columns, out, place, pitch, count):
+    """Copy `columns` numbers of each of `count` rows; what the last vector holds beside them is zero."""
+    whole = columns // lanes(source) * lanes(source)
+    if whole == columns:
+        copy_rows(columns // lanes(source), offset(source, at), step, offset(out, place), pitch, count)
+        return
+    for _ in range(count):  # row by row: a copy may reach into the next one
+        for j in range(0, whole, lanes(source)):
+            store(out, place + j, load(source, at + j))
+        store(out, place + whole, load_tail(source, at + whole, columns - whole))
+        at += step
+        place += pitch

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_switch
+from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_keep_rolled, ir_switch
 from numbanet.cpu.isa import host_isa
 from numbanet.cpu.prefetch import ir_prefetch
 from numbanet.cpu.vector import (
@@ -188,7 +188,9 @@ def _panel_tile(
                 value = ir_splat(builder, builder.load(builder.gep(pointer, [channel.index])), vec.lanes)
                 sums += [ir_call(builder, "llvm.fma", vec, value, w, a) for w, a in zip(weights, old)]
             sums = channel.close(sums)
+            ir_keep_rolled(builder, channel)
         sums = tap.close(sums)
+        ir_keep_rolled(builder, tap)
 
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
     stored = out_pointers()
@@ -329,7 +331,9 @@ def _outer_tile(
                 sums += [ir_call(builder, "llvm.fma", vec, value, c, a) for c, a in zip(columns, accumulators)]
             following = [g_here, x_here, next_here], [*steps, ahead_step]
             sums = pixel.close([*sums, *(builder.gep(p, [step]) for p, step in zip(*following))])[:-3]
+            ir_keep_rolled(builder, pixel)
         sums = run.close(sums)
+        ir_keep_rolled(builder, run)
 
     adding = builder.icmp_signed("!=", accumulate, ir_int(0))
     for i in range(rows):
