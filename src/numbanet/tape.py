@@ -25,7 +25,7 @@ from numbanet.watch import doubt
 if TYPE_CHECKING:
     from numbanet.tensor import Tensor
 
-Backward = Callable[[np.ndarray], Sequence["np.ndarray | None"]]
+Backward = Callable[..., Sequence["np.ndarray | None"]]
 
 _enabled: ContextVar[bool] = ContextVar("numbanet_grad_enabled", default=True)
 _numbers = itertools.count()
@@ -74,15 +74,17 @@ class Node:
         The parents' memory, and the change of it that the operation saw.
     backward : callable or None
         None once the tape was freed.
+    adds : bool
+        Whether that takes what is known of the first parent's gradient; see `record`.
     number : int
         Larger than those of the sources.
     retained : weakref.ref or None
         The result, if its gradient shall be kept.
     """
 
-    __slots__ = ("backward", "number", "retained", "sources", "watched")
+    __slots__ = ("adds", "backward", "number", "retained", "sources", "watched")
 
-    def __init__(self, parents: Sequence[Tensor | None], backward: Backward):
+    def __init__(self, parents: Sequence[Tensor | None], backward: Backward, adds: bool = False):
         sources: list[Node | Tensor | None] = []
         watched = []
         for parent in parents:
@@ -95,6 +97,7 @@ class Node:
             watched.append((shared, shared.changes))
         self.sources, self.watched = sources, watched
         self.backward: Backward | None = backward
+        self.adds = adds
         self.number = next(_numbers)
         self.retained: weakref.ref[Tensor] | None = None
 
@@ -204,7 +207,7 @@ def _tensors() -> tuple[type[Tensor], Callable[[Tensor], np.ndarray]]:
     return Tensor, array_of
 
 
-def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward) -> Tensor:
+def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward, adds: bool = False) -> Tensor:
     """Wrap the result of an operation in a Tensor and, where a parent needs it, record how to differentiate it.
 
     Parameters
@@ -217,6 +220,9 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
         ``backward(grad)`` takes the gradient of the result (same shape) and returns a sequence with the gradient of
         each parent (same shape as the parent, or None for a parent with ``requires_grad`` False or that is None). It
         should close over arrays and not over tensors, which would keep the tape before them alive.
+    adds : bool
+        Whether it can also be called as ``backward(grad, known)``, with the gradient that the first parent has got from
+        operations after this one: it then returns the sum of both, which a kernel forms as it stores.
 
     Returns
     -------
@@ -231,7 +237,7 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
                 parent.expose()
     if needs_grad(*parents):
         result.requires_grad = True
-        result._node = Node(parents, backward)
+        result._node = Node(parents, backward, adds)
     return result
 
 
@@ -256,11 +262,14 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
             kept._accumulate([total], 0)
         # From here on the list alone holds the gradients, and where the tape may go, nothing the values saved for them:
         # memory is given back as early as it can be, and a gradient that nobody shares is handed on without a copy.
-        found: list[Any] = list(node.checked()(total))
-        del total
+        backward, sources = node.checked(), node.sources
+        first = sources[0] if node.adds else None
+        known = gradients.get(first.number) if isinstance(first, Node) else None
+        added = known is not None and known.dtype == total.dtype
+        found: list[Any] = list(backward(total, known) if added else backward(total))
+        del total, known, backward
         if memory.in_arena() and any(type(g) is np.ndarray and not memory.planned(g) for g in found):
             doubt("a gradient was not computed by kernels")
-        sources = node.sources
         if len(found) != len(sources):
             raise ValueError(f"a backward function gave {len(found)} gradients for {len(sources)} operands")
         if not retain_graph:
@@ -270,6 +279,8 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
                 continue
             if not isinstance(source, Node):
                 source._accumulate(found, position)
+            elif added and position == 0:
+                gradients[source.number] = found[0]
             elif source.number in gradients:
                 gradients[source.number] = _sum(gradients[source.number], found[position])
             else:

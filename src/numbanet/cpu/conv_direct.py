@@ -20,7 +20,7 @@ from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_moments import Order, Share, across_images, following, in_memory
-from numbanet.cpu.copy import clear
+from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import block_of, launch
@@ -228,10 +228,13 @@ def _backward_grids(p: ConvProblem) -> list[Grid]:
     return grids
 
 
-def clear_unseen(p: ConvProblem, out: np.ndarray) -> None:
-    """Write zeros where no grid writes: to input pixels that a stride passes over."""
+def complete_unseen(p: ConvProblem, residual: np.ndarray | None, out: np.ndarray) -> None:
+    """Write zeros, or the residual, where no grid writes: to input pixels that a stride passes over."""
     if sum(grid.size[0] * grid.size[1] for grid in grids(p)) < p.h * p.w:
-        clear(out)
+        if residual is None:
+            clear(out)
+        else:
+            arrange(residual, out, (out.size,), (1,), (1,))
 
 
 def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str, least: int = 1) -> int:
@@ -363,7 +366,7 @@ def run(
     if not source.shape[3]:  # nothing to sum
         p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
     if p.which == "backward_input":
-        clear_unseen(p, out)
+        complete_unseen(p, residual, out)
     for (taps, padding, tasks, numbers), panels in zip(_plan(p), packed):
         buffers = (
             source, panels, taps, padding, padding if bias is None else bias,
@@ -373,12 +376,18 @@ def run(
         launch(gather, tasks, buffers, numbers, p.dtype, then)
 
 
+def of_gradient(inputs: Arrays) -> Arrays:
+    """Return the operands of backward_input as those of forward: source, weight, bias, and residual or None."""
+    grad, weight, *residual = inputs
+    return grad, weight, None, residual[0] if residual else None
+
+
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     run(problem, *inputs, *outputs)
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    run(problem, *inputs, None, None, outputs[0])
+    run(problem, *of_gradient(inputs), outputs[0])
 
 
 def tolerance(problem: ConvProblem) -> float:
