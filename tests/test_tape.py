@@ -193,7 +193,7 @@ def test_wrong_backward_functions_are_noticed() -> None:
 def adding(x: Tensor, factor: float, calls: list[float | None], other: Tensor | None = None) -> Tensor:
     """factor * x, whose backward adds what is known of the gradient of x itself; with `other` the sum of both."""
 
-    def backward(grad: np.ndarray, known: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    def backward(grad: np.ndarray, known: np.ndarray | None = None, into: bool = False) -> tuple[np.ndarray, ...]:
         calls.append(None if known is None else known.item())
         return (grad * factor + (0.0 if known is None else known), grad)[: 1 if other is None else 2]
 

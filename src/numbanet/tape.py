@@ -221,8 +221,9 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
         each parent (same shape as the parent, or None for a parent with ``requires_grad`` False or that is None). It
         should close over arrays and not over tensors, which would keep the tape before them alive.
     adds : bool
-        Whether it can also be called as ``backward(grad, known)``, with the gradient that the first parent has got from
-        operations after this one: it then returns the sum of both, which a kernel forms as it stores.
+        Whether it can also be called as ``backward(grad, known, into)``, with the gradient that the first parent has
+        got from operations after this one: it then returns the sum of both, which a kernel forms as it stores; `into`
+        says whether that may take the memory of `known`.
 
     Returns
     -------
@@ -266,8 +267,9 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
         first = sources[0] if node.adds else None
         known = gradients.get(first.number) if isinstance(first, Node) else None
         added = known is not None and known.dtype == total.dtype
-        found: list[Any] = list(backward(total, known) if added else backward(total))
-        del total, known, backward
+        del known
+        found: list[Any] = list(_added(backward, total, gradients, first) if added else backward(total))
+        del total, backward
         if memory.in_arena() and any(type(g) is np.ndarray and not memory.planned(g) for g in found):
             doubt("a gradient was not computed by kernels")
         if len(found) != len(sources):
@@ -287,6 +289,14 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
                 nodes[source.number], gradients[source.number] = source, found[position]
                 heapq.heappush(heap, -source.number)
             found[position] = None
+
+
+def _added(backward: Backward, total: np.ndarray, gradients: dict[int, np.ndarray], first: Node) -> Sequence[Any]:
+    """Return what a backward function makes of a gradient and of what is known of that of its first parent."""
+    known = [gradients.pop(first.number)]
+    # In memory that fits a cache there is nothing to gain, and a call that comes again has its results in new memory.
+    into = known[0].nbytes >= memory.SMALL and memory.alone_in(known, 0)
+    return backward(total, known.pop(), into)
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:

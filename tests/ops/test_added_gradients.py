@@ -46,8 +46,12 @@ def test_every_kernel(case: ConvCase, dtype: str, rng: np.random.Generator, pois
         with nnet.use(candidate.name):
             total = ops.add_conv2d_backward_input(known, grad, weight, case.x_shape, *options)
             apart = ops.conv2d_backward_input(grad, weight, case.x_shape, *options)
+            mine = known.copy("K")
+            same = ops.add_conv2d_backward_input(mine, grad, weight, case.x_shape, *options, True)
         np.testing.assert_array_equal(total, known + apart, err_msg=candidate.name)
         np.testing.assert_array_equal(known, before)
+        np.testing.assert_array_equal(same, total, err_msg=f"{candidate.name}, in the memory of what is known")
+        assert np.shares_memory(same, mine) and not np.shares_memory(total, known)
         error = np.abs(total - reference).max() / np.abs(reference - known).max()
         assert error <= candidate.tolerance(problem), f"{candidate.name}: relative error {error:.1e}"
         assert total.transpose(0, 2, 3, 1).flags.c_contiguous

@@ -14,7 +14,7 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, complete_unseen, grids, of_gradient, progression, tolerance, zeros
+from numbanet.cpu.conv_direct import Grid, apart, complete_unseen, grids, of_gradient, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import transposed
 from numbanet.cpu.depthwise_tile import CACHE_LINE, FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
@@ -270,6 +270,7 @@ def _gather(
     out = outputs[0]
     start = constant(zeros(p.c, p.dtype)) if bias is None else bias
     if p.which == "backward_input":
+        residual = apart(residual, out)  # the last vectors overlap
         complete_unseen(p, residual, out)
     tasks, grid_rows, lines, integers_ = _plan(p)
     buffers = (

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.cache_sizes import caches
@@ -233,8 +234,17 @@ def complete_unseen(p: ConvProblem, residual: np.ndarray | None, out: np.ndarray
     if sum(grid.size[0] * grid.size[1] for grid in grids(p)) < p.h * p.w:
         if residual is None:
             clear(out)
-        else:
+        elif residual is not out:
             arrange(residual, out, (out.size,), (1,), (1,))
+
+
+def apart(residual: np.ndarray | None, out: np.ndarray) -> np.ndarray | None:
+    """Return the residual, copied if it is the result: for kernels that write some numbers before they add to them."""
+    if residual is not out:
+        return residual
+    copy = memory.empty(out.shape, out.dtype)
+    arrange(out, copy, (out.size,), (1,), (1,))
+    return copy
 
 
 def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str, least: int = 1) -> int:
@@ -306,6 +316,12 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
     return launches
 
 
+def _at_once(numbers: np.ndarray) -> bool:
+    """Return whether a launch stores each number once, not after each of several blocks of taps and channels."""
+    s = Gather(*numbers[:-1].tolist())
+    return s.taps <= s.tap_block and s.c <= s.channel_block
+
+
 @lru_cache(maxsize=1024)
 def _stored(p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
     """Return what the tasks of the forward pass store."""
@@ -365,9 +381,12 @@ def run(
     out = outputs[0]
     if not source.shape[3]:  # nothing to sum
         p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
+    launches = _plan(p)
     if p.which == "backward_input":
+        if residual is out and not all(_at_once(numbers) for *_, numbers in launches):
+            residual = apart(residual, out)
         complete_unseen(p, residual, out)
-    for (taps, padding, tasks, numbers), panels in zip(_plan(p), packed):
+    for (taps, padding, tasks, numbers), panels in zip(launches, packed):
         buffers = (
             source, panels, taps, padding, padding if bias is None else bias,
             padding if residual is None else residual, out,

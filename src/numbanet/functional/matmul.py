@@ -71,7 +71,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = ops.linear(x, w, b)
     need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
-    def backward(grad: np.ndarray, known: np.ndarray | None = None) -> tuple[np.ndarray | None, ...]:
+    def backward(
+        grad: np.ndarray, known: np.ndarray | None = None, into: bool = False
+    ) -> tuple[np.ndarray | None, ...]:
         matrix = w[None] if w.ndim == 1 else w
         rows, dx = _rows(grad[..., None] if w.ndim == 1 else grad), None
         if known is not None:

@@ -225,6 +225,7 @@ def add_conv2d_backward_input(
     padding: Any = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    into: bool = False,
 ) -> np.ndarray:
     """Return ``known + conv2d_backward_input(grad, ...)``: the total gradient of an input that is used twice.
 
@@ -236,6 +237,8 @@ def add_conv2d_backward_input(
         Shape `input_shape`.
     grad, weight, input_shape, stride, padding, dilation, groups
         As given to `conv2d_backward_input`.
+    into : bool
+        Whether nobody needs `known` any more: its memory may become the result's.
 
     Returns
     -------
@@ -255,12 +258,13 @@ def add_conv2d_backward_input(
     rows = known.transpose((0, 2, 3, 1) if len(shape) == 4 else (1, 2, 0)) if len(shape) in (3, 4) else known
     if type(rows) is not np.ndarray or not rows.flags.c_contiguous:
         return add(known, _gradient_of_input(None, grad, weight, shape, options))
-    return _gradient_of_input(rows, grad, weight, shape, options)
+    return _gradient_of_input(rows, grad, weight, shape, options, into)
 
 
 def _gradient_of_input(
-    known: np.ndarray | None, grad: np.ndarray, weight: np.ndarray, input_shape: Sequence[int], options: tuple
-) -> np.ndarray:
+    known: np.ndarray | None, grad: np.ndarray, weight: np.ndarray, input_shape: Sequence[int], options: tuple,
+    into: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Return `conv2d_backward_input`, plus what is known of it: an array in the memory order of the result."""
     grad, weight = real_array("grad", grad), real_array("weight", weight)
     if grad.dtype != weight.dtype:
@@ -269,10 +273,11 @@ def _gradient_of_input(
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
     problem = _backward_plan("backward_input", shape, weight.shape, grad.dtype, *options, known is not None)
     grads = _of_result("grad", grad, problem)
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), grad.dtype, grad)
+    rows = problem.n, problem.h, problem.w, problem.c
+    given = () if known is None else (known.reshape(rows),)
+    dx = given[0] if into and given else memory.empty(rows, grad.dtype, grad)
     if dx.size:
-        operands = channels_last(grads), channels_last(weight)
-        dispatch.run(problem, operands if known is None else (*operands, known.reshape(dx.shape)), (dx,))
+        dispatch.run(problem, (channels_last(grads), channels_last(weight), *given), (dx,))
     dx = dx.transpose(0, 3, 1, 2)
     return dx[0] if len(input_shape) == 3 else dx
 
