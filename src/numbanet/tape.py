@@ -264,12 +264,10 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
         # From here on the list alone holds the gradients, and where the tape may go, nothing the values saved for them:
         # memory is given back as early as it can be, and a gradient that nobody shares is handed on without a copy.
         backward, sources = node.checked(), node.sources
-        first = sources[0] if node.adds else None
-        known = gradients.get(first.number) if isinstance(first, Node) else None
-        added = known is not None and known.dtype == total.dtype
-        del known
-        found: list[Any] = list(_added(backward, total, gradients, first) if added else backward(total))
-        del total, backward
+        sums = _added(backward, total, sources[0], gradients) if node.adds else None
+        added = sums is not None
+        found: list[Any] = list(backward(total) if sums is None else sums)
+        del total, backward, sums
         if memory.in_arena() and any(type(g) is np.ndarray and not memory.planned(g) for g in found):
             doubt("a gradient was not computed by kernels")
         if len(found) != len(sources):
@@ -291,8 +289,15 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
             found[position] = None
 
 
-def _added(backward: Backward, total: np.ndarray, gradients: dict[int, np.ndarray], first: Node) -> Sequence[Any]:
-    """Return what a backward function makes of a gradient and of what is known of that of its first parent."""
+def _added(
+    backward: Backward, total: np.ndarray, first: Node | Tensor | None, gradients: dict[int, np.ndarray]
+) -> Sequence[Any] | None:
+    """Return what a backward function makes of a gradient and of what is known of that of its first parent.
+
+    None if nothing is known, or it does not fit. Of `gradients`, that of the parent is taken.
+    """
+    if not isinstance(first, Node) or first.number not in gradients or gradients[first.number].dtype != total.dtype:
+        return None
     known = [gradients.pop(first.number)]
     # In memory that fits a cache there is nothing to gain, and a call that comes again has its results in new memory.
     into = known[0].nbytes >= memory.SMALL and memory.alone_in(known, 0)
