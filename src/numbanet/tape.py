@@ -29,6 +29,9 @@ Backward = Callable[..., Sequence["np.ndarray | None"]]
 
 _enabled: ContextVar[bool] = ContextVar("numbanet_grad_enabled", default=True)
 _numbers = itertools.count()
+# Bytes of a gradient that is added to in its own memory: in a cache that wins nothing, and what `numbanet.ops.steady`
+# repeats has new memory for its results.
+_LARGE = memory.SMALL
 
 
 class Version:
@@ -299,8 +302,7 @@ def _added(
     if not isinstance(first, Node) or first.number not in gradients or gradients[first.number].dtype != total.dtype:
         return None
     known = [gradients.pop(first.number)]
-    # In memory that fits a cache there is nothing to gain, and a call that comes again has its results in new memory.
-    into = known[0].nbytes >= memory.SMALL and memory.alone_in(known, 0)
+    into = known[0].nbytes >= _LARGE and memory.alone_in(known, 0)
     return backward(total, known.pop(), into)
 
 
