@@ -190,6 +190,49 @@ def test_wrong_backward_functions_are_noticed() -> None:
         record(x.data, (x, y), lambda grad: (grad,)).backward(np.ones(2))
 
 
+def adding(x: Tensor, factor: float, calls: list[float | None], other: Tensor | None = None) -> Tensor:
+    """factor * x, whose backward adds what is known of the gradient of x itself; with `other` the sum of both."""
+
+    def backward(grad: np.ndarray, known: np.ndarray | None = None, into: bool = False) -> tuple[np.ndarray, ...]:
+        calls.append(None if known is None else known.item())
+        return (grad * factor + (0.0 if known is None else known), grad)[: 1 if other is None else 2]
+
+    data = x.data * factor if other is None else x.data * factor + other.data
+    return record(data, (x,) if other is None else (x, other), backward, adds=True)
+
+
+def test_what_is_known_of_a_gradient_is_handed_on() -> None:
+    x, calls = leaf(1.0), list[float | None]()
+    a = scale(x, 2.0)
+    a.retain_grad()
+    total = adding(adding(a, 10.0, calls), 1.0, calls, adding(a, 100.0, calls))
+    for times in (1, 2):
+        calls.clear()
+        total.backward(retain_graph=True)
+        assert calls == [None, None, 100.0], "the last first; what it gives is known to the first"
+        np.testing.assert_array_equal(x.grad.data, [220 * times])
+        np.testing.assert_array_equal(a.grad.data, [110 * times])
+
+
+def test_both_operands_of_one_that_adds() -> None:
+    x, calls = leaf(1.0), list[float | None]()
+    a = scale(x, 2.0)
+    product(adding(a, 10.0, calls, a), a).backward()
+    assert calls == [22.0]
+    np.testing.assert_array_equal(x.grad.data, [88])
+
+
+def test_a_leaf_and_what_has_another_dtype_is_added_apart() -> None:
+    x, calls = leaf(1.0), list[float | None]()
+    product(adding(x, 3.0, calls), adding(x, 5.0, calls)).backward()
+    np.testing.assert_array_equal(x.grad.data, [30])
+    a = scale(x, 1.0)
+    b = adding(a, 3.0, calls)
+    product(b, record(a.data, (a,), lambda grad: (grad.astype(np.float32),))).backward()
+    np.testing.assert_array_equal(x.grad.data, [36])
+    assert calls == [None] * 3
+
+
 def test_parents_that_are_none_or_need_nothing() -> None:
     x, constant = leaf(1.0), nnet.tensor(np.array([2.0]))
     y = record(x.data * 2, (None, x, constant), lambda grad: (None, grad * 2, None))

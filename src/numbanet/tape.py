@@ -25,10 +25,13 @@ from numbanet.watch import doubt
 if TYPE_CHECKING:
     from numbanet.tensor import Tensor
 
-Backward = Callable[[np.ndarray], Sequence["np.ndarray | None"]]
+Backward = Callable[..., Sequence["np.ndarray | None"]]
 
 _enabled: ContextVar[bool] = ContextVar("numbanet_grad_enabled", default=True)
 _numbers = itertools.count()
+# Bytes of a gradient that is added to in its own memory: in a cache that wins nothing, and what `numbanet.ops.steady`
+# repeats has new memory for its results.
+_LARGE = memory.SMALL
 
 
 class Version:
@@ -74,15 +77,17 @@ class Node:
         The parents' memory, and the change of it that the operation saw.
     backward : callable or None
         None once the tape was freed.
+    adds : bool
+        Whether that takes what is known of the first parent's gradient; see `record`.
     number : int
         Larger than those of the sources.
     retained : weakref.ref or None
         The result, if its gradient shall be kept.
     """
 
-    __slots__ = ("backward", "number", "retained", "sources", "watched")
+    __slots__ = ("adds", "backward", "number", "retained", "sources", "watched")
 
-    def __init__(self, parents: Sequence[Tensor | None], backward: Backward):
+    def __init__(self, parents: Sequence[Tensor | None], backward: Backward, adds: bool = False):
         sources: list[Node | Tensor | None] = []
         watched = []
         for parent in parents:
@@ -95,6 +100,7 @@ class Node:
             watched.append((shared, shared.changes))
         self.sources, self.watched = sources, watched
         self.backward: Backward | None = backward
+        self.adds = adds
         self.number = next(_numbers)
         self.retained: weakref.ref[Tensor] | None = None
 
@@ -204,7 +210,7 @@ def _tensors() -> tuple[type[Tensor], Callable[[Tensor], np.ndarray]]:
     return Tensor, array_of
 
 
-def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward) -> Tensor:
+def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backward, adds: bool = False) -> Tensor:
     """Wrap the result of an operation in a Tensor and, where a parent needs it, record how to differentiate it.
 
     Parameters
@@ -217,6 +223,10 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
         ``backward(grad)`` takes the gradient of the result (same shape) and returns a sequence with the gradient of
         each parent (same shape as the parent, or None for a parent with ``requires_grad`` False or that is None). It
         should close over arrays and not over tensors, which would keep the tape before them alive.
+    adds : bool
+        Whether it can also be called as ``backward(grad, known, into)``, with the gradient that the first parent has
+        got from operations after this one: it then returns the sum of both, which a kernel forms as it stores; `into`
+        says whether that may take the memory of `known`.
 
     Returns
     -------
@@ -231,7 +241,7 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
                 parent.expose()
     if needs_grad(*parents):
         result.requires_grad = True
-        result._node = Node(parents, backward)
+        result._node = Node(parents, backward, adds)
     return result
 
 
@@ -256,11 +266,13 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
             kept._accumulate([total], 0)
         # From here on the list alone holds the gradients, and where the tape may go, nothing the values saved for them:
         # memory is given back as early as it can be, and a gradient that nobody shares is handed on without a copy.
-        found: list[Any] = list(node.checked()(total))
-        del total
+        backward, sources = node.checked(), node.sources
+        sums = _added(backward, total, sources[0], gradients) if node.adds else None
+        added = sums is not None
+        found: list[Any] = list(backward(total) if sums is None else sums)
+        del total, backward, sums
         if memory.in_arena() and any(type(g) is np.ndarray and not memory.planned(g) for g in found):
             doubt("a gradient was not computed by kernels")
-        sources = node.sources
         if len(found) != len(sources):
             raise ValueError(f"a backward function gave {len(found)} gradients for {len(sources)} operands")
         if not retain_graph:
@@ -270,12 +282,28 @@ def run_backward(root: Tensor, grad: np.ndarray, retain_graph: bool = False) -> 
                 continue
             if not isinstance(source, Node):
                 source._accumulate(found, position)
+            elif added and position == 0:
+                gradients[source.number] = found[0]
             elif source.number in gradients:
                 gradients[source.number] = _sum(gradients[source.number], found[position])
             else:
                 nodes[source.number], gradients[source.number] = source, found[position]
                 heapq.heappush(heap, -source.number)
             found[position] = None
+
+
+def _added(
+    backward: Backward, total: np.ndarray, first: Node | Tensor | None, gradients: dict[int, np.ndarray]
+) -> Sequence[Any] | None:
+    """Return what a backward function makes of a gradient and of what is known of that of its first parent.
+
+    None if nothing is known, or it does not fit. Of `gradients`, that of the parent is taken.
+    """
+    if not isinstance(first, Node) or first.number not in gradients or gradients[first.number].dtype != total.dtype:
+        return None
+    known = [gradients.pop(first.number)]
+    into = known[0].nbytes >= _LARGE and memory.alone_in(known, 0)
+    return backward(total, known.pop(), into)
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:

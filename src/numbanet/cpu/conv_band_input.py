@@ -16,12 +16,12 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import write_steps
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance, zeros
+from numbanet.cpu.conv_direct import TABLE, of_gradient, run_tiles, tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, splat, store, store_tail
-from numbanet.cpu.tile import MAX_ROWS, address, stack_buffer
+from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store, store_tail
+from numbanet.cpu.tile import MAX_ROWS, RESIDUAL, address, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
 
 _PRODUCTS = 16384  # numbers of z
@@ -61,10 +61,11 @@ class Cut(NamedTuple):
     band_rows: int  # input rows of a task,
     bands: int  # and tasks for all rows of a residue
     panels: int
+    flags: int  # of what completes the result
 
 
 @kernel
-def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T):
+def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, residual: T, dx: T):
     """Compute a few input rows of one image that see the same filter rows."""
     s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
     h, w, c, q, k, columns = s.h, s.w, s.c, s.q, s.k, cut.columns
@@ -111,10 +112,13 @@ def band_input_gradient(task: Index, ints: I64, g: T, packed: T, zero: T, dx: T)
         )  # fmt: skip
         out = (n * h + first + i * s.stride_h) * w * c
         for j in range(0, w * c, vector):
-            if j + vector <= w * c:
-                store(dx, out + j, load(line, j))
+            total, left = load(line, j), w * c - j
+            if cut.flags & RESIDUAL:
+                total = total + load_tail(residual, out + j, left)
+            if left >= vector:
+                store(dx, out + j, total)
             else:
-                store_tail(dx, out + j, load(line, j), w * c - j)
+                store_tail(dx, out + j, total, left)
 
 
 def _steps(stride: int, dilation: int) -> tuple[int, int]:
@@ -139,15 +143,18 @@ def _plan(p: ConvProblem) -> tuple[np.ndarray, int, tuple[int, ...]]:
     cut = Cut(
         *_steps(p.stride[0], p.dilation[0]), *_steps(p.stride[1], p.dilation[1]),
         columns=columns, band_rows=rows, bands=bands, panels=panel_count(columns, p.dtype),
+        flags=epilogue_flags(p.epilogue),
     )  # fmt: skip
     return np.array([(0, 0, r) for r in range(p.r)], np.int64), p.n * bands * p.stride[0], (*geometry(p), *cut)
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (grad, weight), (dx,) = inputs, outputs
+    (grad, weight, _, residual), (dx,) = of_gradient(inputs), outputs
     taps, tasks, integers_ = _plan(p)
     packed = pack(weight, taps, 1, p.r, True, p.dtype)
-    launch(band_input_gradient, tasks, (grad, packed, zeros(p.k, p.dtype), dx), integers_, p.dtype)
+    nothing = zeros(p.k, p.dtype)
+    buffers = grad, packed, nothing, nothing if residual is None else residual, dx
+    launch(band_input_gradient, tasks, buffers, integers_, p.dtype)
 
 
 def _supports(p: ConvProblem) -> str | None:

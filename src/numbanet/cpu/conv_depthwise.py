@@ -15,7 +15,7 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import write_steps
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, progression, tolerance, zeros
+from numbanet.cpu.conv_direct import Grid, apart, complete_unseen, grids, of_gradient, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import transposed
 from numbanet.cpu.depthwise_tile import CACHE_LINE, FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
@@ -270,7 +270,8 @@ def _gather(
     out = outputs[0]
     start = constant(zeros(p.c, p.dtype)) if bias is None else bias
     if p.which == "backward_input":
-        clear_unseen(p, out)
+        residual = apart(residual, out)  # the last vectors overlap
+        complete_unseen(p, residual, out)
     tasks, grid_rows, lines, integers_ = _plan(p)
     buffers = (
         source, weight, grid_rows, lines, zeros(p.c, p.dtype), start,
@@ -285,7 +286,7 @@ def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) ->
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _gather(p, *inputs, None, None, outputs[0])
+    _gather(p, *of_gradient(inputs), outputs[0])
 
 
 def refusal(p: ConvProblem) -> str | None:

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import source_addresses, write_positions
 from numbanet.cpu.cache_sizes import caches
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_moments import Order, Share, across_images, following, in_memory
-from numbanet.cpu.copy import clear
+from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import block_of, launch
@@ -228,10 +229,22 @@ def _backward_grids(p: ConvProblem) -> list[Grid]:
     return grids
 
 
-def clear_unseen(p: ConvProblem, out: np.ndarray) -> None:
-    """Write zeros where no grid writes: to input pixels that a stride passes over."""
+def complete_unseen(p: ConvProblem, residual: np.ndarray | None, out: np.ndarray) -> None:
+    """Write zeros, or the residual, where no grid writes: to input pixels that a stride passes over."""
     if sum(grid.size[0] * grid.size[1] for grid in grids(p)) < p.h * p.w:
-        clear(out)
+        if residual is None:
+            clear(out)
+        elif residual is not out:
+            arrange(residual, out, (out.size,), (1,), (1,))
+
+
+def apart(residual: np.ndarray | None, out: np.ndarray) -> np.ndarray | None:
+    """Return the residual, copied if it is the result: for kernels that write some numbers before they add to them."""
+    if residual is not out:
+        return residual
+    copy = memory.empty(out.shape, out.dtype)
+    arrange(out, copy, (out.size,), (1,), (1,))
+    return copy
 
 
 def block_size(positions: int, columns: int, source_bytes: int, limit: int, dtype: str, least: int = 1) -> int:
@@ -303,6 +316,12 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
     return launches
 
 
+def _at_once(numbers: np.ndarray) -> bool:
+    """Return whether a launch stores each number once, not after each of several blocks of taps and channels."""
+    s = Gather(*numbers[:-1].tolist())
+    return s.taps <= s.tap_block and s.c <= s.channel_block
+
+
 @lru_cache(maxsize=1024)
 def _stored(p: ConvProblem) -> tuple[Order, Share, tuple[int, ...]]:
     """Return what the tasks of the forward pass store."""
@@ -362,9 +381,12 @@ def run(
     out = outputs[0]
     if not source.shape[3]:  # nothing to sum
         p, source = _padded(p), np.zeros((*source.shape[:3], p.groups), p.dtype)
+    launches = _plan(p)
     if p.which == "backward_input":
-        clear_unseen(p, out)
-    for (taps, padding, tasks, numbers), panels in zip(_plan(p), packed):
+        if residual is out and not all(_at_once(numbers) for *_, numbers in launches):
+            residual = apart(residual, out)
+        complete_unseen(p, residual, out)
+    for (taps, padding, tasks, numbers), panels in zip(launches, packed):
         buffers = (
             source, panels, taps, padding, padding if bias is None else bias,
             padding if residual is None else residual, out,
@@ -373,12 +395,18 @@ def run(
         launch(gather, tasks, buffers, numbers, p.dtype, then)
 
 
+def of_gradient(inputs: Arrays) -> Arrays:
+    """Return the operands of backward_input as those of forward: source, weight, bias, and residual or None."""
+    grad, weight, *residual = inputs
+    return grad, weight, None, residual[0] if residual else None
+
+
 def _forward(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     run(problem, *inputs, *outputs)
 
 
 def _backward_input(problem: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    run(problem, *inputs, None, None, outputs[0])
+    run(problem, *of_gradient(inputs), outputs[0])
 
 
 def tolerance(problem: ConvProblem) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I32, I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import Grid, clear_unseen, grids, progression, tolerance, zeros
+from numbanet.cpu.conv_direct import Grid, complete_unseen, grids, of_gradient, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.group_tile import (
@@ -390,7 +390,7 @@ def _run(
     b, out = blocks(p), outputs[0]
     table, order, tasks, integers_ = _plan(p)
     if p.which == "backward_input":
-        clear_unseen(p, out)
+        complete_unseen(p, residual, out)
     nothing = zeros(max(out.shape[3], numpy_lanes(p.dtype)), p.dtype)
     buffers = (
         source, _packed(weight, p, order), table, permutations(b.reduction, b.columns, p.dtype),
@@ -405,7 +405,7 @@ def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) ->
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _run(p, *inputs, None, None, outputs[0])
+    _run(p, *of_gradient(inputs), outputs[0])
 
 
 def refusal(p: ConvProblem) -> str | None:

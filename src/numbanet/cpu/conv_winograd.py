@@ -19,7 +19,7 @@ import numpy as np
 
 from numbanet import memory, settings
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.conv_direct import zeros
+from numbanet.cpu.conv_direct import of_gradient, zeros
 from numbanet.cpu.conv_moments import following
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import numpy_lanes
@@ -72,7 +72,7 @@ class Winograd:
 
     def backward_input(self, p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
         """Compute the gradient of x."""
-        self._run(p, *inputs, None, None, outputs[0])
+        self._run(p, *of_gradient(inputs), outputs[0])
 
     def prepare(self, p: ConvProblem, weight: np.ndarray) -> np.ndarray:
         """Return what `_run` takes: the panels of the transformed weight, or the weight where tasks transform it."""

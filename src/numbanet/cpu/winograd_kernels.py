@@ -11,7 +11,7 @@ from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
 from numbanet.cpu.prefetch import prefetch, prefetch_result
 from numbanet.cpu.simd import lanes, named, offset
 from numbanet.cpu.slots import give_slot, take_slot
-from numbanet.cpu.tile import MAX_VECTORS, address, stack_buffer
+from numbanet.cpu.tile import MAX_VECTORS, RESIDUAL, address, stack_buffer
 from numbanet.cpu.transpose import transpose_block
 from numbanet.cpu.winograd import (
     transform_input,
@@ -234,8 +234,9 @@ def _prefetch_inputs(f, ints, x, first, last):
 
 
 @device
-def _prefetch_outputs(f, ints, phase, y, first, last, column, width):
-    """Fetch the memory of the results of tiles first, ..., last - 1 and `width` vectors of columns."""
+def _prefetch_outputs(f, ints, phase, flags, residual, y, first, last, column, width):
+    """Fetch the memory of the results of tiles first, ..., last - 1 and `width` vectors of columns, and what is added.
+    """
     s = named(ints, Shape)
     p, q, k, tiles_h, tiles_w = s.p, s.q, s.k, s.tiles_h, s.tiles_w
     apart = 1 if s.forward else f.stride
@@ -247,6 +248,8 @@ def _prefetch_outputs(f, ints, phase, y, first, last, column, width):
                 start = ((n * p + row) * q + at) * k + column
                 for vector in range(width):
                     prefetch_result(y, start + vector * lanes(y))
+                    if flags & RESIDUAL:
+                        prefetch(residual, start + vector * lanes(y))
 
 
 class Kernels(NamedTuple):
@@ -340,7 +343,10 @@ def kernels_of(f: Form) -> Kernels:
                         # Meanwhile, memory brings what the next steps need.
                         now, soon = _begin(last - first, f.points, point), _begin(last - first, f.points, point + 1)
                         if turn == summed - 1:
-                            _prefetch_outputs(f, ints, out_phase, y, first + now, first + soon, column * vector, width)
+                            _prefetch_outputs(
+                                f, ints, out_phase, cut.flags, residual, y, first + now, first + soon, column * vector,
+                                width,
+                            )  # fmt: skip
                         if turn + number == 0 and cut.inputs_ahead == 0:
                             _prefetch_inputs(f, ints, x, last + now, min(tiles, last + soon))
                         if lacks(f, phase, point):

@@ -64,11 +64,18 @@ def fused_conv2d(
     shape, weight_shape, dims = x.shape, w.shape, (0, 2, 3) if len(x.shape) == 4 else (1, 2)
     need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
-    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def backward(
+        grad: np.ndarray, known: np.ndarray | None = None, into: bool = False
+    ) -> tuple[np.ndarray | None, ...]:
+        dx = None
+        if known is not None:
+            dx = ops.add_conv2d_backward_input(known, grad, w, shape, *options, into)
+        elif need_x:
+            dx = ops.conv2d_backward_input(grad, w, shape, *options)
         return (
-            ops.conv2d_backward_input(grad, w, shape, *options) if need_x else None,
+            dx,
             ops.conv2d_backward_weight(x, grad, weight_shape, *options) if need_w else None,
             ops.sum(grad, dims) if need_b else None,
         )
 
-    return record(y, (input, weight, bias), backward)
+    return record(y, (input, weight, bias), backward, adds=True)

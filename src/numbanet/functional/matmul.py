@@ -71,13 +71,19 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = ops.linear(x, w, b)
     need_x, need_w, need_b = input.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
 
-    def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def backward(
+        grad: np.ndarray, known: np.ndarray | None = None, into: bool = False
+    ) -> tuple[np.ndarray | None, ...]:
         matrix = w[None] if w.ndim == 1 else w
-        rows = _rows(grad[..., None] if w.ndim == 1 else grad)
+        rows, dx = _rows(grad[..., None] if w.ndim == 1 else grad), None
+        if known is not None:
+            dx = ops.add_matmul(_rows(known), rows, matrix).reshape(x.shape)
+        elif need_x:
+            dx = ops.matmul(rows, matrix).reshape(x.shape)
         return (
-            ops.matmul(rows, matrix).reshape(x.shape) if need_x else None,
+            dx,
             ops.matmul(rows.T, _rows(x)).reshape(w.shape) if need_w else None,
             _reduced(grad, bias.shape) if need_b and bias is not None else None,
         )
 
-    return record(y, (input, weight, bias), backward)
+    return record(y, (input, weight, bias), backward, adds=True)

@@ -12,6 +12,7 @@ from numbanet.ops.activation import silu as silu
 from numbanet.ops.activation import silu_backward as silu_backward
 from numbanet.ops.activation import tanh as tanh
 from numbanet.ops.activation import tanh_backward as tanh_backward
+from numbanet.ops.conv import add_conv2d_backward_input as add_conv2d_backward_input
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
 from numbanet.ops.conv import conv2d_backward_weight as conv2d_backward_weight
@@ -57,6 +58,7 @@ from numbanet.ops.loss import mse_loss_with_state as mse_loss_with_state
 from numbanet.ops.loss import nll_loss as nll_loss
 from numbanet.ops.loss import nll_loss_backward as nll_loss_backward
 from numbanet.ops.loss import nll_loss_with_state as nll_loss_with_state
+from numbanet.ops.matmul import add_matmul as add_matmul
 from numbanet.ops.matmul import linear as linear
 from numbanet.ops.matmul import matmul as matmul
 from numbanet.ops.matmul import prepare_linear as prepare_linear

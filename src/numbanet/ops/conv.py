@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.moments import Moments
+from numbanet.ops.elementwise import add
 from numbanet.ops.shape import channels_last, contiguous
 from numbanet.ops.steady import steady
 from numbanet.prepared import PreparedWeight
@@ -211,18 +212,72 @@ def conv2d_backward_input(
     TypeError, ValueError
         If the arguments do not fit each other.
     """
+    return _gradient_of_input(None, grad, weight, input_shape, plain_options(stride, padding, dilation, groups))
+
+
+@steady(3)
+def add_conv2d_backward_input(
+    known: np.ndarray,
+    grad: np.ndarray,
+    weight: np.ndarray,
+    input_shape: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    into: bool = False,
+) -> np.ndarray:
+    """Return ``known + conv2d_backward_input(grad, ...)``: the total gradient of an input that is used twice.
+
+    On the CPU, what is known is added as the gradient is stored, if it has its memory order. The sums are the same.
+
+    Parameters
+    ----------
+    known : numpy.ndarray
+        Shape `input_shape`.
+    grad, weight, input_shape, stride, padding, dilation, groups
+        As given to `conv2d_backward_input`.
+    into : bool
+        Whether nobody needs `known` any more: its memory may become the result's.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape `input_shape`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not fit each other.
+    """
+    known, grad = real_array("known", known), real_array("grad", grad)
+    same_dtype(known=known, grad=grad)
+    shape, options = sizes("input_shape", input_shape), plain_options(stride, padding, dilation, groups)
+    if known.shape != shape:
+        raise ValueError(f"known must have the input's shape {shape}, got {known.shape}")
+    rows = known.transpose((0, 2, 3, 1) if len(shape) == 4 else (1, 2, 0)) if len(shape) in (3, 4) else known
+    if type(rows) is not np.ndarray or not rows.flags.c_contiguous:
+        return add(known, _gradient_of_input(None, grad, weight, shape, options))
+    return _gradient_of_input(rows, grad, weight, shape, options, into)
+
+
+def _gradient_of_input(
+    known: np.ndarray | None, grad: np.ndarray, weight: np.ndarray, input_shape: Sequence[int], options: tuple,
+    into: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """Return `conv2d_backward_input`, plus what is known of it: an array in the memory order of the result."""
     grad, weight = real_array("grad", grad), real_array("weight", weight)
     if grad.dtype != weight.dtype:
         same_dtype(grad=grad, weight=weight)
     input_shape = sizes("input_shape", input_shape)
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
-    problem = _backward_plan(
-        "backward_input", shape, weight.shape, grad.dtype, *plain_options(stride, padding, dilation, groups)
-    )
+    problem = _backward_plan("backward_input", shape, weight.shape, grad.dtype, *options, known is not None)
     grads = _of_result("grad", grad, problem)
-    dx = memory.empty((problem.n, problem.h, problem.w, problem.c), grad.dtype, grad)
+    rows = problem.n, problem.h, problem.w, problem.c
+    given = () if known is None else (known.reshape(rows),)
+    dx = given[0] if into and given else memory.empty(rows, grad.dtype, grad)
     if dx.size:
-        dispatch.run(problem, (channels_last(grads), channels_last(weight)), (dx,))
+        dispatch.run(problem, (channels_last(grads), channels_last(weight), *given), (dx,))
     dx = dx.transpose(0, 3, 1, 2)
     return dx[0] if len(input_shape) == 3 else dx
 
@@ -278,10 +333,11 @@ def conv2d_backward_weight(
 @lru_cache(maxsize=4096)  # all options are plain
 def _backward_plan(
     which: str, x_shape: tuple, weight_shape: tuple, dtype: np.dtype, stride: Any, padding: Any, dilation: Any,
-    groups: int,
+    groups: int, residual: bool = False,
 ) -> ConvProblem:  # fmt: skip
     """Return the problem of a gradient: a steady call looks it up."""
-    return conv2d_problem(which, x_shape, weight_shape, dtype_name(dtype), stride, padding, dilation, groups)
+    then = epilogue(residual=residual)
+    return conv2d_problem(which, x_shape, weight_shape, dtype_name(dtype), stride, padding, dilation, groups, then)
 
 
 def _of_result(name: str, array: np.ndarray, problem: ConvProblem) -> np.ndarray:

@@ -37,15 +37,15 @@ def _problem(
     return MatmulProblem("forward", dtype_name(dtype), m, n, k, a_rows, b_rows, then, batch)
 
 
-def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """Write the product of two matrices to `out`."""
+def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray, known: np.ndarray | None = None) -> None:
+    """Write the product of two matrices, plus `known`, to `out`."""
     (m, k), n = a.shape, b.shape[1]
     if out.size == 0:
         return
     a, a_rows = _stack(a)
     b, b_rows = _stack(b)
-    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, False, None)
-    dispatch.run(problem, (a, b, None, None), (out,))
+    problem = _problem(a.dtype, m, n, k, a_rows, b_rows, False, known is not None, None)
+    dispatch.run(problem, (a, b, None, known), (out,))
 
 
 class _Form(NamedTuple):
@@ -138,6 +138,37 @@ def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
     else:
         _product(_shaped(a, form.left), _shaped(b, form.right), out)
     return _shaped(out, form.result)
+
+
+@steady(3)
+def add_matmul(known: np.ndarray, input: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return ``known + input @ other`` of matrices; the sum is formed as the product is stored.
+
+    Parameters
+    ----------
+    known : numpy.ndarray
+        Shape (m, n).
+    input, other : numpy.ndarray
+        Shapes (m, k) and (k, n).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (m, n).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes differ or the shapes do not fit.
+    """
+    known, a, b = (float_array(*x) for x in (("known", known), ("input", input), ("other", other)))
+    same_dtype(known=known, input=a, other=b)
+    if not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0] or known.shape != (a.shape[0], b.shape[1]):
+        raise ValueError(f"known, input and other must have shapes (m, n), (m, k) and (k, n), got "
+                         f"{known.shape}, {a.shape} and {b.shape}")
+    out = memory.empty(known.shape, a.dtype, a)
+    _product(a, b, out, contiguous(known))
+    return out
 
 
 @steady(3)

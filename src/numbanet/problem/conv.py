@@ -22,7 +22,7 @@ class Epilogue:
     bias : bool
         Add a number a channel.
     residual : bool
-        Add an array of the result's shape and memory order.
+        Add an array of the result's shape and memory order. In backward_input it may be the result itself.
     activation : {None, "relu", "relu6"}
         Then max(y, 0), or min(max(y, 0), 6); NaN stays NaN.
     """

@@ -53,15 +53,17 @@ def forward(
     return finished(problem.epilogue, y.reshape(problem.n, problem.p, problem.q, problem.k), bias, residual)
 
 
-def backward_input(problem: ConvProblem, grad: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the gradient (N, H, W, C) of x from that of y."""
+def backward_input(
+    problem: ConvProblem, grad: np.ndarray, weight: np.ndarray, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the gradient (N, H, W, C) of x from that of y; with `residual`, a gradient of x, their sum."""
     grouped = _grouped(problem, weight)
     padded = _padded(problem, np.zeros((problem.n, problem.h, problem.w, problem.c), grad.dtype))
     grad = grad.reshape(problem.n, problem.p, problem.q, problem.groups, problem.kg)
     for r, s, pixels in _taps(problem, padded):
         pixels += np.einsum("npqgk,gkc->npqgc", grad, grouped[:, :, r, s])
     top, _, left, _ = problem.pads
-    return padded[:, top : top + problem.h, left : left + problem.w]
+    return finished(problem.epilogue, padded[:, top : top + problem.h, left : left + problem.w], None, residual)
 
 
 def backward_weight(problem: ConvProblem, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
