@@ -11,10 +11,12 @@ import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory, nn, ops, optim
+from numbanet import functional as F
 from numbanet.cpu import parallel
+from numbanet.cpu.program import traced
 from numbanet.ops import activation, norm, pool
 from numbanet.ops.steady import steady
-from numbanet.watch import Watch, watching
+from numbanet.watch import Watch, constant, watching
 
 RNG = np.random.default_rng(0)
 CONV = ((1, 1), (1, 1), (1, 1), 1)
@@ -46,6 +48,16 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     "conv2d of row-major images": (ops.conv2d, lambda: (np.ascontiguousarray(images()), weight(), None, *CONV)),
     "conv2d_backward_input": (ops.conv2d_backward_input, lambda: (images(), weight(), (2, 8, 6, 6), *CONV)),
     "conv2d_backward_weight": (ops.conv2d_backward_weight, lambda: (images(), images(), (8, 8, 3, 3), *CONV)),
+    "conv2d by Winograd": (ops.conv2d, lambda: (images(32, 16), weight(32, 32), vector(32), *CONV)),
+    "its gradients, of the input": (
+        ops.conv2d_backward_input, lambda: (images(32, 16), weight(32, 32), (2, 32, 16, 16), *CONV)
+    ),
+    "of a small weight": (
+        ops.conv2d_backward_weight, lambda: (images(32, 16), images(32, 16), (32, 32, 3, 3), *CONV)
+    ),
+    "of a large weight": (
+        ops.conv2d_backward_weight, lambda: (images(128, 8), images(128, 8), (128, 128, 3, 3), *CONV)
+    ),
     "relu": (activation._forward, lambda: (images(), "relu")),
     "relu_backward": (activation._backward, lambda: (images(), images(), "relu")),
     "max_pool2d": (ops.max_pool2d, lambda: (images(), 2)),
@@ -261,8 +273,9 @@ def test_layers_that_are_captured_after_they_were_steady() -> None:
             np.testing.assert_array_equal(captured(x).numpy(), net(x).numpy())
 
 
-def test_threads() -> None:
-    args = images(), weight(), vector(), *CONV
+@pytest.mark.parametrize("channels", [8, 32], ids=["direct", "by Winograd"])
+def test_threads(channels: int) -> None:
+    args = images(channels, 16), weight(channels, channels), vector(channels), *CONV
     expected, found = ops.conv2d.__wrapped__(*args), []
     settle(ops.conv2d, lambda: args)
 
@@ -276,6 +289,55 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 150 and all(found)
+
+
+@pytest.mark.skipif(parallel.default_threads() < 2, reason="one CPU")
+def test_as_many_work_buffers_as_threads(asked: list[Any]) -> None:
+    args = images(32, 16), weight(32, 32), vector(32), *CONV
+    before, found = nnet.get_num_threads(), []
+    try:
+        for count in (1, 2, 1, 2):
+            nnet.set_num_threads(count)
+            settle(ops.conv2d, lambda: args)
+            asked.clear()
+            found.append(ops.conv2d(*args))
+            assert not asked
+    finally:
+        nnet.set_num_threads(before)
+    for y in found:
+        same(y, ops.conv2d.__wrapped__(*args))
+
+
+def test_what_is_made_for_kernels_is_made_anew() -> None:
+    """A work buffer that another call has marked as taken would be waited for, without end in a forked process."""
+    _, program = traced(ops.conv2d.__wrapped__, (images(32, 16), weight(32, 32), None, *CONV))
+    assert [set(a.tolist()) for a in program._templates.values()] == [{0}]
+    (number,) = program._templates
+    assert program.text.count(f"a{number}") == program.text.count(f"a{number}.copy()") == 1
+
+
+def test_what_is_not_the_same_for_kernels() -> None:
+    @steady(1)
+    def plus_one_more(x: np.ndarray) -> np.ndarray:
+        turns.append(None)
+        return ops.add(x, constant(np.full(x.shape, np.float32(len(turns)))))
+
+    turns: list[None] = []
+    for _ in range(8):
+        x = matrix()
+        same(plus_one_more(x), x + np.float32(len(turns)))
+    assert len(turns) == 8
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_zeros_of_both_signs(zero: float) -> None:
+    x = nnet.tensor(np.float32([-1, -2]))
+    for sign in (zero, -zero, zero):
+        for _ in range(4):
+            expected = np.signbit(np.float64(sign))
+            assert (np.signbit(F.leaky_relu(x, sign).numpy()) != expected).all()
+            assert (np.signbit(activation.leaky_relu_backward(x.numpy(), x.numpy(), sign)) != expected).all()
+            assert (np.signbit(F.hardtanh(x, sign, 1.0).numpy()) == expected).all()
 
 
 def test_what_python_makes_of_values_is_made_each_time() -> None:

@@ -33,6 +33,7 @@ from numbanet.cpu.simd import (
     store,
     store_tail,
 )
+from numbanet.problem.base import doubles
 
 _TILE = 2048  # columns of a block at most
 _BLOCK = 1 << 15  # elements of a block
@@ -180,21 +181,16 @@ def repair(task: Index, ints: I64, x: T, scale: F64, out: T):
             out[i] = total * scale[0]
 
 
-@lru_cache(maxsize=4096)
-def _scale(value: float) -> np.ndarray:
-    return np.array([value])
-
-
 def _direct(x: np.ndarray, outer: int, reduced: int, inner: int, scale: float, out: np.ndarray, dtype: str) -> None:
     if inner == 1:
         chunk = max(1, _BLOCK // max(reduced, 1))
-        launch(rows, -(-outer // chunk), (x, _scale(scale), out), (outer, reduced, chunk), dtype)
+        launch(rows, -(-outer // chunk), (x, doubles(scale), out), (outer, reduced, chunk), dtype)
     else:
         width = 2 * numpy_lanes(dtype)
         strips = -(-inner // width)
         strips_a_task = max(1, _BLOCK // (width * max(reduced, 1)))
         numbers = (outer, reduced, inner, strips, strips_a_task)
-        launch(columns, -(-outer * strips // strips_a_task), (x, _scale(scale), out), numbers, dtype)
+        launch(columns, -(-outer * strips // strips_a_task), (x, doubles(scale), out), numbers, dtype)
 
 
 def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -206,7 +202,7 @@ def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     else:
         _by_blocks(problem, x, out, workspace)
         numbers = (outer * inner, reduced, inner)
-        launch(repair, -(-outer * inner // _REPAIR), (x, _scale(problem.scale), out), numbers, problem.dtype)
+        launch(repair, -(-outer * inner // _REPAIR), (x, doubles(problem.scale), out), numbers, problem.dtype)
 
 
 def _by_blocks(problem: Any, x: np.ndarray, out: np.ndarray, workspace: Any) -> None:

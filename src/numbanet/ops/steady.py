@@ -1,10 +1,10 @@
 """Calls that come again: what an operation does is worked out once for each kind of operands.
 
 A call of a layer takes Python several times as long as its kernel, on small images, and decides each time what it has
-decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, and from
-what `numbanet.dispatch.conditions` says. The second and the third call of a kind are watched; where both did the same,
-and doing it again on copies gives the same bits, the next ones do just that (`numbanet.cpu.program`): they take memory
-and launch kernels.
+decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, from
+what `numbanet.dispatch.conditions` says, and (how many work buffers there are) from the number of threads. The second
+and the third call of a kind are watched; where both did the same, and doing it again on copies gives the same bits, the
+next ones do just that (`numbanet.cpu.program`): they take memory and launch kernels.
 
 This is for functions whose Python never looks at the values of arrays.
 """
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from numbanet.cpu.limits import threads
 from numbanet.dispatch import conditions, measuring
 from numbanet.memory import planner
 from numbanet.prepared import PreparedWeight
@@ -84,7 +85,7 @@ def steady(arrays: int) -> Callable[[F], F]:
                 return function(*args, **named)
             options = args[arrays:]
             try:
-                key = (*[_DESCRIBE[type(x)](x) for x in args[:arrays]], options, conditions())
+                key = (*[_DESCRIBE[type(x)](x) for x in args[:arrays]], options, conditions(), threads.count)
                 kind = known.get(key)
             except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
                 return function(*args)
