@@ -140,7 +140,7 @@ def matmul(input: np.ndarray, other: np.ndarray) -> np.ndarray:
     return _shaped(out, form.result)
 
 
-@steady(3)
+@steady(3, "residual")
 def linear(
     x: np.ndarray,
     weight: np.ndarray | PreparedWeight,
