@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -353,7 +354,7 @@ def test_threads(channels: int) -> None:
     assert len(found) == 150 and all(found)
 
 
-@pytest.mark.skipif(parallel.default_threads() < 2, reason="one CPU")
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one CPU")
 def test_as_many_work_buffers_as_threads(asked: list[Any]) -> None:
     args = images(32, 16), weight(32, 32), vector(32), *CONV
     before, found = nnet.get_num_threads(), []

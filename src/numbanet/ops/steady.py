@@ -135,8 +135,12 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
                 kind = known.get(key)
             except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
                 return run(*args)
-            same = kind is None or all(map(is_, kind.options, options)) or all(map(_alike, kind.options, options))
-            if not same:
+            if not (
+                kind is None
+                or kind.options is options  # none
+                or all(map(is_, kind.options, options))
+                or all(map(_alike, kind.options, options))
+            ):
                 key = (key, tuple(map(type, options)), repr(options))  # equal options of another meaning
                 kind = known.get(key)
             if kind is None:
