@@ -415,6 +415,11 @@ def memory_order(x: np.ndarray) -> tuple[int, ...]:
     return _layout(x).order
 
 
+def is_dense(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Return whether the elements of an array of the CPU with these strides fill a block of memory without gaps."""
+    return _layout_of(shape, strides, itemsize).dense
+
+
 def dense(x: np.ndarray) -> np.ndarray:
     """Return x, or a copy of it, whose elements fill a block of memory without gaps, in the same order of axes."""
     if x.flags.c_contiguous or _layout(x).dense:

@@ -17,6 +17,7 @@ class Moments:
     """
 
     __slots__ = ("parts",)
+    __hash__ = None  # type: ignore[assignment] # each call takes one of its own: none is an option that comes again
 
     def __init__(self) -> None:
         self.parts: np.ndarray | None = None

@@ -348,10 +348,6 @@ class Tensor(Methods):
     def bump_version(self) -> None:
         """Say that the values were changed in place: a backward that needs the old ones then raises."""
         write(self)
-        self._count_change()
-
-    def _count_change(self) -> None:
-        """Do what `bump_version` does, for those who have reported the change themselves."""
         self._memory.changes += 1
         changed()
 

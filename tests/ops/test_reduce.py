@@ -33,7 +33,8 @@ def test_every_choice_of_dimensions(shape, rng):
 # (outer, reduced, inner): direct and blocked, narrow and wide, whole and cut rows, tiles of wide columns.
 MATRICES = [
     (1, 40000, 1), (3, 33000, 1), (1, 12345, 3), (2, 500, 16), (1, 1000, 64), (3, 700, 100), (1, 300, 128),
-    (2, 200, 129), (1, 150, 2100), (5, 129, 33), (1, 20001, 7), (70000, 2, 1), (2, 128, 65),
+    (2, 200, 129), (1, 150, 2100), (5, 129, 33), (1, 20001, 7), (70000, 2, 1), (2, 128, 65), (3, 227, 33), (2, 227, 65),
+    (2, 203, 100),
 ]  # fmt: skip
 
 

@@ -6,15 +6,21 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory, nn, ops, optim
+from numbanet import functional as F
 from numbanet.cpu import parallel, program
-from numbanet.ops import activation, norm, pool
+from numbanet.cpu.program import traced
+from numbanet.moments import Moments
+from numbanet.ops import activation, loss, norm, pool
+from numbanet.ops.softmax import _backward as softmax_backward
+from numbanet.ops.softmax import _forward as softmax_forward
 from numbanet.ops.steady import steady
-from numbanet.watch import Watch, watching
+from numbanet.watch import Watch, constant, watching
 
 RNG = np.random.default_rng(0)
 CONV = ((1, 1), (1, 1), (1, 1), 1)
@@ -36,6 +42,11 @@ def vector(size: int = 8) -> np.ndarray:
     return RNG.random(size, dtype=np.float32) + np.float32(0.5)
 
 
+def labels(rows: int = 8, classes: int = 8) -> np.ndarray:
+    return RNG.integers(0, classes, rows)
+
+
+ENTROPY = ("float32", 8, 8, False, "mean", -100, 0.1)
 CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     "matmul": (ops.matmul, lambda: (matrix(), matrix())),
     "matmul, b turned": (ops.matmul, lambda: (matrix(5, 7), matrix(9, 7).T)),
@@ -46,6 +57,32 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     "conv2d of row-major images": (ops.conv2d, lambda: (np.ascontiguousarray(images()), weight(), None, *CONV)),
     "conv2d_backward_input": (ops.conv2d_backward_input, lambda: (images(), weight(), (2, 8, 6, 6), *CONV)),
     "conv2d_backward_weight": (ops.conv2d_backward_weight, lambda: (images(), images(), (8, 8, 3, 3), *CONV)),
+    "conv2d by Winograd": (ops.conv2d, lambda: (images(32, 16), weight(32, 32), vector(32), *CONV)),
+    "its gradients, of the input": (
+        ops.conv2d_backward_input, lambda: (images(32, 16), weight(32, 32), (2, 32, 16, 16), *CONV)
+    ),
+    "of a small weight": (
+        ops.conv2d_backward_weight, lambda: (images(32, 16), images(32, 16), (32, 32, 3, 3), *CONV)
+    ),
+    "of a large weight": (
+        ops.conv2d_backward_weight, lambda: (images(128, 8), images(128, 8), (128, 128, 3, 3), *CONV)
+    ),
+    "softmax": (softmax_forward, lambda: (matrix(), False, 1)),
+    "log_softmax_backward": (softmax_backward, lambda: (matrix(), matrix(), True, 1)),
+    "cross_entropy": (loss._cross_entropy, lambda: (matrix(), labels(), vector(), ENTROPY)),
+    "cross_entropy_backward": (
+        loss._cross_entropy_backward,
+        lambda: (vector(1), matrix(), labels(), vector(), vector(16), np.ones(1), ENTROPY, (8, 8)),
+    ),
+    "nll_loss": (loss._nll_loss, lambda: (matrix(), labels(), vector(), ("float32", 8, 8, "sum", 3))),
+    "nll_loss_backward": (
+        loss._nll_loss_backward,
+        lambda: (vector(1), labels(), vector(), np.ones(1), ("float32", 8, 8, "mean", 3), (2, 8, 2, 2)),
+    ),
+    "mse_loss": (loss._mse_loss, lambda: (images(), images(), ("float32", 576, "mean"))),
+    "mse_loss_backward": (
+        loss._mse_loss_backward, lambda: (vector(1), images(), images(), np.ones(1), ("float32", 576, "mean"))
+    ),
     "relu": (activation._forward, lambda: (images(), "relu")),
     "relu_backward": (activation._backward, lambda: (images(), images(), "relu")),
     "max_pool2d": (ops.max_pool2d, lambda: (images(), 2)),
@@ -115,6 +152,44 @@ def test_steady_calls_give_the_same(name: str, asked: list[Any]) -> None:
         earlier.append((found, expected))
     for pair in earlier:
         same(*pair)  # a later call has not written to an earlier result
+
+
+def test_arguments_by_name(asked: list[Any]) -> None:
+    def conv(residual: Any, activation: Any) -> Any:
+        x, w, b = images(32, 16), weight(32, 32), vector(32)
+        call = (x, w), {"bias": b, "padding": 1, "residual": residual, "activation": activation}
+        return call, np.maximum(ops.conv2d.__wrapped__(x, w, b, 1, 1) + (0 if residual is None else residual), 0)
+
+    def linear(residual: Any, activation: Any) -> Any:
+        x, w = matrix(), matrix()
+        call = (x,), {"weight": w, "residual": residual, "activation": activation}
+        return call, np.maximum(x @ w.T + (0 if residual is None else residual), 0)
+
+    for function, make, residual in ((ops.conv2d, conv, lambda: images(32, 16)), (ops.linear, linear, matrix)):
+        for added in (residual, lambda: None):
+            for turn in range(8):
+                (args, named), expected = make(added(), "relu")
+                asked.clear()
+                np.testing.assert_allclose(function(*args, **named), expected, rtol=1e-4, atol=1e-4)
+                assert turn < 5 or not asked
+                same(function(*args, **named), function.__wrapped__(*args, **named))
+    x, w = images(), weight()
+    for _ in range(3):
+        with pytest.raises(TypeError, match="bogus"):
+            ops.conv2d(x, w, bogus=1)
+        with pytest.raises(TypeError, match="multiple values"):
+            ops.conv2d(x, w, weight=w)
+        with pytest.raises(TypeError, match="positional"):
+            ops.conv2d(x, w, None, 1, 1, 1, 1, None, activation="relu")
+        with pytest.raises(TypeError, match="weight"):
+            ops.conv2d(x, padding=1)
+
+
+def test_moments_are_no_options() -> None:
+    for _ in range(6):
+        taken = Moments()
+        y = ops.conv2d(images(32, 16), weight(32, 32), None, *CONV, moments=taken)
+        assert taken.parts is not None and np.isclose(taken.parts[:, 0].sum(0), y.size / 32).all()
 
 
 def test_other_layouts_dtypes_and_types() -> None:
@@ -261,8 +336,9 @@ def test_layers_that_are_captured_after_they_were_steady() -> None:
             np.testing.assert_array_equal(captured(x).numpy(), net(x).numpy())
 
 
-def test_threads() -> None:
-    args = images(), weight(), vector(), *CONV
+@pytest.mark.parametrize("channels", [8, 32], ids=["direct", "by Winograd"])
+def test_threads(channels: int) -> None:
+    args = images(channels, 16), weight(channels, channels), vector(channels), *CONV
     expected, found = ops.conv2d.__wrapped__(*args), []
     settle(ops.conv2d, lambda: args)
 
@@ -276,6 +352,71 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 150 and all(found)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one CPU")
+def test_as_many_work_buffers_as_threads(asked: list[Any]) -> None:
+    args = images(32, 16), weight(32, 32), vector(32), *CONV
+    before, found = nnet.get_num_threads(), []
+    try:
+        for count in (1, 2, 1, 2):
+            nnet.set_num_threads(count)
+            settle(ops.conv2d, lambda: args)
+            asked.clear()
+            found.append(ops.conv2d(*args))
+            assert not asked
+    finally:
+        nnet.set_num_threads(before)
+    for y in found:
+        same(y, ops.conv2d.__wrapped__(*args))
+
+
+def test_what_is_made_for_kernels_is_made_anew() -> None:
+    """A work buffer that another call has marked as taken would be waited for, without end in a forked process."""
+    _, program = traced(ops.conv2d.__wrapped__, (images(32, 16), weight(32, 32), None, *CONV))
+    assert [set(a.tolist()) for a in program._templates.values()] == [{0}]
+    (number,) = program._templates
+    assert program.text.count(f"a{number}") == program.text.count(f"a{number}.copy()") == 1
+
+
+def test_what_is_not_the_same_for_kernels() -> None:
+    @steady(1)
+    def plus_one_more(x: np.ndarray) -> np.ndarray:
+        turns.append(None)
+        return ops.add(x, constant(np.full(x.shape, np.float32(len(turns)))))
+
+    turns: list[None] = []
+    for _ in range(8):
+        x = matrix()
+        same(plus_one_more(x), x + np.float32(len(turns)))
+    assert len(turns) == 8
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_zeros_of_both_signs(zero: float) -> None:
+    x = nnet.tensor(np.float32([-1, -2]))
+    for sign in (zero, -zero, zero):
+        for _ in range(4):
+            expected = np.signbit(np.float64(sign))
+            assert (np.signbit(F.leaky_relu(x, sign).numpy()) != expected).all()
+            assert (np.signbit(activation.leaky_relu_backward(x.numpy(), x.numpy(), sign)) != expected).all()
+            assert (np.signbit(F.hardtanh(x, sign, 1.0).numpy()) == expected).all()
+
+
+def test_labels_are_looked_at_each_time(asked: list[Any]) -> None:
+    for function in (F.nll_loss, F.cross_entropy):
+        for _ in range(5):
+            x = nnet.tensor(matrix(), requires_grad=True)
+            asked.clear()
+            function(x, nnet.tensor(labels())).backward()
+        assert not asked
+        for wrong in (8, -1):
+            with pytest.raises(IndexError, match=str(wrong)):
+                function(x, nnet.tensor(np.full(8, wrong)))
+        for weight_ in (None, nnet.tensor(vector())):
+            for ignored in (0, 1):
+                found = function(x, nnet.tensor(np.full(8, ignored)), weight_, ignore_index=ignored, reduction="sum")
+                assert found.item() == 0
 
 
 def test_what_python_makes_of_values_is_made_each_time() -> None:

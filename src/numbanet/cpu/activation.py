@@ -6,10 +6,7 @@ function's parameter (the slope of leaky_relu) in every lane.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu import vmath
@@ -18,6 +15,7 @@ from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import fma, integers, lanes, load_pair, load_tail, select, splat, splat_as, store_tail
 from numbanet.cpu.stream import aligned, drain, put, streams
 from numbanet.cpu.vmath import pick
+from numbanet.problem.base import doubles
 
 _CHUNK = 1 << 14  # elements a task: large enough to hide the launch, small enough to share evenly
 _CHEAP = ("relu", "leaky_relu")  # functions that take no longer than moving their operands:
@@ -240,14 +238,9 @@ _BACKWARD = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def _parameter(value: float) -> np.ndarray:
-    return np.array([value])
-
-
 def _run(kernels: dict[str, Any], problem: Any, inputs: Arrays, outputs: Arrays) -> None:
     chunk = _SERIAL if problem.function in _CHEAP and problem.size <= _SERIAL else _CHUNK
-    arrays = (*inputs, *outputs, _parameter(problem.parameter))
+    arrays = (*inputs, *outputs, doubles(problem.parameter))
     numbers = (problem.size, chunk, streams(outputs[0].nbytes, sum(x.nbytes for x in inputs)))
     launch(kernels[problem.function], -(-problem.size // chunk), arrays, numbers, problem.dtype)
 

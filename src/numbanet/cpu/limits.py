@@ -1,9 +1,19 @@
-"""How many CPUs the process may use: the affinity mask and the quotas of its cgroups."""
+"""How many threads kernels may use: the CPUs of the process, by affinity mask and cgroup quotas, and what was set."""
 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+
+
+class _Threads(threading.local):
+    """What a Python thread says about those that its kernels may use: their number, 0 until it is asked for."""
+
+    count = 0
+
+
+threads = _Threads()
 
 
 def default_threads() -> int:

@@ -7,7 +7,6 @@ its largest score and the logarithm of the sum of exponentials, which is all tha
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from numbanet.cpu.simd import (
 )
 from numbanet.cpu.softmax import row_statistics
 from numbanet.cpu.vmath import exp_below, log
+from numbanet.problem.base import doubles
 
 _TASK = 1 << 14  # elements a task, about
 
@@ -254,11 +254,6 @@ def nll_backward(task: Index, ints: I64, grad: T, target: I64, weight: T, diviso
 # How they are launched
 
 
-@lru_cache(maxsize=256)
-def _number(value: float) -> np.ndarray:
-    return np.array([value])
-
-
 def _block(problem: Any) -> int:
     """Rows a task."""
     return max(1, _TASK // max(problem.classes, 1))
@@ -273,7 +268,7 @@ def _cross_entropy(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any
     losses, statistics, total, divisor = outputs
     block = _block(problem)
     parts = -(-problem.rows // block)
-    partial, smooth = memory.empty((2 * parts,), np.float64), _number(problem.label_smoothing)
+    partial, smooth = memory.empty((2 * parts,), np.float64), doubles(problem.label_smoothing)
     function = probabilities_forward if problem.probabilities else indices_forward
     sizes = (problem.rows, problem.classes, block, problem.ignore_index)
     launch(function, parts, (smooth, *inputs, losses, statistics, partial), sizes, problem.dtype)
@@ -287,12 +282,12 @@ def _backward_sizes(problem: Any) -> tuple[int, ...]:
 
 def _cross_entropy_backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     function = probabilities_backward if problem.probabilities else indices_backward
-    arrays = (_number(problem.label_smoothing), *inputs, *outputs)
+    arrays = (doubles(problem.label_smoothing), *inputs, *outputs)
     launch(function, -(-problem.rows // _block(problem)), arrays, _backward_sizes(problem), problem.dtype)
 
 
 def _cross_entropy_backward_target(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    arrays = (_number(problem.label_smoothing), *inputs, *outputs)
+    arrays = (doubles(problem.label_smoothing), *inputs, *outputs)
     tasks = -(-problem.rows // _block(problem))
     launch(probabilities_backward_target, tasks, arrays, _backward_sizes(problem), problem.dtype)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -32,6 +31,7 @@ from numbanet.cpu.compiler import KernelCompiler
 from numbanet.cpu.crew import DONE, REFUSED, Crew, serve
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
+from numbanet.cpu.limits import threads
 from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, word
 from numbanet.locks import new_lock
 from numbanet.memory import pinned
@@ -65,16 +65,8 @@ def _drive_together(board, threads, now, address, expected, count, arrays, integ
     return DONE
 
 
-class _Threads(threading.local):
-    """What a Python thread says about those that its kernels may use: their number, 0 until it is asked for."""
-
-    count = 0
-
-
 class _State:
     """What the first launch sets up: the drivers and the crew."""
-
-    threads = _Threads()
 
     def __init__(self) -> None:
         self.lock = new_lock()
@@ -131,7 +123,7 @@ def helper() -> Callable[[], None]:
     The kernels that it starts run on it alone: the other cores are for those who compute.
     """
     prepare()  # here, not in the helper
-    return partial(setattr, _state.threads, "count", 1)
+    return partial(setattr, threads, "count", 1)
 
 
 def set_num_threads(count: int) -> None:
@@ -153,15 +145,15 @@ def set_num_threads(count: int) -> None:
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= integer("count", count) <= most:
         raise ValueError(f"count must be between 1 and {most}, got {count}")
-    _state.threads.count = int(count)
+    threads.count = int(count)
 
 
 def get_num_threads() -> int:
     """Return how many threads the kernels that this Python thread starts use."""
-    if _state.threads.count == 0:
+    if threads.count == 0:
         most = numba.config.NUMBA_NUM_THREADS
-        _state.threads.count = most if "NUMBA_NUM_THREADS" in os.environ else min(most, default_threads())
-    return _state.threads.count
+        threads.count = most if "NUMBA_NUM_THREADS" in os.environ else min(most, default_threads())
+    return threads.count
 
 
 class Then(NamedTuple):
@@ -349,13 +341,13 @@ def start(call: tuple[int, ...]) -> bool:
 
 def in_parallel(together: Any, alone: Any, call: tuple[int, ...]) -> int:
     """Run a driver that shares its work with the crew, or its twin where no other thread shall be used."""
-    threads = _state.threads.count or get_num_threads()
-    if threads == 1:
+    workers = threads.count or get_num_threads()
+    if workers == 1:
         return alone(*call)
-    found = together(_state.crew.board, threads, 0, *call)
+    found = together(_state.crew.board, workers, 0, *call)
     if found > DONE:
         _state.crew.call(found)
-        found = together(_state.crew.board, threads, 1, *call)
+        found = together(_state.crew.board, workers, 1, *call)
     return found
 
 

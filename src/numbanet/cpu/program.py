@@ -75,6 +75,8 @@ class Program:
         Of the call; arrays among them do not overlap.
     made : list of numpy.ndarray
         The memory that it took.
+    anew : list of numpy.ndarray
+        What it made for kernels, the same in every call of its kind (see `numbanet.watch.constant`).
     launches : list of Launch
     result : numpy.ndarray or tuple
         What it returned.
@@ -87,6 +89,7 @@ class Program:
         Bytes of memory that it takes.
     decisions : tuple
         What another call of the kind has in common with this one, or Python did not decide by the kind alone. Arrays
+        that it made for kernels are told by what they hold: each call gets copies, since tasks may write to them. Those
         that it found elsewhere are told by their addresses: it keeps them, so that no other array has these.
     run : callable
         ``run(args)`` does the same for other arguments, outside recordings; it returns None, and nothing is done, where
@@ -98,8 +101,12 @@ class Program:
         If it can't be repeated.
     """
 
-    def __init__(self, args: tuple[Any, ...], made: list[np.ndarray], launches: list[Any], result: Any):
+    def __init__(
+        self, args: tuple[Any, ...], made: list[np.ndarray], anew: list[np.ndarray], launches: list[Any], result: Any
+    ):
         self._args, self._made, self._prepared = args, made, {place(x): where for x, where in _forms(args)}
+        self._anew = {place(x): number for number, x in enumerate(anew) if x.flags.c_contiguous}
+        self._templates: dict[int, np.ndarray] = {}
         self._names: dict[str, Any] = {"empty": np.empty, "memory": memory, "state": state, "start": start}
         self._lines: list[str] = []
         self._forms: list[tuple[int, Any]] = []
@@ -118,10 +125,11 @@ class Program:
             self._names[f"k{number}"] = key
             lines += [f"f{number} = args[{position}].known(k{number})", f"if f{number} is None:", "    return None"]
         self.text = "\n    ".join(lines + self._lines)
-        self.decisions = self.text, self._forms, [place(x) for x in self._constants]
+        held = [(number, x.dtype.str, x.shape, x.tobytes()) for number, x in self._templates.items()]
+        self.decisions = self.text, self._forms, [place(x) for x in self._constants], held
         self._names["kept"] = [launch.operands[1] for launch in launches]  # the text has their identities
         self.run = self._function()
-        del self._args, self._made, self._prepared
+        del self._args, self._made, self._prepared, self._anew
 
     def _function(self, **instead: Any) -> Callable[[tuple[Any, ...]], Any]:
         """Return the function of the text, with other meanings of some names."""
@@ -176,6 +184,8 @@ class Program:
                 return f"c{number}"
         if array.nbytes > _KEPT:
             raise _Unknown
+        if address in self._anew:
+            return self._copied(self._anew[address], array)
         self._constants.append(array)
         self._names[f"c{len(self._constants) - 1}"] = array
         return f"c{len(self._constants) - 1}"
@@ -188,6 +198,13 @@ class Program:
         if line not in self._lines:
             self._line(line)
         return f"m{number}_{distance}"
+
+    def _copied(self, number: int, array: np.ndarray) -> str:
+        """Return a name for a copy of what was made for kernels."""
+        if number not in self._templates:
+            self._templates[number] = self._names[f"a{number}"] = array.copy()
+            self._line(f"n{number} = a{number}.copy()")
+        return f"n{number}"
 
     def _form(self, position: int, key: Any, item: int | None) -> str:
         """Return a name for what a prepared weight holds."""
@@ -237,6 +254,6 @@ def traced(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Pr
     if trace.strange or watch.doubts or watch.again or any(type(x) is Live for x in watch.constants):
         return result, None
     try:
-        return result, Program(args, noted.made, trace.calls, result)
+        return result, Program(args, noted.made, watch.constants, trace.calls, result)
     except _Unknown:
         return result, None

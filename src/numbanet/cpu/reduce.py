@@ -33,9 +33,11 @@ from numbanet.cpu.simd import (
     store,
     store_tail,
 )
+from numbanet.problem.base import doubles
 
 _TILE = 2048  # columns of a block at most
 _BLOCK = 1 << 15  # elements of a block
+_RUN = 64  # vectors of a widened row of a block at most, where it does not fit the registers
 _EXACT_ROWS = 8  # that are added in the input's dtype before their sum goes to float64
 _DIRECT = 128  # rows that are added without blocks
 _REPAIR = 1 << 10  # results that a task looks at
@@ -151,15 +153,19 @@ def wide_blocks(task: Index, ints: I64, x: T, partial: T, totals: F64):
     a, t, column = task // (tiles * count), task // tiles % count, task % tiles * tile
     n, o = min(tile, wide - column), (a * count + t) * wide + column
     p, end = a * elements + t * block_rows * wide + column, a * elements + min(elements, (t + 1) * block_rows * wide)
+    bound = (a + 1) * elements  # where the last row may be cut short
     zero = convert(splat(x, 0.0), totals)
     for j in range(0, n, lanes(x)):
         store_tail(totals, o + j, zero, n - j)
     while p < end:
         stop = min(end, p + _EXACT_ROWS * wide)
-        copy_run(x, p, partial, o, n, 0)
+        whole = min(n, bound - p)
+        copy_run(x, p, partial, o, whole, 0)
+        for j in range(whole, n):
+            partial[o + j] = 0.0
         p += wide
         while p < stop:
-            add_run(x, p, partial, o, n)
+            add_run(x, p, partial, o, min(n, bound - p))
             p += wide
         _settle(partial, o, totals, n)
     while n > 0:
@@ -180,21 +186,16 @@ def repair(task: Index, ints: I64, x: T, scale: F64, out: T):
             out[i] = total * scale[0]
 
 
-@lru_cache(maxsize=4096)
-def _scale(value: float) -> np.ndarray:
-    return np.array([value])
-
-
 def _direct(x: np.ndarray, outer: int, reduced: int, inner: int, scale: float, out: np.ndarray, dtype: str) -> None:
     if inner == 1:
         chunk = max(1, _BLOCK // max(reduced, 1))
-        launch(rows, -(-outer // chunk), (x, _scale(scale), out), (outer, reduced, chunk), dtype)
+        launch(rows, -(-outer // chunk), (x, doubles(scale), out), (outer, reduced, chunk), dtype)
     else:
         width = 2 * numpy_lanes(dtype)
         strips = -(-inner // width)
         strips_a_task = max(1, _BLOCK // (width * max(reduced, 1)))
         numbers = (outer, reduced, inner, strips, strips_a_task)
-        launch(columns, -(-outer * strips // strips_a_task), (x, _scale(scale), out), numbers, dtype)
+        launch(columns, -(-outer * strips // strips_a_task), (x, doubles(scale), out), numbers, dtype)
 
 
 def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -206,7 +207,7 @@ def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
     else:
         _by_blocks(problem, x, out, workspace)
         numbers = (outer * inner, reduced, inner)
-        launch(repair, -(-outer * inner // _REPAIR), (x, _scale(problem.scale), out), numbers, problem.dtype)
+        launch(repair, -(-outer * inner // _REPAIR), (x, doubles(problem.scale), out), numbers, problem.dtype)
 
 
 def _by_blocks(problem: Any, x: np.ndarray, out: np.ndarray, workspace: Any) -> None:
@@ -227,7 +228,7 @@ def _by_blocks(problem: Any, x: np.ndarray, out: np.ndarray, workspace: Any) -> 
 def _cut(reduced: int, inner: int, vector: int) -> tuple[int, int, int, int]:
     """Return the columns of a widened row, the columns (0: all) and rows of a block, and the number of blocks."""
     narrow = inner <= 8 * vector
-    wide = inner * (8 * vector // inner) if narrow else inner
+    wide = inner * max(1, (8 if narrow else _RUN) * vector // inner)
     tile = 0 if narrow else min(wide, _TILE)
     block_rows = _BLOCK // (tile or wide)
     return wide, tile, block_rows, -(-reduced * inner // (wide * block_rows))

@@ -7,6 +7,7 @@ functions take the gradient of the result and what the docstring names: the resu
 from __future__ import annotations
 
 from functools import lru_cache
+from math import copysign
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from numbanet.problem.pointwise import number
 
 
 @lru_cache(maxsize=4096)
-def _problem(which: str, dtype: np.dtype, function: str, size: int, parameter: float) -> ActivationProblem:
+def _problem(
+    which: str, dtype: np.dtype, function: str, size: int, parameter: float, sign: float
+) -> ActivationProblem:  # fmt: skip
+    """Return the problem; the sign is that of the parameter, and tells 0.0 from -0.0."""
     return ActivationProblem(which, dtype_name(dtype), function, size, parameter)
 
 
@@ -26,7 +30,7 @@ def _problem(which: str, dtype: np.dtype, function: str, size: int, parameter: f
 def _forward(x: np.ndarray, function: str, parameter: float = 0.0) -> np.ndarray:
     x = memory.dense(float_array("x", x))
     y = memory.empty_like(x)
-    problem = _problem("forward", x.dtype, function, x.size, parameter)
+    problem = _problem("forward", x.dtype, function, x.size, parameter, copysign(1.0, parameter))
     dispatch.run(problem, (memory.flat(x),), (memory.flat(y),))
     return y
 
@@ -45,7 +49,7 @@ def _backward(grad: np.ndarray, saved: np.ndarray, function: str, parameter: flo
     if grad.dtype != saved.dtype:
         same_dtype(**{"grad": grad, name: saved})
     dx = memory.empty_like(saved)
-    problem = _problem("backward_input", saved.dtype, function, dx.size, parameter)
+    problem = _problem("backward_input", saved.dtype, function, dx.size, parameter, copysign(1.0, parameter))
     dispatch.run(problem, (memory.flat(grad), memory.flat(saved)), (memory.flat(dx),))
     return dx
 

@@ -26,7 +26,7 @@ def _batched(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-@steady(3)
+@steady(3, "residual")
 def conv2d(
     x: np.ndarray,
     weight: np.ndarray | PreparedWeight,

@@ -7,32 +7,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.ops.shape import contiguous
+from numbanet.ops.steady import steady
 from numbanet.problem import loss as check
 from numbanet.problem.base import as_array, dtype_name, float_array, same_dtype
 from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
 
+# Of steady calls, which find them by their identities.
+_cross_entropy_problem = lru_cache(maxsize=1024)(CrossEntropyProblem)
+_nll_problem = lru_cache(maxsize=1024)(NLLProblem)
+_mse_problem = lru_cache(maxsize=1024)(MSEProblem)
+
 
 @dataclass(frozen=True)
 class LossState:
-    """What a backward pass needs: the problem's fields, the operands as the kernels see them, and what was saved.
+    """What a backward pass needs: its problem, the operands as the kernels see them, and what was saved.
 
     Attributes
     ----------
-    fields : dict
-        Fields of the problem, without the pass.
+    options : tuple
+        The problem's fields, without the pass.
     operands : tuple of numpy.ndarray
         The operands of the backward kernels after the gradient.
     shape : tuple of int
         Shape of the input.
     """
 
-    fields: dict[str, Any]
+    options: tuple[Any, ...]
     operands: tuple[np.ndarray, ...]
     shape: tuple[int, ...]
 
@@ -65,8 +72,9 @@ def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[
 
 def _gradient(grad: Any, state: LossState) -> np.ndarray:
     grad = float_array("grad", grad)
-    if dtype_name(grad.dtype) != state.fields["dtype"]:
-        raise TypeError(f"grad must have the dtype {state.fields['dtype']} of the loss, got {grad.dtype}")
+    dtype, *_ = state.options
+    if dtype_name(grad.dtype) != dtype:
+        raise TypeError(f"grad must have the dtype {dtype} of the loss, got {grad.dtype}")
     return contiguous(grad).reshape(-1)
 
 
@@ -91,23 +99,28 @@ def cross_entropy_with_state(
         target = check.class_indices(target, x.shape, index)
     images = x.ndim > 2 and not probabilities
     weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, images), x), _class_rows(x)
-    fields: dict[str, Any] = {
-        "dtype": dtype_name(x.dtype),
-        "rows": rows.shape[0],
-        "classes": classes,
-        "probabilities": probabilities,
-        "reduction": check.reduction_word(reduction),
-        "ignore_index": index,
-        "label_smoothing": check.smoothing(label_smoothing),
-    }
-    losses, total = memory.vector(rows.shape[0], x.dtype, x), memory.vector(1, x.dtype, x)
-    statistics, divisor = memory.vector(2 * rows.shape[0], x.dtype, x), memory.vector(1, np.float64, x)
-    problem = CrossEntropyProblem("forward", **fields)
-    dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
-    if probabilities and not classes and fields["reduction"] == "mean":
+    options = (
+        dtype_name(x.dtype), rows.shape[0], classes, probabilities, check.reduction_word(reduction), index,
+        check.smoothing(label_smoothing),
+    )  # fmt: skip
+    losses, statistics, total, divisor = _cross_entropy(rows, target, weights, options)
+    if probabilities and not classes and reduction == "mean":
         total.fill(math.nan)  # of no numbers
-    state = LossState(fields, (rows, target, weights, statistics, divisor), x.shape)
+    state = LossState(options, (rows, target, weights, statistics, divisor), x.shape)
     return _result(reduction, losses, total, row_shape), state
+
+
+@steady(3)
+def _cross_entropy(
+    rows: np.ndarray, target: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
+) -> tuple[np.ndarray, ...]:
+    """Return the loss of each row, what is kept of it, their sum or mean, and what that was divided by."""
+    count, dtype = rows.shape[0], rows.dtype
+    losses, total = memory.vector(count, dtype, rows), memory.vector(1, dtype, rows)
+    statistics, divisor = memory.vector(2 * count, dtype, rows), memory.vector(1, np.float64, rows)
+    problem = _cross_entropy_problem("forward", *options)
+    dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
+    return losses, statistics, total, divisor
 
 
 def cross_entropy(
@@ -153,17 +166,27 @@ def cross_entropy(
 
 def cross_entropy_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to its input; its memory is channels-last."""
-    dx, rows = _empty_gradient(state.shape, state.fields["dtype"], state.operands[0])
-    problem = CrossEntropyProblem("backward_input", **state.fields)
-    dispatch.run(problem, (_gradient(grad, state), *state.operands), (rows,))
+    x, target, weights, statistics, divisor = state.operands
+    saved = statistics, divisor, state.options, state.shape
+    return _cross_entropy_backward(_gradient(grad, state), x, target, weights, *saved)
+
+
+@steady(6)
+def _cross_entropy_backward(
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, weights: np.ndarray, statistics: np.ndarray,
+    divisor: np.ndarray, options: tuple[Any, ...], shape: tuple[int, ...],
+) -> np.ndarray:  # fmt: skip
+    dx, rows = _empty_gradient(shape, options[0], x)
+    problem = _cross_entropy_problem("backward_input", *options)
+    dispatch.run(problem, (grad, x, target, weights, statistics, divisor), (rows,))
     return dx
 
 
 def cross_entropy_backward_target(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to a target of probabilities."""
-    dt, rows = _empty_gradient(state.shape, state.fields["dtype"], state.operands[0])
     x, _, weights, statistics, divisor = state.operands
-    problem = CrossEntropyProblem("backward_target", **state.fields)
+    dt, rows = _empty_gradient(state.shape, state.options[0], x)
+    problem = _cross_entropy_problem("backward_target", *state.options)
     dispatch.run(problem, (_gradient(grad, state), x, weights, statistics, divisor), (rows,))
     return dt
 
@@ -181,17 +204,20 @@ def nll_loss_with_state(
     index = check.ignored(ignore_index)
     labels = check.class_indices(target, x.shape, index)
     weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, x.ndim > 2), x), _class_rows(x)
-    fields: dict[str, Any] = {
-        "dtype": dtype_name(x.dtype),
-        "rows": rows.shape[0],
-        "classes": classes,
-        "reduction": check.reduction_word(reduction),
-        "ignore_index": index,
-    }
-    losses, total = memory.vector(rows.shape[0], x.dtype, x), memory.vector(1, x.dtype, x)
-    divisor = memory.vector(1, np.float64, x)
-    dispatch.run(NLLProblem("forward", **fields), (rows, labels, weights), (losses, total, divisor))
-    return _result(reduction, losses, total, row_shape), LossState(fields, (labels, weights, divisor), x.shape)
+    options = dtype_name(x.dtype), rows.shape[0], classes, check.reduction_word(reduction), index
+    losses, total, divisor = _nll_loss(rows, labels, weights, options)
+    return _result(reduction, losses, total, row_shape), LossState(options, (labels, weights, divisor), x.shape)
+
+
+@steady(3)
+def _nll_loss(
+    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
+) -> tuple[np.ndarray, ...]:
+    """Return the loss of each row, their sum or mean, and what that was divided by."""
+    losses, total = memory.vector(rows.shape[0], rows.dtype, rows), memory.vector(1, rows.dtype, rows)
+    divisor = memory.vector(1, np.float64, rows)
+    dispatch.run(_nll_problem("forward", *options), (rows, labels, weights), (losses, total, divisor))
+    return losses, total, divisor
 
 
 def nll_loss(
@@ -210,8 +236,17 @@ def nll_loss(
 
 def nll_loss_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `nll_loss` with respect to its input; its memory is channels-last."""
-    dx, rows = _empty_gradient(state.shape, state.fields["dtype"], state.operands[0])
-    dispatch.run(NLLProblem("backward_input", **state.fields), (_gradient(grad, state), *state.operands), (rows,))
+    labels, weights, divisor = state.operands
+    return _nll_loss_backward(_gradient(grad, state), labels, weights, divisor, state.options, state.shape)
+
+
+@steady(4)
+def _nll_loss_backward(
+    grad: np.ndarray, labels: np.ndarray, weights: np.ndarray, divisor: np.ndarray, options: tuple[Any, ...],
+    shape: tuple[int, ...],
+) -> np.ndarray:  # fmt: skip
+    dx, rows = _empty_gradient(shape, options[0], labels)
+    dispatch.run(_nll_problem("backward_input", *options), (grad, labels, weights, divisor), (rows,))
     return dx
 
 
@@ -221,18 +256,20 @@ def mse_loss_with_state(x: np.ndarray, target: np.ndarray, reduction: str = "mea
     if x.shape != target.shape:
         raise ValueError(f"target must have the shape {x.shape} of the input, got {target.shape}")
     target = memory.like_layout(target, x)
-    fields: dict[str, Any] = {
-        "dtype": same_dtype(input=x, target=target),
-        "size": x.size,
-        "reduction": check.reduction_word(reduction),
-    }
-    each = reduction == "none"
-    values = memory.empty_like(x) if each else None
+    options = same_dtype(input=x, target=target), x.size, check.reduction_word(reduction)
+    loss, divisor = _mse_loss(x, target, options)
+    return loss, LossState(options, (x, target, divisor), x.shape)
+
+
+@steady(2)
+def _mse_loss(x: np.ndarray, target: np.ndarray, options: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the loss, and what it was divided by."""
+    *_, reduction = options
+    values = memory.empty_like(x) if reduction == "none" else None
     total, divisor = memory.vector(1, x.dtype, x), memory.vector(1, np.float64, x)
     outputs = (memory.flat(values) if values is not None else None, total, divisor)
-    dispatch.run(MSEProblem("forward", **fields), (memory.flat(x), memory.flat(target)), outputs)
-    state = LossState(fields, (x, target, divisor), x.shape)
-    return (total.reshape(()) if values is None else values), state
+    dispatch.run(_mse_problem("forward", *options), (memory.flat(x), memory.flat(target)), outputs)
+    return (total.reshape(()) if values is None else values), divisor
 
 
 def mse_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:
@@ -255,11 +292,17 @@ def mse_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.n
 def mse_loss_backward(grad: np.ndarray, state: LossState, of_target: bool = False) -> np.ndarray:
     """Return the gradient of `mse_loss` with respect to its input, or to its target."""
     x, target, divisor = state.operands
-    dx = memory.empty_like(x)
     grad = float_array("grad", grad)
     same_dtype(grad=grad, input=x)
-    along = memory.flat(memory.like_layout(grad, x)) if state.fields["reduction"] == "none" else grad.reshape(1)
-    pair = (target, x) if of_target else (x, target)
-    inputs = (along, *(memory.flat(a) for a in pair), divisor)
-    dispatch.run(MSEProblem("backward_input", **state.fields), inputs, (memory.flat(dx),))
+    along = memory.flat(memory.like_layout(grad, x)) if state.options[-1] == "none" else grad.reshape(1)
+    return _mse_loss_backward(along, *((target, x) if of_target else (x, target)), divisor, state.options)
+
+
+@steady(4)
+def _mse_loss_backward(
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, divisor: np.ndarray, options: tuple[Any, ...]
+) -> np.ndarray:
+    dx = memory.empty_like(x)
+    inputs = (grad, memory.flat(x), memory.flat(target), divisor)
+    dispatch.run(_mse_problem("backward_input", *options), inputs, (memory.flat(dx),))
     return dx

@@ -171,7 +171,7 @@ def add_matmul(known: np.ndarray, input: np.ndarray, other: np.ndarray) -> np.nd
     return out
 
 
-@steady(3)
+@steady(3, "residual")
 def linear(
     x: np.ndarray,
     weight: np.ndarray | PreparedWeight,

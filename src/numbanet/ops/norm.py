@@ -14,7 +14,7 @@ from numbanet.moments import Moments
 from numbanet.ops.shape import contiguous
 from numbanet.ops.steady import steady
 from numbanet.prepared import PreparedWeight
-from numbanet.problem.base import choice, dtype_name, flag, float_array, optional_choice, same_dtype
+from numbanet.problem.base import choice, doubles, dtype_name, flag, float_array, optional_choice, same_dtype
 from numbanet.problem.norm import BatchNormProblem, batch_norm_problem
 from numbanet.problem.pointwise import number
 from numbanet.watch import Live, again, doubt, live, watched
@@ -71,12 +71,7 @@ def _numbers(eps: float, momentum: Any, training: bool) -> np.ndarray:
         return momentum
     if not (type(eps) is type(momentum) is float and eps > 0):
         eps, momentum = number("eps", eps, 0, above=training), number("momentum", momentum)
-    return _pair(eps, momentum)
-
-
-@lru_cache(maxsize=64)
-def _pair(eps: float, momentum: float) -> np.ndarray:
-    return np.array([eps, momentum], np.float64)
+    return doubles(eps, momentum)
 
 
 def _vector(name: str, value: np.ndarray | None) -> np.ndarray | None:

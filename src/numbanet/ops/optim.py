@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
-from numbanet.problem.base import dtype_name, float_array
+from numbanet.problem.base import dtype_name, float_array, float_name
 from numbanet.problem.optim import (
     ClipProblem,
     StepNumbers,
@@ -48,20 +50,29 @@ def _kind(x: np.ndarray) -> tuple[np.dtype, int]:
     return x.dtype, x.memory.device if type(x) is DeviceArray else -1
 
 
+_layout = attrgetter("__class__", "dtype", "shape", "strides", "flags.writeable")
+
+
+@lru_cache(maxsize=64)
+def _updatable(layouts: tuple[Any, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """Return the dtype and the sizes of arrays that kernels can update together as they are; None if they can't.
+
+    They are told by what `_layout` says of each.
+    """
+    name = float_name(layouts[0][1])
+    for kind, dtype, shape, strides, writeable in layouts:
+        plain = kind is np.ndarray and dtype == layouts[0][1] and writeable
+        if name is None or not (plain and memory.is_dense(shape, strides, dtype.itemsize)):
+            return None
+    return dtype_name(layouts[0][1]), tuple([math.prod(shape) for _, _, shape, _, _ in layouts])
+
+
 def _dense(names: tuple[str, ...], row: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Check the arrays of one parameter; return them dense and in its order of memory, copied where they must be."""
     parameter = row[0]
     check_in_place(names[0], parameter)
     target = memory.dense(parameter)
     shape, strides, dtype, same = parameter.shape, parameter.strides, parameter.dtype, target is parameter
-    if same:
-        for array in row:  # nearly always there is nothing to be said about any of them
-            if array.__class__ is not parameter.__class__ or array.shape != shape or array.strides != strides:
-                break
-            if array.dtype != dtype or not array.flags.writeable:
-                break
-        else:
-            return row
     found = [target]
     for name, array in zip(names[1:], row[1:]):
         if name != "grad":
@@ -105,6 +116,14 @@ def optimizer_step(
     for name, arrays in zip(names, given):
         if len(arrays) != len(given[0]):
             raise ValueError(f"{name} must have as many entries as parameter, {len(given[0])}, got {len(arrays)}")
+    layouts = list(map(_layout, given[0])) if all(type(x) is np.ndarray for x in given[0]) else []
+    if layouts and all(list(map(_layout, column)) == layouts for column in given[1:]):
+        alike = _updatable(tuple(layouts))
+        if alike is not None:  # nearly always: there is nothing to be said about any of them, and nothing to be copied
+            problem = optimizer_problem(rule, alike[0], alike[1], used, options)
+            plain = dict(zip(names, given))
+            dispatch.run(problem, (plain["grad"], coefficients), (plain["parameter"], *map(plain.get, state)))
+            return
     rows = list(zip(*given))
     ready = [_dense(names, row) for row in rows]
     for key in dict.fromkeys(_kind(row[0]) for row in ready):

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from numbanet import dispatch, memory
-from numbanet.problem.base import choice, flag, float_array, same_dtype
+from numbanet.problem.base import choice, doubles, flag, float_array, same_dtype
 from numbanet.problem.pointwise import MAX_PARAMETERS, PointwiseProblem, number
 from numbanet.reference.pointwise import FUNCTIONS
 
@@ -32,9 +32,8 @@ def _check(function: str, operands: tuple[np.ndarray, ...], parameters: tuple[fl
     return tuple([number("parameters", value) for value in parameters])
 
 
-@lru_cache(maxsize=1024)
 def _numbers(parameters: tuple[float, ...]) -> np.ndarray:
-    return np.array([*parameters, *(0.0,) * (MAX_PARAMETERS - len(parameters))])
+    return doubles(*parameters, *(0.0,) * (MAX_PARAMETERS - len(parameters)))
 
 
 def _prepare(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.steady import steady
 from numbanet.problem.base import dtype_name, float_array, same_dtype
 from numbanet.problem.softmax import SoftmaxProblem, softmax_dim
 
@@ -25,7 +26,8 @@ def _along(x: np.ndarray, problem: SoftmaxProblem) -> np.ndarray:
     return memory.flat(x).reshape(problem.outer, problem.length, problem.inner)
 
 
-def _forward(log: bool, x: np.ndarray, dim: int) -> np.ndarray:
+@steady(1)
+def _forward(x: np.ndarray, log: bool, dim: int) -> np.ndarray:
     x = memory.dense(float_array("x", x))
     problem = _problem("forward", log, x, dim)
     y = memory.empty_like(x)
@@ -33,7 +35,8 @@ def _forward(log: bool, x: np.ndarray, dim: int) -> np.ndarray:
     return y
 
 
-def _backward(log: bool, grad: np.ndarray, y: np.ndarray, dim: int) -> np.ndarray:
+@steady(2)
+def _backward(grad: np.ndarray, y: np.ndarray, log: bool, dim: int) -> np.ndarray:
     y, grad = memory.dense(float_array("y", y)), float_array("grad", grad)
     same_dtype(grad=grad, y=y)
     if grad.shape != y.shape:
@@ -66,19 +69,19 @@ def softmax(x: np.ndarray, dim: int) -> np.ndarray:
     ValueError
         If there is no such dimension.
     """
-    return _forward(False, x, dim)
+    return _forward(x, False, dim)
 
 
 def softmax_backward(grad: np.ndarray, y: np.ndarray, dim: int) -> np.ndarray:
     """Return the gradient of `softmax` with respect to its input, from the gradient and the value y of its result."""
-    return _backward(False, grad, y, dim)
+    return _backward(grad, y, False, dim)
 
 
 def log_softmax(x: np.ndarray, dim: int) -> np.ndarray:
     """Return the logarithm of `softmax`, accurate where that is small; arguments and errors as there."""
-    return _forward(True, x, dim)
+    return _forward(x, True, dim)
 
 
 def log_softmax_backward(grad: np.ndarray, y: np.ndarray, dim: int) -> np.ndarray:
     """Return the gradient of `log_softmax` with respect to its input, from the gradient and value y of its result."""
-    return _backward(True, grad, y, dim)
+    return _backward(grad, y, True, dim)

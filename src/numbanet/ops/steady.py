@@ -1,10 +1,10 @@
 """Calls that come again: what an operation does is worked out once for each kind of operands.
 
 A call of a layer takes Python several times as long as its kernel, on small images, and decides each time what it has
-decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, and from
-what `numbanet.dispatch.conditions` says. The second and the third call of a kind are watched; where both did the same,
-and doing it again on copies gives the same bits, the next ones do just that (`numbanet.cpu.program`): they take memory
-and launch kernels.
+decided before. All of it follows from the types, shapes, strides and dtypes of the operands, from the options, from
+what `numbanet.dispatch.conditions` says, and (how many work buffers there are) from the number of threads. The second
+and the third call of a kind are watched; where both did the same, and doing it again on copies gives the same bits, the
+next ones do just that (`numbanet.cpu.program`): they take memory and launch kernels.
 
 This is for functions whose Python never looks at the values of arrays.
 """
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any, TypeVar
 
 import numpy as np
 
+from numbanet.cpu.limits import threads
 from numbanet.dispatch import conditions, measuring
 from numbanet.memory import planner
 from numbanet.prepared import PreparedWeight
@@ -71,37 +73,86 @@ def _alike(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b and (not isinstance(a, (float, np.floating)) or a != 0)
 
 
-def steady(arrays: int) -> Callable[[F], F]:
-    """Return a decorator of an operation whose first `arrays` arguments are arrays or None, and the others options."""
+class _Named:
+    """An operation as a function of all its arguments by position: first those that are arrays.
+
+    Parameters
+    ----------
+    function : callable
+    arrays : int
+        Of its arguments, the first that are arrays.
+    further : tuple of str
+        Those that are arrays and can be given by name alone.
+    """
+
+    def __init__(self, function: Callable[..., Any], arrays: int, further: tuple[str, ...]):
+        parameters = signature(function).parameters
+        self._function, self._names = function, tuple(parameters)
+        self._order = sorted(parameters, key=lambda name: name not in (*self._names[:arrays], *further))
+        self._defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
+        self._by_position = len(parameters) - sum(x.kind is x.KEYWORD_ONLY for x in parameters.values())
+
+    def arguments(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Return all arguments of a call; None if it does not fit."""
+        given = {**self._defaults, **dict(zip(self._names, args)), **named}
+        fits = len(args) <= self._by_position and named.keys().isdisjoint(self._names[: len(args)])
+        if not fits or len(given) != len(self._order):
+            return None
+        try:
+            return tuple([given[name] for name in self._order])
+        except KeyError:
+            return None
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(**dict(zip(self._order, args)))
+
+
+def steady(arrays: int, *further: str) -> Callable[[F], F]:
+    """Return a decorator of an operation whose first `arrays` arguments are arrays or None, and the others options.
+
+    Some that can be given by name alone may be `further` arrays.
+    """
 
     def decorate(function: F) -> F:
         known: dict[Any, _Kind] = {}
+        by_name = _Named(function, arrays, further)
 
         @wraps(function)
         def call(*args: Any, **named: Any) -> Any:
             # Who takes note of what is done shall see all of it.
-            if named or watcher() is not None or recorder() is not None or planner() is not None:
+            if watcher() is not None or recorder() is not None or planner() is not None:
                 return function(*args, **named)
-            options = args[arrays:]
+            run: Callable[..., Any] = function
+            count = arrays
+            if named:
+                ordered = by_name.arguments(args, named)
+                if ordered is None:
+                    return function(*args, **named)  # which says what is wrong
+                run, count, args = by_name, arrays + len(further), ordered
+            options = args[count:]
             try:
-                key = (*[_DESCRIBE[type(x)](x) for x in args[:arrays]], options, conditions())
+                key = (*[_DESCRIBE[type(x)](x) for x in args[:count]], options, conditions(), threads.count)
                 kind = known.get(key)
             except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
-                return function(*args)
-            same = kind is None or all(map(is_, kind.options, options)) or all(map(_alike, kind.options, options))
-            if not same:
+                return run(*args)
+            if not (
+                kind is None
+                or kind.options is options  # none
+                or all(map(is_, kind.options, options))
+                or all(map(_alike, kind.options, options))
+            ):
                 key = (key, tuple(map(type, options)), repr(options))  # equal options of another meaning
                 kind = known.get(key)
             if kind is None:
-                result = function(*args)  # which may refuse them
+                result = run(*args)  # which may refuse them
                 if len(known) >= _KINDS:
                     known.clear()
                 known[key] = _Kind(options)
                 return result
             if kind.run is not None:
                 result = kind.run(args)
-                return function(*args) if result is None else result
-            return _watched(function, kind, args, arrays) if kind.tries > 0 else function(*args)
+                return run(*args) if result is None else result
+            return _watched(run, kind, args, count) if kind.tries > 0 else run(*args)
 
         return call  # type: ignore[return-value]
 

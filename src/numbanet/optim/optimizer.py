@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from numbanet import memory, ops
+from numbanet.changes import changed
 from numbanet.ops.optim import optimizer_step
 from numbanet.optim.again import StepAgain, Update
 from numbanet.problem.base import as_array
@@ -165,20 +166,25 @@ class Optimizer(ABC):
         seen: dict[int, int] = {}
         fresh: dict[Tensor, State] = {}
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
+            former, turn = fresh.get(p), 0
+            if former is None:
+                former = self.state.get(p)
+            else:  # one that stands in the group twice is updated twice, one after the other
+                turn = seen[id(p)] = seen.get(id(p), 0) + 1
             # A copy, which becomes the state once the update is made: a step that fails counts for nothing.
-            state = fresh[p] = dict(fresh.get(p) or self.state.get(p) or {})
-            # One that stands in the group twice is updated twice, one after the other.
-            turn = seen[id(p)] = seen.get(id(p), -1) + 1
+            state = fresh[p] = dict(former or {})
             values = p.data
             key = self._prepare(values, state, group), turn
-            if key not in members:
-                members[key] = [], [], [], []
-            tensors, parameters, grads, states = members[key]
+            found = members.get(key)
+            if found is None:
+                found = members[key] = [], [], [], []
+            tensors, parameters, grads, states = found
             tensors.append(p)
             parameters.append(values)
-            grads.append(p.grad.data)
+            grads.append(grad.data)
             states.append(state)
         made = []
         for (kind, _), (tensors, parameters, grads, states) in members.items():
@@ -188,10 +194,12 @@ class Optimizer(ABC):
             made.append(Update(group, tensors, parameters, columns, coefficients, options, self._rule, pinned))
             if not held(made[-1]):
                 optimizer_step(self._rule, parameters, grads, columns, coefficients, options)
-            for p, state in zip(tensors, states):
-                self.state[p] = state
+            self.state.update(zip(tensors, states))
+            for p in tensors if watched() else ():
                 update(p)
-                p._count_change()
+            for p in tensors:
+                p._memory.changes += 1
+            changed()
         return made
 
     def zero_grad(self, set_to_none: bool = True) -> None:

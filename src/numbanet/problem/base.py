@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from struct import pack
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +53,16 @@ class Problem:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the hash behind: that of a string differs from process to process."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def doubles(*values: float) -> np.ndarray:
+    """Return numbers as kernels read them: for the same ones the same array, and 0.0 and -0.0 are not the same."""
+    return _doubles(pack(f"{len(values)}d", *values))
+
+
+@lru_cache(maxsize=4096)
+def _doubles(content: bytes) -> np.ndarray:
+    return np.frombuffer(content)
 
 
 def integer(name: str, value: Any, minimum: int | None = None, limit: int = _LIMIT) -> int:

@@ -123,7 +123,7 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
 def are_classes(labels: np.ndarray, classes: int, ignore_index: int) -> bool:
     """Return whether each number of an array of int64 is the index of a class, or the one that is ignored."""
     # As unsigned numbers, negative indices are huge: one pass finds that all is well.
-    if not labels.size or labels.view(np.uint64).max() < classes:
+    if not labels.size or np.maximum.reduce(labels.view(np.uint64)) < classes:
         return True
     return bool((((labels >= 0) & (labels < classes)) | (labels == ignore_index)).all())
 
