@@ -44,16 +44,19 @@ def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, array.shape[3])
 
 
+def _multiply(kernel: Candidate, p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
+    (source, weight, bias, residual), out = inputs, outputs[0]
+    residual = conv_direct.apart(residual, out)
+    operands = _rows(source), weight.reshape(p.k, p.c), bias, None if residual is None else _rows(residual)
+    kernel.run(_product(p), operands, (_rows(out),), workspace)
+
+
 def _forward(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    x, weight, bias, residual = inputs
-    operands = _rows(x), weight.reshape(p.k, p.c), bias, None if residual is None else _rows(residual)
-    _FEW.run(_product(p), operands, (_rows(outputs[0]),), workspace)
+    _multiply(_FEW, p, inputs, outputs, workspace)
 
 
 def _backward_input(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    grad, weight = inputs
-    operands = _rows(grad), weight.reshape(p.k, p.c), None, None
-    _gradient(p).run(_product(p), operands, (_rows(outputs[0]),), workspace)
+    _multiply(_gradient(p), p, conv_direct.of_gradient(inputs), outputs, workspace)
 
 
 def _refusal(p: ConvProblem) -> str | None:
