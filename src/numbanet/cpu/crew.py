@@ -18,9 +18,9 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from numbanet.cpu.atomic import add, put, read
+from numbanet.cpu.compile import device
 from numbanet.cpu.task import run_both, word
 from numbanet.cpu.wait import relax
 from numbanet.locks import new_lock
@@ -52,7 +52,7 @@ def counters(launches: int, workers: int) -> int:
     return launches * (workers + 1) * LINE
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def work(table, launches, counters, workers, me):
     """Go through launches in order: take tasks of one's own share first, then of the others', then wait for the last.
 
@@ -81,7 +81,7 @@ def work(table, launches, counters, workers, me):
             turns += 1
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def claim(board):
     """Return the address of a job that nobody uses, for the caller, or 0."""
     for number in range(_JOBS):
@@ -93,7 +93,7 @@ def claim(board):
     return 0
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def share(job, table, launches, counters, workers):
     """Do a claimed job, with those who come to help; it is free afterwards."""
     put(job, _WORKERS, workers)
@@ -111,7 +111,7 @@ def share(job, table, launches, counters, workers):
     add(job, _CLAIMED, -1)
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def share_launch(job, address, count, items, integers, tasks, then, workers):
     """Do one launch as a claimed job."""
     row, counters = job + 8 * _ROW, job + 8 * _SPARE
@@ -126,20 +126,24 @@ def share_launch(job, address, count, items, integers, tasks, then, workers):
     share(job, row, 1, counters, workers)
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def crowd(board, threads, tasks):
     """Return how many may work on a launch."""
-    return min(threads, tasks, read(board, _LIMIT) + 1)
+    workers = read(board, _LIMIT) + 1
+    if threads < workers:
+        workers = threads
+    return tasks if tasks < workers else workers
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def missing(board, workers):
-    """Return how many helpers to call, for as many workers: those who lack, as far as there may be more."""
+    """Return how many helpers to call, for as many workers: those who lack, as far as there may be more; less: none."""
     awake = read(board, _AWAKE)
-    return max(0, min(workers - 1 - (awake - read(board, _BUSY)), read(board, _LIMIT) - awake))
+    wanted, allowed = workers - 1 - (awake - read(board, _BUSY)), read(board, _LIMIT) - awake
+    return wanted if wanted < allowed else allowed
 
 
-@njit(nogil=True, error_model="numpy")
+@device
 def _help(board, job):
     """Work on a job if it is open and wants more workers; return whether it did."""
     if read(job, _OPEN) == 0 or read(job, _TICKETS) >= read(job, _WORKERS):

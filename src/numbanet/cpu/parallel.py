@@ -28,6 +28,7 @@ from numba import types
 from numbanet.cpu import crew
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compile import Kernel
+from numbanet.cpu.compiler import KernelCompiler
 from numbanet.cpu.crew import DONE, REFUSED, Crew, serve
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
@@ -88,7 +89,8 @@ _state = _State()
 
 def driver(function: Any, arguments: int, result: Any = types.int64) -> Any:
     """Compile a function of integers that runs tasks."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    dispatcher = numba.njit(pipeline_class=KernelCompiler, **options)(function)
     dispatcher._cache = KernelCache(function)
     dispatcher.compile(result(*[types.int64] * arguments))
     dispatcher.disable_compile()

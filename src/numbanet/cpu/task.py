@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.cpu.compile import device
 from numbanet.cpu.isa import is_arm, is_x86
 
 MAX_POINTERS = 10
@@ -115,14 +115,14 @@ def _restore_denormals(typingctx, former):
     return types.void(types.uint64), codegen
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@device
 def run_task(address, count, items, integers, task):
     former = _flush_denormals()
     _call_task(address, count, items, integers, task)
     _restore_denormals(former)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@device
 def run_both(address, count, items, integers, task, then):
     """Run a task, and what follows it: `then` is 0, or the address of three words of the kernel that does.
 
@@ -134,13 +134,13 @@ def run_both(address, count, items, integers, task, then):
         run_task(word(then, 0), word(then, 8), items + 8 * count, word(then, 16), task)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@device
 def buffers(count, then):
     """Return how many buffers a launch has, with those of what follows its tasks."""
     return count if then == 0 else count + word(then, 8)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@device
 def fits(expected, count, items):
     """Return whether every buffer is a C-contiguous array of its pointer's dtype."""
     kind = word(expected, 0)
