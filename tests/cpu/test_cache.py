@@ -43,11 +43,11 @@ def amount(y):
 RUN_PROBE = """
 import sys
 sys.stderr = sys.stdout  # where the log goes
+import ctypes
 import numpy as np
-from numbanet.cpu.parallel import launch
 from numbanet.cpu.probe import probe
 y = np.zeros(1, np.float32)
-launch(probe, 1, (y,), (), "float32")
+probe.build("float32").ctypes(0, None, y.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))  # without a driver
 print(y[0])
 """
 RUN_RELU = """
@@ -94,9 +94,8 @@ Path(sys.argv[1]).write_text(sys.argv[2])
 """
 EDIT_BETWEEN = """
 from pathlib import Path
-import numpy as np
-import numbanet
-numbanet.ops.relu(np.ones(3, np.float32))  # the sources' hash is known from now on
+from numbanet.cpu.cache import source_hash
+source_hash()  # it is known from now on
 Path(sys.argv[1]).write_text(sys.argv[2])
 """
 
