@@ -1,21 +1,25 @@
 """Kernels for an instruction set that is not the host's, 64-bit ARM's: cross-compiled, looked at, not run.
 
-A process that takes such a machine for its own compiles whole kernels, as it would compile them to run them.
+A process that takes such a machine for its own compiles whole kernels, as it would compile them to run them: one after
+the other, since a compiler's start takes a second by itself.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
 from numbanet.cpu.isa import NEON
-from tests.processes import run_python
 
 CODE = """
-import importlib, sys
+import importlib, json, sys
 from llvmlite import binding
 binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
@@ -23,36 +27,52 @@ binding.get_process_triple = lambda: "aarch64-unknown-linux-gnu"
 try:
     binding.Target.from_triple(binding.get_process_triple())
 except RuntimeError:
-    print("missing")
+    print(json.dumps("missing"))
     sys.exit()
+from numba import types
+from numba.core.compiler import compile_extra, DEFAULT_FLAGS
+from numba.core.registry import cpu_target
 from numbanet.cpu.isa import host_isa
+from numbanet.cpu.winograd_form import F4X4
 assert host_isa().name == "neon"
-module, name, dtype = sys.argv[1:]
-source = importlib.import_module("numbanet.cpu." + module)
-function = getattr(source, name, None)
-if function is None:
-    from numbanet.cpu.winograd_form import F4X4
-    function = getattr(source.kernels_of(F4X4), name)
-if dtype:
-    print(function.inspect_asm(dtype))
-else:
-    from numba import types
-    from numba.core.compiler import compile_extra, DEFAULT_FLAGS
-    from numba.core.registry import cpu_target
-    contexts = cpu_target.typing_context, cpu_target.target_context
-    made = compile_extra(*contexts, function.py_func, (types.int64,) * 5, None, DEFAULT_FLAGS, {})
-    print(made.library.get_asm_str())
+for line in sys.stdin:
+    module, name, *dtype = line.replace(".", " ").split()
+    source = importlib.import_module("numbanet.cpu." + module)
+    function = getattr(source, name, None) or getattr(source.kernels_of(F4X4), name)
+    if dtype:
+        text = function.inspect_asm(*dtype)
+    else:
+        contexts = cpu_target.typing_context, cpu_target.target_context
+        made = compile_extra(*contexts, function.py_func, (types.int64,) * 5, None, DEFAULT_FLAGS, {})
+        text = made.library.get_asm_str()
+    print(json.dumps(text), flush=True)
 """
 
 
-@lru_cache(maxsize=32)
-def assembly(name: str, dtype: str = "float32") -> str:
-    """Return the assembly of ``module.kernel``."""
+@pytest.fixture(scope="module")
+def assembly() -> Iterator[Callable[..., str]]:
+    """A function that returns the assembly of ``module.kernel``."""
     environment = {"NUMBA_CPU_NAME": "neoverse-n1", "NUMBA_CPU_FEATURES": "+neon", "NUMBANET_CACHE": "0"}
-    found = run_python(CODE, *name.split("."), dtype, **environment)
-    if found == "missing":
-        pytest.skip("this llvmlite has no AArch64 back end")
-    return found
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", CODE],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment,
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout
+
+        @cache
+        def of(name: str, dtype: str = "float32") -> str:
+            assert process.stdin and process.stdout
+            process.stdin.write(f"{name} {dtype}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            assert line, f"the compiler of {name} ended: its last words stand above"
+            found = json.loads(line)
+            if found == "missing":
+                pytest.skip("this llvmlite has no AArch64 back end")
+            return found
+
+        yield of
+        process.stdin.close()
 
 
 def loops(text: str) -> Iterator[list[str]]:
@@ -118,16 +138,16 @@ FEW = [vectors * (4 if rows > 4 else 2) for vectors, rows in enumerate(NEON.tile
         ("conv_depthwise.depthwise_gather", [8, 24, 40]),
     ],
 )
-def test_tiles_stay_in_registers(name: str, counts: list[int]) -> None:
+def test_tiles_stay_in_registers(name: str, counts: list[int], assembly: Callable[..., str]) -> None:
     assert not missing(counts, assembly(name))
 
 
-def test_tiles_of_float64_stay_in_registers() -> None:
+def test_tiles_of_float64_stay_in_registers(assembly: Callable[..., str]) -> None:
     for name in ("conv_direct.gather", "conv_weight.weight_gradient"):
         assert not missing(TILES, assembly(name, "float64"), "2d")
 
 
-def test_groups_are_permuted_by_one_instruction() -> None:
+def test_groups_are_permuted_by_one_instruction(assembly: Callable[..., str]) -> None:
     for name in ("conv_grouped.grouped_gather", "conv_grouped_weight.grouped_weight_by_four"):
         bodies = [body for body in loops(assembly(name)) if products(body)]
         assert any(line.startswith("tbl") and "{" in line for body in bodies for line in body)
@@ -141,7 +161,7 @@ FUNCTIONS = [
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_vectors_are_those_of_the_machine(name: str) -> None:
+def test_vectors_are_those_of_the_machine(name: str, assembly: Callable[..., str]) -> None:
     """Arithmetic is on whole registers, and no loop of it calls a function."""
     text = assembly(name)
     assert re.search(r"\b(fmla|fadd|fmul|fcmg[te]|fmax\w*)\s+v\d+\.(4s|2d)", text)
@@ -150,7 +170,7 @@ def test_vectors_are_those_of_the_machine(name: str) -> None:
             assert not any(line.split()[0] in ("bl", "blr") for line in body)
 
 
-def test_denormals_are_flushed_and_the_state_is_put_back() -> None:
+def test_denormals_are_flushed_and_the_state_is_put_back(assembly: Callable[..., str]) -> None:
     lines = [line.strip() for line in assembly("task.run_task", "").splitlines()]
     kinds = [re.sub(r"\s+", " ", line) for line in lines if re.match(r"(mrs|msr|blr|orr)\b", line)]
     read, *rest, put_back = [kind for kind in kinds if "FPCR" in kind or kind.startswith(("blr", "orr"))]
