@@ -1,7 +1,7 @@
 """Kernels for an instruction set that is not the host's, 64-bit ARM's: cross-compiled, looked at, not run.
 
 A process that takes such a machine for its own compiles whole kernels, as it would compile them to run them: one after
-the other, since half of the time of a single one goes into what the compiler needs for any.
+the other, since a compiler's start takes a second by itself.
 """
 
 from __future__ import annotations
