@@ -128,6 +128,9 @@ def _convolutions() -> Iterator[Line]:
     yield Line("ops.conv2d", ops.conv2d, windows.conv2d_fused, **options)
     yield Line("ops.conv2d_shape", ops.conv2d_shape, windows.conv2d_plain, windows.conv2d_shape)
     yield Line("ops.conv2d_backward_input", ops.conv2d_backward_input, windows.conv2d_backward_input, **options)
+    yield Line(
+        "ops.add_conv2d_backward_input", ops.add_conv2d_backward_input, windows.add_conv2d_backward_input, **options
+    )
     yield Line("ops.conv2d_backward_weight", ops.conv2d_backward_weight, windows.conv2d_backward_weight, **options)
     yield Line("ops.prepare_conv2d", windows.prepared_conv2d, windows.conv2d_call, **options)
     yield Line("ops.conv_transpose2d", ops.conv_transpose2d, windows.conv_transpose2d, **options)
@@ -135,6 +138,7 @@ def _convolutions() -> Iterator[Line]:
         "ops.conv_transpose2d_backward", ops.conv_transpose2d_backward, windows.conv_transpose2d_backward, **options
     )  # fmt: skip
     yield Line("ops.matmul", ops.matmul, windows.matmul, np.matmul, **options)
+    yield Line("ops.add_matmul", ops.add_matmul, windows.add_matmul, windows.added, **options)
     yield Line("ops.linear", ops.linear, windows.linear_fused, **options)
     yield Line("ops.prepare_linear", windows.prepared_linear, windows.linear_prepared, **options)
 

@@ -67,6 +67,12 @@ def conv2d_backward_input(d: Draw) -> Call:
     return (d.floats(shape), weight, x.shape, *options), {}
 
 
+def add_conv2d_backward_input(d: Draw) -> Call:
+    """What is known of the input's gradient, and the same."""
+    (grad, weight, shape, *options), _ = conv2d_backward_input(d)
+    return (d.floats(shape), grad, weight, shape, *options), {}
+
+
 def conv2d_backward_weight(d: Draw) -> Call:
     """x, the gradient of the result, shape of the weight, options."""
     x, weight, _, options = conv2d(d)
@@ -108,6 +114,17 @@ def matmul(d: Draw) -> Call:
     a = (k,) if d.chance(0.15) else (*elements.broadcast(d, lead), m, k)
     b = (k,) if d.chance(0.15) else (*elements.broadcast(d, lead), k, n)
     return (d.floats(a), d.floats(b)), {}
+
+
+def add_matmul(d: Draw) -> Call:
+    """What is known of a product, and two matrices that fit."""
+    m, k, n = d.size(), d.size(), d.size()
+    return (d.floats((m, n)), d.floats((m, k)), d.floats((k, n))), {}
+
+
+def added(known: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return known + a @ b."""
+    return known + a @ b
 
 
 def linear(d: Draw) -> Call:
