@@ -208,7 +208,8 @@ class _Rows:
         section = ""
         for done, case in enumerate(chosen):
             if time.perf_counter() > self._end:
-                print(f"\ntime limit of {self._options.limit:.0f} s: {len(chosen) - done} rows left out")
+                left = f"{len(chosen) - done} rows {'not timed again' if title else 'left out'}"
+                print(f"\ntime limit of {self._options.limit:.0f} s: {left}")
                 break
             if case.section != section:
                 section = case.section

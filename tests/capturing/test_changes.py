@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -177,5 +182,45 @@ def test_attributes_of_all_kinds_change_what_is_computed(
         check(captured, model, images())
     assert plan_of(captured).recorded is watched
     change(model)
+    for _ in range(4):
+        check(captured, model, images())
+
+
+class _Numbers(list[float]):
+    """A list with attributes."""
+
+    factor = 2.0
+
+
+@pytest.mark.parametrize(
+    "held, factor, change, replayed",
+    [
+        (np.ma.array([2.0, 3.0]), lambda held: float(held[0]), lambda held: held.__setitem__(0, 7.0), False),
+        (np.array([2.0]), lambda held: float(held[0]), lambda held: held.__setitem__(0, 7.0), False),
+        (_Factor(), lambda held: held.factor, lambda held: setattr(held, "factor", 7.0), True),
+        (_Numbers(), lambda held: held.factor, lambda held: setattr(held, "factor", 7.0), True),
+        (MappingProxyType({"x": [2.0]}), lambda held: held["x"][0], lambda held: held["x"].append(held["x"].pop() + 1),
+         True),
+        (numba.njit(lambda x: x), lambda held: 2.0, lambda held: None, True),
+        ((threading.Lock(), object(), itemgetter(0), str.upper), lambda held: 2.0, lambda held: None, True),
+    ],
+    ids=["masked array", "array", "object", "list with attributes", "proxy", "compiled function", "no state"],
+)  # fmt: skip
+@pytest.mark.parametrize("by_class", [False, True])
+def test_what_modules_and_their_classes_hold(
+    device: str, held: Any, factor: Any, change: Callable[[Any], Any], replayed: bool, by_class: bool
+) -> None:
+    class Holding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * factor(self.held)
+
+    held = copy.deepcopy(held) if replayed is False or isinstance(held, (_Factor, _Numbers)) else held
+    model = Holding().eval()
+    (Holding if by_class else model).held = held
+    captured = nnet.capture(model)
+    for _ in range(4):
+        check(captured, model, images())
+    assert (captured.replays > 0) is replayed
+    change(held)
     for _ in range(4):
         check(captured, model, images())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import dispatch
+from numbanet import dispatch, ops
 from numbanet.cpu import conv_grouped
 from numbanet.cpu.group_tile import can_permute
 from numbanet.cpu.simd import numpy_lanes
@@ -102,3 +102,10 @@ print(host_isa().name)
 def test_avx2():
     environment = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}
     assert run_python(AVX2, **environment).strip().endswith("avx2")
+
+
+def test_a_stride_that_passes_over_every_pixel() -> None:
+    grad, weight = np.ones((1, 16, 3, 2), np.float32), np.ones((16, 8, 1, 1), np.float32)
+    with nnet.use("cpu.grouped"):
+        dx = ops.conv2d_backward_input(grad, weight, (1, 16, 1, 1), (1, 2), 1, 1, 2)
+    assert not dx.any() and dx.shape == (1, 16, 1, 1)

@@ -395,6 +395,10 @@ def test_the_data_of_a_parameter_may_be_that_of_a_tensor() -> None:
     other.data[...] = 2.0
     other.bump_version()
     assert layer(ones()).detach().numpy().tolist() == [6.0] * 3
+    layer.weight.data = np.full((3, 3), 3.0, np.float32)
+    y = (layer.weight * layer.weight).sum()
+    other.bump_version()  # no longer theirs
+    y.backward()
     for wrong in ([1.0], None, 2.0):
         with pytest.raises(TypeError, match="data must be an array or a Tensor, got"):
             layer.weight.data = wrong

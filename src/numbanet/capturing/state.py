@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Iterable
 from ctypes import string_at
@@ -10,8 +11,18 @@ from enum import Enum
 from functools import partial
 from itertools import chain
 from logging import Logger
-from operator import is_
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from operator import attrgetter, is_, itemgetter, methodcaller
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GenericAlias,
+    MappingProxyType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import Any
 
 import numpy as np
@@ -26,10 +37,14 @@ from numbanet.tensor import Tensor, array_of
 
 CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
+_NUMBERS = (*CONSTANTS, np.generic)
 _LASTING = (
-    *CONSTANTS, np.generic, np.dtype, Enum, type, FunctionType, BuiltinFunctionType, ModuleType, Logger, range, slice,
-    type(Ellipsis),
+    np.dtype, Enum, type, FunctionType, BuiltinFunctionType, MethodDescriptorType, MethodWrapperType,
+    WrapperDescriptorType, GenericAlias, ModuleType, Logger, range, slice, type(Ellipsis), attrgetter, itemgetter,
+    methodcaller, type(threading.Lock()), type(threading.RLock()),
 )  # fmt: skip
+_COMPILED = ("numba", "llvmlite")  # whose objects hold all of the compiler
+_MOST = 100_000  # objects
 _CONTAINERS = (list, tuple, set, frozenset, deque, dict)
 _PACKAGE = __name__.partition(".")[0]
 _ITEM = tuple.__itemsize__
@@ -37,7 +52,10 @@ _ITEM = tuple.__itemsize__
 
 def lasting(value: Any) -> bool:
     """Return whether a value stays what it is, as far as a captured function is concerned."""
-    return isinstance(value, _LASTING)
+    if isinstance(value, _NUMBERS):
+        return not hasattr(value, "__dict__")
+    kind = type(value)
+    return isinstance(value, _LASTING) or kind is object or kind.__module__.partition(".")[0] in _COMPILED
 
 
 class ModuleState:
@@ -86,22 +104,31 @@ class ModuleState:
             if kind.__module__.partition(".")[0] not in (_PACKAGE, "builtins"):
                 self._items += vars(kind).keys(), vars(kind).values()
                 named = (x for name, x in vars(kind).items() if not name.startswith("__"))
-                todo += (x for x in named if isinstance(x, _CONTAINERS))
+                todo += (x for x in named if not hasattr(type(x), "__get__"))  # methods, properties and the like
         seen: dict[int, Any] = {}
         while todo:
             value = todo.pop()
             if id(value) in seen or isinstance(value, (Tensor, Optimizer, LRScheduler)) or lasting(value):
                 continue
             seen[id(value)] = value
+            if len(seen) > _MOST:
+                self.doubts.append(f"modules hold more than {_MOST} objects")
+                break
+            if isinstance(value, (*_CONTAINERS, *_NUMBERS)) and hasattr(value, "__dict__"):
+                todo.append(vars(value))  # of a class of somebody's own
             if isinstance(value, changes.Table):
                 self._tables.append(value)
                 todo += value.values()
-            elif isinstance(value, dict):
+            elif isinstance(value, (dict, MappingProxyType)):
                 self._items += (value,), value.keys(), value.values()
                 todo += value.values()
             elif isinstance(value, _CONTAINERS):
                 self._items += (value,), value
                 todo += value
+            elif isinstance(value, np.ndarray):
+                self.doubts.append("an attribute is an array")
+            elif isinstance(value, _NUMBERS):
+                pass
             elif isinstance(value, (random.Random, np.random.Generator, np.random.RandomState)):
                 self._dice.append(value)
             elif isinstance(value, Module):

@@ -11,9 +11,10 @@ from types import CodeType
 from typing import Any
 
 from numba import types
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.typed_passes import InlineOverloads, NopythonRewrites, NopythonTypeInference
+from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites, NopythonTypeInference
 from numba.core.untyped_passes import InlineClosureLikes
 
 from numbanet import fingerprint
@@ -74,3 +75,41 @@ class KernelCompiler(CompilerBase):
         passes.passes = [(replaced.get(step, step), text) for step, text in passes.passes if step not in left_out]
         passes.finalize()
         return [passes]
+
+
+class _Library(JITCodeLibrary):
+    """Machine code that LLVM optimises once.
+
+    Numba has it do that twice, and in between removes what counts references, of which kernels have none.
+    """
+
+    def _optimize_final_module(self) -> None:
+        codegen = self._codegen
+        if hasattr(codegen, "_mpm_cheap"):  # until Numba 0.61
+            codegen._mpm_cheap.run(self._final_module)
+            return
+        passes, builder = codegen._module_pass_manager(
+            loop_vectorize=codegen._loopvect, slp_vectorize=False, opt=codegen._opt_level, cost="cheap"
+        )
+        passes.run(self._final_module, builder)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(NativeLowering):
+    """Lower a function into such a library."""
+
+    _name = "kernel_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return super().run_pass(state)
+
+
+class TileCompiler(KernelCompiler):
+    """The pipeline for kernels that are large, since register tiles of many sizes are written out in them.
+
+    Nothing in those is left to improve. Others need it: gradients of pooling and of batch norms took twice their time.
+    """
+
+    replaced = {NativeLowering: _Lowering}

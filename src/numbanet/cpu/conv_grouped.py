@@ -365,7 +365,8 @@ def _packed(weight: np.ndarray, p: ConvProblem, order: np.ndarray) -> np.ndarray
     column, depth = (1, channel) if p.which == "backward_input" else (channel, 1)
     packed = memory.empty((b.count, taps, b.reduction, numpy_lanes(p.dtype)), p.dtype)
     clear(packed)
-    block, row = packed[0].size, packed[0, 0].size
+    row = b.reduction * numpy_lanes(p.dtype)
+    block = taps * row
     whole = p.groups // b.groups
     in_order = np.array_equal(order, np.arange(taps))
     runs = [(0, 0, taps)] if in_order else [(place, int(tap), 1) for place, tap in enumerate(order)]

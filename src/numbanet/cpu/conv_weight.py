@@ -21,7 +21,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.cache_sizes import caches
-from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.compile import I64, Index, T, device, kernel, tile_kernel
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.copy import clear
 from numbanet.cpu.isa import host_isa
@@ -200,7 +200,7 @@ def pack_strips(task: Index, ints: I64, g: T, packed: T):
         )  # fmt: skip
 
 
-@kernel
+@tile_kernel
 def weight_gradient(task: Index, ints: I64, x: T, g: T, packed: T, taps: I64, sums: T):
     """Sum the outer products of some units, in one block of rows of the result, over one share of the pixels."""
     cut = named(ints, Cut)

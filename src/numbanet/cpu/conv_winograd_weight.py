@@ -19,7 +19,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
+from numbanet.cpu.compile import I64, Index, Kernel, T, device, tile_kernel
 from numbanet.cpu.conv_direct import zeros
 from numbanet.cpu.conv_weight import reduce_partials
 from numbanet.cpu.conv_winograd import unsupported
@@ -253,7 +253,7 @@ def kernels_of(f: Form) -> Kernels:
             _multiply(f, ints, unit, pixels, gradients, chunk.count, tiles, sums, out, chunk.first)
         give_slot(slots, slot)
 
-    return Kernels(*(kernel(renamed(made, f)) for made in (weight_by_tiles, transform_tiles, weight_by_blocks)))
+    return Kernels(*(tile_kernel(renamed(made, f)) for made in (weight_by_tiles, transform_tiles, weight_by_blocks)))
 
 
 class Costs(NamedTuple):

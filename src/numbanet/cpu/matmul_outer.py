@@ -16,7 +16,7 @@ import numpy as np
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.cache_sizes import caches
-from numbanet.cpu.compile import I64, Index, T, device, kernel
+from numbanet.cpu.compile import I64, Index, T, device, tile_kernel
 from numbanet.cpu.isa import fetches_ahead
 from numbanet.cpu.matmul import COSTS, LAUNCH, memory_cost, tile_cost, tolerance
 from numbanet.cpu.matmul_few import add_shares, finish_row, share_integers
@@ -111,7 +111,7 @@ class Products(NamedTuple):
     flags: int  # of what completes the result
 
 
-@kernel
+@tile_kernel
 def products(task: Index, ints: I64, a: T, b: T, index: I64, bias: T, residual: T, out: T):
     """Compute a part of one product, or some of many."""
     s = named(ints, Products)

@@ -204,6 +204,8 @@ class Program:
         if number not in self._templates:
             self._templates[number] = self._names[f"a{number}"] = array.copy()
             self._line(f"n{number} = a{number}.copy()")
+        if self._templates[number].nbytes != array.nbytes:
+            raise _Unknown  # a part of it, elsewhere
         return f"n{number}"
 
     def _form(self, position: int, key: Any, item: int | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
+from numbanet.cpu.compile import I64, Index, Kernel, T, device, tile_kernel
 from numbanet.cpu.prefetch import prefetch, prefetch_result
 from numbanet.cpu.simd import lanes, named, offset
 from numbanet.cpu.slots import give_slot, take_slot
@@ -362,4 +362,4 @@ def kernels_of(f: Form) -> Kernels:
                 )  # fmt: skip
         give_slot(slots, slot)
 
-    return Kernels(*(kernel(renamed(made, f)) for made in (transform_inputs, transform_weights, winograd)))
+    return Kernels(*(tile_kernel(renamed(made, f)) for made in (transform_inputs, transform_weights, winograd)))

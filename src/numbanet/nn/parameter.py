@@ -16,6 +16,7 @@ from numbanet.creation import tensor
 from numbanet.device_array import DeviceArray
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import FLOATS
+from numbanet.tape import Version
 from numbanet.tensor import Tensor, array_of
 from numbanet.watch import form, take
 
@@ -41,11 +42,12 @@ class Parameter(Tensor):
         If the values are not numbers.
     """
 
-    __slots__ = ("_awaited", "_counts", "_exposures", "_prepared")
+    __slots__ = ("_awaited", "_counts", "_exposures", "_prepared", "_shared")
 
     _awaited: tuple[np.dtype, tuple[int | None, ...] | None, str]  # only while it is an `UninitializedParameter`
     _prepared: PreparedWeight | None
     _counts: tuple[int, int, int]
+    _shared: bool  # whether the values are those of a Tensor that was assigned
 
     def __init__(self, data: Any, requires_grad: bool = True):
         source = data.data if isinstance(data, Tensor) else data
@@ -73,9 +75,12 @@ class Parameter(Tensor):
         if not isinstance(array, (np.ndarray, DeviceArray)):
             raise TypeError(f"data must be an array or a Tensor, got {type(value).__name__}")
         self.expose()
-        _set_array(self, array)
         if isinstance(value, Tensor):
             self._memory = value._memory  # what changes one changes both
+        elif getattr(self, "_shared", False) and array_of(self) is not array:
+            self._memory = Version()
+        self._shared = isinstance(value, Tensor)
+        _set_array(self, array)
         changed()
 
     def expose(self) -> None:
