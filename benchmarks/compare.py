@@ -12,7 +12,7 @@
 Ratios are PyTorch's time over ours, PyTorch in its better memory format, float32 on both sides, best of several
 samples; inference runs through torch.compile and ONNX Runtime too, and the best of all counts. GFLOP/s count the flops
 of the direct method whatever the algorithm. PyTorch is also timed against itself: where that control is not 1.00 +-
-0.03 the row is timed again at the end, and else is marked with a tilde and is noise.
+0.03 the row is marked with a tilde and is noise; ``--again`` times it once more, when that may have passed.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class _Rows:
 
 
 def run(options: argparse.Namespace, start: float) -> tuple[list[Row], int]:
-    """Time what the command line asks for, and what was disturbed again, printing each row as it comes.
+    """Time what the command line asks for, again if it does, printing each row as it comes.
 
     Parameters
     ----------
@@ -258,8 +258,8 @@ def run(options: argparse.Namespace, start: float) -> tuple[list[Row], int]:
         print(f"\n{threads} thread(s): peak {ceilings[0]:.0f} GFLOP/s, copy {ceilings[1]:.0f} GB/s (measured)")
         timed = _Rows(options, start, threads, ceilings)
         timed.time(chosen)
-        for _ in range(options.again):
-            timed.time(timed.disturbed(), ", what was disturbed again")
+        for turn in range(options.again):
+            timed.time(timed.disturbed() if turn else chosen, ", what was disturbed again" if turn else ", again")
         rows += [timed.found[case][1] for case in chosen if case in timed.found]
         failures += timed.failures
     return rows, failures
@@ -325,8 +325,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, help="batch size, in place of the tables' own")
     add("--seconds", type=float, help="time box of a row (default 0.3)")
     add("--rounds", type=int, help="samples of each library in a row, at least (default 5)")
-    add("--again", type=int, help="how often rows whose control is off are timed again, at the end; the best times of "
-        "all count (default 1, quick: 0)")  # fmt: skip
+    add("--again", type=int, default=0, help="how often rows are timed again at the end, the best times counting: first "
+        "all of them, then those whose control is off (default 0)")  # fmt: skip
     add("--limit", type=float, help="seconds after which the remaining rows are left out (default: none; quick: 45)")
     add("--quick", action="store_true", help="a sample of everything in under a minute: small batches, few rounds")
     add("--json", type=Path, metavar="FILE", help="write rows, means and ceilings")
@@ -345,7 +345,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "threads": (1,) if quick else tuple(sorted({1, everything})),
         "seconds": 0.02 if quick else 0.3,
         "rounds": 3 if quick else 5,
-        "again": 0 if quick else 1,
         "limit": 45.0 if quick else math.inf,
     }
     for name, value in defaults.items():
