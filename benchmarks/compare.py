@@ -325,8 +325,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, help="batch size, in place of the tables' own")
     add("--seconds", type=float, help="time box of a row (default 0.3)")
     add("--rounds", type=int, help="samples of each library in a row, at least (default 5)")
-    add("--again", type=int, default=0, help="how often rows are timed again at the end, the best times counting: first "
-        "all of them, then those whose control is off (default 0)")  # fmt: skip
+    add("--again", type=int, default=0, help="how often rows are timed again at the end, where the best times count: "
+        "first all, then those whose control is off (default 0)")  # fmt: skip
     add("--limit", type=float, help="seconds after which the remaining rows are left out (default: none; quick: 45)")
     add("--quick", action="store_true", help="a sample of everything in under a minute: small batches, few rounds")
     add("--json", type=Path, metavar="FILE", help="write rows, means and ceilings")
