@@ -87,11 +87,11 @@ class _Library(JITCodeLibrary):
         codegen = self._codegen
         if hasattr(codegen, "_mpm_cheap"):  # until Numba 0.61
             codegen._mpm_cheap.run(self._final_module)
-            return
-        passes, builder = codegen._module_pass_manager(
-            loop_vectorize=codegen._loopvect, slp_vectorize=False, opt=codegen._opt_level, cost="cheap"
-        )
-        passes.run(self._final_module, builder)
+        else:
+            passes, builder = codegen._module_pass_manager(
+                loop_vectorize=codegen._loopvect, slp_vectorize=False, opt=codegen._opt_level, cost="cheap"
+            )
+            passes.run(self._final_module, builder)
         if any(x.name.startswith("numba.dynamic.globals") for x in self._final_module.global_variables):
             super()._optimize_final_module()  # they go the second time; with them it could not be kept on disk
 
