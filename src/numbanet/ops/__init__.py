@@ -12,6 +12,12 @@ from numbanet.ops.activation import silu as silu
 from numbanet.ops.activation import silu_backward as silu_backward
 from numbanet.ops.activation import tanh as tanh
 from numbanet.ops.activation import tanh_backward as tanh_backward
+from numbanet.ops.clip import clamp_ as clamp_
+from numbanet.ops.clip import clip_norm_ as clip_norm_
+from numbanet.ops.clip import fill_ as fill_
+from numbanet.ops.clip import scale_ as scale_
+from numbanet.ops.clip import vector_norm as vector_norm
+from numbanet.ops.clip import vector_norms as vector_norms
 from numbanet.ops.conv import add_conv2d_backward_input as add_conv2d_backward_input
 from numbanet.ops.conv import conv2d as conv2d
 from numbanet.ops.conv import conv2d_backward_input as conv2d_backward_input
@@ -70,14 +76,8 @@ from numbanet.ops.norm import batch_norm_statistics as batch_norm_statistics
 from numbanet.ops.optim import adadelta_step as adadelta_step
 from numbanet.ops.optim import adagrad_step as adagrad_step
 from numbanet.ops.optim import adam_step as adam_step
-from numbanet.ops.optim import clamp_ as clamp_
-from numbanet.ops.optim import clip_norm_ as clip_norm_
-from numbanet.ops.optim import fill_ as fill_
 from numbanet.ops.optim import rmsprop_step as rmsprop_step
-from numbanet.ops.optim import scale_ as scale_
 from numbanet.ops.optim import sgd_step as sgd_step
-from numbanet.ops.optim import vector_norm as vector_norm
-from numbanet.ops.optim import vector_norms as vector_norms
 from numbanet.ops.pointwise import pointwise as pointwise
 from numbanet.ops.pointwise import pointwise_sum as pointwise_sum
 from numbanet.ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d

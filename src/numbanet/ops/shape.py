@@ -16,7 +16,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.device_array import DeviceArray
 from numbanet.host import by_numpy
-from numbanet.ops.optim import fill_
+from numbanet.ops.clip import fill_
 from numbanet.problem.base import FLOATS, array, as_dtype, float_array, same_dtype, sizes
 from numbanet.problem.pointwise import number
 from numbanet.problem.promotion import promote

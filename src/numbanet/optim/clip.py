@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet import ops
 from numbanet.device_array import DeviceArray
-from numbanet.ops.optim import is_clipped
+from numbanet.ops.clip import is_clipped
 from numbanet.problem.pointwise import number
 from numbanet.tensor import Tensor
 from numbanet.watch import watched
