@@ -41,7 +41,7 @@ FEW_CHANNELS = len(_TILES)  # the tile for fewer channels than lanes, of any lin
 
 # Kinds of lines of gradients of weights: lines at a time, taps of each, and source columns from a position to the next.
 # Nine sums or so don't wait for products, and leave registers for the gradients of four positions.
-SUM_KINDS = ((8, 1, 0), (3, 3, 1), (3, 3, 2), (2, 5, 1), (2, 5, 2))
+SUM_KINDS = ((8, 1, 0), (3, 3, 2), (2, 5, 2))
 POSITIONS = 4
 CACHE_LINE = 64  # bytes
 
