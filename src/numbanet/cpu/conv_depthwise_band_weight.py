@@ -20,7 +20,6 @@ from numbanet.cpu.conv_depthwise_weight import Sums, run_shares, share_count
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.depthwise_band_tile import BAND_KINDS, band_tile, spread, vectors_of_line
-from numbanet.cpu.depthwise_tile import POSITIONS
 from numbanet.cpu.parallel import block_of
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset, splat, store
 from numbanet.cpu.tile import stack_buffer
@@ -36,7 +35,6 @@ class Cut(NamedTuple):
 
     in_part: int  # vectors of channels of a part
     segment: int  # columns of the gradient at a time
-    padded: int  # as many, in whole steps of a tile
     slots: int  # for source rows in the band, beside one of zeros
     columns: int  # of the band
 
@@ -74,10 +72,9 @@ def depthwise_band_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials
         for number in range(share * sums.rows // sums.shares, (share + 1) * sums.rows // sums.shares):
             n, i = number // p, number % p
             g_here, step, g_plane, g_final, ahead = offset(g, (number * q + first) * c + begin), c, vector, final, q * c
-            if here < cut.padded or c < vector:
-                spread(g_here, c, in_part, final, 0, here, gradient, cut.padded, q * c)
-                g_here, step, g_plane, ahead = gradient, vector, cut.padded * vector, 0
-                g_final = (in_part - 1) * g_plane
+            if c < vector:  # what the lanes behind read must not be NaN
+                spread(g_here, c, in_part, final, 0, here, gradient, here, q * c)
+                g_here, step, ahead = gradient, vector, 0
             for group in range(sums.groups):
                 for t in range(sums.lines):
                     down = group * sums.lines + t
@@ -93,7 +90,7 @@ def depthwise_band_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials
                     rows[t] = slot * size
                 band_tile(
                     sums.kind, band, rows, columns * vector, g_here, step, g_plane, g_final, ahead,
-                    cut.padded // POSITIONS, in_part, offset(own, group * sums.lines * sums.span * vector), pitch,
+                    here, in_part, offset(own, group * sums.lines * sums.span * vector), pitch,
                 )  # fmt: skip
 
 
@@ -111,10 +108,9 @@ def _plan(p: ConvProblem) -> tuple[Sums, np.ndarray] | None:
     lines, span = BAND_KINDS[kind]
     groups, vectors = -(-p.r // lines), -(-p.c // lanes_)
     segment = -(-p.q // -(-p.q // _SEGMENT))
-    padded = -(-segment // POSITIONS) * POSITIONS
-    columns = padded - 1 + p.s
+    columns = segment - 1 + p.s
     slots = _slots(p, columns * lanes_ * itemsize)
-    each = ((slots + 1) * columns + padded) * lanes_  # numbers of a vector of channels
+    each = ((slots + 1) * columns + segment) * lanes_  # numbers of a vector of channels
     if slots > SLOTS or each > BUFFER:
         return None
     in_line = vectors_of_line(lanes_ * itemsize)
@@ -126,7 +122,7 @@ def _plan(p: ConvProblem) -> tuple[Sums, np.ndarray] | None:
     shares = min(shares, max(1, p.n * p.p // (2 * slots)))  # each copies anew what its first row sees
     sums = Sums(kind, lines, groups, span, parts, shares, rows=p.n * p.p)
     shapes = geometry(p)._replace(stride_h=p.stride[0] if p.p > 1 else 1)
-    return sums, block_of((*shapes, *sums, *Cut(in_part, segment, padded, slots, columns)))
+    return sums, block_of((*shapes, *sums, *Cut(in_part, segment, slots, columns)))
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:

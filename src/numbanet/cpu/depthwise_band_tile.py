@@ -118,32 +118,39 @@ def vectors_of_line(vector_bytes: int) -> int:
 
 def _band_tile(
     builder: ir.IRBuilder, vec: Vec, lines: int, span: int, band: ir.Value, rows: ir.Value, plane: ir.Value,
-    gradient: ir.Value, step: ir.Value, g_plane: ir.Value, final: ir.Value, ahead: ir.Value, steps: ir.Value,
+    gradient: ir.Value, step: ir.Value, g_plane: ir.Value, final: ir.Value, ahead: ir.Value, positions: ir.Value,
     vectors: ir.Value, sums: ir.Value, pitch: ir.Value,
 ) -> None:  # fmt: skip
     many = lines * span
     starts = [builder.gep(band, [builder.load(builder.gep(rows, [ir_int(line)]))]) for line in range(lines)]
-    by = [builder.mul(ir_int(POSITIONS), step), *[ir_int(POSITIONS * vec.lanes)] * lines]
+
+    def add(count: int, times: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+        """Add what so many positions see, several times."""
+        with Loop(builder, times, carried, "positions") as group:
+            new, (g, *here) = ir_grid(group.carried[:many], span), group.carried[many:]
+            places = [builder.gep(g, [builder.mul(ir_int(t), step)]) for t in range(count)]
+            gradients = [ir_load(builder, place, vec) for place in places]
+            for place in places if fetches_ahead() else ():
+                ir_prefetch(builder, builder.gep(place, [ahead]), locality=2)
+            for column in range(count + span - 1):
+                for line in range(lines):
+                    pixel = ir_load(builder, builder.gep(here[line], [ir_int(column * vec.lanes)]), vec)
+                    for s in range(max(0, column - count + 1), min(span, column + 1)):
+                        new[line][s] = ir_call(builder, "llvm.fma", vec, pixel, gradients[column - s], new[line][s])
+            following = [builder.gep(g, [builder.mul(ir_int(count), step)])]
+            following += [builder.gep(pointer, [ir_int(count * vec.lanes)]) for pointer in here]
+            results = group.close([*(value for row in new for value in row), *following])
+            ir_keep_rolled(builder, group)
+        return results
+
     with Loop(builder, vectors, [], "channels") as channel:
         own = builder.gep(sums, [builder.mul(channel.index, pitch)])
         spots = [builder.gep(own, [ir_int(i * vec.lanes)]) for i in range(many)]
         here = [builder.gep(start, [builder.mul(channel.index, plane)]) for start in starts]
         g = builder.gep(gradient, [_at_most(builder, builder.mul(channel.index, g_plane), final)])
-        totals = [ir_load(builder, spot, vec) for spot in spots]
-        with Loop(builder, steps, [*totals, g, *here], "positions") as group:
-            new, (g, *here) = ir_grid(group.carried[:many], span), group.carried[many:]
-            places = [builder.gep(g, [builder.mul(ir_int(t), step)]) for t in range(POSITIONS)]
-            gradients = [ir_load(builder, place, vec) for place in places]
-            for place in places if fetches_ahead() else ():
-                ir_prefetch(builder, builder.gep(place, [ahead]), locality=2)
-            for column in range(POSITIONS + span - 1):
-                for line in range(lines):
-                    pixel = ir_load(builder, builder.gep(here[line], [ir_int(column * vec.lanes)]), vec)
-                    for s in range(max(0, column - POSITIONS + 1), min(span, column + 1)):
-                        new[line][s] = ir_call(builder, "llvm.fma", vec, pixel, gradients[column - s], new[line][s])
-            following = [builder.gep(pointer, [distance]) for pointer, distance in zip((g, *here), by)]
-            totals = group.close([*(value for row in new for value in row), *following])[:many]
-            ir_keep_rolled(builder, group)
+        totals = [*(ir_load(builder, spot, vec) for spot in spots), g, *here]
+        totals = add(POSITIONS, builder.sdiv(positions, ir_int(POSITIONS)), totals)
+        totals = add(1, builder.srem(positions, ir_int(POSITIONS)), totals)
         for spot, total in zip(spots, totals):
             ir_store(builder, total, spot, vec)
         channel.close([])
@@ -152,7 +159,7 @@ def _band_tile(
 
 @intrinsic
 def band_tile(
-    typingctx, which, band, rows, plane, gradient, step, g_plane, final, ahead, steps, vectors, sums, pitch
+    typingctx, which, band, rows, plane, gradient, step, g_plane, final, ahead, positions, vectors, sums, pitch
 ):  # fmt: skip
     """Add the products of a row of gradients with the source under the taps of some filter rows to their sums.
 
@@ -171,10 +178,8 @@ def band_tile(
         Elements from a position to the next, from a vector of channels to the next, and from the first to the last.
     ahead : int
         What lies so many elements behind is fetched, likewise.
-    steps : int
-        Number of positions, divided by `POSITIONS`.
-    vectors : int
-        Vectors of channels.
+    positions, vectors : int
+        How many, and vectors of channels.
     sums : pointer
         For each of them, one vector a tap.
     pitch : int
