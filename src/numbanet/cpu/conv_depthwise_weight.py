@@ -110,7 +110,7 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
                     sums.kind, table, jump, columns, offset(g, ((n * p + i) * q + first) * c), c,
                     here, begin, end,
                     offset(own, group * sums.lines * sums.span * vector), pitch,
-                    offset(x, ahead), cut.fetched, offset(g, g_ahead), cut.g_fetched,
+                    offset(x, ahead), cut.fetched, w * c, offset(g, g_ahead), cut.g_fetched,
                 )  # fmt: skip
                 ahead += fetched * cut.fetched
                 g_ahead += fetched * cut.g_fetched
@@ -171,7 +171,7 @@ def _plan(p: ConvProblem) -> tuple[Sums, np.ndarray] | None:
     if slots > SLOTS or (slots + 1) * in_table > TABLE:
         return None
     own = -(-vectors // parts) * groups * (segment // POSITIONS)  # steps over a row
-    new, g_new = (segment * p.c * itemsize * step if parts == 1 else 0 for step in (p.stride[0] * shape[1], 1))
+    new, g_new = (segment * p.c * itemsize * step if parts == 1 else 0 for step in (shape[1], 1))
     sums = Sums(
         kind if p.c >= lanes_ else len(SUM_KINDS), lines, groups, span, parts, shares, rows=p.n * p.p
     )  # fmt: skip
