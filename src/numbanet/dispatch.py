@@ -40,6 +40,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
             "conv_band_input",
             "conv_band_weight",
             "conv_depthwise",
+            "conv_depthwise_band_weight",
             "conv_depthwise_weight",
             "conv_pointwise",
             "conv_grouped",

@@ -29,9 +29,13 @@ def check(rng, x_shape, filter_size, **options):
         grad += rng.standard_normal(grad.shape)
         wanted = passes(x, weight, grad, **options)
     single = (a.astype(np.float32) for a in (x, weight, grad))
+    x, weight, grad = single
     with nnet.use("cpu.depthwise"):
-        for found, want in zip(passes(*single, **options), wanted):
-            np.testing.assert_allclose(found, want, rtol=0, atol=3e-6 * np.abs(want).max())
+        results = list(zip(passes(x, weight, grad, **options), wanted))
+    with nnet.use("cpu.depthwise", "cpu.depthwise_band"):  # which takes few of the problems
+        results.append((nnet.ops.conv2d_backward_weight(x, grad, weight.shape, **options), wanted[2]))
+    for found, want in results:
+        np.testing.assert_allclose(found, want, rtol=0, atol=3e-6 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -55,6 +59,20 @@ def test_rows_longer_than_the_table(stride, rng):
 
 def test_many_channels_in_parts(rng):
     check(rng, (1, 531, 3, 4), (3, 3), padding=1)
+
+
+@pytest.mark.parametrize("channels", [5, 24])
+@pytest.mark.parametrize("columns", [3, 34])
+def test_what_a_band_pads_adds_nothing(channels, columns, rng):
+    """Steps of a tile go beyond the last position, where an infinite pixel must not meet a zero."""
+    x, grad = (rng.standard_normal((1, channels, 4, columns)).astype(np.float32) for _ in range(2))
+    x[:, 0, 1, columns - 1] = np.inf
+    grad = np.abs(grad)
+    with nnet.use("cpu.depthwise_band"):
+        found = nnet.ops.conv2d_backward_weight(x, grad, (channels, 1, 3, 3), padding=1, groups=channels)
+    assert np.isposinf(found[0, 0, :, 1:]).all()
+    assert np.isfinite(found[0, 0, :, 0]).all()
+    assert np.isfinite(found[1:]).all()
 
 
 def test_source_rows_have_different_slots():

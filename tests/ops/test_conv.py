@@ -18,7 +18,7 @@ from tests.cases import CONV_CASES, ConvCase, forget_plans, operands
 PASSES = ("forward", "backward_input", "backward_weight")
 # And their filters and strides.
 WINOGRAD = {"cpu.winograd": (3, 1), "cpu.winograd_f2": (3, 1), "cpu.winograd_5x5": (5, 1), "cpu.winograd_s2": (3, 2)}
-KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.grouped", "cpu.pointwise", *WINOGRAD)
+KERNELS = ("cpu.direct", "cpu.band", "cpu.depthwise", "cpu.depthwise_band", "cpu.grouped", "cpu.pointwise", *WINOGRAD)
 
 
 def compute(which: str, case: ConvCase, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, grad: np.ndarray):

@@ -14,17 +14,20 @@ import numpy as np
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.addresses import write_steps
 from numbanet.cpu.compile import I64, Index, T, device, kernel
-from numbanet.cpu.conv_direct import TABLE, run_tiles, tolerance
+from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry, spans
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import launch
-from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store, store_tail
-from numbanet.cpu.tile import MAX_ROWS, address, epilogue_flags, stack_buffer
+from numbanet.cpu.shift_tile import shift_tile
+from numbanet.cpu.simd import lanes, load, load_tail, named, numpy_lanes, offset, splat, store
+from numbanet.cpu.tile import MAX_ROWS, address, epilogue_flags, stack_buffer, tile_rows
 from numbanet.problem.conv import ConvProblem
 
 BUFFER = 16384  # numbers in a task's band
+_ROOM = BUFFER + 64  # and what whole vectors write beyond
 _POSITIONS = 256  # output positions of a band, about
+_ADDRESSES = 4096  # of output positions at most
 _ELEMENTS = 1024  # filter elements (r, s, c) at most
 
 
@@ -35,13 +38,13 @@ def _copy(x, source, band, out, count):
         store(band, out + i, load(x, source + i))
         i += lanes(x)
     if i < count:
-        store_tail(band, out + i, load_tail(x, source + i, count - i), count - i)
+        store(band, out + i, load_tail(x, source + i, count - i))
 
 
 @device
 def _clear(band, out, count):
     for i in range(0, count, lanes(band)):
-        store_tail(band, out + i, splat(band, 0.0), count - i)
+        store(band, out + i, splat(band, 0.0))
 
 
 class Cut(NamedTuple):
@@ -55,7 +58,11 @@ class Cut(NamedTuple):
 
 @device
 def copy_band(x, ints, n, first, rows, band):
-    """Copy the input rows that `rows` output rows of image n from `first` on see, zeros where they are padding."""
+    """Copy the input rows that `rows` output rows of image n from `first` on see, zeros where they are padding.
+
+    Whole vectors are stored, which masked ones take longer than: what they write beyond a part is written again by the
+    next one, and less than a vector beyond the last.
+    """
     g = named(ints, Geometry)
     c, span = g.c, g.span_w
     low = min(g.left, span)
@@ -79,34 +86,29 @@ def band_forward(task: Index, ints: I64, x: T, packed: T, bias: T, residual: T, 
     n, first = task // cut.bands, task % cut.bands * cut.band_rows
     rows = min(cut.band_rows, g.p - first)
     count = rows * q
-    padded = count + MAX_ROWS
-    band = stack_buffer(x, BUFFER)
-    sources, outs = stack_buffer(ints, TABLE), stack_buffer(ints, TABLE)
+    band, shifts, sources = stack_buffer(x, _ROOM), stack_buffer(ints, _ELEMENTS), stack_buffer(ints, _ADDRESSES)
     copy_band(x, ints, n, first, rows, band)
     # In the band a filter row is one run if it is not dilated.
     s_taps = 1 if g.dilation_w == 1 else g.s
     taps, run = g.r * s_taps, g.s * c // s_taps
     for tap in range(taps):
-        shift = (tap // s_taps * g.dilation_h * g.span_w + tap % s_taps * g.dilation_w) * c
-        for i in range(rows):
-            here = address(band, shift + i * g.stride_h * g.span_w * c)
-            step = address(band, g.stride_w * c) - address(band, 0)
-            write_steps(sources, tap * padded + i * q, here, step, q)
-        for m in range(count, padded):
-            sources[tap * padded + m] = sources[tap * padded + count - 1]
-    write_steps(outs, 0, address(y, (n * g.p + first) * q * k), address(y, k) - address(y, 0), count)
-    for m in range(count, padded):
-        outs[m] = outs[count - 1]
-    vector = lanes(x)
-    vectors = (k + vector - 1) // vector
+        shifts[tap] = (tap // s_taps * g.dilation_h * g.span_w + tap % s_taps * g.dilation_w) * c
+    step = address(band, g.stride_w * c) - address(band, 0)
+    for i in range(rows):
+        write_steps(sources, i * q, address(band, i * g.stride_h * g.span_w * c), step, q)
+    for m in range(count, count + MAX_ROWS):
+        sources[m] = sources[count - 1]
+    vector, start = lanes(x), (n * g.p + first) * q * k
+    vectors, to_residual = (k + vector - 1) // vector, address(residual, 0) - address(y, 0)
     for panel in range(cut.panels):
         column = first_vector(panel, vectors, cut.panels) * vector
         width = first_vector(panel + 1, vectors, cut.panels) - column // vector
-        run_tiles(
-            width, min(k - column - (width - 1) * vector, vector), sources, padded, 0, taps, run,
-            offset(packed, column * taps * run), run * width * vector, outs, column, count, cut.flags, bias,
-            address(residual, 0) - address(y, 0),
-        )  # fmt: skip
+        last = min(k - column - (width - 1) * vector, vector)
+        for m in range(0, count, tile_rows(width)):
+            shift_tile(
+                width, offset(sources, m), shifts, taps, run, offset(packed, column * taps * run),
+                offset(y, start + m * k + column), k, count - m, cut.flags, offset(bias, column), to_residual, last,
+            )  # fmt: skip
 
 
 def row_runs(p: ConvProblem) -> tuple[int, int]:
@@ -118,8 +120,7 @@ def _band_rows(p: ConvProblem) -> int:
     """Return how many output rows a band has; 0 where not even one fits."""
     span_h, span_w = spans(p)
     in_rows = BUFFER // (span_w * p.c)
-    taps, _ = row_runs(p)
-    fitting = min((in_rows - span_h) // p.stride[0] + 1, (TABLE // taps - MAX_ROWS) // p.q)
+    fitting = min((in_rows - span_h) // p.stride[0] + 1, (_ADDRESSES - MAX_ROWS) // p.q)
     return max(0, min(fitting, max(1, _POSITIONS // p.q), p.p))
 
 
@@ -183,7 +184,7 @@ def _supports(p: ConvProblem) -> str | None:
     span_h, span_w = spans(p)
     if span_h * span_w * p.c > BUFFER:
         return seen_too_much(p)
-    return f"an output row has {p.q * row_runs(p)[0]} addresses, more than there is room for"
+    return f"an output row has {p.q} positions, more than there is room for"
 
 
 def _rounded(count: int, unit: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from numbanet import memory
 from numbanet.candidate import Arrays, Candidate, CandidateLists
-from numbanet.cpu.compile import I64, Index, T, kernel
+from numbanet.cpu.compile import I64, Index, Kernel, T, kernel
 from numbanet.cpu.conv_depthwise import (
     SLOTS,
     TABLE,
@@ -42,17 +42,22 @@ _SMALL_WEIGHT = 8 << 20  # bytes of partial results
 _BLOCKS = 16  # vectors of channels whose sums a task adds up at last
 
 
-class Cut(NamedTuple):
-    """What the kernels read of how a problem is cut; it follows the geometry."""
+class Sums(NamedTuple):
+    """What kernels read of the sums that each of their tasks makes; it follows the geometry."""
 
-    kind: int  # of `SUM_KINDS`, or its number for few channels
+    kind: int  # of tiles
     lines: int  # at a time,
     groups: int  # of so many lines,
     span: int  # and the taps of each
-    in_row: int  # lines of a filter row
     parts: int  # of the channels
     shares: int  # of the rows
     rows: int  # of the gradient, of all images
+
+
+class Cut(NamedTuple):
+    """What the kernel reads of how a problem is cut; it follows the sums."""
+
+    in_row: int  # lines of a filter row
     segment: int
     slots: int  # of source rows
     in_table: int  # columns of each
@@ -60,15 +65,18 @@ class Cut(NamedTuple):
     g_fetched: int  # and of the next row of the gradient
 
 
+_CUT = CUT + len(Sums._fields)
+
+
 @kernel
 def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
     """Sum over a share of the rows, for a part of the channels."""
-    s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
+    s, sums, cut = named(ints, Geometry), named(offset(ints, CUT), Sums), named(offset(ints, _CUT), Cut)
     h, w, c, p, q, jump, slots, in_table = s.h, s.w, s.c, s.p, s.q, s.stride_w, cut.slots, cut.in_table
-    share, vector, nothing = task // cut.parts, lanes(x), address(zeros, 0)
-    begin, end = channels_of_part(task % cut.parts, cut.parts, c, vector)
+    share, vector, nothing = task // sums.parts, lanes(x), address(zeros, 0)
+    begin, end = channels_of_part(task % sums.parts, sums.parts, c, vector)
     vectors = (c + vector - 1) // vector
-    pitch = cut.groups * cut.lines * cut.span * vector  # sums of a vector of channels
+    pitch = sums.groups * sums.lines * sums.span * vector  # sums of a vector of channels
     own = offset(partials, (share * vectors + begin // vector) * pitch)
     for i in range(0, (end - begin + vector - 1) // vector * pitch, vector):
         store(own, i, splat(x, 0.0))
@@ -80,14 +88,14 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
             held[slot] = -1
         here = min(cut.segment, q - first)
         fetched = (end - begin + vector - 1) // vector * (here // POSITIONS) * line_of(x)  # with one line a step
-        for number in range(share * cut.rows // cut.shares, (share + 1) * cut.rows // cut.shares):
+        for number in range(share * sums.rows // sums.shares, (share + 1) * sums.rows // sums.shares):
             n, i = number // p, number % p
             row = i * s.stride_h - s.top + s.span_h
             ahead, g_ahead = ((n * h + row) * w + first * jump) * c + begin, ((number + 1) * q + first) * c + begin
-            for group in range(cut.groups):
-                for t in range(cut.lines):
-                    line = group * cut.lines + t
-                    down, across = line // cut.in_row, line % cut.in_row * cut.span
+            for group in range(sums.groups):
+                for t in range(sums.lines):
+                    line = group * sums.lines + t
+                    down, across = line // cut.in_row, line % cut.in_row * sums.span
                     row = i * s.stride_h + down * s.dilation_h - s.top
                     slot = slots  # zeros
                     if 0 <= row < h and down < s.r:
@@ -99,10 +107,10 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
                             )
                     columns[t] = slot * in_table + across * s.dilation_w
                 sum_tile(
-                    cut.kind, table, jump, columns, offset(g, ((n * p + i) * q + first) * c), c,
+                    sums.kind, table, jump, columns, offset(g, ((n * p + i) * q + first) * c), c,
                     here, begin, end,
-                    offset(own, group * cut.lines * cut.span * vector), pitch,
-                    offset(x, ahead), cut.fetched, offset(g, g_ahead), cut.g_fetched,
+                    offset(own, group * sums.lines * sums.span * vector), pitch,
+                    offset(x, ahead), cut.fetched, w * c, offset(g, g_ahead), cut.g_fetched,
                 )  # fmt: skip
                 ahead += fetched * cut.fetched
                 g_ahead += fetched * cut.g_fetched
@@ -111,16 +119,16 @@ def depthwise_weight(task: Index, ints: I64, x: T, g: T, zeros: T, partials: T):
 @kernel
 def add_shares(task: Index, ints: I64, partials: T, out: T):
     """Write the gradient of some channels: the sums of all shares, added in their order."""
-    s, cut = named(ints, Geometry), named(offset(ints, CUT), Cut)
+    s, sums = named(ints, Geometry), named(offset(ints, CUT), Sums)
     vector, taps, c = lanes(out), s.r * s.s, s.c
     vectors = (c + vector - 1) // vector
-    pitch = cut.groups * cut.lines * cut.span * vector
+    pitch = sums.groups * sums.lines * sums.span * vector
     total = stack_buffer(out, 64)
     for block in range(task * _BLOCKS, min(vectors, (task + 1) * _BLOCKS)):
         for tap in range(taps):
             at = block * pitch + tap * vector
             value = load(partials, at)
-            for share in range(1, cut.shares):
+            for share in range(1, sums.shares):
                 value = value + load(partials, share * vectors * pitch + at)
             store(total, 0, value)
             channel = max(0, min(block * vector, c - vector))  # the last vector overlaps the one before
@@ -128,8 +136,24 @@ def add_shares(task: Index, ints: I64, partials: T, out: T):
                 out[(channel + j) * taps + tap] = total[j]
 
 
+def share_count(p: ConvProblem, parts: int, size: int) -> int:
+    """Return into how many shares the rows are cut, beside so many parts of the channels; their sums take `size`."""
+    rows = p.n * p.p
+    return max(1, min(-(-_TASKS // parts), rows, rows * p.q // _SHARE, _SMALL_WEIGHT // size))
+
+
+def run_shares(
+    weight: Kernel, p: ConvProblem, sums: Sums, integers_: np.ndarray, inputs: Arrays, outputs: Arrays
+) -> None:
+    """Launch a kernel that makes the sums of shares and parts, and add those up."""
+    vectors, lanes_ = -(-p.c // numpy_lanes(p.dtype)), numpy_lanes(p.dtype)
+    partials = memory.empty((sums.shares * vectors * sums.groups * sums.lines * sums.span * lanes_,), p.dtype)
+    launch(weight, sums.parts * sums.shares, (*inputs, zeros(p.c, p.dtype), partials), integers_, p.dtype)
+    launch(add_shares, -(-vectors // _BLOCKS), (partials, *outputs), integers_, p.dtype)
+
+
 @lru_cache(maxsize=1024)
-def _plan(p: ConvProblem) -> tuple[Cut, np.ndarray] | None:
+def _plan(p: ConvProblem) -> tuple[Sums, np.ndarray] | None:
     """Return how a problem is cut, and the integers of the launches; None where the table has no room."""
     lanes_, itemsize = numpy_lanes(p.dtype), np.dtype(p.dtype).itemsize
     shape = p.s, p.stride[1] if p.q > 1 else 1
@@ -139,8 +163,7 @@ def _plan(p: ConvProblem) -> tuple[Cut, np.ndarray] | None:
     in_row = p.s // span
     groups, vectors = -(-p.r * in_row // lines), -(-p.c // lanes_)
     parts = min(vectors, -(-vectors * lines * span * lanes_ * itemsize // _SUMS))
-    rows, size = p.n * p.p, groups * lines * span * vectors * lanes_ * itemsize
-    shares = max(1, min(-(-_TASKS // parts), rows, rows * p.q // _SHARE, _SMALL_WEIGHT // size))
+    shares = share_count(p, parts, groups * lines * span * vectors * lanes_ * itemsize)
     slots = row_slots([r * p.dilation[0] for r in range(p.r)])
     segment, across = -(-p.q // -(-p.q // _SEGMENT)), (p.s - 1) * p.dilation[1] + 1
     segment = min(segment, max(0, TABLE // (slots + 1) - across) // shape[1] + 1)
@@ -148,26 +171,19 @@ def _plan(p: ConvProblem) -> tuple[Cut, np.ndarray] | None:
     if slots > SLOTS or (slots + 1) * in_table > TABLE:
         return None
     own = -(-vectors // parts) * groups * (segment // POSITIONS)  # steps over a row
-    new, g_new = (segment * p.c * itemsize * step if parts == 1 else 0 for step in (p.stride[0] * shape[1], 1))
-    cut = Cut(
-        kind=kind if p.c >= lanes_ else len(SUM_KINDS), lines=lines, groups=groups, span=span, in_row=in_row,
-        parts=parts, shares=shares, rows=rows, segment=segment, slots=slots, in_table=in_table,
-        fetched=fetched_lines(new, own), g_fetched=fetched_lines(g_new, own),
+    new, g_new = (segment * p.c * itemsize * step if parts == 1 else 0 for step in (shape[1], 1))
+    sums = Sums(
+        kind if p.c >= lanes_ else len(SUM_KINDS), lines, groups, span, parts, shares, rows=p.n * p.p
     )  # fmt: skip
+    cut = Cut(in_row, segment, slots, in_table, fetched_lines(new, own), fetched_lines(g_new, own))
     shapes = geometry(p)._replace(stride_w=shape[1], stride_h=p.stride[0] if p.p > 1 else 1)
-    return cut, block_of((*shapes, *cut))
+    return sums, block_of((*shapes, *sums, *cut))
 
 
 def _run(p: ConvProblem, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    (x, grad), (out,) = inputs, outputs
     found = _plan(p)
     assert found is not None  # else the candidate has refused
-    cut, integers_ = found
-    vectors = -(-p.c // numpy_lanes(p.dtype))
-    size = vectors * cut.groups * cut.lines * cut.span * numpy_lanes(p.dtype)
-    partials = memory.empty((cut.shares * size,), p.dtype)
-    launch(depthwise_weight, cut.parts * cut.shares, (x, grad, zeros(p.c, p.dtype), partials), integers_, p.dtype)
-    launch(add_shares, -(-vectors // _BLOCKS), (partials, out), integers_, p.dtype)
+    run_shares(depthwise_weight, p, *found, inputs, outputs)
 
 
 def _supports(p: ConvProblem) -> str | None:
@@ -181,8 +197,8 @@ def _cost(p: ConvProblem) -> float:
     found = _plan(p)
     if found is None:
         return 4.0 * p.flops
-    cut, lanes_ = found[0], numpy_lanes(p.dtype)
-    return 1.8 * p.n * p.p * p.q * cut.groups * cut.lines * cut.span * -(-p.c // lanes_) * lanes_
+    sums, lanes_ = found[0], numpy_lanes(p.dtype)
+    return 1.8 * p.n * p.p * p.q * sums.groups * sums.lines * sums.span * -(-p.c // lanes_) * lanes_
 
 
 CANDIDATES: CandidateLists = {

@@ -41,7 +41,7 @@ FEW_CHANNELS = len(_TILES)  # the tile for fewer channels than lanes, of any lin
 
 # Kinds of lines of gradients of weights: lines at a time, taps of each, and source columns from a position to the next.
 # Nine sums or so don't wait for products, and leave registers for the gradients of four positions.
-SUM_KINDS = ((8, 1, 0), (3, 3, 1), (3, 3, 2), (2, 5, 1), (2, 5, 2))
+SUM_KINDS = ((8, 1, 0), (3, 3, 2), (2, 5, 2))
 POSITIONS = 4
 CACHE_LINE = 64  # bytes
 
@@ -76,12 +76,13 @@ class _Channels:
         self.loop.close([])
         ir_keep_rolled(self.builder, self.loop)
 
-    def fetch(self, ahead: ir.Value, each: ir.Value, step: ir.Value) -> None:
-        """Prefetch the `each` cache lines behind a pointer that are the turn of step number `step`."""
+    def fetch(self, ahead: list[ir.Value], each: ir.Value, step: ir.Value) -> None:
+        """Prefetch the `each` cache lines behind pointers that are the turn of step number `step`."""
         builder, size = self.builder, ir_int(CACHE_LINE * 8 // self.vec.dtype.bitwidth)
-        first = builder.gep(ahead, [builder.mul(builder.mul(step, each), size)])
+        firsts = [builder.gep(pointer, [builder.mul(builder.mul(step, each), size)]) for pointer in ahead]
         with Loop(builder, each, [], "ahead") as line:
-            ir_prefetch(builder, builder.gep(first, [builder.mul(line.index, size)]), locality=2)
+            for first in firsts:
+                ir_prefetch(builder, builder.gep(first, [builder.mul(line.index, size)]), locality=2)
             line.close([])
             ir_keep_rolled(builder, line)
 
@@ -143,7 +144,7 @@ def _gather_tile(
     last = builder.sub(count, ir_int(1))
     places = [builder.select(builder.icmp_signed("<", ir_int(t), count), ir_int(t), last) for t in range(width)]
     with _Channels(builder, vec, begin, end, few) as channels:
-        channels.fetch(ahead, each, channels.loop.index)
+        channels.fetch([ahead], each, channels.loop.index)
         initial = channels.load(start)
         with Loop(builder, lines, [initial] * width, "lines") as line:
             sums = list(line.carried)
@@ -228,7 +229,8 @@ def gather_tile(
 def _sum_tile(
     builder: ir.IRBuilder, vec: Vec, lines: int, span: int, stride: int, few: bool, table: ir.Value, jump: ir.Value,
     columns: ir.Value, gradient: ir.Value, step: ir.Value, count: ir.Value, begin: ir.Value, end: ir.Value,
-    sums: ir.Value, pitch: ir.Value, ahead: ir.Value, each: ir.Value, g_ahead: ir.Value, g_each: ir.Value,
+    sums: ir.Value, pitch: ir.Value, ahead: ir.Value, each: ir.Value, row: ir.Value, g_ahead: ir.Value,
+    g_each: ir.Value,
 ) -> None:  # fmt: skip
     scalar = gradient.type
     here = [builder.gep(table, [builder.load(builder.gep(columns, [ir_int(line)]))]) for line in range(lines)]
@@ -249,6 +251,7 @@ def _sum_tile(
                         new[line][s] = ir_call(builder, "llvm.fma", vec, pixel, gradients[t], new[line][s])
         return [value for row in new for value in row]
 
+    next_rows = [builder.gep(ahead, [builder.mul(ir_int(i), row)]) for i in range(max(1, stride))]
     with _Channels(builder, vec, begin, end, few) as channels:
         own = builder.gep(sums, [builder.mul(channels.loop.index, pitch)])
         spots = [builder.gep(own, [ir_int(i * vec.lanes)]) for i in range(lines * span)]
@@ -256,8 +259,8 @@ def _sum_tile(
         whole = builder.sdiv(count, ir_int(POSITIONS))
         with Loop(builder, whole, totals, "positions") as group:
             number = builder.add(builder.mul(channels.loop.index, whole), group.index)
-            channels.fetch(ahead, each, number)
-            channels.fetch(g_ahead, g_each, number)
+            channels.fetch(next_rows, each, number)
+            channels.fetch([g_ahead], g_each, number)
             first = builder.mul(group.index, ir_int(POSITIONS))
             totals = group.close(add(channels, group.carried, first, POSITIONS))
             ir_keep_rolled(builder, group)
@@ -271,8 +274,8 @@ def _sum_tile(
 
 @intrinsic
 def sum_tile(
-    typingctx, which, table, jump, columns, gradient, step, count, begin, end, sums, pitch, ahead, each, g_ahead,
-    g_each,
+    typingctx, which, table, jump, columns, gradient, step, count, begin, end, sums, pitch, ahead, each, row,
+    g_ahead, g_each,
 ):  # fmt: skip
     """Add the products of a row of gradients with the source under the taps of some lines to their sums.
 
@@ -300,10 +303,12 @@ def sum_tile(
         What the next tiles read of source and gradient: with `POSITIONS` positions of a vector of channels, the
         following lines of them are prefetched,
     each, g_each : int
-        so many.
+        so many,
+    row : int
+        and, where positions skip source rows, as many of each row: elements from one to the next.
     """
     vec, i64 = vector_of(sums.dtype), types.int64
-    sig = types.void(i64, table, i64, columns, gradient, i64, i64, i64, i64, sums, i64, ahead, i64, g_ahead, i64)
+    sig = types.void(i64, table, i64, columns, gradient, i64, i64, i64, i64, sums, i64, ahead, i64, i64, g_ahead, i64)
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple) -> ir.Value:
         def emit(number: int) -> None:

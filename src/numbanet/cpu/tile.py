@@ -17,6 +17,7 @@ its own number of rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -87,7 +88,7 @@ def _all_equal(builder: ir.IRBuilder, table: ir.Value, count: int, value: ir.Val
     return builder.icmp_signed("==", builder.bitcast(same, ir.IntType(count)), ir.Constant(ir.IntType(count), -1))
 
 
-def _by_width(builder: ir.IRBuilder, width: ir.Value, emit: Any) -> None:
+def ir_by_width(builder: ir.IRBuilder, width: ir.Value, emit: Any) -> None:
     """Emit ``emit(vectors, rows)`` for each tile width, chosen at run time by `width`."""
     rows = host_isa().tile_rows
     ir_switch(builder, width, range(1, MAX_VECTORS + 1), lambda vectors: emit(vectors, rows[vectors - 1]))
@@ -162,14 +163,7 @@ def _panel_tile(
         starts = [builder.inttoptr(builder.load(table), scalar_pointer) for table in tables]
         return [builder.gep(start, [first_column]) for start in starts]
 
-    # While the sums grow, memory brings the lines that the store writes, and what it adds.
-    for pointer in out_pointers():
-        for j in range(vectors):
-            ir_prefetch(builder, builder.gep(pointer, [ir_int(j * vec.lanes)]), write=1)
-    with builder.if_then(has_flag(builder, flags, RESIDUAL)):
-        for pointer in out_pointers():
-            for j in range(vectors):
-                ir_prefetch(builder, builder.gep(ir_shifted(builder, pointer, residual), [ir_int(j * vec.lanes)]))
+    ir_fetch_result(builder, vec, vectors, out_pointers, flags, residual)
     with Loop(builder, taps, [zero] * (rows * vectors), "taps") as tap:
         table = builder.gep(sources, [builder.mul(tap.index, source_step)])
         pointers = [
@@ -192,9 +186,31 @@ def _panel_tile(
         sums = tap.close(sums)
         ir_keep_rolled(builder, tap)
 
+    bias = builder.gep(bias, [first_column])
+    ir_complete(builder, vec, vectors, sums, out_pointers(), bias, valid, flags, residual, last_lanes)
+
+
+def ir_fetch_result(
+    builder: ir.IRBuilder, vec: Vec, vectors: int, rows: Callable[[], list[ir.Value]], flags: ir.Value,
+    residual: ir.Value,
+) -> None:  # fmt: skip
+    """Ask, while the sums of a tile grow, for the lines that its store writes, and for what that adds."""
+    for pointer in rows():
+        for j in range(vectors):
+            ir_prefetch(builder, builder.gep(pointer, [ir_int(j * vec.lanes)]), write=1)
+    with builder.if_then(has_flag(builder, flags, RESIDUAL)):
+        for pointer in rows():
+            for j in range(vectors):
+                ir_prefetch(builder, builder.gep(ir_shifted(builder, pointer, residual), [ir_int(j * vec.lanes)]))
+
+
+def ir_complete(
+    builder: ir.IRBuilder, vec: Vec, vectors: int, sums: list[ir.Value], stored: list[ir.Value], bias: ir.Value,
+    valid: ir.Value, flags: ir.Value, residual: ir.Value, last_lanes: ir.Value,
+) -> None:  # fmt: skip
+    """Do what the flags say with the sums of a tile, and store the first `valid` rows, which begin at `stored`."""
     mask = ir_tail_mask(builder, last_lanes, vec.lanes)
-    stored = out_pointers()
-    six = ir_constant(vec, 6.0)
+    zero, six = ir_constant(vec, 0.0), ir_constant(vec, 6.0)
 
     def read(base: ir.Value, j: int) -> ir.Value:
         spot = builder.gep(base, [ir_int(j * vec.lanes)])
@@ -204,7 +220,7 @@ def _panel_tile(
         return [builder.fadd(v, read(stored[at // vectors], at % vectors)) for at, v in enumerate(values)]
 
     def add_bias(values: list[ir.Value]) -> list[ir.Value]:
-        loaded = [read(builder.gep(bias, [first_column]), j) for j in range(vectors)]
+        loaded = [read(bias, j) for j in range(vectors)]
         return [builder.fadd(value, loaded[at % vectors]) for at, value in enumerate(values)]
 
     def add_residual(values: list[ir.Value]) -> list[ir.Value]:
@@ -223,10 +239,10 @@ def _panel_tile(
     sums = ir_conditionally(builder, has_flag(builder, flags, RESIDUAL), sums, add_residual)
     sums = ir_conditionally(builder, has_flag(builder, flags, RELU), sums, relu)
     sums = ir_conditionally(builder, has_flag(builder, flags, SIX), sums, clamp_at_six)
-    for i in range(rows):
+    for i, row in enumerate(stored):
         with builder.if_then(builder.icmp_signed("<", ir_int(i), valid)):
             for j in range(vectors):
-                spot, value = builder.gep(stored[i], [ir_int(j * vec.lanes)]), sums[i * vectors + j]
+                spot, value = builder.gep(row, [ir_int(j * vec.lanes)]), sums[i * vectors + j]
                 if j == vectors - 1:
                     ir_masked_store(builder, value, spot, vec, mask)
                 else:
@@ -276,7 +292,7 @@ def panel_tile(
     sig = types.void(i64, sources, i64, i64, i64, i64, panel, i64, outs, i64, i64, i64, bias, i64, i64, i64)
 
     def codegen(context, builder, sig, args):
-        _by_width(builder, args[0], lambda vectors, rows: _panel_tile(builder, vec, rows, vectors, *args[1:]))
+        ir_by_width(builder, args[0], lambda vectors, rows: _panel_tile(builder, vec, rows, vectors, *args[1:]))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -421,7 +437,7 @@ def outer_tile(
                 with otherwise:
                     tile([builder.load(builder.gep(table, [ir_int(i)])) for i in range(rows)])
 
-        _by_width(builder, width, emit)
+        ir_by_width(builder, width, emit)
         return context.get_dummy_value()
 
     return sig, codegen
