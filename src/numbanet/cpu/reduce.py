@@ -15,9 +15,9 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
-from numbanet.cpu.copy import copy_run
-from numbanet.cpu.pad import add_run
+from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.prefetch import prefetch
 from numbanet.cpu.simd import (
     convert,
     integers,
@@ -37,8 +37,10 @@ from numbanet.problem.base import doubles
 
 _TILE = 2048  # columns of a block at most
 _BLOCK = 1 << 15  # elements of a block
-_RUN = 64  # vectors of a widened row of a block at most, where it does not fit the registers
+_RUN = 32  # vectors of a widened row of a block at most, where it does not fit the registers
 _EXACT_ROWS = 8  # that are added in the input's dtype before their sum goes to float64
+_AHEAD = 1 << 13  # bytes of eight rows at most that are added at once, while the next eight are fetched
+_VECTORS_A_LINE = max(1, 64 // host_isa().vector_bytes)
 _DIRECT = 128  # rows that are added without blocks
 _REPAIR = 1 << 10  # results that a task looks at
 
@@ -130,48 +132,75 @@ def narrow_blocks(task: Index, ints: I64, x: T, scale: F64, partial: T):
 
 
 @device
-def _settle(few, o, totals, count):
-    """Add `count` elements of `few` to the totals that lie at the same place."""
-    end = o + count
-    while end - o >= lanes(few):
-        v = load(few, o)
-        store(totals, o, load_as(totals, o, v) + convert(v, totals))
-        o += lanes(few)
-    if o < end:
-        v, n = load_tail(few, o, end - o), end - o
-        store_tail(totals, o, load_as_tail(totals, o, v, n) + convert(v, totals), n)
+def _four_rows(x, p, wide):
+    """Add the vectors that lie at p in four rows."""
+    return (load(x, p) + load(x, p + wide)) + (load(x, p + 2 * wide) + load(x, p + 3 * wide))
+
+
+@device
+def _four_tails(x, p, wide, n):
+    """Add the first n elements of these vectors."""
+    first = load_tail(x, p, n) + load_tail(x, p + wide, n)
+    return first + (load_tail(x, p + 2 * wide, n) + load_tail(x, p + 3 * wide, n))
+
+
+@device
+def _settle(v, totals, o):
+    """Add a vector of few numbers each to totals."""
+    store(totals, o, load_as(totals, o, v) + convert(v, totals))
+
+
+@device
+def _settle_tail(v, totals, o, n):
+    store_tail(totals, o, load_as_tail(totals, o, v, n) + convert(v, totals), n)
 
 
 @kernel
 def wide_blocks(task: Index, ints: I64, x: T, partial: T, totals: F64):
     """partial[a, t, :] = the sum of block t of the rows of x[a], for a tile of the columns.
 
-    One row after the other, as they lie in memory, which is read fastest so: they are added to a row of sums of a few,
-    and these to the totals.
+    Four rows at a time, or, where `ahead` says so, eight. Unless it is 0, as many of the next are fetched meanwhile,
+    in the order of memory, which is read fastest so.
     """
-    elements, wide, block_rows, count, tile, tiles = integers(ints, 6)
+    elements, wide, block_rows, count, tile, tiles, ahead = integers(ints, 7)
     a, t, column = task // (tiles * count), task // tiles % count, task % tiles * tile
     n, o = min(tile, wide - column), (a * count + t) * wide + column
     p, end = a * elements + t * block_rows * wide + column, a * elements + min(elements, (t + 1) * block_rows * wide)
     bound = (a + 1) * elements  # where the last row may be cut short
-    zero = convert(splat(x, 0.0), totals)
-    for j in range(0, n, lanes(x)):
+    w = lanes(x)
+    whole, zero = n // w * w, convert(splat(x, 0.0), totals)
+    for j in range(0, n, w):
         store_tail(totals, o + j, zero, n - j)
+    while ahead == 8 and p + 8 * wide <= min(end, bound):
+        following = p + 8 * wide
+        for j in range(0, whole, w):
+            for line in range(0, 8 * w, _VECTORS_A_LINE * w):
+                prefetch(x, following + 8 * j + line)
+            _settle(_four_rows(x, p + j, wide) + _four_rows(x, p + j + 4 * wide, wide), totals, o + j)
+        if whole < n:
+            left = n - whole
+            v = _four_tails(x, p + whole, wide, left) + _four_tails(x, p + whole + 4 * wide, wide, left)
+            _settle_tail(v, totals, o + whole, left)
+        p += 8 * wide
+    while p + 3 * wide < end and p + 3 * wide + n <= bound:
+        following = p + 4 * wide
+        for j in range(0, whole, w):
+            if ahead != 0:
+                for line in range(0, 4 * w, _VECTORS_A_LINE * w):
+                    prefetch(x, following + 4 * j + line)
+            _settle(_four_rows(x, p + j, wide), totals, o + j)
+        if whole < n:
+            _settle_tail(_four_tails(x, p + whole, wide, n - whole), totals, o + whole, n - whole)
+        p += 4 * wide
     while p < end:
-        stop = min(end, p + _EXACT_ROWS * wide)
-        whole = min(n, bound - p)
-        copy_run(x, p, partial, o, whole, 0)
-        for j in range(whole, n):
-            partial[o + j] = 0.0
+        left = min(n, bound - p)
+        for j in range(0, left, w):
+            _settle_tail(load_tail(x, p + j, left - j), totals, o + j, left - j)
         p += wide
-        while p < stop:
-            add_run(x, p, partial, o, min(n, bound - p))
-            p += wide
-        _settle(partial, o, totals, n)
     while n > 0:
         v = load_as_tail(totals, o, zero, n)
         store_tail(partial, o, convert(v, partial), n)
-        o, n = o + lanes(x), n - lanes(x)
+        o, n = o + w, n - w
 
 
 @kernel
@@ -220,7 +249,8 @@ def _by_blocks(problem: Any, x: np.ndarray, out: np.ndarray, workspace: Any) -> 
         launch(narrow_blocks, outer * count, (x, totals, partial), numbers, problem.dtype)
     else:
         tiles = -(-wide // tile)
-        launch(wide_blocks, outer * count * tiles, (x, partial, totals), (*numbers, tile, tiles), problem.dtype)
+        ahead = _rows_ahead(wide * x.itemsize) if tiles == 1 else 0
+        launch(wide_blocks, outer * count * tiles, (x, partial, totals), (*numbers, tile, tiles, ahead), problem.dtype)
     _direct(partial, outer, count * (wide // inner), inner, problem.scale, out, problem.dtype)
 
 
@@ -232,6 +262,11 @@ def _cut(reduced: int, inner: int, vector: int) -> tuple[int, int, int, int]:
     tile = 0 if narrow else min(wide, _TILE)
     block_rows = _BLOCK // (tile or wide)
     return wide, tile, block_rows, -(-reduced * inner // (wide * block_rows))
+
+
+def _rows_ahead(row_bytes: int) -> int:
+    """Return how many rows are fetched while as many are added: the first-level cache holds both."""
+    return 8 if 8 * row_bytes <= _AHEAD else 4 if 4 * row_bytes <= 2 * _AHEAD else 0
 
 
 def sum_bytes(problem: Any) -> int:
