@@ -27,7 +27,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.watch import recorder, watcher
 
 _KINDS = 2048  # of one operation; then all are forgotten
-_LARGE = 1 << 22  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
+_LARGE = 1 << 24  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -162,7 +162,7 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
     operands = args[:arrays]
-    if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) >= _LARGE:
+    if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
         kind.tries = 0
     if kind.tries <= 0 or measuring() or not _apart(operands):
         return function(*args)
@@ -172,7 +172,7 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
     before = kind.program  # looked at once: another thread may meet the same kind meanwhile
     twins = args if before is None else (*map(_twin, operands), *args[arrays:])
     result, program = traced(function, args)
-    if program is not None and program.taken >= _LARGE:
+    if program is not None and program.taken > _LARGE:
         program, kind.tries = None, 0
     if program is not None and before is not None and program.decisions == before.decisions:
         kind.tries = 0
