@@ -56,12 +56,28 @@ class _Kind:
         self.run: Callable[[tuple[Any, ...]], Any] | None = None
 
 
-# What decides about a call of an operand, by its type: of an array all but its values.
+def _describe(x: Any) -> Any:
+    """Return what decides about a call of an operand that is no array; KeyError if nothing is known of its type."""
+    return _DESCRIBE[type(x)](x)
+
+
 _DESCRIBE: dict[type, Callable[[Any], Any]] = {
-    np.ndarray: attrgetter("shape", "strides", "dtype"),
     PreparedWeight: attrgetter("shape", "dtype"),
     type(None): attrgetter("__class__"),
 }
+_ARRAY = "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else describe(x{0})"  # all but its values
+
+
+def _key_of(arrays: int) -> Callable[..., Any]:
+    """Return the function from the arguments of a call, that many of them arrays, to its kind.
+
+    Written out operand by operand: a loop over them takes longer than a small kernel runs.
+    """
+    names = {"ndarray": np.ndarray, "describe": _describe, "conditions": conditions, "threads": threads}
+    operands = [f"x{number}" for number in range(arrays)]
+    parts = ", ".join(_ARRAY.format(number) for number in range(arrays))
+    text = f"lambda {', '.join(operands)}, *options: ({parts}, options, conditions(), threads.count)"
+    return eval(text, names)  # type: ignore[no-any-return]
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -69,7 +85,7 @@ def _alike(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if type(a) is tuple is type(b):
-        return len(a) == len(b) and all(map(_alike, a, b))
+        return len(a) == len(b) and (all(map(is_, a, b)) or all(map(_alike, a, b)))
     return type(a) is type(b) and a == b and (not isinstance(a, (float, np.floating)) or a != 0)
 
 
@@ -116,6 +132,7 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         known: dict[Any, _Kind] = {}
         by_name = _Named(function, arrays, further)
+        key_of, key_by_name = _key_of(arrays), _key_of(arrays + len(further))
 
         @wraps(function)
         def call(*args: Any, **named: Any) -> Any:
@@ -123,18 +140,18 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
             if watcher() is not None or recorder() is not None or planner() is not None:
                 return function(*args, **named)
             run: Callable[..., Any] = function
-            count = arrays
-            if named:
+            key_from, count = key_of, arrays
+            if named or len(args) < arrays:
                 ordered = by_name.arguments(args, named)
                 if ordered is None:
                     return function(*args, **named)  # which says what is wrong
-                run, count, args = by_name, arrays + len(further), ordered
-            options = args[count:]
+                run, key_from, count, args = by_name, key_by_name, arrays + len(further), ordered
             try:
-                key = (*[_DESCRIBE[type(x)](x) for x in args[:count]], options, conditions(), threads.count)
+                key = key_from(*args)
                 kind = known.get(key)
             except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
                 return run(*args)
+            options = key[count]
             if not (
                 kind is None
                 or kind.options is options  # none
