@@ -68,17 +68,30 @@ class Heap:
         MemoryError
             If the system has no memory left.
         """
-        self.collect()
         size = -(-max(size, 1) // self._unit) * self._unit
-        start = self._fitting(size)
+        start = self._latest(size)
         if start is None:
-            start = self._fresh(size)
-        self.in_use, self.extents = self.in_use + size, self.extents + 1
-        self.peak = max(self.peak, self.in_use)
+            self.collect()
+            start = self._fitting(size)
+            if start is None:
+                start = self._fresh(size)
+            self.in_use, self.extents = self.in_use + size, self.extents + 1
+            self.peak = max(self.peak, self.in_use)
         for base, stretch in list(self._stretches.items()):
             if base < start < base + len(stretch):
                 return stretch, start - base, start, size
         raise AssertionError("an extent lies in no stretch")
+
+    def _latest(self, size: int) -> int | None:
+        """Return the start of the extent that was returned last, if it has this size: a cache may hold it still."""
+        try:
+            extent = self.returned.pop()
+        except IndexError:  # there is none
+            return None
+        if extent[1] == size:
+            return extent[0]
+        self.returned.append(extent)
+        return None
 
     def collect(self) -> None:
         """Take back the returned extents."""

@@ -74,7 +74,7 @@ class Noted(Arena):
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
         """Return an uninitialised C-contiguous array of `size` bytes."""
-        self.made.append(blank(shape, dtype) if size < SMALL else _recycled(shape, dtype, size))
+        self.made.append(blank(shape, dtype) if size < SMALL else recycled(shape, dtype, size))
         return self.made[-1]
 
 
@@ -230,10 +230,10 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
         return arena.array(shape, dtype, size)
-    return blank(shape, dtype) if size < SMALL or dtype.hasobject else _recycled(shape, dtype, size)
+    return blank(shape, dtype) if size < SMALL or dtype.hasobject else recycled(shape, dtype, size)
 
 
-def _recycled(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+def recycled(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
     """Return an array of `size` bytes of the pool."""
     pool = _pools[size > _HUGE]
     try:

@@ -18,12 +18,14 @@ from numbanet.cpu.simd import (
     absolute,
     bits,
     convert,
+    first_lane,
     floats,
     floor,
     fma,
     from_bits,
     integers,
     lanes,
+    last_lanes,
     load,
     load_as,
     load_as_tail,
@@ -163,6 +165,24 @@ def test_tails_touch_nothing_beyond(dtype: str) -> None:
             kept = np.where(np.arange(lanes) < n, x[start : start + lanes], 0)
             np.testing.assert_array_equal(out[4 * lanes : 5 * lanes], kept)
             np.testing.assert_array_equal(out[5 * lanes :], np.where(np.arange(lanes) < n, kept, 7))
+
+
+@kernel
+def ends(task: Index, ints: I64, a: T, out: T):
+    (n,) = integers(ints, 1)
+    store(out, 0, last_lanes(load(a, 0), n))
+    out[lanes(a)] = first_lane(load(a, 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_last_lanes_and_the_first(dtype: str) -> None:
+    lanes = simd.numpy_lanes(dtype)
+    x = np.arange(1.0, lanes + 1).astype(dtype)
+    x[0] = np.nan  # times zero it would stay
+    for n in range(lanes):
+        out = np.zeros(lanes + 1, dtype)
+        launch(ends, 1, (x, out), (n,), dtype)
+        np.testing.assert_array_equal(out, [*np.where(np.arange(lanes) >= lanes - n, x, 0), np.nan])
 
 
 def test_tails_at_the_end_of_a_page() -> None:

@@ -34,7 +34,7 @@ def test_every_choice_of_dimensions(shape, rng):
 MATRICES = [
     (1, 40000, 1), (3, 33000, 1), (1, 12345, 3), (2, 500, 16), (1, 1000, 64), (3, 700, 100), (1, 300, 128),
     (2, 200, 129), (1, 150, 2100), (5, 129, 33), (1, 20001, 7), (70000, 2, 1), (2, 128, 65), (3, 227, 33), (2, 227, 65),
-    (2, 203, 100),
+    (2, 203, 100), (2, 150, 520), (1, 131, 1030), (4, 50, 300), (3, 6, 21),
 ]  # fmt: skip
 
 
@@ -118,3 +118,15 @@ def test_refusals():
         ops.sum(x, 1.0)
     with pytest.raises(TypeError, match="int64"):
         ops.mean(np.array([1, 2]))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 40, 300])
+@pytest.mark.parametrize("rows", [4, 7, 400])
+def test_parts_that_overflow_where_sums_do_not(rows: int, columns: int) -> None:
+    x = np.zeros((rows, columns), np.float32)
+    x[:2], x[2:4] = 3e38, -3e38
+    assert not ops.sum(x, 0).any() and not ops.mean(x, 0).any()
+    x[3, -1] = np.inf
+    assert ops.sum(x, 0)[-1] == np.inf and not ops.sum(x, 0)[:-1].any()
+    x[2, 0] = np.nan
+    assert np.isnan(ops.sum(x, 0)[0])

@@ -16,6 +16,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
 from numbanet.cpu.parallel import launch
 from numbanet.cpu.simd import (
+    first_lane,
     floats,
     fma,
     integers,
@@ -54,9 +55,9 @@ def finish(task: Index, ints: I64, partial: F64, total: T, divisor: F64):
 def _keep_statistics(x, start, classes, statistics, row):
     """Write a row's largest score and the logarithm of its sum of exponentials behind it; return both."""
     top, total = row_statistics(x, start, classes, x, False)
-    store_tail(statistics, 2 * row, top, 1)
-    store_tail(statistics, 2 * row + 1, log(total), 1)
-    return statistics[2 * row], statistics[2 * row + 1]
+    largest, logarithm = first_lane(top), first_lane(log(total))
+    statistics[2 * row], statistics[2 * row + 1] = largest, logarithm
+    return largest, logarithm
 
 
 @device

@@ -79,14 +79,16 @@ class _State:
 _state = _State()
 
 
+_drivers: list[Any] = []  # the dispatchers of Numba that hold their machine code
+
+
 def driver(function: Any, arguments: int, result: Any = types.int64) -> Any:
-    """Compile a function of integers that runs tasks."""
+    """Compile a function of integers that runs tasks; it is called without a look at the types of what it is given."""
     options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     dispatcher = numba.njit(pipeline_class=KernelCompiler, **options)(function)
     dispatcher._cache = KernelCache(function)
-    dispatcher.compile(result(*[types.int64] * arguments))
-    dispatcher.disable_compile()
-    return dispatcher
+    _drivers.append(dispatcher)
+    return dispatcher.compile(result(*[types.int64] * arguments))
 
 
 def prepare() -> None:

@@ -22,7 +22,7 @@ from numbanet.watch import Live, Watch, watching
 _KEPT = 1 << 14  # bytes of an array that kernels find elsewhere, such as a table, at most
 
 
-def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _poisoned(shape: tuple[int, ...], dtype: np.dtype, size: int = 0) -> np.ndarray:
     y = np.empty(shape, dtype)
     y.reshape(-1).view(np.uint8)[:] = 0xFF
     return y
@@ -31,7 +31,7 @@ def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 class _Poisoned:
     """In place of `numbanet.memory`."""
 
-    empty = staticmethod(_poisoned)
+    empty = recycled = staticmethod(_poisoned)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -114,8 +114,9 @@ class Program:
         self._written: set[int] = set()  # blocks that a kernel gets: what NumPy writes is no launch
         self.taken = sum(block.nbytes for block in made)
         for number, block in enumerate(made):
-            take = "empty" if 0 < block.nbytes < memory.SMALL else "memory.empty"
-            self._line(f"m{number} = {take}({block.shape}, {self._dtype(block)})")
+            size = f", {block.nbytes}" * (block.nbytes >= memory.SMALL)  # in bytes, of what the pool recycles
+            take = "memory.recycled" if size else "empty" if block.nbytes else "memory.empty"
+            self._line(f"m{number} = {take}({block.shape}, {self._dtype(block)}{size})")
         for number, launch in enumerate(launches):
             self._launch(number, launch)
         codes = [self._result(y) for y in (result if isinstance(result, tuple) else (result,))]

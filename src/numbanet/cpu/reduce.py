@@ -1,9 +1,9 @@
 """Sums over one dimension of dense memory, at the speed of memory.
 
-Few numbers a sum are added at once, in float64 registers. Many are cut into blocks, each of which adds its rows, in the
-order of memory, to a row of partial sums; then the partial sums are added. Narrow rows are taken several at a time as
-one row that fills eight registers, whose columns the second step adds up. A few rows at a time are added in
-the input's dtype, and their sum goes to float64: more would lose digits where the numbers are all alike.
+Few numbers a sum are added at once. Many are cut into blocks, each of which adds its rows, in the order of memory, to a
+row of partial sums; then the partial sums are added. Narrow rows are taken several at a time as one row that fills
+eight registers, whose columns the second step adds up. A few rows at a time are added in the input's dtype, and their
+sum goes to float64: more would lose digits where the numbers are all alike.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import F64, I64, Index, T, device, kernel
-from numbanet.cpu.copy import copy_run
-from numbanet.cpu.pad import add_run
+from numbanet.cpu.isa import host_isa
 from numbanet.cpu.parallel import launch
+from numbanet.cpu.prefetch import prefetch_far
 from numbanet.cpu.simd import (
+    anywhere,
     convert,
     integers,
     lanes,
     load,
     load_as,
-    load_as_tail,
     load_tail,
     numpy_lanes,
     reduce_add,
@@ -33,12 +33,15 @@ from numbanet.cpu.simd import (
     store,
     store_tail,
 )
+from numbanet.cpu.tile import stack_buffer
 from numbanet.problem.base import doubles
 
 _TILE = 2048  # columns of a block at most
+_STRIP = 256  # of a strip that is added without blocks
 _BLOCK = 1 << 15  # elements of a block
-_RUN = 64  # vectors of a widened row of a block at most, where it does not fit the registers
+_RUN = 32  # vectors of a widened row of a block at most, where it does not fit the registers
 _EXACT_ROWS = 8  # that are added in the input's dtype before their sum goes to float64
+_VECTORS_A_LINE = max(1, 64 // host_isa().vector_bytes)
 _DIRECT = 128  # rows that are added without blocks
 _REPAIR = 1 << 10  # results that a task looks at
 
@@ -61,31 +64,87 @@ def rows(task: Index, ints: I64, x: T, scale: F64, out: T):
         a += 1
 
 
+@device
+def _four_rows(x, p, wide):
+    """Add the vectors that lie at p in four rows."""
+    return (load(x, p) + load(x, p + wide)) + (load(x, p + 2 * wide) + load(x, p + 3 * wide))
+
+
+@device
+def _four_tails(x, p, wide, n):
+    """Add the first n elements of these vectors."""
+    first = load_tail(x, p, n) + load_tail(x, p + wide, n)
+    return first + (load_tail(x, p + 2 * wide, n) + load_tail(x, p + 3 * wide, n))
+
+
+@device
+def _settle(v, totals, o):
+    """Add a vector of few numbers each to totals."""
+    store(totals, o, load_as(totals, o, v) + convert(v, totals))
+
+
+@device
+def _add_rows(x, p, rows, pitch, n, totals, ahead):
+    """Add n elements of each of some rows to totals: four rows at a time in the input's dtype.
+
+    With `ahead`, which is for rows without gaps, later ones are fetched meanwhile, in the order of memory.
+    """
+    w = lanes(x)
+    whole, i = n // w * w, 0
+    while i + 4 <= rows:
+        for j in range(0, whole, w):
+            if ahead:
+                for line in range(0, 4 * w, _VECTORS_A_LINE * w):
+                    prefetch_far(x, p + 4 * (4 * pitch + j) + line)
+            _settle(_four_rows(x, p + j, pitch), totals, j)
+        if whole < n:
+            _settle(_four_tails(x, p + whole, pitch, n - whole), totals, whole)
+        i, p = i + 4, p + 4 * pitch
+    while i < rows:
+        for j in range(0, whole, w):
+            _settle(load(x, p + j), totals, j)
+        if whole < n:
+            _settle(load_tail(x, p + whole, n - whole), totals, whole)
+        i, p = i + 1, p + pitch
+
+
+@device
+def _each(x, p, rows, pitch, n, scale):
+    """Add up to a vector of elements of each row, one by one in float64."""
+    total = convert(splat(x, 0.0), scale)
+    for _ in range(rows):
+        total = total + convert(load_tail(x, p, n), scale)
+        p += pitch
+    return total
+
+
 @kernel
 def columns(task: Index, ints: I64, x: T, scale: F64, out: T):
-    """out[a, b] = scale * sum over r of x[a, r, b], for some pairs of vectors of b."""
-    outer, reduced, inner, strips, strips_a_task = integers(ints, 5)
-    width = lanes(x)
-    for strip in range(task * strips_a_task, min(outer * strips, (task + 1) * strips_a_task)):
-        a, b = strip // strips, strip % strips * 2 * width
-        p, q = a * reduced * inner + b, a * inner + b
-        left = min(width, inner - b)
-        right = min(width, inner - b - left)
-        first = convert(splat(x, 0.0), scale)
-        second = first
-        if right == width:
-            for _ in range(reduced):
-                first = first + convert(load(x, p), scale)
-                second = second + convert(load(x, p + width), scale)
-                p += inner
-        else:
-            for _ in range(reduced):
-                first = first + convert(load_tail(x, p, left), scale)
-                second = second + convert(load_tail(x, p + left, right), scale)
-                p += inner
-        factor = splat_as(first, scale[0])
-        store_tail(out, q, convert(first * factor, out), left)
-        store_tail(out, q + left, convert(second * factor, out), right)
+    """out[a, t, :] = scale * the sum of block t of the rows of x[a], for a tile of the columns: some of these pieces.
+
+    With `single`, a block is all of x[a], of which no row is cut short.
+    """
+    elements, wide, block_rows, count, tile, tiles, ahead, pieces, each, single = integers(ints, 10)
+    w, totals, zero = lanes(x), stack_buffer(scale, _TILE), convert(splat(x, 0.0), scale)
+    factor = splat_as(zero, scale[0])
+    for piece in range(task * each, min(pieces, (task + 1) * each)):
+        a, t, column = piece // (tiles * count), piece // tiles % count, piece % tiles * tile
+        n, o = min(tile, wide - column), (a * count + t) * wide + column
+        start, bound = a * elements + t * block_rows * wide + column, (a + 1) * elements
+        size = min(elements, (t + 1) * block_rows * wide) - t * block_rows * wide
+        rows = max(0, min(size + wide - 1, bound - n - start + wide) // wide)  # that are not cut short
+        for j in range(0, n, w):
+            store(totals, j, zero)
+        _add_rows(x, start, rows, wide, n, totals, ahead != 0)
+        if rows * wide < size:
+            p = start + rows * wide
+            for j in range(0, bound - p, w):
+                _settle(load_tail(x, p + j, bound - p - j), totals, j)
+        for j in range(0, n, w):
+            total = load_as(totals, j, zero)
+            if single and anywhere(total - total != zero):  # four of them may overflow where all of them do not
+                total = _each(x, start + j, rows, wide, n - j, scale)
+            store_tail(out, o + j, convert(total * factor, out), n - j)
 
 
 @kernel
@@ -129,51 +188,6 @@ def narrow_blocks(task: Index, ints: I64, x: T, scale: F64, partial: T):
     store_tail(partial, out + 7 * w, convert(s7, partial), wide - 7 * w)
 
 
-@device
-def _settle(few, o, totals, count):
-    """Add `count` elements of `few` to the totals that lie at the same place."""
-    end = o + count
-    while end - o >= lanes(few):
-        v = load(few, o)
-        store(totals, o, load_as(totals, o, v) + convert(v, totals))
-        o += lanes(few)
-    if o < end:
-        v, n = load_tail(few, o, end - o), end - o
-        store_tail(totals, o, load_as_tail(totals, o, v, n) + convert(v, totals), n)
-
-
-@kernel
-def wide_blocks(task: Index, ints: I64, x: T, partial: T, totals: F64):
-    """partial[a, t, :] = the sum of block t of the rows of x[a], for a tile of the columns.
-
-    One row after the other, as they lie in memory, which is read fastest so: they are added to a row of sums of a few,
-    and these to the totals.
-    """
-    elements, wide, block_rows, count, tile, tiles = integers(ints, 6)
-    a, t, column = task // (tiles * count), task // tiles % count, task % tiles * tile
-    n, o = min(tile, wide - column), (a * count + t) * wide + column
-    p, end = a * elements + t * block_rows * wide + column, a * elements + min(elements, (t + 1) * block_rows * wide)
-    bound = (a + 1) * elements  # where the last row may be cut short
-    zero = convert(splat(x, 0.0), totals)
-    for j in range(0, n, lanes(x)):
-        store_tail(totals, o + j, zero, n - j)
-    while p < end:
-        stop = min(end, p + _EXACT_ROWS * wide)
-        whole = min(n, bound - p)
-        copy_run(x, p, partial, o, whole, 0)
-        for j in range(whole, n):
-            partial[o + j] = 0.0
-        p += wide
-        while p < stop:
-            add_run(x, p, partial, o, min(n, bound - p))
-            p += wide
-        _settle(partial, o, totals, n)
-    while n > 0:
-        v = load_as_tail(totals, o, zero, n)
-        store_tail(partial, o, convert(v, partial), n)
-        o, n = o + lanes(x), n - lanes(x)
-
-
 @kernel
 def repair(task: Index, ints: I64, x: T, scale: F64, out: T):
     """Sum anew where blocks made no finite number: few rows may overflow where all of them, or their mean, do not."""
@@ -191,11 +205,9 @@ def _direct(x: np.ndarray, outer: int, reduced: int, inner: int, scale: float, o
         chunk = max(1, _BLOCK // max(reduced, 1))
         launch(rows, -(-outer // chunk), (x, doubles(scale), out), (outer, reduced, chunk), dtype)
     else:
-        width = 2 * numpy_lanes(dtype)
-        strips = -(-inner // width)
-        strips_a_task = max(1, _BLOCK // (width * max(reduced, 1)))
-        numbers = (outer, reduced, inner, strips, strips_a_task)
-        launch(columns, -(-outer * strips // strips_a_task), (x, doubles(scale), out), numbers, dtype)
+        tiles, each = -(-inner // _STRIP), max(1, _BLOCK // max(1, min(inner, _STRIP) * reduced))
+        numbers = (reduced * inner, inner, reduced, 1, _STRIP, tiles, False, outer * tiles, each, True)
+        launch(columns, -(-outer * tiles // each), (x, doubles(scale), out), numbers, dtype)
 
 
 def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -213,14 +225,14 @@ def sum_over(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> N
 def _by_blocks(problem: Any, x: np.ndarray, out: np.ndarray, workspace: Any) -> None:
     outer, reduced, inner = problem.outer, problem.reduced, problem.inner
     wide, tile, block_rows, count = _cut(reduced, inner, numpy_lanes(problem.dtype))
-    size = outer * wide * count
-    totals, partial = workspace[: 8 * size].view(np.float64), workspace[8 * size :].view(problem.dtype)
-    numbers = (reduced * inner, wide, block_rows, count)
+    partial, numbers = workspace.view(problem.dtype), (reduced * inner, wide, block_rows, count)
+    arrays = x, doubles(1.0), partial
     if tile == 0:
-        launch(narrow_blocks, outer * count, (x, totals, partial), numbers, problem.dtype)
+        launch(narrow_blocks, outer * count, arrays, numbers, problem.dtype)
     else:
         tiles = -(-wide // tile)
-        launch(wide_blocks, outer * count * tiles, (x, partial, totals), (*numbers, tile, tiles), problem.dtype)
+        pieces = outer * count * tiles
+        launch(columns, pieces, arrays, (*numbers, tile, tiles, tiles == 1, pieces, 1, False), problem.dtype)
     _direct(partial, outer, count * (wide // inner), inner, problem.scale, out, problem.dtype)
 
 
@@ -240,7 +252,7 @@ def sum_bytes(problem: Any) -> int:
     if problem.reduced <= limit or not problem.outer * problem.inner:
         return 0
     wide, _, _, count = _cut(problem.reduced, problem.inner, numpy_lanes(problem.dtype))
-    return problem.outer * wide * count * (8 + np.dtype(problem.dtype).itemsize)
+    return problem.outer * wide * count * np.dtype(problem.dtype).itemsize
 
 
 CANDIDATES: CandidateLists = {

@@ -210,6 +210,23 @@ def select(typingctx, mask, a, b):
 
 
 @intrinsic
+def last_lanes(typingctx, v, n):
+    """Return v with zero in every lane but the last n."""
+
+    def codegen(context, builder, sig, args):
+        before = ir_tail_mask(builder, builder.sub(ir.Constant(_I64, v.lanes), args[1]), v.lanes)
+        return builder.select(before, ir.Constant(ir_vector(v), None), args[0])
+
+    return v(v, types.int64), codegen
+
+
+@intrinsic
+def first_lane(typingctx, v):
+    """Return the number in the first lane of v."""
+    return v.dtype(v), lambda context, builder, sig, args: builder.extract_element(args[0], ir.Constant(_I32, 0))
+
+
+@intrinsic
 def anywhere(typingctx, mask):
     """Return whether the mask is true in any lane."""
 

@@ -15,6 +15,7 @@ from numbanet.cpu.simd import (
     fma,
     integers,
     lanes,
+    last_lanes,
     load,
     load_tail,
     load_tail_or,
@@ -39,28 +40,34 @@ _COLUMNS = 64  # columns a task: whole vectors on every machine
 def row_statistics(x, start, length, kept, keep):
     """Return the largest of `length` contiguous elements and the sum of exp(x - largest), in every lane of a vector.
 
-    With `keep`, the exponentials are written to `kept`.
+    With `keep`, the exponentials are written to `kept`. What is left behind whole vectors is taken with some of the
+    elements before, as the vector that ends there: masked loads and stores take longer.
     """
-    low = splat(x, float("-inf"))
+    low, w = splat(x, float("-inf")), lanes(x)
     top = low
     i, end = start, start + length
-    while i + lanes(x) <= end:
+    while i + w <= end:
         v = load(x, i)
         top = select(v > top, v, top)
-        i += lanes(x)
+        i += w
     if i < end:
-        v = load_tail_or(x, i, end - i, low)
+        v = load(x, end - w) if length > w else load_tail_or(x, i, end - i, low)
         top = select(v > top, v, top)
     top = splat(x, reduce_max(top))
     total = splat(x, 0.0)
     i = start
-    while i + lanes(x) <= end:
+    while i + w <= end:
         v = exp_below(load(x, i) - top)
         if keep:
             store(kept, i, v)
         total = total + v
-        i += lanes(x)
-    if i < end:
+        i += w
+    if i < end and length > w:
+        v = exp_below(load(x, end - w) - top)
+        if keep:
+            store(kept, end - w, v)
+        total = total + last_lanes(v, end - i)
+    elif i < end:
         v = exp_below(load_tail_or(x, i, end - i, low) - top)
         if keep:
             store_tail(kept, i, v, end - i)
@@ -79,14 +86,19 @@ def _finish(x, kept, top, share, logarithm, wants_log):
 @kernel
 def rows_forward(task: Index, ints: I64, x: T, y: T):
     rows, length, block, wants_log = integers(ints, 4)
+    w = lanes(x)
     for row in range(task * block, min(rows, (task + 1) * block)):
         i, end = row * length, (row + 1) * length
         top, total = row_statistics(x, i, length, y, not wants_log)
-        logarithm, share = log(total), splat(x, 1.0) / total
-        while i + lanes(x) <= end:
+        logarithm, share, last = log(total), splat(x, 1.0) / total, top
+        if length > w:  # before some of the exponentials are overwritten
+            last = _finish(load(x, end - w), load(y, end - w), top, share, logarithm, wants_log)
+        while i + w <= end:
             store(y, i, _finish(load(x, i), load(y, i), top, share, logarithm, wants_log))
-            i += lanes(x)
-        if i < end:
+            i += w
+        if i < end and length > w:
+            store(y, end - w, last)
+        elif i < end:
             n = end - i
             store_tail(y, i, _finish(load_tail(x, i, n), load_tail(y, i, n), top, share, logarithm, wants_log), n)
 
@@ -107,20 +119,25 @@ def _slope(grad, y, total, wants_log):
 @kernel
 def rows_backward(task: Index, ints: I64, grad: T, y: T, dx: T):
     rows, length, block, wants_log = integers(ints, 4)
+    w = lanes(grad)
     for row in range(task * block, min(rows, (task + 1) * block)):
         i, end = row * length, (row + 1) * length
         total = splat(grad, 0.0)
-        while i + lanes(grad) <= end:
+        while i + w <= end:
             total = total + _product(load(grad, i), load(y, i), wants_log)
-            i += lanes(grad)
-        if i < end:
+            i += w
+        if i < end and length > w:
+            total = total + last_lanes(_product(load(grad, end - w), load(y, end - w), wants_log), end - i)
+        elif i < end:
             total = total + _product(load_tail(grad, i, end - i), load_tail(y, i, end - i), wants_log)
         total = splat(grad, reduce_add(total))
         i = row * length
-        while i + lanes(grad) <= end:
+        while i + w <= end:
             store(dx, i, _slope(load(grad, i), load(y, i), total, wants_log))
-            i += lanes(grad)
-        if i < end:
+            i += w
+        if i < end and length > w:
+            store(dx, end - w, _slope(load(grad, end - w), load(y, end - w), total, wants_log))
+        elif i < end:
             n = end - i
             store_tail(dx, i, _slope(load_tail(grad, i, n), load_tail(y, i, n), total, wants_log), n)
 

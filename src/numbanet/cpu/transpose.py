@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.vector import ir_masked_load, ir_masked_store, ir_store, ir_tail_mask, vector_of
+from numbanet.cpu.vector import ir_load, ir_masked_load, ir_masked_store, ir_store, ir_tail_mask, vector_of
 
 
 def ir_transpose(builder: ir.IRBuilder, block: list[ir.Value]) -> list[ir.Value]:
@@ -71,13 +71,25 @@ def transpose_block(typingctx, source, i, step, rows, columns, destination, o, p
     def codegen(context, builder, sig, args):
         source_pointer, start, step, rows, columns, destination_pointer, out, pitch = args
         count = vec.lanes
-        every = ir_tail_mask(builder, columns, count)
-        none = ir.Constant(ir.VectorType(ir.IntType(1), count), None)
+        spots = [builder.gep(source_pointer, [builder.add(start, builder.mul(step, number(r)))]) for r in range(count)]
+        least = builder.select(builder.icmp_signed("<", rows, columns), rows, columns)
+        with builder.if_else(builder.icmp_signed("<=", number(count), least)) as (whole, part):
+            with whole:  # without masks, which take as long as all the rest
+                loaded = [ir_load(builder, spot, vec) for spot in spots]
+                after_whole = builder.block
+            with part:
+                every = ir_tail_mask(builder, columns, count)
+                none = ir.Constant(every.type, None)
+                masked = []
+                for r, spot in enumerate(spots):
+                    mask = builder.select(builder.icmp_signed("<", number(r), rows), every, none)
+                    masked.append(ir_masked_load(builder, spot, vec, mask))
+                after_part = builder.block
         block = []
-        for r in range(count):
-            spot = builder.gep(source_pointer, [builder.add(start, builder.mul(step, number(r)))])
-            mask = builder.select(builder.icmp_signed("<", number(r), rows), every, none)
-            block.append(ir_masked_load(builder, spot, vec, mask))
+        for a, b in zip(loaded, masked):
+            block.append(builder.phi(a.type))
+            block[-1].add_incoming(a, after_whole)
+            block[-1].add_incoming(b, after_part)
         for c, column in enumerate(ir_transpose(builder, block)):
             spot = builder.gep(destination_pointer, [builder.add(out, builder.mul(pitch, number(c)))])
             with builder.if_then(builder.icmp_signed("<", number(c), columns)):

@@ -6,9 +6,8 @@ Each ``..._with_state`` function returns the loss and what its backward function
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +24,7 @@ _nll_problem = lru_cache(maxsize=1024)(NLLProblem)
 _mse_problem = lru_cache(maxsize=1024)(MSEProblem)
 
 
-@dataclass(frozen=True)
-class LossState:
+class LossState(NamedTuple):
     """What a backward pass needs: its problem, the operands as the kernels see them, and what was saved.
 
     Attributes

@@ -27,7 +27,7 @@ from numbanet.prepared import PreparedWeight
 from numbanet.watch import recorder, watcher
 
 _KINDS = 2048  # of one operation; then all are forgotten
-_LARGE = 1 << 22  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
+_LARGE = 1 << 24  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,12 +56,28 @@ class _Kind:
         self.run: Callable[[tuple[Any, ...]], Any] | None = None
 
 
-# What decides about a call of an operand, by its type: of an array all but its values.
+def _describe(x: Any) -> Any:
+    """Return what decides about a call of an operand that is no array; KeyError if nothing is known of its type."""
+    return _DESCRIBE[type(x)](x)
+
+
 _DESCRIBE: dict[type, Callable[[Any], Any]] = {
-    np.ndarray: attrgetter("shape", "strides", "dtype"),
     PreparedWeight: attrgetter("shape", "dtype"),
     type(None): attrgetter("__class__"),
 }
+_ARRAY = "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else describe(x{0})"  # all but its values
+
+
+def _key_of(arrays: int) -> Callable[..., Any]:
+    """Return the function from the arguments of a call, that many of them arrays, to its kind.
+
+    Written out operand by operand: a loop over them takes longer than a small kernel runs.
+    """
+    names = {"ndarray": np.ndarray, "describe": _describe, "conditions": conditions, "threads": threads}
+    operands = [f"x{number}" for number in range(arrays)]
+    parts = ", ".join(_ARRAY.format(number) for number in range(arrays))
+    text = f"lambda {', '.join(operands)}, *options: ({parts}, options, conditions(), threads.count)"
+    return eval(text, names)  # type: ignore[no-any-return]
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -69,7 +85,7 @@ def _alike(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if type(a) is tuple is type(b):
-        return len(a) == len(b) and all(map(_alike, a, b))
+        return len(a) == len(b) and (all(map(is_, a, b)) or all(map(_alike, a, b)))
     return type(a) is type(b) and a == b and (not isinstance(a, (float, np.floating)) or a != 0)
 
 
@@ -116,6 +132,7 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         known: dict[Any, _Kind] = {}
         by_name = _Named(function, arrays, further)
+        key_of, key_by_name = _key_of(arrays), _key_of(arrays + len(further))
 
         @wraps(function)
         def call(*args: Any, **named: Any) -> Any:
@@ -123,18 +140,18 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
             if watcher() is not None or recorder() is not None or planner() is not None:
                 return function(*args, **named)
             run: Callable[..., Any] = function
-            count = arrays
-            if named:
+            key_from, count = key_of, arrays
+            if named or len(args) < arrays:
                 ordered = by_name.arguments(args, named)
                 if ordered is None:
                     return function(*args, **named)  # which says what is wrong
-                run, count, args = by_name, arrays + len(further), ordered
-            options = args[count:]
+                run, key_from, count, args = by_name, key_by_name, arrays + len(further), ordered
             try:
-                key = (*[_DESCRIBE[type(x)](x) for x in args[:count]], options, conditions(), threads.count)
+                key = key_from(*args)
                 kind = known.get(key)
             except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
                 return run(*args)
+            options = key[count]
             if not (
                 kind is None
                 or kind.options is options  # none
@@ -162,7 +179,7 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
     operands = args[:arrays]
-    if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) >= _LARGE:
+    if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
         kind.tries = 0
     if kind.tries <= 0 or measuring() or not _apart(operands):
         return function(*args)
@@ -172,7 +189,7 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
     before = kind.program  # looked at once: another thread may meet the same kind meanwhile
     twins = args if before is None else (*map(_twin, operands), *args[arrays:])
     result, program = traced(function, args)
-    if program is not None and program.taken >= _LARGE:
+    if program is not None and program.taken > _LARGE:
         program, kind.tries = None, 0
     if program is not None and before is not None and program.decisions == before.decisions:
         kind.tries = 0

@@ -113,7 +113,9 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     if type(array) is DeviceArray:  # to look at its values, Python would have to wait for the GPU
         device_labels: Any = array.astype(np.int64, copy=False)
         return (device_labels if device_labels.flags.c_contiguous else device_labels.copy("C")).reshape(-1)
-    labels = np.ascontiguousarray(array, np.int64).reshape(-1)
+    labels = array
+    if array.ndim != 1 or array.dtype != np.int64 or not array.flags.c_contiguous:
+        labels = np.ascontiguousarray(array, np.int64).reshape(-1)
     if not are_classes(labels, classes, ignore_index):
         wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
         raise IndexError(f"target holds {wrong[0]}, which is not one of the {classes} classes of the input")
