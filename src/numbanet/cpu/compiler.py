@@ -15,7 +15,13 @@ from numba import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites, NopythonTypeInference
+from numba.core.typed_passes import (
+    InlineOverloads,
+    IRLegalization,
+    NativeLowering,
+    NopythonRewrites,
+    NopythonTypeInference,
+)
 from numba.core.untyped_passes import InlineClosureLikes
 
 from numbanet import fingerprint
@@ -55,6 +61,22 @@ class _Inference(NopythonTypeInference):
             state.typingctx = context
 
 
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _Legalization(IRLegalization):
+    """Say where each variable is used for the last time, if one of them has references that are to be counted.
+
+    It would be set to zero there, and LLVM would have to find out that nobody looks at that.
+    """
+
+    _name = "kernel_legalization"
+
+    def run_pass(self, state: Any) -> bool:
+        models = state.targetctx.data_model_manager
+        if any(models[kind].contains_nrt_meminfo() for kind in {*state.typemap.values()}):
+            return super().run_pass(state)
+        return False
+
+
 class KernelCompiler(CompilerBase):
     """The pipeline of Numba's compiler, for this package's functions on pointers, numbers and vectors.
 
@@ -68,7 +90,8 @@ class KernelCompiler(CompilerBase):
         """Return the one pipeline."""
         replaced, left_out = dict(self.replaced), set[type]()
         if fingerprint.is_known(self.state.func_id.func):
-            replaced = {NopythonTypeInference: _Inference, NativeLowering: _Lowering} | self.replaced
+            known = {NopythonTypeInference: _Inference, IRLegalization: _Legalization, NativeLowering: _Lowering}
+            replaced = known | replaced
             left_out = {InlineOverloads, NopythonRewrites}
             if not any(isinstance(constant, CodeType) for constant in self.state.func_id.code.co_consts):
                 left_out.add(InlineClosureLikes)
