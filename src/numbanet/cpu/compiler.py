@@ -10,11 +10,18 @@ from __future__ import annotations
 from types import CodeType
 from typing import Any
 
+import llvmlite.binding as llvm
 from numba import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites, NopythonTypeInference
+from numba.core.typed_passes import (
+    InlineOverloads,
+    IRLegalization,
+    NativeLowering,
+    NopythonRewrites,
+    NopythonTypeInference,
+)
 from numba.core.untyped_passes import InlineClosureLikes
 
 from numbanet import fingerprint
@@ -54,6 +61,22 @@ class _Inference(NopythonTypeInference):
             state.typingctx = context
 
 
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _Legalization(IRLegalization):
+    """Say where each variable is used for the last time, if one of them has references that are to be counted.
+
+    It would be set to zero there, and LLVM would have to find out that nobody looks at that.
+    """
+
+    _name = "kernel_legalization"
+
+    def run_pass(self, state: Any) -> bool:
+        models = state.targetctx.data_model_manager
+        if any(models[kind].contains_nrt_meminfo() for kind in {*state.typemap.values()}):
+            return super().run_pass(state)
+        return False
+
+
 class KernelCompiler(CompilerBase):
     """The pipeline of Numba's compiler, for this package's functions on pointers, numbers and vectors.
 
@@ -67,7 +90,8 @@ class KernelCompiler(CompilerBase):
         """Return the one pipeline."""
         replaced, left_out = dict(self.replaced), set[type]()
         if fingerprint.is_known(self.state.func_id.func):
-            replaced[NopythonTypeInference] = _Inference
+            known = {NopythonTypeInference: _Inference, IRLegalization: _Legalization, NativeLowering: _Lowering}
+            replaced = known | replaced
             left_out = {InlineOverloads, NopythonRewrites}
             if not any(isinstance(constant, CodeType) for constant in self.state.func_id.code.co_consts):
                 left_out.add(InlineClosureLikes)
@@ -77,7 +101,28 @@ class KernelCompiler(CompilerBase):
         return [passes]
 
 
-class _Library(JITCodeLibrary):
+class Library(JITCodeLibrary):
+    """Machine code whose functions are only tidied before they are inlined.
+
+    LLVM's older passes for single functions did no more than that; the newer ones go through nearly all there is.
+    """
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        codegen = self._codegen
+        if hasattr(codegen, "_mpm_cheap"):  # until Numba 0.61
+            super()._optimize_functions(ll_module)
+            return
+        ll_module.data_layout = codegen._data_layout
+        passes, builder = llvm.create_new_function_pass_manager(), codegen._pass_builder()
+        passes.add_sroa_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+        for function in ll_module.functions:
+            if not function.is_declaration:
+                passes.run(function, builder)
+
+
+class _Once(Library):
     """Machine code that LLVM optimises once.
 
     Numba has it do that twice, and in between removes what counts references, of which kernels have none.
@@ -98,14 +143,23 @@ class _Library(JITCodeLibrary):
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(NativeLowering):
-    """Lower a function into such a library."""
+    """Lower a function into one of these libraries."""
 
     _name = "kernel_lowering"
+    _library: type[JITCodeLibrary] = Library
 
     def run_pass(self, state: Any) -> bool:
-        state.library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = self._library(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
         return super().run_pass(state)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LoweringOnce(_Lowering):
+    """Lower a function into the other one."""
+
+    _name = "tile_lowering"
+    _library = _Once
 
 
 class TileCompiler(KernelCompiler):
@@ -114,4 +168,4 @@ class TileCompiler(KernelCompiler):
     Nothing in those is left to improve. Others need it: gradients of pooling and of batch norms took twice their time.
     """
 
-    replaced = {NativeLowering: _Lowering}
+    replaced = {NativeLowering: _LoweringOnce}

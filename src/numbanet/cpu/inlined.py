@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from numba import _dynfunc
-from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import _LowerResult
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 
-from numbanet.cpu.compiler import KernelCompiler
+from numbanet.cpu.compiler import KernelCompiler, Library
 
 
-class _Source(JITCodeLibrary):
+class _Source(Library):
     """A library that is linked into others, and never becomes machine code."""
 
     def _optimize_final_module(self) -> None:
