@@ -90,8 +90,7 @@ class KernelCompiler(CompilerBase):
         """Return the one pipeline."""
         replaced, left_out = dict(self.replaced), set[type]()
         if fingerprint.is_known(self.state.func_id.func):
-            known = {NopythonTypeInference: _Inference, IRLegalization: _Legalization, NativeLowering: _Lowering}
-            replaced = known | replaced
+            replaced |= {NopythonTypeInference: _Inference, IRLegalization: _Legalization}
             left_out = {InlineOverloads, NopythonRewrites}
             if not any(isinstance(constant, CodeType) for constant in self.state.func_id.code.co_consts):
                 left_out.add(InlineClosureLikes)
@@ -102,9 +101,10 @@ class KernelCompiler(CompilerBase):
 
 
 class Library(JITCodeLibrary):
-    """Machine code whose functions are only tidied before they are inlined.
+    """Machine code whose functions are only tidied before they are inlined: what is inlined, and large kernels.
 
     LLVM's older passes for single functions did no more than that; the newer ones go through nearly all there is.
+    Small kernels need them: loops that fill memory took twice their time.
     """
 
     def _optimize_functions(self, ll_module: Any) -> None:
@@ -143,23 +143,14 @@ class _Once(Library):
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(NativeLowering):
-    """Lower a function into one of these libraries."""
-
-    _name = "kernel_lowering"
-    _library: type[JITCodeLibrary] = Library
-
-    def run_pass(self, state: Any) -> bool:
-        state.library = self._library(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.enable_object_caching()
-        return super().run_pass(state)
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _LoweringOnce(_Lowering):
-    """Lower a function into the other one."""
+    """Lower a function into such a library."""
 
     _name = "tile_lowering"
-    _library = _Once
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Once(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return super().run_pass(state)
 
 
 class TileCompiler(KernelCompiler):
@@ -168,4 +159,4 @@ class TileCompiler(KernelCompiler):
     Nothing in those is left to improve. Others need it: gradients of pooling and of batch norms took twice their time.
     """
 
-    replaced = {NativeLowering: _LoweringOnce}
+    replaced = {NativeLowering: _Lowering}
