@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from enum import Enum
 from hashlib import blake2b
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numbanet.nn.module import Module
 from numbanet.optim.optimizer import Optimizer
 from numbanet.tensor import Tensor
 
+_EXPLORED = (Module, type, FunctionType, Enum)
 _CHUNK = 1 << 20  # elements that are copied at once
 
 
@@ -49,8 +52,16 @@ def unwatched(value: Any) -> str | None:
     if isinstance(value, (tuple, list, dict)):
         items = value.values() if isinstance(value, dict) else value
         return next((found for item in items if (found := unwatched(item))), None)
-    known = isinstance(value, (Tensor, Module, Optimizer)) or lasting(value)  # the first three are watched
+    known = isinstance(value, (*_EXPLORED, Optimizer, Tensor)) or lasting(value)
     return None if known else type(value).__name__
+
+
+def explored_in(value: Any) -> list[Any]:
+    """Return the operands whose attributes the state of a captured function includes."""
+    if isinstance(value, (tuple, list, dict)):
+        items = (*value, *value.values()) if isinstance(value, dict) else value
+        return [found for item in items for found in explored_in(item)]
+    return [value] if isinstance(value, _EXPLORED) else []
 
 
 def filled(value: Any, tensors: Iterator[Tensor]) -> Any:
