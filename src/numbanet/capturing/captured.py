@@ -9,9 +9,10 @@ from functools import update_wrapper
 from typing import Any
 
 from numbanet import dispatch, settings
-from numbanet.capturing.nested import filled, form, unwatched
+from numbanet.capturing.nested import explored_in, filled, form, unwatched
 from numbanet.capturing.plan import Plan
 from numbanet.capturing.reading import data_watched
+from numbanet.capturing.state import Accounting
 from numbanet.cpu import parallel
 from numbanet.deferred import settle
 from numbanet.locks import new_lock
@@ -24,7 +25,7 @@ from numbanet.watch import Watch, doubt, watching
 _PLANS = 16  # signatures that are remembered; the first goes
 
 
-class Captured:
+class Captured(Accounting):
     """A function whose layers run fused, and whose calls are replayed; made by `capture`.
 
     Attributes
@@ -115,7 +116,7 @@ class Captured:
                     doubt(f"an operand of type {kind} may change unnoticed")
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            roots = [self.function, getattr(self.function, "__self__", None), *modules]
+            roots = [self.function, *explored_in((args, kwargs)), *modules]
             plan = self._plans[key] = Plan(roots, training)
             plan.judge_first(watch, inputs, result)
             return result
@@ -162,7 +163,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     ----------
     function : callable
         Takes Tensors, tuples, lists and dictionaries of them, and hashable values. A model will do. With operands that
-        are other objects known by their identity alone (a configuration, a generator) it is run each time.
+        are other objects (a configuration, a generator, a set, containers of somebody's own) it is run each time.
 
     Returns
     -------
@@ -175,15 +176,22 @@ def capture(function: Callable[..., Any]) -> Captured:
     operation takes what comes from the operands (on the CPU, from those of floating-point numbers; whole numbers may be
     compared, added, multiplied, converted, be the condition of `where`, and in int64 be the class indices of a loss),
     from parameters, or from buffers of the modules that are called; no value is read, and nothing kept but the result,
-    which is made of new tensors; no module has hooks. A changed parameter, buffer or attribute of a module, or of its
-    class, makes it be recorded anew; with attributes that may change unnoticed (arrays, and objects with slots, of
-    types that compare by identity) it is run each time. Variables beside those (globals, closures), and what the
-    function reads of an optimizer (its options and counts), are not watched; printing and counting happen at the first
-    three calls only: within the third the function runs on other values, to see whether a replay does the same; what it
-    changed is put back, and then comes the first replay. Where that shows that it can't be replayed, it has run twice
-    in that call. Binary cross entropy of what is no probability is NaN in a replay, and raises nothing. Who keeps an
-    array that he got from ``parameter.data``, and writes to it later, must call `Tensor.bump_version`; so must who
-    writes to a buffer's.
+    which is made of new tensors; no module has hooks.
+
+    Watched are the modules that are called, the function itself and the object it is a method of, modules, classes,
+    functions and enumeration members among the operands, and whatever these hold in attributes, slots and containers,
+    each with its class and the bases of that; but not the classes and functions of this library, the standard library,
+    NumPy and Numba. A change makes the function be recorded anew. If anything that is held is an array, or of a type
+    written in C whose state Python doesn't show, the function is run each time. Not watched are variables beside those
+    (globals, closures, defaults of arguments, attributes of Python modules), what class attributes with names like
+    ``__this__`` hold, the ``__dict__`` or ``__class__`` of an object when it gets another one, the states of loggers,
+    files and locks, and what the function reads of an optimizer (its options and counts).
+
+    Printing and counting happen at the first three calls only: within the third the function runs on other values, to
+    see whether a replay does the same; what it changed is put back, and then comes the first replay. Where that shows
+    that it can't be replayed, it has run twice in that call. Binary cross entropy of what is no probability is NaN in a
+    replay, and raises nothing. Who keeps an array that he got from ``parameter.data``, and writes to it later, must
+    call `Tensor.bump_version`; so must who writes to a buffer's.
 
     To record, and to try, gives idle memory of the library back to the system. On the CPU that takes hardly more than
     the function itself: a trial makes no updates of optimizers, but compares what they would be made of (see

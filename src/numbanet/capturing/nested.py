@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from enum import Enum
 from hashlib import blake2b
+from types import FunctionType, GenericAlias
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numbanet.nn.module import Module
 from numbanet.optim.optimizer import Optimizer
 from numbanet.tensor import Tensor
 
+_EXPLORED = (Module, type, FunctionType, Enum)
 _CHUNK = 1 << 20  # elements that are copied at once
 
 
@@ -29,7 +32,7 @@ def form(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value), *[form(item, tensors) for item in value]
     if isinstance(value, dict):
-        return dict, *[(_constant(key), form(item, tensors)) for key, item in value.items()]
+        return type(value), *[(_constant(key), form(item, tensors)) for key, item in value.items()]
     return _constant(value)
 
 
@@ -39,18 +42,29 @@ def _constant(value: Any) -> Any:
         hash(value)
     except TypeError:
         raise TypeError(f"captured functions take Tensors and hashable values, got {type(value).__name__}") from None
-    if isinstance(value, (float, complex, np.generic)):
-        return type(value), repr(value)  # 0.0 is not -0.0
+    if isinstance(value, tuple):  # of a dictionary's key; (1,) is not (1.0,)
+        return type(value), *map(_constant, value)
+    if isinstance(value, (float, complex, np.generic, range, slice, GenericAlias)):
+        return type(value), repr(value)  # 0.0 is not -0.0, and range(0) not range(1, 1)
     return type(value), value
 
 
 def unwatched(value: Any) -> str | None:
     """Return the type of an operand that may change unnoticed, or equal one of another meaning; else None."""
     if isinstance(value, (tuple, list, dict)):
-        items = value.values() if isinstance(value, dict) else value
-        return next((found for item in items if (found := unwatched(item))), None)
-    known = isinstance(value, (Tensor, Module, Optimizer)) or lasting(value)  # the first three are watched
+        copied = type(value) in (tuple, list, dict, OrderedDict) or hasattr(value, "_fields")
+        items = (*value, *value.values()) if isinstance(value, dict) else value
+        return next((found for item in items if (found := unwatched(item))), None) if copied else type(value).__name__
+    known = isinstance(value, (*_EXPLORED, Optimizer, Tensor)) or lasting(value)
     return None if known else type(value).__name__
+
+
+def explored_in(value: Any) -> list[Any]:
+    """Return the operands whose attributes the state of a captured function includes."""
+    if isinstance(value, (tuple, list, dict)):
+        items = (*value, *value.values()) if isinstance(value, dict) else value
+        return [found for item in items for found in explored_in(item)]
+    return [value] if isinstance(value, _EXPLORED) else []
 
 
 def filled(value: Any, tensors: Iterator[Tensor]) -> Any:

@@ -1,29 +1,40 @@
-"""The state of modules that a captured function depends on: attributes, modes, parameters and buffers."""
+"""The state that a captured function depends on: what modules, other objects and their classes hold."""
 
 from __future__ import annotations
 
 import random
+import re
+import sys
 import threading
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator
 from ctypes import string_at
-from enum import Enum
-from functools import partial
+from datetime import date, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from functools import _lru_cache_wrapper, partial
+from io import IOBase
 from itertools import chain
 from logging import Logger
 from operator import attrgetter, is_, itemgetter, methodcaller
+from pathlib import PurePath
 from types import (
     BuiltinFunctionType,
     FunctionType,
     GenericAlias,
+    GetSetDescriptorType,
     MappingProxyType,
+    MemberDescriptorType,
     MethodDescriptorType,
     MethodType,
     MethodWrapperType,
     ModuleType,
+    SimpleNamespace,
+    UnionType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, Generic
+from uuid import UUID
 
 import numpy as np
 
@@ -39,33 +50,87 @@ CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
 _NUMBERS = (*CONSTANTS, np.generic)
 _LASTING = (
-    np.dtype, Enum, type, FunctionType, BuiltinFunctionType, MethodDescriptorType, MethodWrapperType,
-    WrapperDescriptorType, GenericAlias, ModuleType, Logger, range, slice, type(Ellipsis), attrgetter, itemgetter,
-    methodcaller, type(threading.Lock()), type(threading.RLock()),
+    np.dtype, np.ufunc, MethodDescriptorType, WrapperDescriptorType, GenericAlias, UnionType, ModuleType, Logger,
+    IOBase, range, slice, type(Ellipsis), type(NotImplemented), attrgetter, itemgetter, methodcaller,
+    type(threading.Lock()), type(threading.RLock()), _lru_cache_wrapper,
 )  # fmt: skip
+_FIXED = (PurePath, Fraction, Decimal, date, time, timedelta, timezone, UUID, re.Pattern)  # but for subclasses
 _COMPILED = ("numba", "llvmlite")  # whose objects hold all of the compiler
 _MOST = 100_000  # objects
-_CONTAINERS = (list, tuple, set, frozenset, deque, dict)
+_CONTAINERS = (list, tuple, set, frozenset, deque, dict, MappingProxyType)
+_BOUND = (MethodType, BuiltinFunctionType, MethodWrapperType)
+_DICE = (random.Random, np.random.Generator, np.random.RandomState)
+# Types written in C whose objects hold what is explored, or nothing that changes.
+_OPEN = frozenset((
+    *_CONTAINERS, *CONSTANTS, *_BOUND, *_DICE, *random.Random.__mro__, OrderedDict, defaultdict, partial, FunctionType,
+    SimpleNamespace, Generic,
+))  # fmt: skip
 _PACKAGE = __name__.partition(".")[0]
+# ``types`` is the module of classes that are made by a call (`dataclasses.make_dataclass`).
+_LIBRARIES = frozenset((_PACKAGE, "numpy", *_COMPILED, *sys.stdlib_module_names)) - {"types", "__main__"}
+_IN_C = (WrapperDescriptorType, MethodDescriptorType, GetSetDescriptorType, BuiltinFunctionType)
+_HEAP_TYPE = 1 << 9  # a flag of types that are made when the program runs
 _ITEM = tuple.__itemsize__
+
+
+def _library(value: Any) -> str:
+    """Return the first part of the name of the module in which a class or function was defined."""
+    return str(getattr(value, "__module__", None)).partition(".")[0]
 
 
 def lasting(value: Any) -> bool:
     """Return whether a value stays what it is, as far as a captured function is concerned."""
-    if isinstance(value, _NUMBERS):
-        return not hasattr(value, "__dict__")
     kind = type(value)
-    return isinstance(value, _LASTING) or kind is object or kind.__module__.partition(".")[0] in _COMPILED
+    if isinstance(value, (type, FunctionType)):
+        return _library(value) in _LIBRARIES  # those of others may have attributes
+    if isinstance(value, _NUMBERS):
+        return not isinstance(value, np.void) and _library(kind) in _LIBRARIES and not hasattr(value, "__dict__")
+    return isinstance(value, _LASTING) or kind is object or _library(kind) in (*_COMPILED, "typing")
+
+
+def _written_in_c(kind: type) -> bool:
+    """Return whether a class, without its bases, may have state that Python doesn't see."""
+    if kind in _OPEN or (issubclass(kind, np.generic) and not issubclass(kind, np.void)):
+        return False
+    if not kind.__flags__ & _HEAP_TYPE:
+        return True
+    own = [x for name, x in vars(kind).items() if name not in ("__dict__", "__weakref__") and isinstance(x, _IN_C)]
+    return any(kind in (getattr(x, "__objclass__", None), getattr(x, "__self__", None)) for x in own)
+
+
+def _adorned(value: Any) -> bool:
+    """Return whether an attribute of a class that acts as a method or property has attributes of its own."""
+    return bool(vars(value)) if isinstance(value, FunctionType) else _library(type(value)) not in _LIBRARIES
+
+
+class _Slots:
+    """What an object holds in slots."""
+
+    def __init__(self, value: Any, slots: list[Any]):
+        self._value, self._slots = value, slots
+
+    def __iter__(self) -> Iterator[Any]:
+        for slot in self._slots:
+            try:
+                yield slot.__get__(self._value)
+            except AttributeError:
+                yield None  # empty
+
+
+class Accounting:
+    """A function with an account of its calls that is no state of anything, wherever it is held."""
+
+    function: Any
 
 
 class ModuleState:
-    """What modules hold, so that a change of it is noticed.
+    """What modules and other objects hold, so that a change of it is noticed.
 
     Parameters
     ----------
     roots : list
-        Modules, and other objects with attributes; what these hold belongs to it too, but for optimizers and schedules:
-        those go on from step to step, and a step says what it takes of them.
+        Modules, and other objects; what these and their classes hold belongs to it too, but for optimizers and
+        schedules: those go on from step to step, and a step says what it takes of them.
     training : bool
         Whether modules may be in training mode, and values change from call to call.
 
@@ -98,14 +163,8 @@ class ModuleState:
         self.remember()
 
     def _explore(self, roots: list[Any]) -> None:
-        """Find what holds the state of modules: their attributes, and the containers and objects in these."""
-        todo = [root for root in roots if hasattr(root, "__dict__")]
-        for kind in {kind for root in todo if isinstance(root, Module) for kind in type(root).__mro__}:
-            if kind.__module__.partition(".")[0] not in (_PACKAGE, "builtins"):
-                self._items += vars(kind).keys(), vars(kind).values()
-                named = (x for name, x in vars(kind).items() if not name.startswith("__"))
-                todo += (x for x in named if not hasattr(type(x), "__get__"))  # methods, properties and the like
-        seen: dict[int, Any] = {}
+        """Find what holds the state of modules: their attributes, classes, and the containers and objects in these."""
+        todo, seen = list(roots), dict[int, Any]()
         while todo:
             value = todo.pop()
             if id(value) in seen or isinstance(value, (Tensor, Optimizer, LRScheduler)) or lasting(value):
@@ -114,37 +173,60 @@ class ModuleState:
             if len(seen) > _MOST:
                 self.doubts.append(f"modules hold more than {_MOST} objects")
                 break
-            if isinstance(value, (*_CONTAINERS, *_NUMBERS)) and hasattr(value, "__dict__"):
-                todo.append(vars(value))  # of a class of somebody's own
-            if isinstance(value, changes.Table):
+            todo.append(type(value))
+            if isinstance(value, type):
+                todo += self._attributes_of(value)
+            elif isinstance(value, Accounting):
+                todo.append(value.function)
+            elif isinstance(value, changes.Table):
                 self._tables.append(value)
                 todo += value.values()
-            elif isinstance(value, (dict, MappingProxyType)):
-                self._items += (value,), value.keys(), value.values()
-                todo += value.values()
-            elif isinstance(value, _CONTAINERS):
-                self._items += (value,), value
-                todo += value
             elif isinstance(value, np.ndarray):
                 self.doubts.append("an attribute is an array")
-            elif isinstance(value, _NUMBERS):
-                pass
-            elif isinstance(value, (random.Random, np.random.Generator, np.random.RandomState)):
-                self._dice.append(value)
-            elif isinstance(value, Module):
-                todo.append(vars(value))
-                hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
-                if any(hook is not settled_hook for hook, _ in hooks):
-                    self.doubts.append("a module has hooks")
-            elif isinstance(value, MethodType):
-                todo.append(value.__self__)
-            elif isinstance(value, partial):
-                todo += value.func, value.args, value.keywords
-            elif hasattr(value, "__dict__") and not any(vars(kind).get("__slots__") for kind in type(value).__mro__):
-                todo.append(vars(value))
-            elif type(value).__hash__ in (None, object.__hash__):  # others compare values
-                self.doubts.append(f"an attribute is of type {type(value).__name__}, which may change unnoticed")
+            elif not isinstance(value, _FIXED) or _library(type(value)) not in _LIBRARIES:
+                todo += self._parts(value)
         self._kept = list(seen.values())  # so that nothing else has their identities
+
+    def _attributes_of(self, kind: type) -> list[Any]:
+        """Watch the attributes of a class; return those to be explored, and its bases."""
+        self._items += vars(kind).keys(), vars(kind).values()
+        named = [x for name, x in vars(kind).items() if not name.startswith("__") and name != "_abc_impl"]
+        # Methods, properties and the like hold nothing, unless somebody made such a type or gave a method attributes.
+        return [*kind.__bases__, *(x for x in named if not hasattr(type(x), "__get__") or _adorned(x))]
+
+    def _parts(self, value: Any) -> list[Any]:
+        """Watch what an object holds, or doubt that it can be watched; return what is to be explored."""
+        kind, parts = type(value), list[Any]()
+        if any(map(_written_in_c, kind.__mro__)):
+            self.doubts.append(f"an attribute is of type {kind.__name__}, which may change unnoticed")
+            return parts
+        if kind.__dictoffset__:
+            parts.append(vars(value))
+        # What the library's own modules have in slots are forms of what they hold elsewhere.
+        bases = [x for x in kind.__mro__ if x not in _OPEN and not (issubclass(x, Module) and _library(x) == _PACKAGE)]
+        slots = [x for base in bases for x in vars(base).values() if isinstance(x, MemberDescriptorType)]
+        if slots:
+            self._items.append(_Slots(value, slots))
+            parts += self._items[-1]
+        if isinstance(value, _CONTAINERS):
+            self._items += (value,), value
+            parts += value
+            if isinstance(value, (dict, MappingProxyType)):
+                self._items.append(value.values())
+                parts += value.values()
+        elif isinstance(value, _DICE):
+            self._dice.append(value)
+        elif isinstance(value, _BOUND):
+            parts.append(value.__self__)
+            if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
+                parts.append(value.__func__)
+        elif isinstance(value, partial):
+            parts += value.func, value.args, value.keywords
+        elif isinstance(value, Module):
+            hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
+            if any(hook is not settled_hook for hook, _ in hooks):
+                self.doubts.append("a module has hooks")
+        return parts
 
     def _attributes(self) -> list[Any]:
         return [*chain.from_iterable(map(dict.values, self._tables)), *chain.from_iterable(self._items)]

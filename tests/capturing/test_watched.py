@@ -1,0 +1,257 @@
+"""What objects and their classes hold: a change of it is seen, or the function is run each time."""
+
+from __future__ import annotations
+
+import array
+import contextvars
+import ctypes
+import enum
+import fractions
+import functools
+import io
+import logging
+import pathlib
+import threading
+import types
+import typing
+import weakref
+from abc import ABC
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numbanet as nnet
+from numbanet import nn
+from numbanet.tensor import Tensor
+from tests.capturing.common import check, images
+
+
+class _Config:
+    factor = 2.0
+
+
+class _Heir(_Config):
+    pass
+
+
+class _Submodule(nn.Module):
+    factor = 2.0
+
+
+@dataclass(unsafe_hash=True, slots=True)
+class _Slotted:
+    factor: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    factors: list[float] = field(default_factory=lambda: [2.0], hash=False)
+
+
+class _Beside(_Slotted):
+    """An object with a ``__dict__`` beside its slots."""
+
+
+class _Kind(enum.Enum):
+    SOME = 1.0
+
+    def __init__(self, value: float) -> None:
+        self.factor = 2.0
+
+
+class _Array(array.array):  # type: ignore[type-arg]
+    pass
+
+
+class _Descriptor:
+    def __init__(self) -> None:
+        self.value = 2.0
+
+    def __get__(self, instance: Any, owner: Any = None) -> float:
+        return self.value
+
+
+class _Described:
+    factor: Any = _Descriptor()
+
+
+def _function() -> None:
+    pass
+
+
+def _record() -> Any:
+    record = np.zeros(1, [("factor", "f8")])[0]
+    record["factor"] = 2.0
+    return record
+
+
+def _function_with_factor() -> Any:
+    function = types.FunctionType(_function.__code__, globals())
+    function.factor = 2.0  # type: ignore[attr-defined]
+    return function
+
+
+def _class(base: type = object) -> Any:
+    return type("_Made", (base,), {"factor": 2.0})
+
+
+def _set(owner: Any, factor: float = 7.0) -> None:
+    owner.factor = factor
+
+
+_VARIABLE: contextvars.ContextVar[float] = contextvars.ContextVar("_VARIABLE", default=2.0)
+_KEPT = _Config()
+
+
+def _factor(held: Any) -> float:
+    return float(held.factor)
+
+
+@pytest.mark.parametrize(
+    "made, factor, change, replayed",
+    [
+        (_class, _factor, _set, True),
+        (lambda: _class()(), _factor, lambda held: _set(type(held)), True),
+        (lambda: type("_Heir", (_class(),), {})(), _factor, lambda held: _set(type(held).__base__), True),
+        (lambda: _class(nn.Module)(), _factor, lambda held: _set(type(held)), True),
+        (lambda: _class(list)(), _factor, lambda held: _set(type(held)), True),
+        (lambda: functools.partial(_factor, _class()()), lambda held: held(), lambda held: _set(held.args[0]), True),
+        (_Slotted, _factor, _set, True),
+        (_Frozen, lambda held: held.factors[0], lambda held: held.factors.__setitem__(0, 7.0), True),
+        (_Beside, _factor, _set, True),
+        (_Beside, lambda held: getattr(held, "other", 2.0), lambda held: setattr(held, "other", 7.0), True),
+        (_function_with_factor, _factor, _set, True),
+        (lambda: _Kind.SOME, _factor, _set, True),
+        (_Described, _factor, lambda held: setattr(vars(_Described)["factor"], "value", 7.0), True),
+        (lambda: ["x"].count, lambda held: 2.0 + held("x"), lambda held: held.__self__.append("x"), True),
+        (lambda: ctypes.c_float(2.0), lambda held: held.value, lambda held: setattr(held, "value", 7.0), False),
+        (lambda: _Array("d", [2.0]), lambda held: held[0], lambda held: held.__setitem__(0, 7.0), False),
+        (lambda: weakref.ref(_KEPT), lambda held: held().factor, lambda held: setattr(_KEPT, "factor", 7.0), False),
+        (lambda: _VARIABLE, lambda held: held.get(), lambda held: held.set(7.0), False),
+        (lambda: memoryview(bytearray(b"2")), lambda held: held[0], lambda held: held.__setitem__(0, 7), False),
+        (_record, lambda held: held["factor"], lambda held: held.__setitem__("factor", 7.0), False),
+    ],
+    ids=[
+        "class", "class of an object", "base", "class of a module", "class of a list", "partial", "slot", "frozen",
+        "slot beside others", "beside slots", "function", "member", "descriptor", "bound", "ctypes", "array",
+        "reference", "variable", "view", "record",
+    ],
+)  # fmt: skip
+def test_changes_of_what_is_held_are_seen(
+    made: Callable[[], Any], factor: Callable[[Any], Any], change: Callable[[Any], None], replayed: bool
+) -> None:
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = made()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(factor(self.held))
+
+    model = Holding().eval()
+    captured = nnet.capture(model)
+    for _ in range(4):
+        check(captured, model, images())
+    assert (captured.replays > 0) is replayed
+    change(model.held)
+    for _ in range(4):
+        check(captured, model, images())
+
+
+@pytest.mark.parametrize("owner", ["class", "base"])
+def test_class_attributes_of_a_trainer_are_watched(owner: str) -> None:
+    base = _class()
+
+    class Trainer(base):  # type: ignore[misc, valid-type]
+        def step(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    trainer = Trainer()
+    captured = nnet.capture(trainer.step)
+    for _ in range(4):
+        check(captured, trainer.step, images())
+    assert captured.replays
+    _set(Trainer if owner == "class" else base)
+    for _ in range(4):
+        check(captured, trainer.step, images())
+
+
+def test_an_object_may_hold_its_own_captured_method() -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.model, self.factor = nn.Linear(10, 3).eval(), 2.0
+            self.run = nnet.capture(self.step)
+
+        def step(self, x: Tensor) -> Tensor:
+            return self.model(x) * self.factor
+
+    trainer = Trainer()
+    for number in (1, 2):  # a recording for each shape
+        for _ in range(4):
+            check(trainer.run, trainer.step, images(number))
+        assert trainer.run.replays == 2 * number
+    trainer.factor = 7.0
+    check(trainer.run, trainer.step, images(1))
+
+
+def test_operands_that_are_classes_functions_and_members_are_watched() -> None:
+    def scaled(x: Tensor, held: Any) -> Tensor:
+        return x * float(held.factor)
+
+    _Kind.SOME.factor = 2.0
+    for held in (_class(), _function_with_factor(), _Kind.SOME, _class(nn.Module)().eval()):
+        captured = nnet.capture(scaled)
+        for _ in range(4):
+            check(captured, scaled, images(), held)
+        assert captured.replays
+        _set(held)
+        for _ in range(4):
+            check(captured, scaled, images(), held)
+
+
+def test_equal_keys_of_another_meaning_are_told_apart() -> None:
+    def told(operands: dict[Any, Tensor]) -> Tensor:
+        ((key, x),) = operands.items()
+        found = next(iter(key))
+        return x * (1.0 if type(found) is int else 10.0) * (3.0 if str(found) == "-0.0" else 1.0)
+
+    captured = nnet.capture(told)
+    for key in ((1,), (1.0,), (0.0,), (-0.0,), ((1,),), ((True,),), frozenset({1}), frozenset({1.0})):
+        for _ in range(3):
+            check(captured, told, {key: images()})
+    assert captured.replays == 6  # sets are in doubt: those that are equal may have another order
+
+
+class _Mixed(ABC, nn.Module):
+    """A module that holds what modules commonly do."""
+
+    expansion: int = 1
+    kinds: typing.ClassVar[tuple[type, ...]] = (nn.Conv2d, _Config)
+    hint = typing.Union[int, None]  # noqa: UP007
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.layer, self.kind = nn.Conv2d(8, 4, 1), _Kind.SOME
+        self.config, self.frozen, self.space = _Slotted(), _Frozen(), types.SimpleNamespace(factor=2.0)
+        self.norm, self.activation, self.root = functools.partial(nn.BatchNorm2d, eps=1e-3), np.tanh, np.sqrt
+        self.log, self.lock, self.file = logging.getLogger("numbanet"), threading.RLock(), io.StringIO()
+        self.path, self.part, self.event = pathlib.Path("x"), fractions.Fraction(1, 2), threading.Event()
+        self.flag, self.dtype = enum.Flag("Flag", "A B")(3), np.dtype("f4")  # type: ignore[operator]
+
+    @functools.cached_property
+    def factor(self) -> float:
+        return self.config.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.factor * self.expansion
+
+
+def test_what_modules_commonly_hold_is_no_doubt() -> None:
+    model = _Mixed().eval()
+    captured = nnet.capture(model)
+    for _ in range(4):
+        check(captured, model, images())
+    assert captured.replays == 2
