@@ -78,8 +78,8 @@ class Noted(Arena):
         return self.made[-1]
 
 
-_arena: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
-planner = _arena.get
+ARENA: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
+planner = ARENA.get
 """Return the arena from which all memory comes, or None."""
 
 
@@ -91,21 +91,21 @@ def arena(planned: Arena | None = None) -> Iterator[Arena]:
     in which the blocks were used: repeating what was computed in the ``with`` block repeats its results.
     """
     planned = Arena() if planned is None else planned
-    token = _arena.set(planned)
+    token = ARENA.set(planned)
     try:
         yield planned
     finally:
-        _arena.reset(token)
+        ARENA.reset(token)
 
 
 @contextmanager
 def lasting() -> Iterator[None]:
     """Within a ``with`` block, take memory from the system or the pool, also within that of an `arena`."""
-    token = _arena.set(None)
+    token = ARENA.set(None)
     try:
         yield
     finally:
-        _arena.reset(token)
+        ARENA.reset(token)
 
 
 class _DeviceLease(Memory):
@@ -124,7 +124,7 @@ class _DeviceLease(Memory):
 
 def planned_on_device(shape: tuple[int, ...], dtype: str, device: int, fresh: Callable[..., Any]) -> Any:
     """Return an array on a GPU in the arena in use; None if none is. ``fresh(shape, dtype)`` makes new blocks."""
-    arena = _arena.get()
+    arena = ARENA.get()
     if arena is None:
         return None
     size = -(-max(math.prod(shape) * np.dtype(dtype).itemsize, 1) // 512) * 512
@@ -139,7 +139,7 @@ def planned_on_device(shape: tuple[int, ...], dtype: str, device: int, fresh: Ca
 
 def in_arena() -> bool:
     """Return whether memory comes from an arena: what is done to it is recorded, so NumPy shall not do it."""
-    return _arena.get() is not None
+    return ARENA.get() is not None
 
 
 def pinned(x: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def leased(x: np.ndarray) -> Any:
 def planned(x: np.ndarray) -> bool:
     """Return whether x lies in the arena in use."""
     lease = leased(x)
-    return lease is not None and lease.arena is _arena.get()
+    return lease is not None and lease.arena is ARENA.get()
 
 
 class _Lease(np.ndarray):
@@ -225,7 +225,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         dtype = _named(dtype) if type(dtype) is str else np.dtype(dtype)
     if type(like) is DeviceArray:
         return _on_device(shape, dtype, like)
-    size, arena = math.prod(shape) * dtype.itemsize, _arena.get()
+    size, arena = math.prod(shape) * dtype.itemsize, ARENA.get()
     if arena is None and 0 < size < SMALL:
         return np.empty(shape, dtype)  # `blank` in less time: no dimension is too large here
     if arena is not None and not dtype.hasobject:
@@ -271,7 +271,7 @@ def vector(shape: int | tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
     """Return an uninitialised array of a few numbers on the device of another array."""
     if type(like) is DeviceArray:
         return _on_device(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), like)
-    if _arena.get() is not None:
+    if ARENA.get() is not None:
         return empty(shape if isinstance(shape, tuple) else (shape,), dtype)
     return np.empty(shape, dtype)
 

@@ -11,12 +11,15 @@ import numpy as np
 from numbanet import memory, ops, settings
 from numbanet.changes import changed
 from numbanet.device_array import DeviceArray
+from numbanet.locks import new_lock
 from numbanet.ops.shape import device_of
 from numbanet.prepared import PreparedWeight
 from numbanet.problem.base import integer
 from numbanet.tape import Node, Version, needs_grad, run_backward
 from numbanet.tensor_methods import Methods, functional
 from numbanet.watch import doubt, grade, peek, take, watcher, write
+
+_ADDING = new_lock()  # to gradients: several threads may differentiate by the same leaves
 
 
 class Tensor(Methods):
@@ -290,6 +293,11 @@ class Tensor(Methods):
         gradient, data = gradients[position], array_of(self)
         if gradient.shape != data.shape:
             raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {data.shape}")
+        with _ADDING:
+            self._add_gradient(gradients, position, ours)
+
+    def _add_gradient(self, gradients: list[Any], position: int, ours: bool) -> None:
+        gradient, data = gradients[position], array_of(self)
         peek(self)
         if self._grad is None:
             if not (ours and gradient.dtype == data.dtype and memory.same_order(gradient, data)):

@@ -86,20 +86,20 @@ class Watch:
         self.hold: Callable[[Any], bool] | None = None
 
 
-_watch: ContextVar[Watch | None] = ContextVar("numbanet_watch", default=None)
+WATCH: ContextVar[Watch | None] = ContextVar("numbanet_watch", default=None)
 
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
     """Within a ``with`` block, report to a `Watch`."""
-    token = _watch.set(watch)
+    token = WATCH.set(watch)
     try:
         yield
     finally:
-        _watch.reset(token)
+        WATCH.reset(token)
 
 
-watcher = _watch.get
+watcher = WATCH.get
 """Return the `Watch` of those who watch, or None."""
 
 
@@ -110,12 +110,12 @@ recorder = RECORD.get
 
 def watched() -> bool:
     """Return whether somebody watches."""
-    return _watch.get() is not None
+    return WATCH.get() is not None
 
 
 def doubt(reason: str) -> None:
     """Report what a replay would not do."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None:
         watch.doubts.append(reason)
 
@@ -135,7 +135,7 @@ def take(tensor: Any, whole: bool = False) -> None:
 
     With `whole`, those of whole numbers go into the result and nowhere else: they don't steer what Python does.
     """
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is None:
         return
     if not whole and (id(tensor) in watch.whole or _computed_whole(tensor)):
@@ -146,7 +146,7 @@ def take(tensor: Any, whole: bool = False) -> None:
 
 def label(tensor: Any, classes: int, ignored: int) -> None:
     """Report that a loss takes class indices as they lie in a tensor's memory, and has looked whether they are such."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None and id(tensor) in watch.whole:
         watch.labels.append((tensor, classes, ignored))
         return
@@ -157,14 +157,14 @@ def label(tensor: Any, classes: int, ignored: int) -> None:
 
 def form(tensor: Any) -> None:
     """Report that another form of a tensor's values is kept, and used again as long as they stay."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None and _outside(tensor):
         watch.formed[id(tensor)] = tensor
 
 
 def write(tensor: Any) -> None:
     """Report that a tensor's memory was changed in place."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None:
         watch.writes = True
         if _outside(tensor):
@@ -174,20 +174,20 @@ def write(tensor: Any) -> None:
 
 def update(tensor: Any) -> None:
     """Report that an optimizer updated a tensor."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None and _outside(tensor):
         watch.updated[id(tensor)] = tensor
 
 
 def held(made: Any) -> bool:
     """Report an optimizer's update (see `numbanet.optim.again`); return whether it shall not be made."""
-    watch = _watch.get()
+    watch = WATCH.get()
     return watch is not None and watch.hold is not None and watch.hold(made)
 
 
 def peek(leaf: Any) -> None:
     """Report that the gradient of a leaf is read."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None and _outside(leaf):
         watch.graded.setdefault(id(leaf), (leaf, leaf._grad, True))
         if leaf._grad is not None and not leaf._grad.planned():
@@ -196,14 +196,14 @@ def peek(leaf: Any) -> None:
 
 def grade(leaf: Any) -> None:
     """Report that a leaf is about to get another gradient."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None and _outside(leaf):
         watch.graded.setdefault(id(leaf), (leaf, leaf._grad, False))
 
 
 def again(action: Again) -> None:
     """Report what Python did, and can do again."""
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None:
         watch.again.append(action)
 
@@ -220,7 +220,7 @@ def constant(array: np.ndarray) -> np.ndarray:
     Whatever else kernels of the CPU read must come from kernels, operands or tensors, or a recording is refused: what
     Python worked out of values would not be worked out again.
     """
-    watch = _watch.get()
+    watch = WATCH.get()
     if watch is not None and isinstance(array, np.ndarray):
         watch.constants.append(array)
     return array

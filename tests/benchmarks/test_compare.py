@@ -152,7 +152,10 @@ def test_best_times_come_again(ours, theirs, control, steady):
 
 
 def test_control_is_a_second_measurement(monkeypatch):
-    samples = {"numbanet": [2.0, 1.0], "torch": [3.0, 3.0], "torch:channels_last": [9.0, 9.0], "control": [4.0, 3.3]}
+    samples = {
+        "numbanet": [2.0, 1.0], "again": [1.5, 1.2], "control": [4.0, 3.3],
+        "torch": [3.0, 3.0], "torch:channels_last": [9.0, 9.0],
+    }  # fmt: skip
     monkeypatch.setattr(backends, "available", lambda name: True)
     monkeypatch.setattr(timing, "sample", lambda call: 1.0)
     monkeypatch.setattr(timing, "interleave", lambda calls, seconds, rounds, steady: samples)
@@ -165,8 +168,8 @@ def test_control_is_a_second_measurement(monkeypatch):
 def test_best_times_of_two_measurements_count(monkeypatch):
     case = cases.Case("s", "n", "forward", lambda name: lambda: np.zeros(1))
     found = [
-        {"numbanet": [2.0], "torch": [3.0], "torch:channels_last": [9.0], "control": [4.0]},
-        {"numbanet": [2.5], "torch": [3.5], "torch:channels_last": [2.9], "control": [3.0]},
+        {"numbanet": [2.0], "again": [2.2], "torch": [3.0], "torch:channels_last": [9.0], "control": [4.0]},
+        {"numbanet": [2.5], "again": [2.4], "torch": [3.5], "torch:channels_last": [2.9], "control": [3.0]},
     ]
     monkeypatch.setattr(backends, "available", lambda name: True)
     monkeypatch.setattr(timing, "sample", lambda call: 1.0)
@@ -177,6 +180,13 @@ def test_best_times_of_two_measurements_count(monkeypatch):
     assert (timed["seconds"], timed["torch_seconds"], timed["torch_format"], timed["control"]) == (2.0, 2.9, "nhwc", 1)
 
 
+def test_the_better_of_two_measurements_counts_on_both_sides():
+    times = {"numbanet": 2.0, "again": 1.5, "torch": 3.0, "torch:channels_last": 2.8, "control": 2.4}
+    found = compare.Best(times, "torch", 0.0).fields()
+    assert (found["seconds"], found["torch_seconds"], found["torch_format"]) == (1.5, 2.4, "nchw")
+    assert found["control"] == pytest.approx(0.8)
+
+
 def test_rows_are_timed_again_and_disturbed_ones_once_more(monkeypatch, capsys):
     chosen = [cases.Case("s", name, "forward", build=lambda backend: lambda: np.zeros(1)) for name in "abc"]
     controls = {"a": [1.0, 1.0], "b": [1.0, 1.1, 1.1], "c": [0.9, 1.01]}
@@ -184,7 +194,8 @@ def test_rows_are_timed_again_and_disturbed_ones_once_more(monkeypatch, capsys):
     def measure(case, seconds, rounds, before=None):
         assert (before is None) == (case.name not in timed)
         timed.append(case.name)
-        return compare.Best({"numbanet": 1.0, "torch": 2.0, "control": 2 * controls[case.name].pop(0)}, "torch", 0.0)
+        times = {"numbanet": 1.0, "again": 1.1, "torch": 2.0, "control": 2 * controls[case.name].pop(0)}
+        return compare.Best(times, "torch", 0.0)
 
     timed: list[str] = []
     monkeypatch.setattr(compare, "measure", measure)

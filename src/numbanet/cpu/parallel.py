@@ -98,6 +98,7 @@ def prepare() -> None:
             return
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set, and the kernels exist as machine code only: unset it")
+        import numbanet.cpu.program  # noqa: F401  now: a signal handler that computes must not meet half of it
         _state.alone = driver(_drive_alone, 7)
         _state.together = driver(_drive_together, 10)
         _state.crew = Crew(driver(serve, 1, types.void), 0 if _state.over else numba.config.NUMBA_NUM_THREADS - 1)

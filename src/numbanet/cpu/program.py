@@ -8,16 +8,17 @@ addresses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from numbanet import memory
-from numbanet.cpu.parallel import Launch, Launches, place, recording, start
+from numbanet.cpu.parallel import Launch, Launches, place, start
 from numbanet.cpu.parallel import _state as state
 from numbanet.prepared import PreparedWeight
-from numbanet.watch import Live, Watch, watching
+from numbanet.watch import RECORD, WATCH, Live, Watch
 
 _KEPT = 1 << 14  # bytes of an array that kernels find elsewhere, such as a table, at most
 
@@ -252,8 +253,15 @@ def _forms(args: tuple[Any, ...]) -> Iterator[tuple[np.ndarray, tuple[int, Any, 
 def traced(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Program | None]:
     """Return the result of a call, and its program if it can be repeated."""
     trace, noted, watch = _Trace(), memory.Noted(), Watch()
-    with memory.arena(noted), watching(watch), recording(trace):
-        result = function(*args)
+
+    def watched() -> Any:
+        memory.ARENA.set(noted)
+        WATCH.set(watch)
+        RECORD.set(trace)
+        return function(*args)
+
+    # In a context of its own: whoever takes note is gone with it, at whatever instruction Ctrl-C comes.
+    result = copy_context().run(watched)
     if trace.strange or watch.doubts or watch.again or any(type(x) is Live for x in watch.constants):
         return result, None
     try:
