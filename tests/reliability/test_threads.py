@@ -64,6 +64,22 @@ def together(count, work):
     return results
 """
 
+SHARED = PRELUDE + """
+layer, alone = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3)
+x = nnet.tensor(np.ones((2, 2, 6, 6), np.float32))
+alone(x).sum().backward()
+
+def work(number):
+    for _ in range(50):
+        layer(x).sum().backward()
+
+sys.setswitchinterval(1e-6)
+together(4, work)
+for found, one in zip(layer.parameters(), alone.parameters()):
+    assert (found.grad.numpy() == 200 * one.grad.numpy()).all(), found.grad  # whole numbers
+print("done")
+"""
+
 SIXTEEN = PRELUDE + """
 expected = [trained(seed) for seed in range(16)]
 def work(number):
@@ -144,6 +160,10 @@ def test_sixteen_python_threads_train_at_once() -> None:
 
 def test_sixteen_python_threads_replay_one_recording() -> None:
     assert run_python(CAPTURED, NUMBA_NUM_THREADS="2") == "done"
+
+
+def test_threads_add_to_the_same_gradients() -> None:
+    assert run_python(SHARED) == "done"
 
 
 @forks

@@ -26,7 +26,6 @@ from numbanet.memory import planner
 from numbanet.prepared import PreparedWeight
 from numbanet.watch import recorder, watcher
 
-_ndarray = np.ndarray
 _KINDS = 2048  # of one operation; then all are forgotten
 _LARGE = 1 << 24  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
@@ -66,7 +65,7 @@ _DESCRIBE: dict[type, Callable[[Any], Any]] = {
     PreparedWeight: attrgetter("shape", "dtype"),
     type(None): attrgetter("__class__"),
 }
-_ARRAY = "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is _ndarray else _describe(x{0})"  # all but its values
+_ARRAY = "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else describe(x{0})"  # all but its values
 
 
 def _key_of(arrays: int) -> Callable[..., Any]:
@@ -74,10 +73,11 @@ def _key_of(arrays: int) -> Callable[..., Any]:
 
     Written out operand by operand: a loop over them takes longer than a small kernel runs.
     """
+    names = {"ndarray": np.ndarray, "describe": _describe, "conditions": conditions, "threads": threads}
     operands = [f"x{number}" for number in range(arrays)]
     parts = ", ".join(_ARRAY.format(number) for number in range(arrays))
     text = f"lambda {', '.join(operands)}, *options: ({parts}, options, conditions(), threads.count)"
-    return eval(text)  # type: ignore[no-any-return]
+    return eval(text, names)  # type: ignore[no-any-return]
 
 
 def _alike(a: Any, b: Any) -> bool:
