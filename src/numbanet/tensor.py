@@ -293,21 +293,26 @@ class Tensor(Methods):
         gradient, data = gradients[position], array_of(self)
         if gradient.shape != data.shape:
             raise RuntimeError(f"a backward function gave a gradient of shape {gradient.shape} for shape {data.shape}")
-        with _ADDING:
-            self._add_gradient(gradients, position, ours)
-
-    def _add_gradient(self, gradients: list[Any], position: int, ours: bool) -> None:
-        gradient, data = gradients[position], array_of(self)
         peek(self)
-        if self._grad is None:
+        while True:  # until no other thread added meanwhile; the lock is not held while kernels run
+            former = self._grad
+            if former is not None:
+                known = former.data
+                total = ops.add(known, gradient)
+                with _ADDING:
+                    if self._grad is former and former.data is known:
+                        former.data = total
+                        former.bump_version()
+                        return
+                continue
             if not (ours and gradient.dtype == data.dtype and memory.same_order(gradient, data)):
                 # A copy: a gradient may be shared between parents, or be a broadcast or read-only view.
-                gradient = memory.empty_like(data)
+                gradient, ours = memory.empty_like(data), True
                 memory.fill(gradient, gradients[position])
-            self._grad = Tensor(gradient)
-        else:
-            self._grad.data = ops.add(self._grad.data, gradient)
-            self._grad.bump_version()
+            with _ADDING:
+                if self._grad is None:
+                    self._grad = Tensor(gradient)
+                    return
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set whether gradients flow to this leaf, and return it.
