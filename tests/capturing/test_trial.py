@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from numbanet.capturing.plan import Plan
 from numbanet.cpu.turn import Turn
 from numbanet.tensor import Tensor
 from tests.capturing.trainer import REPLAYED, Trainer, adam, compared, sgd, usual
+from tests.interrupts import Interrupt
 
 ATOMIC = ("trial.py", "plan.py", "effects.py", "turn.py", "again.py", "optimizer.py")  # where interrupts are tried
 WIDTH = 160  # weights are large enough to be guarded, not copied
@@ -208,37 +208,20 @@ def test_ctrl_c_in_a_trial_leaves_the_state() -> None:
 
 def interrupted(trainer: Trainer, seed: int, at: int) -> int:
     """Make a step, with an interrupt before an instruction of Python's in the trial; return how many were met."""
-    met = 0
-    attempt = Plan.attempt
-
-    def follow(frame: Any, event: str, _: Any) -> Any:
-        nonlocal met
-        if not frame.f_code.co_filename.endswith(ATOMIC):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            met += 1
-            if met == at:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return follow
+    attempt, interrupt = Plan.attempt, Interrupt(ATOMIC, at)
 
     def traced(*args: Any) -> None:
-        former = sys.gettrace()
-        sys.settrace(follow)
-        try:
+        with interrupt:
             attempt(*args)
-        finally:
-            sys.settrace(former)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Plan, "attempt", traced)
         if not at:
             trainer.step(seed)
-            return met
+            return interrupt.met
         with pytest.raises(KeyboardInterrupt):
             trainer.step(seed)
-    return met
+    return interrupt.met
 
 
 def check_state(trainer: Trainer, before: dict[str, np.ndarray]) -> None:

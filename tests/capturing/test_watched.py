@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import collections
 import contextvars
 import ctypes
 import enum
@@ -12,6 +13,7 @@ import io
 import logging
 import pathlib
 import threading
+import time
 import types
 import typing
 import weakref
@@ -197,6 +199,94 @@ def test_an_object_may_hold_its_own_captured_method() -> None:
     check(trainer.run, trainer.step, images(1))
 
 
+def _with(**attributes: Any) -> Any:
+    return type("_Owner", (), attributes)()
+
+
+def _attribute(path: str, factor: float = 7.0) -> Callable[[Any], None]:
+    """Return what sets the factor of an object found by a path of attributes."""
+    return lambda held: _set(functools.reduce(getattr, path.split(".") if path else [], held), factor)
+
+
+def _called_by_property(held: Any) -> float:
+    return float(held.property)
+
+
+class _Callable:
+    def __init__(self) -> None:
+        self.factor = 2.0
+
+    def __call__(self, *_: Any) -> float:
+        return self.factor
+
+
+class _File(io.StringIO):
+    pass
+
+
+def _made(kind: Any) -> Any:
+    found = kind()
+    found.factor = 2.0
+    return found
+
+
+def _factory(held: Any) -> float:
+    return float(held.default_factory().factor)
+
+
+def _exchange_factory(held: Any) -> None:
+    other = _Callable()
+    other.factor = 7.0
+    held.default_factory = lambda: other
+
+
+@pytest.mark.parametrize(
+    "made, factor, change",
+    [
+        (lambda: _made(lambda: functools.lru_cache(_function)), _factor, _set),
+        (lambda: _made(_File), _factor, _set),
+        (lambda: _made(io.StringIO), _factor, _set),
+        (lambda: _with(f=staticmethod(_Callable())), lambda held: held.f.factor, _attribute("f")),
+        (lambda: _with(f=staticmethod(_function_with_factor())), lambda held: held.f.factor, _attribute("f")),
+        (
+            lambda: _with(f=staticmethod(functools.partial(_factor, _Callable()))),
+            lambda held: held.f(), lambda held: _set(held.f.args[0]),
+        ),
+        (
+            lambda: _with(property=property(_Callable())),
+            _called_by_property, lambda held: _set(type(held).property.fget),
+        ),
+        (
+            lambda: _with(f=functools.partialmethod(lambda self, o: o.factor, o=_Callable())),
+            lambda held: held.f(), lambda held: _set(vars(type(held))["f"].keywords["o"]),
+        ),
+        (lambda: collections.defaultdict(_Callable), _factory, _exchange_factory),
+        (
+            lambda: functools.partial(_factor, _Callable()), lambda held: held(),
+            lambda held: held.__setstate__((lambda: 7.0, (), {}, {})),
+        ),
+    ],
+)  # fmt: skip
+def test_what_stands_behind_wrappers_is_watched(made: Any, factor: Any, change: Any) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = made()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(factor(self.held))
+
+    model = Holder().eval()
+    captured = nnet.capture(model)
+    for _ in range(4):
+        check(captured, model, images())
+    assert captured.replays == 2
+    change(model.held)
+    assert factor(model.held) == 7.0
+    for _ in range(4):
+        check(captured, model, images())
+
+
 def test_operands_that_are_classes_functions_and_members_are_watched() -> None:
     def scaled(x: Tensor, held: Any) -> Tensor:
         return x * float(held.factor)
@@ -239,6 +329,7 @@ class _Mixed(ABC, nn.Module):
         self.norm, self.activation, self.root = functools.partial(nn.BatchNorm2d, eps=1e-3), np.tanh, np.sqrt
         self.log, self.lock, self.file = logging.getLogger("numbanet"), threading.RLock(), io.StringIO()
         self.path, self.part, self.event = pathlib.Path("x"), fractions.Fraction(1, 2), threading.Event()
+        self.mean, self.time, self.cached = np.mean, time.localtime(0), functools.lru_cache(_function)
         self.flag, self.dtype = enum.Flag("Flag", "A B")(3), np.dtype("f4")  # type: ignore[operator]
 
     @functools.cached_property

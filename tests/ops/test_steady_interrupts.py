@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -12,6 +9,7 @@ from numbanet.memory import planner
 from numbanet.ops import activation
 from numbanet.ops.steady import steady
 from numbanet.watch import recorder, watcher
+from tests.interrupts import Interrupt
 from tests.processes import run_python
 
 WATCHING = ("steady.py", "program.py", "memory.py", "watch.py", "parallel.py")
@@ -22,34 +20,19 @@ def interrupted(number: int, at: int) -> int:
 
     Return how many instructions were met; with 0 for `at` there is no interrupt.
     """
-    met = 0
-
-    def follow(frame: Any, event: str, _: Any) -> Any:
-        nonlocal met
-        if frame.f_code.co_filename.endswith(WATCHING):
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                met += 1
-                if met == at:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-        return follow
-
     relu = steady(1)(activation._forward.__wrapped__)  # type: ignore[attr-defined]
     x = np.arange(-7, 8, dtype=np.float32)
     for _ in range(number):
         relu(x, "relu")
-    former = sys.gettrace()
-    sys.settrace(follow)
+    interrupt = Interrupt(WATCHING, at)
     try:
-        y = relu(x, "relu")
+        with interrupt:
+            y = relu(x, "relu")
     except KeyboardInterrupt:
         assert at
     else:
         np.testing.assert_array_equal(y, np.maximum(x, 0))
-    finally:
-        sys.settrace(former)
-    return met
+    return interrupt.met
 
 
 @pytest.mark.parametrize("number", [1, 2])  # watched; watched, and tried on copies

@@ -185,7 +185,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     written in C whose state Python doesn't show, the function is run each time. Not watched are variables beside those
     (globals, closures, defaults of arguments, attributes of Python modules), what class attributes with names like
     ``__this__`` hold, the ``__dict__`` or ``__class__`` of an object when it gets another one, the states of loggers,
-    files and locks, and what the function reads of an optimizer (its options and counts).
+    files, locks and caches of results, and what the function reads of an optimizer (its options and counts).
 
     Printing and counting happen at the first three calls only: within the third the function runs on other values, to
     see whether a replay does the same; what it changed is put back, and then comes the first replay. Where that shows

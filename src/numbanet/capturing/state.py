@@ -12,12 +12,13 @@ from ctypes import string_at
 from datetime import date, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
-from functools import _lru_cache_wrapper, partial
+from functools import _lru_cache_wrapper, cached_property, partial, partialmethod
 from io import IOBase
 from itertools import chain
 from logging import Logger
 from operator import attrgetter, is_, itemgetter, methodcaller
 from pathlib import PurePath
+from time import struct_time
 from types import (
     BuiltinFunctionType,
     FunctionType,
@@ -50,11 +51,13 @@ CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
 _NUMBERS = (*CONSTANTS, np.generic)
 _LASTING = (
-    np.dtype, np.ufunc, MethodDescriptorType, WrapperDescriptorType, GenericAlias, UnionType, ModuleType, Logger,
-    IOBase, range, slice, type(Ellipsis), type(NotImplemented), attrgetter, itemgetter, methodcaller,
-    type(threading.Lock()), type(threading.RLock()), _lru_cache_wrapper,
+    np.dtype, np.ufunc, type(np.mean), MethodDescriptorType, WrapperDescriptorType, GenericAlias, UnionType,
+    ModuleType, range, slice, type(Ellipsis), type(NotImplemented), attrgetter, itemgetter, methodcaller,
+    type(threading.Lock()), type(threading.RLock()),
 )  # fmt: skip
-_FIXED = (PurePath, Fraction, Decimal, date, time, timedelta, timezone, UUID, re.Pattern)  # but for subclasses
+# But for subclasses.
+_FIXED = (PurePath, Fraction, Decimal, date, time, timedelta, timezone, UUID, re.Pattern, struct_time, Logger)
+_SHELLS = (IOBase, _lru_cache_wrapper)  # of whose state only what is in their attributes matters
 _COMPILED = ("numba", "llvmlite")  # whose objects hold all of the compiler
 _MOST = 100_000  # objects
 _CONTAINERS = (list, tuple, set, frozenset, deque, dict, MappingProxyType)
@@ -98,21 +101,39 @@ def _written_in_c(kind: type) -> bool:
     return any(kind in (getattr(x, "__objclass__", None), getattr(x, "__self__", None)) for x in own)
 
 
+def _has_fields(kind: type) -> bool:
+    """Return whether what objects have in slots and the like, as members of this base, is their state."""
+    if issubclass(kind, (Module, *_SHELLS)):  # of the library's modules these are forms of what they hold elsewhere
+        return _library(kind) not in _LIBRARIES
+    return kind not in _OPEN or kind in (partial, defaultdict)
+
+
 def _adorned(value: Any) -> bool:
     """Return whether an attribute of a class that acts as a method or property has attributes of its own."""
     return bool(vars(value)) if isinstance(value, FunctionType) else _library(type(value)) not in _LIBRARIES
 
 
-class _Slots:
-    """What an object holds in slots."""
+def _behind(value: Any) -> tuple[Any, ...]:
+    """Return what an attribute of a class is made of: a function or another object that is called."""
+    if isinstance(value, (staticmethod, classmethod)):
+        return (value.__func__,)
+    if isinstance(value, property):
+        return value.fget, value.fset, value.fdel
+    if isinstance(value, cached_property):
+        return (value.func,)
+    return (value.func, value.args, value.keywords) if isinstance(value, partialmethod) else (value,)
 
-    def __init__(self, value: Any, slots: list[Any]):
-        self._value, self._slots = value, slots
+
+class _Fields:
+    """What an object holds where no dictionary or sequence shows it: in slots, or in fields of a type written in C."""
+
+    def __init__(self, value: Any, fields: list[Any]):
+        self._value, self._fields = value, fields
 
     def __iter__(self) -> Iterator[Any]:
-        for slot in self._slots:
+        for field in self._fields:
             try:
-                yield slot.__get__(self._value)
+                yield field.__get__(self._value)
             except AttributeError:
                 yield None  # empty
 
@@ -191,22 +212,23 @@ class ModuleState:
         """Watch the attributes of a class; return those to be explored, and its bases."""
         self._items += vars(kind).keys(), vars(kind).values()
         named = [x for name, x in vars(kind).items() if not name.startswith("__") and name != "_abc_impl"]
+        parts = chain.from_iterable(map(_behind, named))
         # Methods, properties and the like hold nothing, unless somebody made such a type or gave a method attributes.
-        return [*kind.__bases__, *(x for x in named if not hasattr(type(x), "__get__") or _adorned(x))]
+        return [*kind.__bases__, *(x for x in parts if not hasattr(type(x), "__get__") or _adorned(x))]
 
     def _parts(self, value: Any) -> list[Any]:
         """Watch what an object holds, or doubt that it can be watched; return what is to be explored."""
         kind, parts = type(value), list[Any]()
-        if any(map(_written_in_c, kind.__mro__)):
+        if any(map(_written_in_c, kind.__mro__)) and not isinstance(value, _SHELLS):
             self.doubts.append(f"an attribute is of type {kind.__name__}, which may change unnoticed")
             return parts
         if kind.__dictoffset__:
             parts.append(vars(value))
-        # What the library's own modules have in slots are forms of what they hold elsewhere.
-        bases = [x for x in kind.__mro__ if x not in _OPEN and not (issubclass(x, Module) and _library(x) == _PACKAGE)]
-        slots = [x for base in bases for x in vars(base).values() if isinstance(x, MemberDescriptorType)]
-        if slots:
-            self._items.append(_Slots(value, slots))
+        bases = [base for base in kind.__mro__ if _has_fields(base)]
+        members = chain.from_iterable(vars(base).items() for base in bases)
+        fields = [x for name, x in members if isinstance(x, MemberDescriptorType) and name != "__vectorcalloffset__"]
+        if fields:
+            self._items.append(_Fields(value, fields))
             parts += self._items[-1]
         if isinstance(value, _CONTAINERS):
             self._items += (value,), value
@@ -220,8 +242,6 @@ class ModuleState:
             parts.append(value.__self__)
             if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
                 parts.append(value.__func__)
-        elif isinstance(value, partial):
-            parts += value.func, value.args, value.keywords
         elif isinstance(value, Module):
             hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
             if any(hook is not settled_hook for hook, _ in hooks):

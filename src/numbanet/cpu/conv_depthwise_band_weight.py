@@ -16,7 +16,7 @@ from numbanet.candidate import Arrays, Candidate, CandidateLists
 from numbanet.cpu.compile import I64, Index, T, kernel
 from numbanet.cpu.conv_band import BUFFER, seen_too_much
 from numbanet.cpu.conv_depthwise import SLOTS, refusal, row_slots
-from numbanet.cpu.conv_depthwise_weight import Sums, run_shares, share_count
+from numbanet.cpu.conv_depthwise_weight import Sums, run_shares, share_count, vector_work
 from numbanet.cpu.conv_direct import tolerance
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.depthwise_band_tile import BAND_KINDS, band_tile, spread, vectors_of_line
@@ -140,12 +140,8 @@ def _supports(p: ConvProblem) -> str | None:
 
 
 def _cost(p: ConvProblem) -> float:
-    """Return the operations on whole vectors, those of the lines that fill up a tile included."""
     found = _plan(p)
-    if found is None:
-        return 4.0 * p.flops
-    sums, lanes_ = found[0], numpy_lanes(p.dtype)
-    return 1.3 * p.n * p.p * p.q * sums.groups * sums.lines * sums.span * -(-p.c // lanes_) * lanes_
+    return 4.0 * p.flops if found is None else 1.3 * vector_work(p, found[0])
 
 
 CANDIDATES: CandidateLists = {

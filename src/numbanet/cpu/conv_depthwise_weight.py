@@ -142,6 +142,12 @@ def share_count(p: ConvProblem, parts: int, size: int) -> int:
     return max(1, min(-(-_TASKS // parts), rows, rows * p.q // _SHARE, _SMALL_WEIGHT // size))
 
 
+def vector_work(p: ConvProblem, sums: Sums) -> float:
+    """Return the operations on whole vectors, those of the lines that fill up a tile included."""
+    lanes_ = numpy_lanes(p.dtype)
+    return float(p.n * p.p * p.q * sums.groups * sums.lines * sums.span * -(-p.c // lanes_) * lanes_)
+
+
 def run_shares(
     weight: Kernel, p: ConvProblem, sums: Sums, integers_: np.ndarray, inputs: Arrays, outputs: Arrays
 ) -> None:
@@ -193,12 +199,8 @@ def _supports(p: ConvProblem) -> str | None:
 
 
 def _cost(p: ConvProblem) -> float:
-    """Return the operations on whole vectors, those of the lines that fill up a tile included."""
     found = _plan(p)
-    if found is None:
-        return 4.0 * p.flops
-    sums, lanes_ = found[0], numpy_lanes(p.dtype)
-    return 1.8 * p.n * p.p * p.q * sums.groups * sums.lines * sums.span * -(-p.c // lanes_) * lanes_
+    return 4.0 * p.flops if found is None else 1.8 * vector_work(p, found[0])
 
 
 CANDIDATES: CandidateLists = {
