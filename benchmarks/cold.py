@@ -45,6 +45,7 @@ def first_step(model: str, shape: tuple[int, ...], cache_dir: str) -> tuple[floa
     """
     command = [sys.executable, "-c", _PROGRAM, model, *map(str, shape)]
     variables = os.environ | {"NUMBANET_CACHE_DIR": cache_dir, "NUMBANET_VERBOSE": "0", "NUMBANET_DEVICE": "cpu"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     began = time.perf_counter()
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
