@@ -12,9 +12,8 @@ from numba import types
 from numba.core.errors import TypingError
 
 from numbanet import fingerprint
-from numbanet.cpu import conv_winograd_weight
-from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel, kernels
-from numbanet.cpu.compiler import TileCompiler, _Remembering
+from numbanet.cpu.compile import I64, Index, Kernel, T, device, kernel
+from numbanet.cpu.compiler import _Remembering
 from numbanet.cpu.parallel import launch
 
 
@@ -147,12 +146,3 @@ def test_the_collector_is_left_as_it_was(enabled: bool, monkeypatch: pytest.Monk
         assert gc.isenabled() == enabled
     finally:
         (gc.enable if before else gc.disable)()
-
-
-def test_what_is_optimised_once_can_be_kept_on_disk() -> None:
-    """Numba marks what refers to objects of the process; some marks go the second time only."""
-    assert conv_winograd_weight.CANDIDATES  # its kernels are made when it is imported
-    (found,) = (k for k in kernels() if k.name == "conv_winograd_weight.weight_by_tiles")
-    compiled = found._function("float32")
-    compiled.compile()
-    assert found._compiler is TileCompiler and not compiled._library.has_dynamic_globals

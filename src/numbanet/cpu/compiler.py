@@ -137,8 +137,6 @@ class _Once(Library):
                 loop_vectorize=codegen._loopvect, slp_vectorize=False, opt=codegen._opt_level, cost="cheap"
             )
             passes.run(self._final_module, builder)
-        if any(x.name.startswith("numba.dynamic.globals") for x in self._final_module.global_variables):
-            super()._optimize_final_module()  # they go the second time; with them it could not be kept on disk
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
