@@ -44,6 +44,8 @@ class LossState(NamedTuple):
 
 def _class_rows(x: np.ndarray) -> np.ndarray:
     """Return (C), (N, C) or (N, C, d...) as contiguous rows of classes; free for channels-last memory."""
+    if x.ndim == 2 and type(x) is np.ndarray and x.flags.c_contiguous:
+        return x
     moved = x.transpose(0, *range(2, x.ndim), 1) if x.ndim > 2 else x
     moved = contiguous(moved)
     return moved if x.ndim == 2 else moved.reshape(_sizes(x.shape))
@@ -65,7 +67,7 @@ def _empty_gradient(shape: tuple[int, ...], dtype: str, like: np.ndarray) -> tup
 
 
 def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return losses.reshape(shape) if reduction == "none" else total.reshape(())
+    return losses.reshape(shape) if reduction == "none" else total
 
 
 def _gradient(grad: Any, state: LossState) -> np.ndarray:
@@ -86,26 +88,33 @@ def cross_entropy_with_state(
 ) -> tuple[np.ndarray, LossState]:
     """Return `cross_entropy` and the state for `cross_entropy_backward`."""
     x = float_array("input", x)
-    row_shape, classes = check.row_shape(x.shape)
-    index, target = check.ignored(ignore_index), as_array(target)
-    probabilities = target.shape == x.shape
+    index, target, shape = check.ignored(ignore_index), as_array(target), x.shape
+    probabilities = target.shape == shape
     if probabilities:
-        given = check.class_probabilities(target, x.shape, index)
+        check.row_shape(shape)
+        given = check.class_probabilities(target, shape, index)
         same_dtype(input=x, target=given)
         target = _class_rows(given)
     else:
-        target = check.class_indices(target, x.shape, index)
-    images = x.ndim > 2 and not probabilities
+        target = check.class_indices(target, shape, index)
+    words = check.reduction_word(reduction), index, check.smoothing(label_smoothing)
+    options, row_shape = _cross_entropy_options(x.dtype, shape, probabilities, *words)
+    classes, images = options[2], len(shape) > 2 and not probabilities
     weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, images), x), _class_rows(x)
-    options = (
-        dtype_name(x.dtype), rows.shape[0], classes, probabilities, check.reduction_word(reduction), index,
-        check.smoothing(label_smoothing),
-    )  # fmt: skip
     losses, statistics, total, divisor = _cross_entropy(rows, target, weights, options)
     if probabilities and not classes and reduction == "mean":
         total.fill(math.nan)  # of no numbers
-    state = LossState(options, (rows, target, weights, statistics, divisor), x.shape)
+    state = LossState(options, (rows, target, weights, statistics, divisor), shape)
     return _result(reduction, losses, total, row_shape), state
+
+
+@lru_cache(maxsize=1024)
+def _cross_entropy_options(
+    dtype: np.dtype, shape: tuple[int, ...], probabilities: bool, reduction: str, index: int, smoothing: float
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Return the problem's fields, and the shape of the rows: the same objects each time, which are soon compared."""
+    options = (dtype_name(dtype), *_sizes(shape), probabilities, reduction, index, smoothing)
+    return options, check.row_shape(shape)[0]
 
 
 @steady(3)
@@ -114,7 +123,7 @@ def _cross_entropy(
 ) -> tuple[np.ndarray, ...]:
     """Return the loss of each row, what is kept of it, their sum or mean, and what that was divided by."""
     count, dtype = rows.shape[0], rows.dtype
-    losses, total = memory.vector(count, dtype, rows), memory.vector(1, dtype, rows)
+    losses, total = memory.vector(count, dtype, rows), memory.vector((), dtype, rows)
     statistics, divisor = memory.vector(2 * count, dtype, rows), memory.vector(1, np.float64, rows)
     problem = _cross_entropy_problem("forward", *options)
     dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
@@ -198,13 +207,20 @@ def nll_loss_with_state(
 ) -> tuple[np.ndarray, LossState]:
     """Return `nll_loss` and the state for `nll_loss_backward`."""
     x = float_array("input", x)
-    row_shape, classes = check.row_shape(x.shape)
-    index = check.ignored(ignore_index)
-    labels = check.class_indices(target, x.shape, index)
-    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, x.ndim > 2), x), _class_rows(x)
-    options = dtype_name(x.dtype), rows.shape[0], classes, check.reduction_word(reduction), index
-    losses, total, divisor = _nll_loss(rows, labels, weights, options)
-    return _result(reduction, losses, total, row_shape), LossState(options, (labels, weights, divisor), x.shape)
+    index, shape = check.ignored(ignore_index), x.shape
+    labels = check.class_indices(target, shape, index)
+    options, row_shape = _nll_options(x.dtype, shape, check.reduction_word(reduction), index)
+    weights = memory.placed(check.class_weight(weight, options[2], x.dtype, len(shape) > 2), x)
+    losses, total, divisor = _nll_loss(_class_rows(x), labels, weights, options)
+    return _result(reduction, losses, total, row_shape), LossState(options, (labels, weights, divisor), shape)
+
+
+@lru_cache(maxsize=1024)
+def _nll_options(
+    dtype: np.dtype, shape: tuple[int, ...], reduction: str, index: int
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Return the problem's fields, and the shape of the rows: the same objects each time, which are soon compared."""
+    return (dtype_name(dtype), *_sizes(shape), reduction, index), check.row_shape(shape)[0]
 
 
 @steady(3)
@@ -212,7 +228,7 @@ def _nll_loss(
     rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
 ) -> tuple[np.ndarray, ...]:
     """Return the loss of each row, their sum or mean, and what that was divided by."""
-    losses, total = memory.vector(rows.shape[0], rows.dtype, rows), memory.vector(1, rows.dtype, rows)
+    losses, total = memory.vector(rows.shape[0], rows.dtype, rows), memory.vector((), rows.dtype, rows)
     divisor = memory.vector(1, np.float64, rows)
     dispatch.run(_nll_problem("forward", *options), (rows, labels, weights), (losses, total, divisor))
     return losses, total, divisor
@@ -264,10 +280,10 @@ def _mse_loss(x: np.ndarray, target: np.ndarray, options: tuple[Any, ...]) -> tu
     """Return the loss, and what it was divided by."""
     *_, reduction = options
     values = memory.empty_like(x) if reduction == "none" else None
-    total, divisor = memory.vector(1, x.dtype, x), memory.vector(1, np.float64, x)
+    total, divisor = memory.vector((), x.dtype, x), memory.vector(1, np.float64, x)
     outputs = (memory.flat(values) if values is not None else None, total, divisor)
     dispatch.run(_mse_problem("forward", *options), (memory.flat(x), memory.flat(target)), outputs)
-    return (total.reshape(()) if values is None else values), divisor
+    return (total if values is None else values), divisor
 
 
 def mse_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:

@@ -62,11 +62,10 @@ def _describe(x: Any) -> Any:
     return _DESCRIBE[type(x)](x)
 
 
-_DESCRIBE: dict[type, Callable[[Any], Any]] = {
-    PreparedWeight: attrgetter("shape", "dtype"),
-    type(None): attrgetter("__class__"),
-}
-_ARRAY = "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else describe(x{0})"  # all but its values
+_DESCRIBE: dict[type, Callable[[Any], Any]] = {PreparedWeight: attrgetter("shape", "dtype")}
+_ARRAY = (  # all but its values
+    "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else None if x{0} is None else describe(x{0})"
+)
 
 
 def _key_of(arrays: int) -> Callable[..., Any]:

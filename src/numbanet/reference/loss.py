@@ -71,7 +71,7 @@ def _reduce(problem: Any, losses: np.ndarray, divisor: Any, outputs: Arrays) -> 
         value[...] = losses
     else:
         with np.errstate(invalid="ignore", divide="ignore"):
-            total[0] = np.float64(losses.sum()) / divided[0]
+            total[...] = np.float64(losses.sum()) / divided[0]
 
 
 def _row_gradients(problem: Any, grad: np.ndarray, divisor: np.ndarray, size: int) -> np.ndarray:
