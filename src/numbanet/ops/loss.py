@@ -70,6 +70,12 @@ def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[
     return losses.reshape(shape) if reduction == "none" else total
 
 
+def _refuse_others(total: np.ndarray, labels: np.ndarray, classes: int, index: int) -> None:
+    """Raise IndexError for labels that are no classes: of those kernels make NaN, so there is seldom need to look."""
+    if type(total) is np.ndarray and math.isnan(total):
+        check.refuse_others(labels, classes, index)
+
+
 def _gradient(grad: Any, state: LossState) -> np.ndarray:
     grad = float_array("grad", grad)
     dtype, *_ = state.options
@@ -96,12 +102,14 @@ def cross_entropy_with_state(
         same_dtype(input=x, target=given)
         target = _class_rows(given)
     else:
-        target = check.class_indices(target, shape, index)
+        target = check.indices(target, shape)
     words = check.reduction_word(reduction), index, check.smoothing(label_smoothing)
     options, row_shape = _cross_entropy_options(x.dtype, shape, probabilities, *words)
     classes, images = options[2], len(shape) > 2 and not probabilities
     weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, images), x), _class_rows(x)
     losses, statistics, total, divisor = _cross_entropy(rows, target, weights, options)
+    if not probabilities:
+        _refuse_others(total, target, classes, index)
     if probabilities and not classes and reduction == "mean":
         total.fill(math.nan)  # of no numbers
     state = LossState(options, (rows, target, weights, statistics, divisor), shape)
@@ -208,10 +216,11 @@ def nll_loss_with_state(
     """Return `nll_loss` and the state for `nll_loss_backward`."""
     x = float_array("input", x)
     index, shape = check.ignored(ignore_index), x.shape
-    labels = check.class_indices(target, shape, index)
+    labels = check.indices(target, shape)
     options, row_shape = _nll_options(x.dtype, shape, check.reduction_word(reduction), index)
     weights = memory.placed(check.class_weight(weight, options[2], x.dtype, len(shape) > 2), x)
     losses, total, divisor = _nll_loss(_class_rows(x), labels, weights, options)
+    _refuse_others(total, labels, options[2], index)
     return _result(reduction, losses, total, row_shape), LossState(options, (labels, weights, divisor), shape)
 
 
