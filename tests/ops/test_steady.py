@@ -20,7 +20,7 @@ from numbanet.ops.steady import steady
 from numbanet.watch import Watch, constant, watching
 from tests.ops.steadiness import CONV, copied, images, labels, matrix, same, settle, vector, weight
 
-ENTROPY = ("float32", 8, 8, False, "mean", -100, 0.1)
+ENTROPY = (False, False, "mean", -100, 0.1)
 CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     "matmul": (ops.matmul, lambda: (matrix(), matrix())),
     "matmul, b turned": (ops.matmul, lambda: (matrix(5, 7), matrix(9, 7).T)),
@@ -43,15 +43,15 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     ),
     "softmax": (softmax_forward, lambda: (matrix(), False, 1)),
     "log_softmax_backward": (softmax_backward, lambda: (matrix(), matrix(), True, 1)),
-    "cross_entropy": (loss._cross_entropy, lambda: (matrix(), labels(), vector(), ENTROPY)),
+    "cross_entropy": (loss._cross_entropy, lambda: (matrix(), labels(), vector(), *ENTROPY)),
     "cross_entropy_backward": (
         loss._cross_entropy_backward,
-        lambda: (vector(1), matrix(), labels(), vector(), vector(16), np.ones(1), ENTROPY, (8, 8)),
+        lambda: (vector(1), matrix(), labels(), vector(), vector(16), np.ones(1), (8, 8), *ENTROPY),
     ),
-    "nll_loss": (loss._nll_loss, lambda: (matrix(), labels(), vector(), ("float32", 8, 8, "sum", 3))),
+    "nll_loss": (loss._nll_loss, lambda: (matrix(), labels(), vector(), False, "sum", 3)),
     "nll_loss_backward": (
         loss._nll_loss_backward,
-        lambda: (vector(1), labels(), vector(), np.ones(1), ("float32", 8, 8, "mean", 3), (2, 8, 2, 2)),
+        lambda: (vector(1), labels(), vector(), np.ones(1), (2, 8, 2, 2), True, "mean", 3),
     ),
     "mse_loss": (loss._mse_loss, lambda: (images(), images(), ("float32", 576, "mean"))),
     "mse_loss_backward": (

@@ -22,6 +22,7 @@ from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
 _cross_entropy_problem = lru_cache(maxsize=1024)(CrossEntropyProblem)
 _nll_problem = lru_cache(maxsize=1024)(NLLProblem)
 _mse_problem = lru_cache(maxsize=1024)(MSEProblem)
+_INT64 = np.dtype(np.int64)
 
 
 class LossState(NamedTuple):
@@ -30,7 +31,7 @@ class LossState(NamedTuple):
     Attributes
     ----------
     options : tuple
-        The problem's fields, without the pass.
+        What makes the problem's fields, but for the pass; first the dtype.
     operands : tuple of numpy.ndarray
         The operands of the backward kernels after the gradient.
     shape : tuple of int
@@ -56,7 +57,7 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(rows), classes
 
 
-def _empty_gradient(shape: tuple[int, ...], dtype: str, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _empty_gradient(shape: tuple[int, ...], dtype: np.dtype, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an array of the shape, its classes contiguous in memory, and the same memory as rows of classes."""
     rows, classes = check.row_shape(shape)
     base = memory.empty((*rows, classes), dtype, like)
@@ -66,8 +67,16 @@ def _empty_gradient(shape: tuple[int, ...], dtype: str, like: np.ndarray) -> tup
     return shaped, base.reshape(_sizes(shape))
 
 
+def _labels(target: Any, x: np.ndarray) -> Any:
+    """Return class indices as kernels take them, one number a row; those that are so already are not yet checked."""
+    if type(target) is np.ndarray and target.ndim == 1 and x.ndim == 2:
+        if target.dtype == _INT64 and target.flags.c_contiguous:
+            return target
+    return check.indices(target, x.shape)
+
+
 def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return losses.reshape(shape) if reduction == "none" else total
+    return losses.reshape(check.row_shape(shape)[0]) if reduction == "none" else total
 
 
 def _refuse_others(total: np.ndarray, labels: np.ndarray, classes: int, index: int) -> None:
@@ -79,9 +88,13 @@ def _refuse_others(total: np.ndarray, labels: np.ndarray, classes: int, index: i
 def _gradient(grad: Any, state: LossState) -> np.ndarray:
     grad = float_array("grad", grad)
     dtype, *_ = state.options
-    if dtype_name(grad.dtype) != dtype:
+    if grad.dtype != dtype:
         raise TypeError(f"grad must have the dtype {dtype} of the loss, got {grad.dtype}")
     return contiguous(grad).reshape(-1)
+
+
+def _weights(weight: Any, shape: tuple[int, ...], images: bool, like: np.ndarray) -> np.ndarray:
+    return memory.placed(check.class_weight(weight, shape[1], like.dtype, images), like)
 
 
 def cross_entropy_with_state(
@@ -93,47 +106,46 @@ def cross_entropy_with_state(
     label_smoothing: float = 0.0,
 ) -> tuple[np.ndarray, LossState]:
     """Return `cross_entropy` and the state for `cross_entropy_backward`."""
-    x = float_array("input", x)
-    index, target, shape = check.ignored(ignore_index), as_array(target), x.shape
-    probabilities = target.shape == shape
+    x, target = float_array("input", x), as_array(target)
+    shape, probabilities = x.shape, target.shape == x.shape
     if probabilities:
         check.row_shape(shape)
-        given = check.class_probabilities(target, shape, index)
+        given = check.class_probabilities(target, shape, check.ignored(ignore_index))
         same_dtype(input=x, target=given)
         target = _class_rows(given)
     else:
-        target = check.indices(target, shape)
-    words = check.reduction_word(reduction), index, check.smoothing(label_smoothing)
-    options, row_shape = _cross_entropy_options(x.dtype, shape, probabilities, *words)
-    classes, images = options[2], len(shape) > 2 and not probabilities
-    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, images), x), _class_rows(x)
-    losses, statistics, total, divisor = _cross_entropy(rows, target, weights, options)
+        target = _labels(target, x)
+    rows, images = _class_rows(x), len(shape) > 2 and not probabilities
+    options = probabilities, reduction, ignore_index, label_smoothing
+    losses, statistics, total, divisor = _cross_entropy(rows, target, weight, images, *options)
     if not probabilities:
-        _refuse_others(total, target, classes, index)
-    if probabilities and not classes and reduction == "mean":
+        _refuse_others(total, target, rows.shape[1], ignore_index)
+    elif not rows.shape[1] and reduction == "mean":
         total.fill(math.nan)  # of no numbers
-    state = LossState(options, (rows, target, weights, statistics, divisor), shape)
-    return _result(reduction, losses, total, row_shape), state
+    state = LossState((x.dtype, images, *options), (rows, target, weight, statistics, divisor), shape)
+    return _result(reduction, losses, total, shape), state
 
 
-@lru_cache(maxsize=1024)
-def _cross_entropy_options(
-    dtype: np.dtype, shape: tuple[int, ...], probabilities: bool, reduction: str, index: int, smoothing: float
-) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Return the problem's fields, and the shape of the rows: the same objects each time, which are soon compared."""
-    options = (dtype_name(dtype), *_sizes(shape), probabilities, reduction, index, smoothing)
-    return options, check.row_shape(shape)[0]
+def _cross_entropy_fields(
+    rows: np.ndarray, probabilities: bool, reduction: str, ignore_index: int, label_smoothing: float
+) -> tuple[Any, ...]:
+    """Return what makes a problem, but for the pass."""
+    words = check.reduction_word(reduction), check.ignored(ignore_index), check.smoothing(label_smoothing)
+    return dtype_name(rows.dtype), *rows.shape, probabilities, *words
 
 
 @steady(3)
 def _cross_entropy(
-    rows: np.ndarray, target: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
+    rows: np.ndarray, target: np.ndarray, weight: Any, images: bool, *options: Any
 ) -> tuple[np.ndarray, ...]:
     """Return the loss of each row, what is kept of it, their sum or mean, and what that was divided by."""
-    count, dtype = rows.shape[0], rows.dtype
+    (count, _), dtype, (probabilities, *_) = rows.shape, rows.dtype, options
+    if not probabilities:
+        target = check.indices(target, rows.shape)
+    weights = _weights(weight, rows.shape, images, rows)
+    problem = _cross_entropy_problem("forward", *_cross_entropy_fields(rows, *options))
     losses, total = memory.vector(count, dtype, rows), memory.vector((), dtype, rows)
     statistics, divisor = memory.vector(2 * count, dtype, rows), memory.vector(1, np.float64, rows)
-    problem = _cross_entropy_problem("forward", *options)
     dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
     return losses, statistics, total, divisor
 
@@ -181,27 +193,28 @@ def cross_entropy(
 
 def cross_entropy_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to its input; its memory is channels-last."""
-    x, target, weights, statistics, divisor = state.operands
-    saved = statistics, divisor, state.options, state.shape
-    return _cross_entropy_backward(_gradient(grad, state), x, target, weights, *saved)
+    return _cross_entropy_backward(_gradient(grad, state), *state.operands, state.shape, *state.options[1:])
 
 
 @steady(6)
 def _cross_entropy_backward(
-    grad: np.ndarray, x: np.ndarray, target: np.ndarray, weights: np.ndarray, statistics: np.ndarray,
-    divisor: np.ndarray, options: tuple[Any, ...], shape: tuple[int, ...],
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, weight: Any, statistics: np.ndarray, divisor: np.ndarray,
+    shape: tuple[int, ...], images: bool, *options: Any,
 ) -> np.ndarray:  # fmt: skip
-    dx, rows = _empty_gradient(shape, options[0], x)
-    problem = _cross_entropy_problem("backward_input", *options)
+    dx, rows = _empty_gradient(shape, x.dtype, x)
+    problem = _cross_entropy_problem("backward_input", *_cross_entropy_fields(x, *options))
+    weights = _weights(weight, x.shape, images, x)
     dispatch.run(problem, (grad, x, target, weights, statistics, divisor), (rows,))
     return dx
 
 
 def cross_entropy_backward_target(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to a target of probabilities."""
-    x, _, weights, statistics, divisor = state.operands
-    dt, rows = _empty_gradient(state.shape, state.options[0], x)
-    problem = _cross_entropy_problem("backward_target", *state.options)
+    x, _, weight, statistics, divisor = state.operands
+    _, images, *options = state.options
+    dt, rows = _empty_gradient(state.shape, x.dtype, x)
+    problem = _cross_entropy_problem("backward_target", *_cross_entropy_fields(x, *options))
+    weights = _weights(weight, x.shape, images, x)
     dispatch.run(problem, (_gradient(grad, state), x, weights, statistics, divisor), (rows,))
     return dt
 
@@ -215,31 +228,29 @@ def nll_loss_with_state(
 ) -> tuple[np.ndarray, LossState]:
     """Return `nll_loss` and the state for `nll_loss_backward`."""
     x = float_array("input", x)
-    index, shape = check.ignored(ignore_index), x.shape
-    labels = check.indices(target, shape)
-    options, row_shape = _nll_options(x.dtype, shape, check.reduction_word(reduction), index)
-    weights = memory.placed(check.class_weight(weight, options[2], x.dtype, len(shape) > 2), x)
-    losses, total, divisor = _nll_loss(_class_rows(x), labels, weights, options)
-    _refuse_others(total, labels, options[2], index)
-    return _result(reduction, losses, total, row_shape), LossState(options, (labels, weights, divisor), shape)
+    shape, labels, rows = x.shape, _labels(target, x), _class_rows(x)
+    images = len(shape) > 2
+    losses, total, divisor = _nll_loss(rows, labels, weight, images, reduction, ignore_index)
+    _refuse_others(total, labels, rows.shape[1], ignore_index)
+    state = LossState((x.dtype, images, reduction, ignore_index), (labels, weight, divisor), shape)
+    return _result(reduction, losses, total, shape), state
 
 
-@lru_cache(maxsize=1024)
-def _nll_options(
-    dtype: np.dtype, shape: tuple[int, ...], reduction: str, index: int
-) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Return the problem's fields, and the shape of the rows: the same objects each time, which are soon compared."""
-    return (dtype_name(dtype), *_sizes(shape), reduction, index), check.row_shape(shape)[0]
+def _nll_fields(dtype: np.dtype, shape: tuple[int, int], reduction: str, ignore_index: int) -> tuple[Any, ...]:
+    """Return what makes a problem, but for the pass."""
+    return dtype_name(dtype), *shape, check.reduction_word(reduction), check.ignored(ignore_index)
 
 
 @steady(3)
 def _nll_loss(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
+    rows: np.ndarray, target: np.ndarray, weight: Any, images: bool, reduction: str, ignore_index: int
 ) -> tuple[np.ndarray, ...]:
     """Return the loss of each row, their sum or mean, and what that was divided by."""
+    labels, weights = check.indices(target, rows.shape), _weights(weight, rows.shape, images, rows)
+    problem = _nll_problem("forward", *_nll_fields(rows.dtype, rows.shape, reduction, ignore_index))
     losses, total = memory.vector(rows.shape[0], rows.dtype, rows), memory.vector((), rows.dtype, rows)
     divisor = memory.vector(1, np.float64, rows)
-    dispatch.run(_nll_problem("forward", *options), (rows, labels, weights), (losses, total, divisor))
+    dispatch.run(problem, (rows, labels, weights), (losses, total, divisor))
     return losses, total, divisor
 
 
@@ -259,17 +270,18 @@ def nll_loss(
 
 def nll_loss_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `nll_loss` with respect to its input; its memory is channels-last."""
-    labels, weights, divisor = state.operands
-    return _nll_loss_backward(_gradient(grad, state), labels, weights, divisor, state.options, state.shape)
+    return _nll_loss_backward(_gradient(grad, state), *state.operands, state.shape, *state.options[1:])
 
 
 @steady(4)
 def _nll_loss_backward(
-    grad: np.ndarray, labels: np.ndarray, weights: np.ndarray, divisor: np.ndarray, options: tuple[Any, ...],
-    shape: tuple[int, ...],
+    grad: np.ndarray, labels: np.ndarray, weight: Any, divisor: np.ndarray, shape: tuple[int, ...], images: bool,
+    reduction: str, ignore_index: int,
 ) -> np.ndarray:  # fmt: skip
-    dx, rows = _empty_gradient(shape, options[0], labels)
-    dispatch.run(_nll_problem("backward_input", *options), (grad, labels, weights, divisor), (rows,))
+    dx, rows = _empty_gradient(shape, grad.dtype, labels)
+    problem = _nll_problem("backward_input", *_nll_fields(grad.dtype, rows.shape, reduction, ignore_index))
+    weights = _weights(weight, rows.shape, images, grad)
+    dispatch.run(problem, (grad, labels, weights, divisor), (rows,))
     return dx
 
 
