@@ -53,10 +53,8 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
         loss._nll_loss_backward,
         lambda: (vector(1), labels(), vector(), np.ones(1), (2, 8, 2, 2), True, "mean", 3),
     ),
-    "mse_loss": (loss._mse_loss, lambda: (images(), images(), ("float32", 576, "mean"))),
-    "mse_loss_backward": (
-        loss._mse_loss_backward, lambda: (vector(1), images(), images(), np.ones(1), ("float32", 576, "mean"))
-    ),
+    "mse_loss": (loss._mse_loss, lambda: (images(), images(), "mean")),
+    "mse_loss_backward": (loss._mse_loss_backward, lambda: (vector(1), images(), images(), np.ones(1), "mean")),
     "relu": (activation._forward, lambda: (images(), "relu")),
     "relu_backward": (activation._backward, lambda: (images(), images(), "relu")),
     "max_pool2d": (ops.max_pool2d, lambda: (images(), 2)),

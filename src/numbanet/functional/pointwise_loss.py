@@ -34,16 +34,17 @@ def _loss(
     weights: tuple[np.ndarray, ...] = (),
 ) -> Tensor:
     """Record a loss; the gradients are functions of that of the result and of a factor (1 / size for the mean)."""
-    operands = (*(t.data for t in pair), *weights)
+    input, target = pair
+    operands = (input.data, target.data, *weights)
     if reduction == "none":
         y = pointwise(function, operands, *parameters)
     else:
         y = pointwise_sum(function, operands, *parameters, mean=reduction == "mean")
-    scale = 1.0 / max(1, pair[0].data.size) if reduction == "mean" else 1.0
-    needs = [t.requires_grad for t in pair]
+    scale = 1.0 / max(1, operands[0].size) if reduction == "mean" else 1.0
+    need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        return to_input(grad, scale) if needs[0] else None, to_target(grad, scale) if needs[1] else None
+        return to_input(grad, scale) if need_input else None, to_target(grad, scale) if need_target else None
 
     return record(y, pair, backward)
 
@@ -118,7 +119,7 @@ def l1_loss(
 
 def _refuse_booleans(input: Tensor, target: Tensor) -> None:
     for name, given in (("input", input), ("target", target)):
-        if given.dtype == np.bool_:
+        if given.dtype.kind == "b":
             raise TypeError(f"{name} must hold numbers, got booleans")
 
 

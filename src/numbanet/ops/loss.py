@@ -291,19 +291,23 @@ def mse_loss_with_state(x: np.ndarray, target: np.ndarray, reduction: str = "mea
     if x.shape != target.shape:
         raise ValueError(f"target must have the shape {x.shape} of the input, got {target.shape}")
     target = memory.like_layout(target, x)
-    options = same_dtype(input=x, target=target), x.size, check.reduction_word(reduction)
-    loss, divisor = _mse_loss(x, target, options)
-    return loss, LossState(options, (x, target, divisor), x.shape)
+    loss, divisor = _mse_loss(x, target, reduction)
+    return loss, LossState((x.dtype, reduction), (x, target, divisor), x.shape)
+
+
+def _mse_fields(x: np.ndarray, target: np.ndarray, reduction: str) -> tuple[str, int, str]:
+    """Return what makes a problem, but for the pass."""
+    return same_dtype(input=x, target=target), x.size, check.reduction_word(reduction)
 
 
 @steady(2)
-def _mse_loss(x: np.ndarray, target: np.ndarray, options: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _mse_loss(x: np.ndarray, target: np.ndarray, reduction: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the loss, and what it was divided by."""
-    *_, reduction = options
+    problem = _mse_problem("forward", *_mse_fields(x, target, reduction))
     values = memory.empty_like(x) if reduction == "none" else None
     total, divisor = memory.vector((), x.dtype, x), memory.vector(1, np.float64, x)
     outputs = (memory.flat(values) if values is not None else None, total, divisor)
-    dispatch.run(_mse_problem("forward", *options), (memory.flat(x), memory.flat(target)), outputs)
+    dispatch.run(problem, (memory.flat(x), memory.flat(target)), outputs)
     return (total if values is None else values), divisor
 
 
@@ -330,14 +334,14 @@ def mse_loss_backward(grad: np.ndarray, state: LossState, of_target: bool = Fals
     grad = float_array("grad", grad)
     same_dtype(grad=grad, input=x)
     along = memory.flat(memory.like_layout(grad, x)) if state.options[-1] == "none" else grad.reshape(1)
-    return _mse_loss_backward(along, *((target, x) if of_target else (x, target)), divisor, state.options)
+    return _mse_loss_backward(along, *((target, x) if of_target else (x, target)), divisor, state.options[-1])
 
 
 @steady(4)
 def _mse_loss_backward(
-    grad: np.ndarray, x: np.ndarray, target: np.ndarray, divisor: np.ndarray, options: tuple[Any, ...]
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, divisor: np.ndarray, reduction: str
 ) -> np.ndarray:
-    dx = memory.empty_like(x)
+    dx, problem = memory.empty_like(x), _mse_problem("backward_input", *_mse_fields(x, target, reduction))
     inputs = (grad, memory.flat(x), memory.flat(target), divisor)
-    dispatch.run(_mse_problem("backward_input", *options), inputs, (memory.flat(dx),))
+    dispatch.run(problem, inputs, (memory.flat(dx),))
     return dx
