@@ -33,13 +33,13 @@ class LossState(NamedTuple):
     options : tuple
         What makes the problem's fields, but for the pass; first the dtype.
     operands : tuple of numpy.ndarray
-        The operands of the backward kernels after the gradient.
+        The operands of the backward kernels after the gradient; the weights of the classes may be None.
     shape : tuple of int
         Shape of the input.
     """
 
     options: tuple[Any, ...]
-    operands: tuple[np.ndarray, ...]
+    operands: tuple[Any, ...]
     shape: tuple[int, ...]
 
 
@@ -193,7 +193,9 @@ def cross_entropy(
 
 def cross_entropy_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to its input; its memory is channels-last."""
-    return _cross_entropy_backward(_gradient(grad, state), *state.operands, state.shape, *state.options[1:])
+    x, target, weight, statistics, divisor = state.operands
+    saved = statistics, divisor, state.shape, *state.options[1:]
+    return _cross_entropy_backward(_gradient(grad, state), x, target, weight, *saved)
 
 
 @steady(6)
@@ -270,7 +272,8 @@ def nll_loss(
 
 def nll_loss_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `nll_loss` with respect to its input; its memory is channels-last."""
-    return _nll_loss_backward(_gradient(grad, state), *state.operands, state.shape, *state.options[1:])
+    (labels, weight, divisor), (_, *options) = state.operands, state.options
+    return _nll_loss_backward(_gradient(grad, state), labels, weight, divisor, state.shape, *options)
 
 
 @steady(4)

@@ -80,17 +80,20 @@ def pointwise_sum(function: str, operands: tuple[np.ndarray, ...], *parameters: 
     return _pointwise_sum(*_four(function, operands, parameters), function, len(operands), parameters, mean)
 
 
-def _four(function: str, operands: tuple[np.ndarray, ...], parameters: tuple[float, ...]) -> tuple[Any, ...]:
+def _four(
+    function: str, operands: tuple[np.ndarray, ...], parameters: tuple[float, ...]
+) -> tuple[Any, Any, Any, Any]:
     """Return the operands, and None for those that there are not."""
     if type(operands) is not tuple or len(operands) > MAX_OPERANDS:
         _check(function, operands, parameters)  # which raises
-    return operands + (None,) * (MAX_OPERANDS - len(operands))
+    a, b, c, d = (*operands, None, None, None, None)[:MAX_OPERANDS]
+    return a, b, c, d
 
 
 @steady(MAX_OPERANDS)
 def _pointwise(
     a: Any, b: Any, c: Any, d: Any, function: str, count: int, parameters: tuple[float, ...]
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     operands = (a, b, c, d)[:count]
     numbers = _numbers(_check(function, operands, parameters))
     problem, model, flat = _prepare("forward", function, operands)
