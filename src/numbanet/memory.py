@@ -451,6 +451,8 @@ def same_order(x: np.ndarray, model: np.ndarray) -> bool:
 
 def like_layout(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     """Return x, copied if need be, dense and with its axes in memory in the same order as those of `model`."""
+    if x.flags.c_contiguous and model.flags.c_contiguous:
+        return x
     ours, wanted = _layout(x), _layout(model)
     if ours.dense and ours.order == wanted.order:
         return x

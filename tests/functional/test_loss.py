@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -207,6 +208,30 @@ def test_uint8_targets_and_a_single_row():
 def test_bad_arguments(target, options, error, text):
     with pytest.raises(error, match=text):
         ops.cross_entropy(np.zeros((2, 3)), np.asarray(target), **options)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 1 << 40, -(1 << 62)])
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (ops.cross_entropy, "cpu.fused"), (ops.cross_entropy, "reference"),
+        (ops.nll_loss, "cpu.vector"), (ops.nll_loss, "reference"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_no_classes(loss, name, wrong):
+    """Kernels see them, and read nothing there, in calls that come again as well; NaN of other origin is no error."""
+    text = f"target holds {wrong}, which is not one of the 3 classes"
+    for x in (np.zeros((40, 3)), np.full((40, 3), np.nan), np.zeros((10, 3, 2, 2))):
+        good = np.arange(40).reshape(x.shape[:1] + x.shape[2:]) % 3
+        bad = good.copy()
+        bad.reshape(-1)[17] = wrong
+        for reduction, _ in itertools.product(REDUCTIONS, range(5)):
+            with nnet.use(name):
+                assert np.isnan(loss(x, good, reduction=reduction)).all() == np.isnan(x).all()
+                with pytest.raises(IndexError, match=text):
+                    loss(x, bad, reduction=reduction)
+                ignored = loss(x, bad, ignore_index=wrong, reduction=reduction)
+                assert np.isnan(ignored).any() == np.isnan(x).any()
 
 
 def test_bad_input():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numbanet import memory
+from numbanet import dispatch, memory
 from numbanet.cpu.parallel import get_num_threads, set_num_threads
 
 
@@ -38,3 +38,16 @@ def on_one_thread() -> Callable[[Callable[[], Any]], Any]:
             set_num_threads(before)
 
     return call
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The problems for which the dispatcher is asked."""
+    seen, run = [], dispatch.run
+
+    def counted(problem: Any, *operands: Any) -> None:
+        seen.append(problem)
+        run(problem, *operands)
+
+    monkeypatch.setattr(dispatch, "run", counted)
+    return seen

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 
 import numbanet as nnet
 from numbanet import dispatch, memory, nn, ops, optim
 from numbanet import functional as F
-from numbanet.cpu import parallel, program
-from numbanet.cpu.program import traced
+from numbanet.cpu import parallel
 from numbanet.moments import Moments
 from numbanet.ops import activation, loss, norm, pool
 from numbanet.ops.softmax import _backward as softmax_backward
 from numbanet.ops.softmax import _forward as softmax_forward
 from numbanet.ops.steady import steady
 from numbanet.watch import Watch, constant, watching
+from tests.ops.steadiness import CONV, copied, images, labels, matrix, same, settle, vector, weight
 
-RNG = np.random.default_rng(0)
-CONV = ((1, 1), (1, 1), (1, 1), 1)
-
-
-def matrix(rows: int = 8, columns: int = 8, dtype: Any = np.float32) -> np.ndarray:
-    return RNG.standard_normal((rows, columns)).astype(dtype)
-
-
-def images(channels: int = 8, size: int = 6) -> np.ndarray:
-    return RNG.standard_normal((2, size, size, channels), dtype=np.float32).transpose(0, 3, 1, 2)
-
-
-def weight(filters: int = 8, channels: int = 8) -> np.ndarray:
-    return RNG.standard_normal((filters, 3, 3, channels), dtype=np.float32).transpose(0, 3, 1, 2)
-
-
-def vector(size: int = 8) -> np.ndarray:
-    return RNG.random(size, dtype=np.float32) + np.float32(0.5)
-
-
-def labels(rows: int = 8, classes: int = 8) -> np.ndarray:
-    return RNG.integers(0, classes, rows)
-
-
-ENTROPY = ("float32", 8, 8, False, "mean", -100, 0.1)
+ENTROPY = (False, False, "mean", -100, 0.1)
 CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     "matmul": (ops.matmul, lambda: (matrix(), matrix())),
     "matmul, b turned": (ops.matmul, lambda: (matrix(5, 7), matrix(9, 7).T)),
@@ -69,20 +43,18 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     ),
     "softmax": (softmax_forward, lambda: (matrix(), False, 1)),
     "log_softmax_backward": (softmax_backward, lambda: (matrix(), matrix(), True, 1)),
-    "cross_entropy": (loss._cross_entropy, lambda: (matrix(), labels(), vector(), ENTROPY)),
+    "cross_entropy": (loss._cross_entropy, lambda: (matrix(), labels(), vector(), *ENTROPY)),
     "cross_entropy_backward": (
         loss._cross_entropy_backward,
-        lambda: (vector(1), matrix(), labels(), vector(), vector(16), np.ones(1), ENTROPY, (8, 8)),
+        lambda: (vector(1), matrix(), labels(), vector(), vector(16), np.ones(1), (8, 8), *ENTROPY),
     ),
-    "nll_loss": (loss._nll_loss, lambda: (matrix(), labels(), vector(), ("float32", 8, 8, "sum", 3))),
+    "nll_loss": (loss._nll_loss, lambda: (matrix(), labels(), vector(), False, "sum", 3)),
     "nll_loss_backward": (
         loss._nll_loss_backward,
-        lambda: (vector(1), labels(), vector(), np.ones(1), ("float32", 8, 8, "mean", 3), (2, 8, 2, 2)),
+        lambda: (vector(1), labels(), vector(), np.ones(1), (2, 8, 2, 2), True, "mean", 3),
     ),
-    "mse_loss": (loss._mse_loss, lambda: (images(), images(), ("float32", 576, "mean"))),
-    "mse_loss_backward": (
-        loss._mse_loss_backward, lambda: (vector(1), images(), images(), np.ones(1), ("float32", 576, "mean"))
-    ),
+    "mse_loss": (loss._mse_loss, lambda: (images(), images(), "mean")),
+    "mse_loss_backward": (loss._mse_loss_backward, lambda: (vector(1), images(), images(), np.ones(1), "mean")),
     "relu": (activation._forward, lambda: (images(), "relu")),
     "relu_backward": (activation._backward, lambda: (images(), images(), "relu")),
     "max_pool2d": (ops.max_pool2d, lambda: (images(), 2)),
@@ -97,41 +69,6 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
         norm._backward, lambda: (images(), images(), vector(), vector(), vector(), None, True, None, False)
     ),
 }  # fmt: skip
-
-
-def copied(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.copy("K") if isinstance(x, np.ndarray) else x for x in args)
-
-
-def same(found: Any, expected: Any) -> None:
-    if isinstance(expected, tuple):
-        assert type(found) is tuple and len(found) == len(expected)
-        for pair in zip(found, expected):
-            same(*pair)
-        return
-    np.testing.assert_array_equal(found, expected)
-    if not isinstance(expected, np.ndarray):
-        return
-    assert (type(found), found.dtype, found.strides) == (type(expected), expected.dtype, expected.strides)
-
-
-def settle(function: Any, make: Callable[[], tuple[Any, ...]]) -> None:
-    """Make calls until they are steady."""
-    for _ in range(5):
-        function(*make())
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The problems for which the dispatcher is asked."""
-    seen, run = [], dispatch.run
-
-    def counted(problem: Any, *operands: Any) -> None:
-        seen.append(problem)
-        run(problem, *operands)
-
-    monkeypatch.setattr(dispatch, "run", counted)
-    return seen
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -214,20 +151,6 @@ def test_other_layouts_dtypes_and_types() -> None:
             same(function(a, b), function.__wrapped__(a, b))
         with pytest.raises(TypeError):
             ops.matmul(matrix(), matrix(dtype=np.float64))
-
-
-def test_operands_that_overlap() -> None:
-    settle(ops.sub, lambda: (matrix(), matrix()))
-    wide, x = matrix(9, 8), matrix()
-    for a, b in ((x, x), (wide[:8], wide[1:]), (wide[1:], wide[:8])):
-        for _ in range(5):
-            same(ops.sub(a, b), a - b)
-            same(ops.matmul(a, b), ops.matmul.__wrapped__(a, b))
-    a, b = matrix(12, 8), matrix(12, 8)
-    for _ in range(5):
-        same(ops.sub(a, a), a - a)  # met like this first, it is no rule for operands apart
-    for _ in range(5):
-        same(ops.sub(a, b), a - b)
 
 
 def test_settings_that_change(asked: list[Any]) -> None:
@@ -336,49 +259,6 @@ def test_layers_that_are_captured_after_they_were_steady() -> None:
             np.testing.assert_array_equal(captured(x).numpy(), net(x).numpy())
 
 
-@pytest.mark.parametrize("channels", [8, 32], ids=["direct", "by Winograd"])
-def test_threads(channels: int) -> None:
-    args = images(channels, 16), weight(channels, channels), vector(channels), *CONV
-    expected, found = ops.conv2d.__wrapped__(*args), []
-    settle(ops.conv2d, lambda: args)
-
-    def call() -> None:
-        for _ in range(50):
-            found.append((ops.conv2d(*args) == expected).all())
-
-    threads = [threading.Thread(target=call) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 150 and all(found)
-
-
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one CPU")
-def test_as_many_work_buffers_as_threads(asked: list[Any]) -> None:
-    args = images(32, 16), weight(32, 32), vector(32), *CONV
-    before, found = nnet.get_num_threads(), []
-    try:
-        for count in (1, 2, 1, 2):
-            nnet.set_num_threads(count)
-            settle(ops.conv2d, lambda: args)
-            asked.clear()
-            found.append(ops.conv2d(*args))
-            assert not asked
-    finally:
-        nnet.set_num_threads(before)
-    for y in found:
-        same(y, ops.conv2d.__wrapped__(*args))
-
-
-def test_what_is_made_for_kernels_is_made_anew() -> None:
-    """A work buffer that another call has marked as taken would be waited for, without end in a forked process."""
-    _, program = traced(ops.conv2d.__wrapped__, (images(32, 16), weight(32, 32), None, *CONV))
-    assert [set(a.tolist()) for a in program._templates.values()] == [{0}]
-    (number,) = program._templates
-    assert program.text.count(f"a{number}") == program.text.count(f"a{number}.copy()") == 1
-
-
 def test_what_is_not_the_same_for_kernels() -> None:
     @steady(1)
     def plus_one_more(x: np.ndarray) -> np.ndarray:
@@ -475,54 +355,3 @@ def test_options_of_another_type_become_steady_as_well(asked: list[Any]) -> None
         asked.clear()
         ops.conv2d(x, w, None, stride, 1, 1, 1)
         assert not asked
-
-
-def test_nothing_large_is_kept() -> None:
-    """Of an operand that was converted, and will be again."""
-    x = np.ones((300, 300), ">f4")
-    for _ in range(4):
-        same(ops.sum(x), np.float32(90000))
-    cells = (cell.cell_contents for cell in ops.sum.__closure__)
-    programs = [kind.program for known in cells if isinstance(known, dict) for kind in known.values() if kind.program]
-    assert all(constant.nbytes < x.nbytes / 10 for program in programs for constant in program._constants)
-
-
-@pytest.mark.parametrize("shapes", [((9, 9), (9, 18)), ((18, 2), (2, 18))], ids=["operands", "result"])
-def test_nothing_large_is_copied(shapes: Any, monkeypatch: pytest.MonkeyPatch, asked: list[Any]) -> None:
-    monkeypatch.setattr("numbanet.ops.steady._LARGE", 900)
-    a, b = (matrix(*shape) for shape in shapes)
-    for _ in range(8):
-        ops.matmul(a, b)
-    assert len(asked) == 8
-
-
-def test_kinds_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numbanet.ops.steady._KINDS", 3)
-    for _ in range(6):
-        for rows in range(1, 7):
-            a, b = matrix(rows), matrix()
-            same(ops.matmul(a, b), ops.matmul.__wrapped__(a, b))
-
-
-def test_two_threads_meet_a_kind_and_neither_computes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The statistics of a batch norm would be updated once more."""
-    x, real, first = RNG.standard_normal((4, 5, 7, 6), dtype=np.float32), program.traced, [True]
-
-    def call(mean: np.ndarray) -> np.ndarray:
-        ops.batch_norm(x, mean, np.ones(5, np.float32), training=True, momentum=0.5)
-        return mean
-
-    def traced(*args: Any) -> Any:
-        found = real(*args)
-        if first:
-            first.clear()
-            other = threading.Thread(target=call, args=(np.zeros(5, np.float32),))
-            other.start()
-            other.join()
-        return found
-
-    expected = call(np.zeros(5, np.float32))  # the kind is known now
-    monkeypatch.setattr(program, "traced", traced)
-    for _ in range(4):
-        np.testing.assert_array_equal(call(np.zeros(5, np.float32)), expected)
-    assert not first

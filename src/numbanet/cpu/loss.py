@@ -3,10 +3,13 @@
 A forward task writes the losses of its rows and, in float64, their sum and the sum of what a mean divides by; `finish`
 adds these up in the order of the tasks, so the result does not depend on the threads. Cross entropy keeps of each row
 its largest score and the logarithm of the sum of exponentials, which is all that the backward pass needs.
+
+The loss of a label that is no class is NaN, and so is the sum: Python looks at labels only then.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -139,8 +142,9 @@ def indices_forward(
     loss_sum, weight_sum = 0.0, 0.0
     for row in range(task * block, min(rows, (task + 1) * block)):
         label, start = target[row], row * classes
-        if label == ignore:
-            losses[row] = statistics[2 * row] = statistics[2 * row + 1] = 0.0
+        if label == ignore or label < 0 or label >= classes:
+            losses[row] = statistics[2 * row] = statistics[2 * row + 1] = 0.0 if label == ignore else math.nan
+            loss_sum += losses[row]
             continue
         top, logarithm = _keep_statistics(x, start, classes, statistics, row)
         loss = keep * weight[label] * (logarithm - (x[start + label] - top))
@@ -231,8 +235,9 @@ def nll_forward(task: Index, ints: I64, x: T, target: I64, weight: T, losses: T,
     loss_sum, weight_sum = 0.0, 0.0
     for row in range(task * block, min(rows, (task + 1) * block)):
         label = target[row]
-        if label == ignore:
-            losses[row] = 0.0
+        if label == ignore or label < 0 or label >= classes:
+            losses[row] = 0.0 if label == ignore else math.nan
+            loss_sum += losses[row]
             continue
         loss = -weight[label] * x[row * classes + label]
         losses[row] = loss

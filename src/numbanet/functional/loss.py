@@ -10,10 +10,10 @@ import numpy as np
 from numbanet import ops
 from numbanet.functional.shape import to_dtype
 from numbanet.problem.loss import reduction_word, row_shape
-from numbanet.problem.promotion import operand, promote
+from numbanet.problem.promotion import alike, operand, promote
 from numbanet.tape import record
 from numbanet.tensor import Tensor, array_of, constant, values
-from numbanet.watch import label
+from numbanet.watch import label, watcher
 
 
 def _weight(tensor: Tensor | None) -> np.ndarray | None:
@@ -22,6 +22,8 @@ def _weight(tensor: Tensor | None) -> np.ndarray | None:
 
 def _targets(input: Tensor, target: Tensor, ignore_index: int) -> np.ndarray:
     """Return the array of a target, of which class indices need not steer Python: kernels read them where they lie."""
+    if watcher() is None:  # to whom that would matter
+        return values("target", target)
     if type(target) is Tensor and isinstance(input, Tensor) and target.device == "cpu" and target.dtype == np.int64:
         array = array_of(target)
         if array.flags.c_contiguous and input.ndim:
@@ -71,16 +73,16 @@ def cross_entropy(
         If the weight requires a gradient: it would get none.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    labels = _targets(input, target, ignore_index)
-    if values("input", input).shape == labels.shape and input.dtype.kind == labels.dtype.kind == "f":
-        common = promote(input.dtype, target.dtype)
+    labels, x = _targets(input, target, ignore_index), values("input", input)
+    if x.shape == labels.shape and x.dtype.kind == labels.dtype.kind == "f":
+        common = promote(x.dtype, labels.dtype)
         if weight is not None:
             common = promote(common, weight.dtype)
             weight = weight.to(common)
         input, target = input.to(common), target.to(common)
-        labels = values("target", target)
+        labels, x = values("target", target), values("input", input)
     options = (_weight(weight), ignore_index, reduction, label_smoothing)
-    loss, state = ops.cross_entropy_with_state(values("input", input), labels, *options)
+    loss, state = ops.cross_entropy_with_state(x, labels, *options)
     need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
@@ -145,20 +147,22 @@ def mse_loss(
     """
     reduction = reduction_word(reduction, size_average, reduce)
     x, t = values("input", input), values("target", target)
-    for name, given in (("input", x), ("target", t)):
-        operand(name, given)
+    matched = alike(x, t)
+    if not matched:
+        for name, given in (("input", x), ("target", t)):
+            operand(name, given)
     if x.shape != t.shape:
         text = (
             f"target has shape {target.shape}, input {input.shape}: they are broadcast, which is seldom what is meant"
         )
         warnings.warn(text, UserWarning, stacklevel=2)
-    if weight is None:
+    if weight is None and not matched:
         common = promote(x.dtype, t.dtype)
         if common.kind != "f":
             raise TypeError(f"input or target must have dtype float32 or float64, got {x.dtype} and {t.dtype}")
         input, target = to_dtype(input, common), to_dtype(target, common)
         x, t = input.data, target.data
-    if input.shape != target.shape or weight is not None:
+    if weight is not None or not (matched or input.shape == target.shape):
         return _general_mse(input, target, weight, reduction)
     loss, state = ops.mse_loss_with_state(x, t, reduction)
     need_input, need_target = input.requires_grad, target.requires_grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -14,9 +15,9 @@ from numbanet.functional.shape import expand, to_dtype
 from numbanet.ops.margin import multi_margin_losses, multi_margin_losses_backward
 from numbanet.ops.pointwise import pointwise, pointwise_sum
 from numbanet.problem.elementwise import broadcast_shape
-from numbanet.problem.loss import reduction_word
+from numbanet.problem.loss import ones, reduction_word
 from numbanet.problem.pointwise import number
-from numbanet.problem.promotion import operand, promote
+from numbanet.problem.promotion import alike, operand, promote
 from numbanet.tape import needs_grad, record
 from numbanet.tensor import Tensor, constant, values
 
@@ -33,16 +34,17 @@ def _loss(
     weights: tuple[np.ndarray, ...] = (),
 ) -> Tensor:
     """Record a loss; the gradients are functions of that of the result and of a factor (1 / size for the mean)."""
-    operands = (*(t.data for t in pair), *weights)
+    input, target = pair
+    operands = (input.data, target.data, *weights)
     if reduction == "none":
         y = pointwise(function, operands, *parameters)
     else:
         y = pointwise_sum(function, operands, *parameters, mean=reduction == "mean")
-    scale = 1.0 / max(1, pair[0].data.size) if reduction == "mean" else 1.0
-    needs = [t.requires_grad for t in pair]
+    scale = 1.0 / max(1, operands[0].size) if reduction == "mean" else 1.0
+    need_input, need_target = input.requires_grad, target.requires_grad
 
     def backward(grad: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        return to_input(grad, scale) if needs[0] else None, to_target(grad, scale) if needs[1] else None
+        return to_input(grad, scale) if need_input else None, to_target(grad, scale) if need_target else None
 
     return record(y, pair, backward)
 
@@ -50,6 +52,8 @@ def _loss(
 def _pair(input: Tensor, target: Tensor, quiet: bool = False) -> tuple[Tensor, Tensor]:
     """Return both in one dtype and shape; different shapes get a warning."""
     x, t = values("input", input), values("target", target)
+    if alike(x, t):
+        return input, target
     for name, given in (("input", x), ("target", t)):
         operand(name, given)
     if x.shape != t.shape:
@@ -115,7 +119,7 @@ def l1_loss(
 
 def _refuse_booleans(input: Tensor, target: Tensor) -> None:
     for name, given in (("input", input), ("target", target)):
-        if given.dtype == np.bool_:
+        if given.dtype.kind == "b":
             raise TypeError(f"{name} must hold numbers, got booleans")
 
 
@@ -183,10 +187,14 @@ def huber_loss(
     return losses if weight is None else _weighted(losses, weight, reduction, input.shape, by_weights=False)
 
 
+def _some_nan(y: np.ndarray) -> bool:
+    return bool(np.isnan(y).any()) if y.ndim else math.isnan(y)  # in less time
+
+
 def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
     """Return weights as an array of the shape and dtype of the input, or as the number 1."""
     if tensor is None:
-        return memory.number(np.ones((), like.dtype), like)
+        return memory.number(ones((), like.dtype), like)
     array = constant(name, tensor)
     operand(name, array)
     array = ops.to_dtype(array, like.dtype)
@@ -195,12 +203,16 @@ def _factor(name: str, tensor: Tensor | None, like: np.ndarray) -> np.ndarray:
     return np.broadcast_to(array, like.shape) if array.ndim else array
 
 
-def _same_shape(input: Tensor, target: Tensor) -> None:
+def _same_shape(input: Tensor, target: Tensor) -> bool:
+    """Refuse different shapes; return whether the dtype is the same as well."""
     x, t = values("input", input), values("target", target)
+    if alike(x, t):
+        return True
     for name, given in (("input", x), ("target", t)):
         operand(name, given)
     if x.shape != t.shape:
         raise ValueError(f"target must have the shape {input.shape} of input, got {target.shape}")
+    return x.dtype.newbyteorder("=") == t.dtype.newbyteorder("=")
 
 
 def binary_cross_entropy(
@@ -231,9 +243,9 @@ def binary_cross_entropy(
         If the weight requires a gradient.
     """
     reduction = reduction_word(reduction, size_average, reduce)
-    _same_shape(input, target)
+    same_dtype = _same_shape(input, target)
     x, t = input.data, target.data
-    if x.dtype.newbyteorder("=") != t.dtype.newbyteorder("="):
+    if not same_dtype:
         raise TypeError(f"input and target must have one dtype, got {x.dtype} and {t.dtype}")
     factor = _factor("weight", weight, x)
     loss = _loss(
@@ -244,7 +256,7 @@ def binary_cross_entropy(
     )  # fmt: skip
     # What is no probability makes the loss NaN: an input has no logarithm, of a target the kernel sees it.
     # A GPU would have to be waited for: there the NaN is the answer.
-    if type(x) is np.ndarray and np.isnan(loss.data).any():
+    if type(x) is np.ndarray and _some_nan(loss.data):
         for name, given, words in (("input", x, ": binary_cross_entropy_with_logits takes scores"), ("target", t, "")):
             wrong = given[~(np.greater_equal(given, 0) & np.less_equal(given, 1))]
             if wrong.size:

@@ -13,7 +13,7 @@ from numbanet.functional.index import index_steps
 from numbanet.names import numpy_names
 from numbanet.ops import shape as ops
 from numbanet.ops.reduce import sum as total
-from numbanet.problem.base import integer
+from numbanet.problem.base import float_name, integer
 from numbanet.problem.shape import dimension, dimensions, reshaped
 from numbanet.tape import record
 from numbanet.tensor import Tensor, values
@@ -244,7 +244,10 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
         If `dtype` is not that of booleans, integers, float32 or float64.
     """
     x = values("input", input, whole=True)
-    source, y = x.dtype, ops.to_dtype(x, dtype)
+    source = x.dtype
+    if dtype is source and float_name(source):
+        return input  # as below, in less time
+    y = ops.to_dtype(x, dtype)
     if y is x:
         return input
     if y.dtype.kind != "f":

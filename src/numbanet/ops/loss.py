@@ -22,6 +22,7 @@ from numbanet.problem.loss import CrossEntropyProblem, MSEProblem, NLLProblem
 _cross_entropy_problem = lru_cache(maxsize=1024)(CrossEntropyProblem)
 _nll_problem = lru_cache(maxsize=1024)(NLLProblem)
 _mse_problem = lru_cache(maxsize=1024)(MSEProblem)
+_INT64 = np.dtype(np.int64)
 
 
 class LossState(NamedTuple):
@@ -30,20 +31,22 @@ class LossState(NamedTuple):
     Attributes
     ----------
     options : tuple
-        The problem's fields, without the pass.
+        What makes the problem's fields, but for the pass; first the dtype.
     operands : tuple of numpy.ndarray
-        The operands of the backward kernels after the gradient.
+        The operands of the backward kernels after the gradient; the weights of the classes may be None.
     shape : tuple of int
         Shape of the input.
     """
 
     options: tuple[Any, ...]
-    operands: tuple[np.ndarray, ...]
+    operands: tuple[Any, ...]
     shape: tuple[int, ...]
 
 
 def _class_rows(x: np.ndarray) -> np.ndarray:
     """Return (C), (N, C) or (N, C, d...) as contiguous rows of classes; free for channels-last memory."""
+    if x.ndim == 2 and type(x) is np.ndarray and x.flags.c_contiguous:
+        return x
     moved = x.transpose(0, *range(2, x.ndim), 1) if x.ndim > 2 else x
     moved = contiguous(moved)
     return moved if x.ndim == 2 else moved.reshape(_sizes(x.shape))
@@ -54,7 +57,7 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(rows), classes
 
 
-def _empty_gradient(shape: tuple[int, ...], dtype: str, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _empty_gradient(shape: tuple[int, ...], dtype: np.dtype, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an array of the shape, its classes contiguous in memory, and the same memory as rows of classes."""
     rows, classes = check.row_shape(shape)
     base = memory.empty((*rows, classes), dtype, like)
@@ -64,16 +67,34 @@ def _empty_gradient(shape: tuple[int, ...], dtype: str, like: np.ndarray) -> tup
     return shaped, base.reshape(_sizes(shape))
 
 
+def _labels(target: Any, x: np.ndarray) -> Any:
+    """Return class indices as kernels take them, one number a row; those that are so already are not yet checked."""
+    if type(target) is np.ndarray and target.ndim == 1 and x.ndim == 2:
+        if target.dtype == _INT64 and target.flags.c_contiguous:
+            return target
+    return check.indices(target, x.shape)
+
+
 def _result(reduction: str, losses: np.ndarray, total: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return losses.reshape(shape) if reduction == "none" else total.reshape(())
+    return losses.reshape(check.row_shape(shape)[0]) if reduction == "none" else total
+
+
+def _refuse_others(total: np.ndarray, labels: np.ndarray, classes: int, index: int) -> None:
+    """Raise IndexError for labels that are no classes: of those kernels make NaN, so there is seldom need to look."""
+    if type(total) is np.ndarray and math.isnan(total):
+        check.refuse_others(labels, classes, index)
 
 
 def _gradient(grad: Any, state: LossState) -> np.ndarray:
     grad = float_array("grad", grad)
     dtype, *_ = state.options
-    if dtype_name(grad.dtype) != dtype:
+    if grad.dtype != dtype:
         raise TypeError(f"grad must have the dtype {dtype} of the loss, got {grad.dtype}")
     return contiguous(grad).reshape(-1)
+
+
+def _weights(weight: Any, shape: tuple[int, ...], images: bool, like: np.ndarray) -> np.ndarray:
+    return memory.placed(check.class_weight(weight, shape[1], like.dtype, images), like)
 
 
 def cross_entropy_with_state(
@@ -85,38 +106,46 @@ def cross_entropy_with_state(
     label_smoothing: float = 0.0,
 ) -> tuple[np.ndarray, LossState]:
     """Return `cross_entropy` and the state for `cross_entropy_backward`."""
-    x = float_array("input", x)
-    row_shape, classes = check.row_shape(x.shape)
-    index, target = check.ignored(ignore_index), as_array(target)
-    probabilities = target.shape == x.shape
+    x, target = float_array("input", x), as_array(target)
+    shape, probabilities = x.shape, target.shape == x.shape
     if probabilities:
-        given = check.class_probabilities(target, x.shape, index)
+        check.row_shape(shape)
+        given = check.class_probabilities(target, shape, check.ignored(ignore_index))
         same_dtype(input=x, target=given)
         target = _class_rows(given)
     else:
-        target = check.class_indices(target, x.shape, index)
-    images = x.ndim > 2 and not probabilities
-    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, images), x), _class_rows(x)
-    options = (
-        dtype_name(x.dtype), rows.shape[0], classes, probabilities, check.reduction_word(reduction), index,
-        check.smoothing(label_smoothing),
-    )  # fmt: skip
-    losses, statistics, total, divisor = _cross_entropy(rows, target, weights, options)
-    if probabilities and not classes and reduction == "mean":
+        target = _labels(target, x)
+    rows, images = _class_rows(x), len(shape) > 2 and not probabilities
+    options = probabilities, reduction, ignore_index, label_smoothing
+    losses, statistics, total, divisor = _cross_entropy(rows, target, weight, images, *options)
+    if not probabilities:
+        _refuse_others(total, target, rows.shape[1], ignore_index)
+    elif not rows.shape[1] and reduction == "mean":
         total.fill(math.nan)  # of no numbers
-    state = LossState(options, (rows, target, weights, statistics, divisor), x.shape)
-    return _result(reduction, losses, total, row_shape), state
+    state = LossState((x.dtype, images, *options), (rows, target, weight, statistics, divisor), shape)
+    return _result(reduction, losses, total, shape), state
+
+
+def _cross_entropy_fields(
+    rows: np.ndarray, probabilities: bool, reduction: str, ignore_index: int, label_smoothing: float
+) -> tuple[Any, ...]:
+    """Return what makes a problem, but for the pass."""
+    words = check.reduction_word(reduction), check.ignored(ignore_index), check.smoothing(label_smoothing)
+    return dtype_name(rows.dtype), *rows.shape, probabilities, *words
 
 
 @steady(3)
 def _cross_entropy(
-    rows: np.ndarray, target: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
+    rows: np.ndarray, target: np.ndarray, weight: Any, images: bool, *options: Any
 ) -> tuple[np.ndarray, ...]:
     """Return the loss of each row, what is kept of it, their sum or mean, and what that was divided by."""
-    count, dtype = rows.shape[0], rows.dtype
-    losses, total = memory.vector(count, dtype, rows), memory.vector(1, dtype, rows)
+    (count, _), dtype, (probabilities, *_) = rows.shape, rows.dtype, options
+    if not probabilities:
+        target = check.indices(target, rows.shape)
+    weights = _weights(weight, rows.shape, images, rows)
+    problem = _cross_entropy_problem("forward", *_cross_entropy_fields(rows, *options))
+    losses, total = memory.vector(count, dtype, rows), memory.vector((), dtype, rows)
     statistics, divisor = memory.vector(2 * count, dtype, rows), memory.vector(1, np.float64, rows)
-    problem = _cross_entropy_problem("forward", *options)
     dispatch.run(problem, (rows, target, weights), (losses, statistics, total, divisor))
     return losses, statistics, total, divisor
 
@@ -164,27 +193,30 @@ def cross_entropy(
 
 def cross_entropy_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to its input; its memory is channels-last."""
-    x, target, weights, statistics, divisor = state.operands
-    saved = statistics, divisor, state.options, state.shape
-    return _cross_entropy_backward(_gradient(grad, state), x, target, weights, *saved)
+    x, target, weight, statistics, divisor = state.operands
+    saved = statistics, divisor, state.shape, *state.options[1:]
+    return _cross_entropy_backward(_gradient(grad, state), x, target, weight, *saved)
 
 
 @steady(6)
 def _cross_entropy_backward(
-    grad: np.ndarray, x: np.ndarray, target: np.ndarray, weights: np.ndarray, statistics: np.ndarray,
-    divisor: np.ndarray, options: tuple[Any, ...], shape: tuple[int, ...],
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, weight: Any, statistics: np.ndarray, divisor: np.ndarray,
+    shape: tuple[int, ...], images: bool, *options: Any,
 ) -> np.ndarray:  # fmt: skip
-    dx, rows = _empty_gradient(shape, options[0], x)
-    problem = _cross_entropy_problem("backward_input", *options)
+    dx, rows = _empty_gradient(shape, x.dtype, x)
+    problem = _cross_entropy_problem("backward_input", *_cross_entropy_fields(x, *options))
+    weights = _weights(weight, x.shape, images, x)
     dispatch.run(problem, (grad, x, target, weights, statistics, divisor), (rows,))
     return dx
 
 
 def cross_entropy_backward_target(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `cross_entropy` with respect to a target of probabilities."""
-    x, _, weights, statistics, divisor = state.operands
-    dt, rows = _empty_gradient(state.shape, state.options[0], x)
-    problem = _cross_entropy_problem("backward_target", *state.options)
+    x, _, weight, statistics, divisor = state.operands
+    _, images, *options = state.options
+    dt, rows = _empty_gradient(state.shape, x.dtype, x)
+    problem = _cross_entropy_problem("backward_target", *_cross_entropy_fields(x, *options))
+    weights = _weights(weight, x.shape, images, x)
     dispatch.run(problem, (_gradient(grad, state), x, weights, statistics, divisor), (rows,))
     return dt
 
@@ -198,23 +230,29 @@ def nll_loss_with_state(
 ) -> tuple[np.ndarray, LossState]:
     """Return `nll_loss` and the state for `nll_loss_backward`."""
     x = float_array("input", x)
-    row_shape, classes = check.row_shape(x.shape)
-    index = check.ignored(ignore_index)
-    labels = check.class_indices(target, x.shape, index)
-    weights, rows = memory.placed(check.class_weight(weight, classes, x.dtype, x.ndim > 2), x), _class_rows(x)
-    options = dtype_name(x.dtype), rows.shape[0], classes, check.reduction_word(reduction), index
-    losses, total, divisor = _nll_loss(rows, labels, weights, options)
-    return _result(reduction, losses, total, row_shape), LossState(options, (labels, weights, divisor), x.shape)
+    shape, labels, rows = x.shape, _labels(target, x), _class_rows(x)
+    images = len(shape) > 2
+    losses, total, divisor = _nll_loss(rows, labels, weight, images, reduction, ignore_index)
+    _refuse_others(total, labels, rows.shape[1], ignore_index)
+    state = LossState((x.dtype, images, reduction, ignore_index), (labels, weight, divisor), shape)
+    return _result(reduction, losses, total, shape), state
+
+
+def _nll_fields(dtype: np.dtype, shape: tuple[int, int], reduction: str, ignore_index: int) -> tuple[Any, ...]:
+    """Return what makes a problem, but for the pass."""
+    return dtype_name(dtype), *shape, check.reduction_word(reduction), check.ignored(ignore_index)
 
 
 @steady(3)
 def _nll_loss(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, options: tuple[Any, ...]
+    rows: np.ndarray, target: np.ndarray, weight: Any, images: bool, reduction: str, ignore_index: int
 ) -> tuple[np.ndarray, ...]:
     """Return the loss of each row, their sum or mean, and what that was divided by."""
-    losses, total = memory.vector(rows.shape[0], rows.dtype, rows), memory.vector(1, rows.dtype, rows)
+    labels, weights = check.indices(target, rows.shape), _weights(weight, rows.shape, images, rows)
+    problem = _nll_problem("forward", *_nll_fields(rows.dtype, rows.shape, reduction, ignore_index))
+    losses, total = memory.vector(rows.shape[0], rows.dtype, rows), memory.vector((), rows.dtype, rows)
     divisor = memory.vector(1, np.float64, rows)
-    dispatch.run(_nll_problem("forward", *options), (rows, labels, weights), (losses, total, divisor))
+    dispatch.run(problem, (rows, labels, weights), (losses, total, divisor))
     return losses, total, divisor
 
 
@@ -234,17 +272,19 @@ def nll_loss(
 
 def nll_loss_backward(grad: np.ndarray, state: LossState) -> np.ndarray:
     """Return the gradient of `nll_loss` with respect to its input; its memory is channels-last."""
-    labels, weights, divisor = state.operands
-    return _nll_loss_backward(_gradient(grad, state), labels, weights, divisor, state.options, state.shape)
+    (labels, weight, divisor), (_, *options) = state.operands, state.options
+    return _nll_loss_backward(_gradient(grad, state), labels, weight, divisor, state.shape, *options)
 
 
 @steady(4)
 def _nll_loss_backward(
-    grad: np.ndarray, labels: np.ndarray, weights: np.ndarray, divisor: np.ndarray, options: tuple[Any, ...],
-    shape: tuple[int, ...],
+    grad: np.ndarray, labels: np.ndarray, weight: Any, divisor: np.ndarray, shape: tuple[int, ...], images: bool,
+    reduction: str, ignore_index: int,
 ) -> np.ndarray:  # fmt: skip
-    dx, rows = _empty_gradient(shape, options[0], labels)
-    dispatch.run(_nll_problem("backward_input", *options), (grad, labels, weights, divisor), (rows,))
+    dx, rows = _empty_gradient(shape, grad.dtype, labels)
+    problem = _nll_problem("backward_input", *_nll_fields(grad.dtype, rows.shape, reduction, ignore_index))
+    weights = _weights(weight, rows.shape, images, grad)
+    dispatch.run(problem, (grad, labels, weights, divisor), (rows,))
     return dx
 
 
@@ -254,20 +294,24 @@ def mse_loss_with_state(x: np.ndarray, target: np.ndarray, reduction: str = "mea
     if x.shape != target.shape:
         raise ValueError(f"target must have the shape {x.shape} of the input, got {target.shape}")
     target = memory.like_layout(target, x)
-    options = same_dtype(input=x, target=target), x.size, check.reduction_word(reduction)
-    loss, divisor = _mse_loss(x, target, options)
-    return loss, LossState(options, (x, target, divisor), x.shape)
+    loss, divisor = _mse_loss(x, target, reduction)
+    return loss, LossState((x.dtype, reduction), (x, target, divisor), x.shape)
+
+
+def _mse_fields(x: np.ndarray, target: np.ndarray, reduction: str) -> tuple[str, int, str]:
+    """Return what makes a problem, but for the pass."""
+    return same_dtype(input=x, target=target), x.size, check.reduction_word(reduction)
 
 
 @steady(2)
-def _mse_loss(x: np.ndarray, target: np.ndarray, options: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _mse_loss(x: np.ndarray, target: np.ndarray, reduction: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the loss, and what it was divided by."""
-    *_, reduction = options
+    problem = _mse_problem("forward", *_mse_fields(x, target, reduction))
     values = memory.empty_like(x) if reduction == "none" else None
-    total, divisor = memory.vector(1, x.dtype, x), memory.vector(1, np.float64, x)
+    total, divisor = memory.vector((), x.dtype, x), memory.vector(1, np.float64, x)
     outputs = (memory.flat(values) if values is not None else None, total, divisor)
-    dispatch.run(_mse_problem("forward", *options), (memory.flat(x), memory.flat(target)), outputs)
-    return (total.reshape(()) if values is None else values), divisor
+    dispatch.run(problem, (memory.flat(x), memory.flat(target)), outputs)
+    return (total if values is None else values), divisor
 
 
 def mse_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:
@@ -293,14 +337,14 @@ def mse_loss_backward(grad: np.ndarray, state: LossState, of_target: bool = Fals
     grad = float_array("grad", grad)
     same_dtype(grad=grad, input=x)
     along = memory.flat(memory.like_layout(grad, x)) if state.options[-1] == "none" else grad.reshape(1)
-    return _mse_loss_backward(along, *((target, x) if of_target else (x, target)), divisor, state.options)
+    return _mse_loss_backward(along, *((target, x) if of_target else (x, target)), divisor, state.options[-1])
 
 
 @steady(4)
 def _mse_loss_backward(
-    grad: np.ndarray, x: np.ndarray, target: np.ndarray, divisor: np.ndarray, options: tuple[Any, ...]
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, divisor: np.ndarray, reduction: str
 ) -> np.ndarray:
-    dx = memory.empty_like(x)
+    dx, problem = memory.empty_like(x), _mse_problem("backward_input", *_mse_fields(x, target, reduction))
     inputs = (grad, memory.flat(x), memory.flat(target), divisor)
-    dispatch.run(_mse_problem("backward_input", *options), inputs, (memory.flat(dx),))
+    dispatch.run(problem, inputs, (memory.flat(dx),))
     return dx

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from numbanet import dispatch, memory
+from numbanet.ops.steady import steady
 from numbanet.problem.base import choice, doubles, flag, float_array, same_dtype
-from numbanet.problem.pointwise import MAX_PARAMETERS, PointwiseProblem, number
+from numbanet.problem.pointwise import MAX_OPERANDS, MAX_PARAMETERS, PointwiseProblem, number
 from numbanet.reference.pointwise import FUNCTIONS
 
 
@@ -70,6 +72,29 @@ def pointwise(function: str, operands: tuple[np.ndarray, ...], *parameters: floa
     TypeError, ValueError
         If there is no such function, it takes another number of operands or parameters, or dtypes or shapes differ.
     """
+    return _pointwise(*_four(function, operands, parameters), function, len(operands), parameters)
+
+
+def pointwise_sum(function: str, operands: tuple[np.ndarray, ...], *parameters: float, mean: bool) -> np.ndarray:
+    """Return the sum, or the mean, of what `pointwise` returns, without that array; no dimension."""
+    return _pointwise_sum(*_four(function, operands, parameters), function, len(operands), parameters, mean)
+
+
+def _four(
+    function: str, operands: tuple[np.ndarray, ...], parameters: tuple[float, ...]
+) -> tuple[Any, Any, Any, Any]:
+    """Return the operands, and None for those that there are not."""
+    if type(operands) is not tuple or len(operands) > MAX_OPERANDS:
+        _check(function, operands, parameters)  # which raises
+    a, b, c, d = (*operands, None, None, None, None)[:MAX_OPERANDS]
+    return a, b, c, d
+
+
+@steady(MAX_OPERANDS)
+def _pointwise(
+    a: Any, b: Any, c: Any, d: Any, function: str, count: int, parameters: tuple[float, ...]
+) -> np.ndarray:
+    operands = (a, b, c, d)[:count]
     numbers = _numbers(_check(function, operands, parameters))
     problem, model, flat = _prepare("forward", function, operands)
     y = memory.empty_like(model)
@@ -77,10 +102,13 @@ def pointwise(function: str, operands: tuple[np.ndarray, ...], *parameters: floa
     return y
 
 
-def pointwise_sum(function: str, operands: tuple[np.ndarray, ...], *parameters: float, mean: bool) -> np.ndarray:
-    """Return the sum, or the mean, of what `pointwise` returns, without that array; no dimension."""
+@steady(MAX_OPERANDS)
+def _pointwise_sum(
+    a: Any, b: Any, c: Any, d: Any, function: str, count: int, parameters: tuple[float, ...], mean: bool
+) -> np.ndarray:
+    operands = (a, b, c, d)[:count]
     numbers = _numbers(_check(function, operands, parameters))
     problem, _, flat = _prepare("sum", function, operands, flag("mean", mean))
-    total = memory.vector(1, problem.dtype, flat[0])
+    total = memory.vector((), problem.dtype, flat[0])
     dispatch.run(problem, (*flat, numbers), (total,))
-    return total.reshape(())
+    return total

@@ -6,7 +6,8 @@ what `numbanet.dispatch.conditions` says, and (how many work buffers there are) 
 and the third call of a kind are watched; where both did the same, and doing it again on copies gives the same bits, the
 next ones do just that (`numbanet.cpu.program`): they take memory and launch kernels.
 
-This is for functions whose Python never looks at the values of arrays.
+This is for functions whose Python never looks at the values of arrays, nor at whether they share memory: then what is
+done with one array as both operands is what is done with two.
 """
 
 from __future__ import annotations
@@ -61,11 +62,10 @@ def _describe(x: Any) -> Any:
     return _DESCRIBE[type(x)](x)
 
 
-_DESCRIBE: dict[type, Callable[[Any], Any]] = {
-    PreparedWeight: attrgetter("shape", "dtype"),
-    type(None): attrgetter("__class__"),
-}
-_ARRAY = "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else describe(x{0})"  # all but its values
+_DESCRIBE: dict[type, Callable[[Any], Any]] = {PreparedWeight: attrgetter("shape", "dtype")}
+_ARRAY = (  # all but its values
+    "(x{0}.shape, x{0}.strides, x{0}.dtype) if type(x{0}) is ndarray else None if x{0} is None else describe(x{0})"
+)
 
 
 def _key_of(arrays: int) -> Callable[..., Any]:
@@ -181,21 +181,26 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
     operands = args[:arrays]
     if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
         kind.tries = 0
-    if kind.tries <= 0 or measuring() or not _apart(operands):
+    if kind.tries <= 0 or measuring():
         return function(*args)
+    seen = args
+    if not _apart(operands):  # as of x + x: what it does is seen on copies, and is the same on any operands
+        seen = (*map(_twin, operands), *args[arrays:])
+        if not _apart(seen[:arrays]):
+            return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
     kind.tries -= 1
     before = kind.program  # looked at once: another thread may meet the same kind meanwhile
-    twins = args if before is None else (*map(_twin, operands), *args[arrays:])
-    result, program = traced(function, args)
+    twins = seen if before is None else (*map(_twin, seen[:arrays]), *args[arrays:])
+    result, program = traced(function, seen)
     if program is not None and program.taken > _LARGE:
         program, kind.tries = None, 0
     if program is not None and before is not None and program.decisions == before.decisions:
         kind.tries = 0
-        kind.run = program.run if program.agrees(twins, args, result) else None
+        kind.run = program.run if program.agrees(twins, seen, result) else None
     kind.program = program if kind.tries > 0 else None
-    return result
+    return result if seen is args else function(*args)
 
 
 def _twin(x: Any) -> Any:

@@ -75,6 +75,8 @@ def integer(name: str, value: Any, minimum: int | None = None, limit: int = _LIM
     ValueError
         If it is below `minimum`, or more than 64 bits hold: kernels count in those.
     """
+    if type(value) is int and minimum is None and -_LIMIT <= value < limit:  # in less time
+        return value
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:

@@ -13,6 +13,7 @@ from numbanet.device_array import DeviceArray
 from numbanet.problem.base import Problem, as_array, choice, integer
 
 REDUCTIONS = ("none", "mean", "sum")
+_INT64 = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,30 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
 
     Raises
     ------
-    TypeError
-        If its dtype is not int64, nor uint8 with an input of at most two dimensions (or with nothing in it).
-    ValueError
-        If its shape does not fit the input.
+    TypeError, ValueError
+        If a dtype or shape does not fit; see `indices`.
     IndexError
         If an index other than `ignore_index` is no class. On a GPU the loss is NaN then, and the error comes when
         Python next waits for it, as where the loss is read.
     """
+    labels = indices(target, input_shape)
+    refuse_others(labels, row_shape(input_shape)[1], ignore_index)
+    return labels
+
+
+def indices(target: Any, input_shape: tuple[int, ...]) -> np.ndarray:
+    """Return a target as contiguous int64, one number a row, which may be no class.
+
+    Raises
+    ------
+    TypeError
+        If its dtype is not int64, nor uint8 with an input of at most two dimensions (or with nothing in it).
+    ValueError
+        If its shape does not fit the input.
+    """
     array: Any = as_array(target)
-    rows, classes = row_shape(input_shape)
-    if array.dtype != np.int64 and array.dtype.name not in ("int64", "uint8"):
+    rows, _ = row_shape(input_shape)
+    if array.dtype != _INT64 and array.dtype.name not in ("int64", "uint8"):
         remedy = ": array.astype(np.int64), or tensor.long(), makes such ones" if array.dtype.kind in "iuf" else ""
         raise TypeError(f"target must hold class indices of dtype int64 or uint8, got {array.dtype}{remedy}")
     if len(input_shape) > 2 and array.dtype == np.uint8 and array.size:
@@ -113,13 +127,16 @@ def class_indices(target: Any, input_shape: tuple[int, ...], ignore_index: int) 
     if type(array) is DeviceArray:  # to look at its values, Python would have to wait for the GPU
         device_labels: Any = array.astype(np.int64, copy=False)
         return (device_labels if device_labels.flags.c_contiguous else device_labels.copy("C")).reshape(-1)
-    labels = array
-    if array.ndim != 1 or array.dtype != np.int64 or not array.flags.c_contiguous:
-        labels = np.ascontiguousarray(array, np.int64).reshape(-1)
-    if not are_classes(labels, classes, ignore_index):
+    if array.ndim == 1 and array.dtype == _INT64 and array.flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array, np.int64).reshape(-1)
+
+
+def refuse_others(labels: np.ndarray, classes: int, ignore_index: int) -> None:
+    """Raise IndexError if a label on the CPU is neither a class nor the index that is ignored."""
+    if type(labels) is not DeviceArray and not are_classes(labels, classes, ignore_index):
         wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
         raise IndexError(f"target holds {wrong[0]}, which is not one of the {classes} classes of the input")
-    return labels
 
 
 def are_classes(labels: np.ndarray, classes: int, ignore_index: int) -> bool:
@@ -149,10 +166,11 @@ def class_probabilities(target: Any, input_shape: tuple[int, ...], ignore_index:
 
 
 @lru_cache(maxsize=64)
-def _ones(count: int, dtype: np.dtype) -> np.ndarray:
-    ones = np.ones(count, dtype)
-    ones.flags.writeable = False
-    return ones
+def ones(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return weights that change nothing, read-only."""
+    found = np.ones(shape, dtype)
+    found.flags.writeable = False
+    return found
 
 
 def class_weight(weight: Any, classes: int, dtype: np.dtype, images: bool = False) -> np.ndarray:
@@ -164,7 +182,7 @@ def class_weight(weight: Any, classes: int, dtype: np.dtype, images: bool = Fals
         If the dtype is not the input's, or there is not one weight for each class.
     """
     if weight is None:
-        return _ones(classes, dtype)
+        return ones(classes, dtype)
     array: Any = as_array(weight)
     if array.dtype != dtype:
         raise TypeError(f"weight must have the dtype {dtype} of the input, got {array.dtype}")

@@ -58,6 +58,13 @@ def _combine(strong: np.dtype | None, weak: np.dtype | None) -> np.dtype | None:
     return promote(strong, weak) if rises else strong
 
 
+def alike(a: Any, b: Any) -> bool:
+    """Return whether two operands are arrays of the CPU of one shape and one float dtype: nothing is to be promoted."""
+    if type(a) is not np.ndarray or type(b) is not np.ndarray:
+        return False
+    return a.shape == b.shape and a.dtype == b.dtype and float_name(a.dtype) is not None
+
+
 def result_dtype(*operands: Operand) -> np.dtype:
     """Return the dtype of an operation on arrays and Python numbers.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.candidate import Arrays, Candidate, CandidateLists
+from numbanet.problem.loss import are_classes
 from numbanet.reference.softmax import log_softmax
 
 
@@ -69,9 +70,8 @@ def _reduce(problem: Any, losses: np.ndarray, divisor: Any, outputs: Arrays) -> 
     divided[0] = divisor if problem.reduction == "mean" else 1
     if problem.reduction == "none":
         value[...] = losses
-    else:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            total[0] = np.float64(losses.sum()) / divided[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total[...] = np.float64(losses.sum()) / divided[0]
 
 
 def _row_gradients(problem: Any, grad: np.ndarray, divisor: np.ndarray, size: int) -> np.ndarray:
@@ -85,7 +85,10 @@ def _cross_entropy(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any
     if x.size:
         statistics[::2] = x.max(axis=1)
         statistics[1::2] = np.log(np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1))
-    _reduce(problem, *cross_entropy(problem, *inputs), (value, total, divided))
+    if problem.probabilities or are_classes(inputs[1], problem.classes, problem.ignore_index):
+        _reduce(problem, *cross_entropy(problem, *inputs), (value, total, divided))
+    else:
+        total.fill(np.nan)  # as kernels say it
 
 
 def _cross_entropy_backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
@@ -102,7 +105,10 @@ def _cross_entropy_backward_target(problem: Any, inputs: Arrays, outputs: Arrays
 
 
 def _nll(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
-    _reduce(problem, *nll(problem, *inputs), outputs)
+    if are_classes(inputs[1], problem.classes, problem.ignore_index):
+        _reduce(problem, *nll(problem, *inputs), outputs)
+    else:
+        outputs[1].fill(np.nan)  # as kernels say it
 
 
 def _nll_backward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
