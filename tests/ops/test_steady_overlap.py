@@ -119,14 +119,14 @@ def test_what_is_written_to_that_is_two_operands(asked: list[Any]) -> None:
 
 
 def test_what_is_written_to_is_written_once() -> None:
-    @steady(2)
-    def smooth(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        return norm._forward.__wrapped__(x, mean, x[0], None, None, None, True, 0.5, 1e-5, None)[0]
+    @steady(3)
+    def smooth(x: np.ndarray, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
+        return norm._forward.__wrapped__(x, mean, var, None, None, None, True, 0.5, 1e-5, None)[0]
 
     values, mean = matrix(16), np.zeros(8, np.float32)
     for turn in range(7):
         x = values.copy()
-        smooth(x, mean)  # whose first row is updated as the variance
+        smooth(x, mean, x[0])
         np.testing.assert_allclose(mean, values.mean(0) * (1 - 0.5 ** (turn + 1)), rtol=1e-4, atol=1e-5)
 
 
