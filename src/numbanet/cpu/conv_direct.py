@@ -115,6 +115,7 @@ class Gather(NamedTuple):
     flags: int  # of the tiles' last stores
     fetched: int  # cache lines that each tile fetches for the next block
     across: int  # whether positions go row by row across images
+    inside: int  # whether no tap of a position lies in the padding
     blocks: int
     tasks_a_block: int  # how tasks are numbered: block by block,
     tasks_a_part: int  # or part by part
@@ -132,7 +133,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     rows, columns = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
     sources = stack_buffer(taps, _ROOM)
     write_positions(
-        outs, pixels, rows, columns, first, count, padded, s.images, s.rows, s.columns, s.across,
+        outs, pixels, rows, columns, first, count, padded, s.images, s.rows, s.columns, s.across, s.inside,
         y, s.base, s.image_step, s.row_step, s.column_step, x, ints,
     )  # fmt: skip
 
@@ -148,7 +149,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
         here = min(s.tap_block, s.taps - tap)
         for t in range(here):
             source_addresses(
-                offset(sources, t * padded), padded, pixels, rows, columns,
+                offset(sources, t * padded), padded, pixels, rows, columns, s.inside,
                 x, ints, taps[3 * (tap + t)], taps[3 * (tap + t) + 1], address(zeros, 0),
             )  # fmt: skip
         for panel in range(part * panels // s.parts, (part + 1) * panels // s.parts):
@@ -264,18 +265,30 @@ def grids(p: ConvProblem) -> tuple[Grid, ...]:
     return tuple(_backward_grids(p)) if p.which == "backward_input" else (_forward_grid(p),)
 
 
+def _inside(grid: Grid, axis: int, size: int) -> bool:
+    """Return whether no tap of a position lies before or behind the rows (axis 0) or columns of the source."""
+    shifts = grid.taps[:, axis]
+    last = (grid.size[axis] - 1) * grid.stride[axis]
+    return not len(shifts) or bool(shifts.min() >= 0 and shifts.max() + last < size)
+
+
 def _across(grid: Grid, height: int) -> bool:
     """Return whether positions go row by row across images: then the tiles of narrow images at the upper and lower
     border hold positions of one row, which leave out the same taps.
     """
-    rows = grid.taps[:, 0]
-    outside = len(rows) and (rows.min() < 0 or rows.max() + (grid.size[0] - 1) * grid.stride[0] >= height)
-    return bool(outside) and grid.size[1] < _NARROW
+    return grid.size[1] < _NARROW and not _inside(grid, 0, height)
+
+
+def _as_one_row(p: ConvProblem) -> ConvProblem:
+    """Return a problem whose pixels are one row of one image if each of them sees itself only, else the problem."""
+    pointwise = p.r * p.s == 1 and p.stride == (1, 1) and not any(p.pads)
+    return replace(p, n=1, h=1, w=p.n * p.h * p.w) if pointwise and p.n else p
 
 
 @lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
     """Return, for each grid, its taps, the pixel of the padding, the number of tasks and the block of integers."""
+    p = _as_one_row(p)
     forward = p.which == "forward"
     if forward:
         source, out, reduction, columns = (p.h, p.w, p.c), (p.p, p.q, p.k), p.cg, p.kg
@@ -309,7 +322,8 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
             base=grid.start[0] * row + grid.start[1] * out[2], image_step=image, row_step=grid.step[0] * row,
             column_step=grid.step[1] * out[2], c=reduction, k=columns, panels=panels, parts=parts, taps=taps,
             block=block, tap_block=tap_block, channel_block=max(1, channel_block), flags=epilogue_flags(p.epilogue),
-            fetched=fetched, across=across, blocks=blocks,
+            fetched=fetched, across=across,
+            inside=int(_inside(grid, 0, source[0]) and _inside(grid, 1, source[1])), blocks=blocks,
             tasks_a_block=1 if weight_first else parts, tasks_a_part=blocks if weight_first else 1,
         )  # fmt: skip
         launches.append((grid.taps, zeros(source[2], p.dtype), blocks * parts, block_of(integers_)))
