@@ -25,7 +25,7 @@ from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import block_of, launch
-from numbanet.cpu.prefetch import prefetch_far
+from numbanet.cpu.prefetch import CACHE_LINE, line_of, prefetch_far
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import (
     ACCUMULATE,
@@ -82,7 +82,7 @@ def run_tiles_ahead(
         )  # fmt: skip
         for _ in range(each):
             prefetch_far(x, ahead)
-            ahead += lanes(x)
+            ahead += line_of(x)
     return ahead
 
 
@@ -314,7 +314,7 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
         width = -(-columns // (numpy_lanes(p.dtype) * panel_count(columns, p.dtype)))
         steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
         tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
-        lines = block * source_bytes // host_isa().vector_bytes
+        lines = -(-block * source_bytes // CACHE_LINE)
         reused = taps >= grid.stride[0] * grid.stride[1] and not across
         fetched = -(-lines // tiles) if reused and fetches_ahead() else 0
         integers_ = Gather(

@@ -9,6 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+CACHE_LINE = 64  # bytes
 _BYTES, _I32 = ir.IntType(8).as_pointer(), ir.IntType(32)
 
 
@@ -32,6 +33,13 @@ def _prefetch(name: str, write: int, locality: int, doc: str) -> Callable:
 
     prefetch.__name__, prefetch.__doc__ = name, doc
     return intrinsic(prefetch)
+
+
+@intrinsic
+def line_of(typingctx, p):
+    """Return how many elements of `p`'s dtype a cache line holds."""
+    count = CACHE_LINE * 8 // p.dtype.bitwidth
+    return types.int64(p), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), count)
 
 
 prefetch = _prefetch("prefetch", 0, 3, "Fetch the cache line of element i for reading.")
