@@ -19,9 +19,9 @@ from numbanet.cpu.conv_direct import Grid, apart, complete_unseen, grids, of_gra
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import transposed
 from numbanet.cpu.depthwise_tile import FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
-from numbanet.cpu.isa import fetches_ahead
+from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.parallel import block_of, launch
-from numbanet.cpu.prefetch import CACHE_LINE, line_of
+from numbanet.cpu.prefetch import CACHE_LINE
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import address, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem
@@ -78,6 +78,7 @@ class Line(NamedTuple):
     tap: int  # and its number in the weight
 
 
+_VECTOR_BYTES = host_isa().vector_bytes
 _GRID, _LINE = len(GridRow._fields), len(Line._fields)
 
 
@@ -102,6 +103,12 @@ def channels_of_part(part, parts, c, vector):
     """Return the first channel of a part of whole vectors, and that after its last."""
     vectors = (c + vector - 1) // vector
     return part * vectors // parts * vector, min(c, (part + 1) * vectors // parts * vector)
+
+
+@device
+def line_of(x):
+    """Return how many elements a cache line holds."""
+    return CACHE_LINE * lanes(x) // _VECTOR_BYTES
 
 
 @kernel

@@ -20,6 +20,7 @@ from numbanet.cpu.conv_depthwise import (
     TABLE,
     channels_of_part,
     fetched_lines,
+    line_of,
     refusal,
     row_slots,
     write_columns,
@@ -28,7 +29,6 @@ from numbanet.cpu.conv_direct import tolerance, zeros
 from numbanet.cpu.conv_geometry import CUT, Geometry, geometry
 from numbanet.cpu.depthwise_tile import POSITIONS, SUM_KINDS, sum_tile
 from numbanet.cpu.parallel import block_of, launch
-from numbanet.cpu.prefetch import line_of
 from numbanet.cpu.simd import lanes, load, named, numpy_lanes, offset, splat, store
 from numbanet.cpu.tile import address, stack_buffer
 from numbanet.problem.conv import ConvProblem

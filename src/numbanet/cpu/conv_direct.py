@@ -25,7 +25,7 @@ from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import block_of, launch
-from numbanet.cpu.prefetch import CACHE_LINE, line_of, prefetch_far
+from numbanet.cpu.prefetch import prefetch_far
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import (
     ACCUMULATE,
@@ -70,7 +70,7 @@ def run_tiles_ahead(
     width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags, bias,
     residual, x, ahead, each, padding,
 ):  # fmt: skip
-    """Do the same as `run_tiles`, and with each tile prefetch `each` cache lines of `x` from element `ahead` on.
+    """Do the same as `run_tiles`, and with each tile prefetch `each` vectors of `x` from element `ahead` on.
 
     Taps that read `padding` only are left out. Return where the prefetching ended.
     """
@@ -82,7 +82,7 @@ def run_tiles_ahead(
         )  # fmt: skip
         for _ in range(each):
             prefetch_far(x, ahead)
-            ahead += line_of(x)
+            ahead += lanes(x)
     return ahead
 
 
@@ -113,7 +113,7 @@ class Gather(NamedTuple):
     tap_block: int  # and taps and channels of a group that its tiles add up at once
     channel_block: int
     flags: int  # of the tiles' last stores
-    fetched: int  # cache lines that each tile fetches for the next block
+    fetched: int  # vectors that each tile fetches for the next block
     across: int  # whether positions go row by row across images
     inside: int  # whether no tap of a position lies in the padding
     blocks: int
@@ -314,9 +314,10 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
         width = -(-columns // (numpy_lanes(p.dtype) * panel_count(columns, p.dtype)))
         steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
         tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
-        lines = -(-block * source_bytes // CACHE_LINE)
+        # Vectors, be they half a line: asking for each line once, and so for more of them at a time, is slower.
+        ahead = block * source_bytes // host_isa().vector_bytes
         reused = taps >= grid.stride[0] * grid.stride[1] and not across
-        fetched = -(-lines // tiles) if reused and fetches_ahead() else 0
+        fetched = -(-ahead // tiles) if reused and fetches_ahead() else 0
         integers_ = Gather(
             *source, *grid.stride, p.n, *grid.size,
             base=grid.start[0] * row + grid.start[1] * out[2], image_step=image, row_step=grid.step[0] * row,

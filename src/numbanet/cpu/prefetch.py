@@ -35,13 +35,6 @@ def _prefetch(name: str, write: int, locality: int, doc: str) -> Callable:
     return intrinsic(prefetch)
 
 
-@intrinsic
-def line_of(typingctx, p):
-    """Return how many elements of `p`'s dtype a cache line holds."""
-    count = CACHE_LINE * 8 // p.dtype.bitwidth
-    return types.int64(p), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), count)
-
-
 prefetch = _prefetch("prefetch", 0, 3, "Fetch the cache line of element i for reading.")
 prefetch_far = _prefetch("prefetch_far", 0, 2, "Fetch the cache line of element i into the second-level cache.")
 prefetch_result = _prefetch("prefetch_result", 1, 3, "Fetch the cache line of element i for writing.")
