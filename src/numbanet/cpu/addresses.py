@@ -26,13 +26,14 @@ def write_steps(table, at, start, step, count):
 
 @device
 def write_positions(
-    outs, sources, rows, columns, first, count, padded, images, height, width, across,
+    outs, sources, rows, columns, first, count, padded, images, height, width, across, inside,
     y, base, step_n, step_i, step_j, x, geometry,
 ):  # fmt: skip
     """Write, for `count` grid positions from `first` on, the address of the result, and the address, row and column
     of the source pixel of a tap that shifts nothing; repeat the last position up to `padded`.
 
-    The positions go image by image, or, with `across`, row by row across the images.
+    The positions go image by image, or, with `across`, row by row across the images. Where all taps lie `inside` the
+    image, nobody asks for rows and columns.
     """
     h, w, c, stride_h, stride_w = integers(geometry, 5)
     size = address(y, 1) - address(y, 0)
@@ -46,8 +47,9 @@ def write_positions(
         source = address(x, ((n * h + row) * w + column) * c)
         write_steps(outs, at, out, step_j * size, run)
         write_steps(sources, at, source, stride_w * c * size, run)
-        write_steps(rows, at, row, 0, run)
-        write_steps(columns, at, column, stride_w, run)
+        if not inside:
+            write_steps(rows, at, row, 0, run)
+            write_steps(columns, at, column, stride_w, run)
         at += run
         j = 0
         line += 1
@@ -59,7 +61,7 @@ def write_positions(
 
 
 @device
-def source_addresses(table, padded, sources, rows, columns, x, geometry, dh, dw, zero):
+def source_addresses(table, padded, sources, rows, columns, inside, x, geometry, dh, dw, zero):
     """Write the address of the source pixel of each position for one tap; that of zeros where it is padding.
 
     Whole vectors are written, up to one less than a vector's lanes beyond `padded`.
@@ -67,6 +69,10 @@ def source_addresses(table, padded, sources, rows, columns, x, geometry, dh, dw,
     h, w, c, _, _ = integers(geometry, 5)
     size = address(x, 1) - address(x, 0)
     shift = splat(table, (dh * w + dw) * c * size)
+    if inside:
+        for m in range(0, padded, lanes(table)):
+            store(table, m, load(sources, m) + shift)
+        return
     none = splat(table, zero)
     for m in range(0, padded, lanes(table)):
         row, column = load(rows, m) + splat(table, dh), load(columns, m) + splat(table, dw)

@@ -18,9 +18,10 @@ from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.conv_direct import Grid, apart, complete_unseen, grids, of_gradient, progression, tolerance, zeros
 from numbanet.cpu.conv_moments import Order, Share, following, in_tiles
 from numbanet.cpu.copy import transposed
-from numbanet.cpu.depthwise_tile import CACHE_LINE, FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
+from numbanet.cpu.depthwise_tile import FEW_CHANNELS, KINDS, NARROWEST, WIDEST, gather_tile, tile_number
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.parallel import block_of, launch
+from numbanet.cpu.prefetch import CACHE_LINE
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import address, epilogue_flags, stack_buffer
 from numbanet.problem.conv import ConvProblem

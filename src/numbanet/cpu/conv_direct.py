@@ -25,7 +25,7 @@ from numbanet.cpu.copy import arrange, clear
 from numbanet.cpu.isa import fetches_ahead, host_isa
 from numbanet.cpu.pack import first_vector, pack, panel_count
 from numbanet.cpu.parallel import block_of, launch
-from numbanet.cpu.prefetch import prefetch_far
+from numbanet.cpu.prefetch import CACHE_LINE, prefetch_far
 from numbanet.cpu.simd import lanes, named, numpy_lanes, offset
 from numbanet.cpu.tile import (
     ACCUMULATE,
@@ -48,6 +48,7 @@ _BLOCK = 192  # positions of a block, about
 _POSITIONS = 256  # and with the rows of a tile beyond them
 _NARROW = 13  # columns of positions: fewer than about the rows of a tile
 _SOURCE_BYTES = caches().second // 2  # source pixels of a block
+_LINES_AT_ONCE = 16  # cache lines of sources that a tile may fetch: 12 gained by it, 36 lost
 _TASKS = 32  # as many tasks at least, where the problem allows it
 _WEIGHT_BYTES = caches().second // 4 * 3  # packed weights that stay there while positions pass by
 
@@ -61,16 +62,16 @@ def run_tiles(
     none = np.int64(0)  # for a literal, Numba would compile the tiles once more
     run_tiles_ahead(
         width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags,
-        bias, residual, packed, none, none, none,
+        bias, residual, packed, none, none, none, none,
     )  # fmt: skip
 
 
 @device
 def run_tiles_ahead(
     width, last, sources, source_step, channel, taps, channels, packed, panel_step, outs, column, count, flags, bias,
-    residual, x, ahead, each, padding,
+    residual, x, ahead, each, step, padding,
 ):  # fmt: skip
-    """Do the same as `run_tiles`, and with each tile prefetch `each` cache lines of `x` from element `ahead` on.
+    """Do the same as `run_tiles`, and with each tile prefetch `each` elements of `x`, from `ahead` on and `step` apart.
 
     Taps that read `padding` only are left out. Return where the prefetching ended.
     """
@@ -82,7 +83,7 @@ def run_tiles_ahead(
         )  # fmt: skip
         for _ in range(each):
             prefetch_far(x, ahead)
-            ahead += lanes(x)
+            ahead += step
     return ahead
 
 
@@ -113,8 +114,10 @@ class Gather(NamedTuple):
     tap_block: int  # and taps and channels of a group that its tiles add up at once
     channel_block: int
     flags: int  # of the tiles' last stores
-    fetched: int  # cache lines that each tile fetches for the next block
+    fetched: int  # elements that each tile fetches of the next block's sources,
+    fetch_step: int  # so far apart
     across: int  # whether positions go row by row across images
+    inside: int  # whether no tap of a position lies in the padding
     blocks: int
     tasks_a_block: int  # how tasks are numbered: block by block,
     tasks_a_part: int  # or part by part
@@ -132,7 +135,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
     rows, columns = stack_buffer(taps, _POSITIONS), stack_buffer(taps, _POSITIONS)
     sources = stack_buffer(taps, _ROOM)
     write_positions(
-        outs, pixels, rows, columns, first, count, padded, s.images, s.rows, s.columns, s.across,
+        outs, pixels, rows, columns, first, count, padded, s.images, s.rows, s.columns, s.across, s.inside,
         y, s.base, s.image_step, s.row_step, s.column_step, x, ints,
     )  # fmt: skip
 
@@ -148,7 +151,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
         here = min(s.tap_block, s.taps - tap)
         for t in range(here):
             source_addresses(
-                offset(sources, t * padded), padded, pixels, rows, columns,
+                offset(sources, t * padded), padded, pixels, rows, columns, s.inside,
                 x, ints, taps[3 * (tap + t)], taps[3 * (tap + t) + 1], address(zeros, 0),
             )  # fmt: skip
         for panel in range(part * panels // s.parts, (part + 1) * panels // s.parts):
@@ -166,7 +169,7 @@ def gather(task: Index, ints: I64, x: T, packed: T, taps: I64, zeros: T, bias: T
                 ahead = run_tiles_ahead(
                     width, last, sources, padded, group * c + channel, here, channels,
                     offset(packed, start + channel * pitch), c * pitch, outs, group * k + column, count, flags, bias,
-                    address(residual, 0) - address(y, 0), x, ahead, s.fetched,
+                    address(residual, 0) - address(y, 0), x, ahead, s.fetched, s.fetch_step,
                     address(zeros, 0),
                 )  # fmt: skip
 
@@ -264,18 +267,30 @@ def grids(p: ConvProblem) -> tuple[Grid, ...]:
     return tuple(_backward_grids(p)) if p.which == "backward_input" else (_forward_grid(p),)
 
 
+def _inside(grid: Grid, axis: int, size: int) -> bool:
+    """Return whether no tap of a position lies before or behind the rows (axis 0) or columns of the source."""
+    shifts = grid.taps[:, axis]
+    last = (grid.size[axis] - 1) * grid.stride[axis]
+    return not len(shifts) or bool(shifts.min() >= 0 and shifts.max() + last < size)
+
+
 def _across(grid: Grid, height: int) -> bool:
     """Return whether positions go row by row across images: then the tiles of narrow images at the upper and lower
     border hold positions of one row, which leave out the same taps.
     """
-    rows = grid.taps[:, 0]
-    outside = len(rows) and (rows.min() < 0 or rows.max() + (grid.size[0] - 1) * grid.stride[0] >= height)
-    return bool(outside) and grid.size[1] < _NARROW
+    return grid.size[1] < _NARROW and not _inside(grid, 0, height)
+
+
+def _as_one_row(p: ConvProblem) -> ConvProblem:
+    """Return a problem whose pixels are one row of one image if each of them sees itself only, else the problem."""
+    pointwise = p.r * p.s == 1 and p.stride == (1, 1) and not any(p.pads)
+    return replace(p, n=1, h=1, w=p.n * p.h * p.w) if pointwise and p.n else p
 
 
 @lru_cache(maxsize=1024)
 def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
     """Return, for each grid, its taps, the pixel of the padding, the number of tasks and the block of integers."""
+    p = _as_one_row(p)
     forward = p.which == "forward"
     if forward:
         source, out, reduction, columns = (p.h, p.w, p.c), (p.p, p.q, p.k), p.cg, p.kg
@@ -301,15 +316,18 @@ def _plan(p: ConvProblem) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]
         width = -(-columns // (numpy_lanes(p.dtype) * panel_count(columns, p.dtype)))
         steps = -(-taps // tap_block) * -(-reduction // max(1, channel_block)) * (panels // parts)
         tiles = max(1, steps * -(-block // host_isa().tile_rows[width - 1]))
-        lines = block * source_bytes // host_isa().vector_bytes
+        # Each line once if a tile fetches few of them; more at a time come slower than when they are asked for twice.
+        few = block * source_bytes <= _LINES_AT_ONCE * CACHE_LINE * tiles
+        fetch_bytes = max(CACHE_LINE, host_isa().vector_bytes) if few else host_isa().vector_bytes
         reused = taps >= grid.stride[0] * grid.stride[1] and not across
-        fetched = -(-lines // tiles) if reused and fetches_ahead() else 0
+        fetched = -(-block * source_bytes // (fetch_bytes * tiles)) if reused and fetches_ahead() else 0
         integers_ = Gather(
             *source, *grid.stride, p.n, *grid.size,
             base=grid.start[0] * row + grid.start[1] * out[2], image_step=image, row_step=grid.step[0] * row,
             column_step=grid.step[1] * out[2], c=reduction, k=columns, panels=panels, parts=parts, taps=taps,
             block=block, tap_block=tap_block, channel_block=max(1, channel_block), flags=epilogue_flags(p.epilogue),
-            fetched=fetched, across=across, blocks=blocks,
+            fetched=fetched, fetch_step=fetch_bytes // itemsize, across=across,
+            inside=int(_inside(grid, 0, source[0]) and _inside(grid, 1, source[1])), blocks=blocks,
             tasks_a_block=1 if weight_first else parts, tasks_a_part=blocks if weight_first else 1,
         )  # fmt: skip
         launches.append((grid.taps, zeros(source[2], p.dtype), blocks * parts, block_of(integers_)))

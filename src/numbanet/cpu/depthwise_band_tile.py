@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cpu.depthwise_tile import CACHE_LINE, POSITIONS
+from numbanet.cpu.depthwise_tile import POSITIONS
 from numbanet.cpu.flow import Loop, ir_grid, ir_int, ir_keep_rolled, ir_switch
 from numbanet.cpu.isa import fetches_ahead
-from numbanet.cpu.prefetch import ir_prefetch
+from numbanet.cpu.prefetch import CACHE_LINE, ir_prefetch
 from numbanet.cpu.vector import (
     Vec,
     ir_call,

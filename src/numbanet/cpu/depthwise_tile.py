@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.compile import device
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_keep_rolled, ir_switch
-from numbanet.cpu.prefetch import ir_prefetch
+from numbanet.cpu.prefetch import CACHE_LINE, ir_prefetch
 from numbanet.cpu.tile import RELU, RESIDUAL, SIX, has_flag
 from numbanet.cpu.vector import (
     Vec,
@@ -43,7 +43,6 @@ FEW_CHANNELS = len(_TILES)  # the tile for fewer channels than lanes, of any lin
 # Nine sums or so don't wait for products, and leave registers for the gradients of four positions.
 SUM_KINDS = ((8, 1, 0), (3, 3, 2), (2, 5, 2))
 POSITIONS = 4
-CACHE_LINE = 64  # bytes
 
 
 @device

@@ -9,6 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+CACHE_LINE = 64  # bytes
 _BYTES, _I32 = ir.IntType(8).as_pointer(), ir.IntType(32)
 
 

@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from numbanet.cpu.flow import Loop, ir_conditionally, ir_grid, ir_int, ir_keep_rolled, ir_switch
 from numbanet.cpu.isa import host_isa
-from numbanet.cpu.prefetch import ir_prefetch
+from numbanet.cpu.prefetch import CACHE_LINE, ir_prefetch
 from numbanet.cpu.vector import (
     Vec,
     ir_call,
@@ -195,12 +195,13 @@ def ir_fetch_result(
     residual: ir.Value,
 ) -> None:  # fmt: skip
     """Ask, while the sums of a tile grow, for the lines that its store writes, and for what that adds."""
+    seen = range(0, vectors, max(1, CACHE_LINE // host_isa().vector_bytes))
     for pointer in rows():
-        for j in range(vectors):
+        for j in seen:
             ir_prefetch(builder, builder.gep(pointer, [ir_int(j * vec.lanes)]), write=1)
     with builder.if_then(has_flag(builder, flags, RESIDUAL)):
         for pointer in rows():
-            for j in range(vectors):
+            for j in seen:
                 ir_prefetch(builder, builder.gep(ir_shifted(builder, pointer, residual), [ir_int(j * vec.lanes)]))
 
 
