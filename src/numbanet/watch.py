@@ -145,7 +145,7 @@ def take(tensor: Any, whole: bool = False) -> None:
 
 
 def label(tensor: Any, classes: int, ignored: int) -> None:
-    """Report that a loss takes class indices as they lie in a tensor's memory, and has looked whether they are such."""
+    """Report that a loss takes class indices as they lie in a tensor's memory, and refuses those that are none."""
     watch = WATCH.get()
     if watch is not None and id(tensor) in watch.whole:
         watch.labels.append((tensor, classes, ignored))

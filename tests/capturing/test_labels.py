@@ -41,6 +41,20 @@ def test_a_label_that_is_no_class_is_told_before_anything_changes(wrong: int, dr
     assert driver.calls == ["graph"]
 
 
+def test_labels_of_images(driver: Replays) -> None:
+    """One label a pixel."""
+    run = nnet.capture(lambda x, y: F.cross_entropy(x, y))
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        x, y = rng.standard_normal((2, 5, 3, 4), np.float32), rng.integers(5, size=(2, 3, 4))
+        expected = F.cross_entropy(nnet.tensor(x), nnet.tensor(y)).item()
+        assert run(nnet.tensor(x), nnet.tensor(y)).item() == pytest.approx(expected)
+        y[1, 2, number % 4] = 5
+        with pytest.raises(IndexError, match="target holds 5, which is not one of the 5 classes"):
+            run(nnet.tensor(x), nnet.tensor(y))
+    assert "graph" in driver.calls
+
+
 def test_an_ignored_label_is_none(driver: Replays) -> None:
     trainer = trained(driver)
     x, y = batch(3)

@@ -221,7 +221,7 @@ def test_bad_arguments(target, options, error, text):
 def test_labels_that_are_no_classes(loss, name, wrong):
     """Kernels see them, and read nothing there, in calls that come again as well; NaN of other origin is no error."""
     text = f"target holds {wrong}, which is not one of the 3 classes"
-    for x in (np.zeros((40, 3)), np.full((40, 3), np.nan), np.zeros((10, 3, 2, 2))):
+    for x in (np.zeros((40, 3)), np.full((40, 3), np.nan, "f4"), np.zeros((10, 3, 2, 2), "f4")):
         good = np.arange(40).reshape(x.shape[:1] + x.shape[2:]) % 3
         bad = good.copy()
         bad.reshape(-1)[17] = wrong
@@ -232,6 +232,30 @@ def test_labels_that_are_no_classes(loss, name, wrong):
                     loss(x, bad, reduction=reduction)
                 ignored = loss(x, bad, ignore_index=wrong, reduction=reduction)
                 assert np.isnan(ignored).any() == np.isnan(x).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("wrong", [-1, 3, 1 << 40, -(1 << 62)])
+def test_labels_that_become_no_classes(wrong, dtype):
+    """Before the backward pass: nothing is written at such an index."""
+    x, labels = np.zeros((40, 3), dtype), np.arange(40) % 3
+    right = np.arange(40) != 17
+    for with_state, backward, expected in (
+        (ops.cross_entropy_with_state, ops.cross_entropy_backward, np.nan),
+        (ops.nll_loss_with_state, ops.nll_loss_backward, 0.0),
+    ):
+        for _ in range(5):
+            loss, state = with_state(x, labels, reduction="sum")
+            good, labels[17] = backward(np.ones_like(loss), state), wrong
+            found, labels[17] = backward(np.ones_like(loss), state), 17 % 3
+            np.testing.assert_array_equal(found[right], good[right])
+            np.testing.assert_array_equal(found[17], expected)
+    for loss in (F.cross_entropy, F.nll_loss):
+        target = nnet.tensor(labels)
+        y = loss(nnet.tensor(x, requires_grad=True), target)
+        target[17] = wrong
+        with pytest.raises(RuntimeError, match="changed"):
+            y.backward()
 
 
 def test_bad_input():

@@ -56,8 +56,8 @@ def write_positions(
     for m in range(count, padded):
         outs[m] = outs[count - 1]
         sources[m] = sources[count - 1]
-        rows[m] = rows[count - 1]
-        columns[m] = columns[count - 1]
+        if not inside:
+            rows[m], columns[m] = rows[count - 1], columns[count - 1]
 
 
 @device

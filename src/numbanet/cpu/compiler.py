@@ -137,6 +137,8 @@ class _Once(Library):
                 loop_vectorize=codegen._loopvect, slp_vectorize=False, opt=codegen._opt_level, cost="cheap"
             )
             passes.run(self._final_module, builder)
+        if any(x.name.startswith("numba.dynamic.globals") for x in self._final_module.global_variables):
+            raise AssertionError(f"{self.name} refers to objects of the process, which only the second time removes")
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -159,7 +159,7 @@ def _transform(f, ints, x, g, zero, first, count, spot, pixels, gradients):
     tiles_h, tiles_w, new = cut.tiles_h, cut.tiles_w, f.tile * f.stride
     for m in range(count):
         tile, following = first + m, first + min(m + 1, count - 1)
-        # No literals, for each of which Numba would compile the function anew: LLVM inlines it with these.
+        # No literals, for each of which Numba would compile this large function anew: LLVM inlines it with these.
         _transform_tile(
             f, ints, bool(0), x,
             _corner(tile, new, tiles_h, tiles_w, cut.top, cut.left),

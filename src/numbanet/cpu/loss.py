@@ -4,7 +4,8 @@ A forward task writes the losses of its rows and, in float64, their sum and the 
 adds these up in the order of the tasks, so the result does not depend on the threads. Cross entropy keeps of each row
 its largest score and the logarithm of the sum of exponentials, which is all that the backward pass needs.
 
-The loss of a label that is no class is NaN, and so is the sum: Python looks at labels only then.
+The loss of a label that is no class is NaN, and so is the sum, which Python turns into an error. No kernel takes such a
+label for an index, be it one that was changed before the backward pass.
 """
 
 from __future__ import annotations
@@ -123,13 +124,13 @@ def _row_gradient(x, start, target, first, weight, classes, top, logarithm, g, m
 
 
 @device
-def _fill_zero(dx, start, count):
-    i, end, zero = start, start + count, splat(dx, 0.0)
+def _fill(dx, start, count, number):
+    i, end, v = start, start + count, splat(dx, number)
     while i + lanes(dx) <= end:
-        store(dx, i, zero)
+        store(dx, i, v)
         i += lanes(dx)
     if i < end:
-        store_tail(dx, i, zero, end - i)
+        store_tail(dx, i, v, end - i)
 
 
 @kernel
@@ -166,8 +167,8 @@ def indices_backward(
     uniform = _row_weight(weight, 0, weight, classes, 0.0, share)
     for row in range(task * block, min(rows, (task + 1) * block)):
         label, start = target[row], row * classes
-        if label == ignore:
-            _fill_zero(dx, start, classes)
+        if label == ignore or label < 0 or label >= classes:
+            _fill(dx, start, classes, 0.0 if label == ignore else math.nan)
             continue
         g = grad[row * step] / divisor[0]
         mass = keep * weight[label] + uniform
@@ -251,8 +252,8 @@ def nll_backward(task: Index, ints: I64, grad: T, target: I64, weight: T, diviso
     rows, classes, block, ignore, step = integers(ints, 5)
     for row in range(task * block, min(rows, (task + 1) * block)):
         label = target[row]
-        _fill_zero(dx, row * classes, classes)
-        if label != ignore:
+        _fill(dx, row * classes, classes, 0.0)
+        if label != ignore and 0 <= label < classes:
             dx[row * classes + label] = -weight[label] * grad[row * step] / divisor[0]
 
 

@@ -22,7 +22,7 @@ def _weight(tensor: Tensor | None) -> np.ndarray | None:
 
 def _targets(input: Tensor, target: Tensor, ignore_index: int) -> np.ndarray:
     """Return the array of a target, of which class indices need not steer Python: kernels read them where they lie."""
-    if watcher() is None:  # to whom that would matter
+    if watcher() is None:  # nobody asks what steers Python
         return values("target", target)
     if type(target) is Tensor and isinstance(input, Tensor) and target.device == "cpu" and target.dtype == np.int64:
         array = array_of(target)
@@ -110,7 +110,8 @@ def nll_loss(
     options = (_weight(weight), ignore_index, reduction_word(reduction, size_average, reduce))
     labels = _targets(input, target, ignore_index)
     loss, state = ops.nll_loss_with_state(values("input", input), labels, *options)
-    return record(loss, (input,), lambda grad: (ops.nll_loss_backward(grad, state),))
+    need = input.requires_grad
+    return record(loss, (input, target), lambda grad: (ops.nll_loss_backward(grad, state) if need else None, None))
 
 
 def mse_loss(

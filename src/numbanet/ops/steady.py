@@ -179,10 +179,11 @@ def steady(arrays: int, *further: str) -> Callable[[F], F]:
 def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
     """Call, and take note of what is done."""
     operands = args[:arrays]
-    if sum(x.nbytes for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
+    if sum(max(x.nbytes, _span(x)) for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
         kind.tries = 0
     if kind.tries <= 0 or measuring():
         return function(*args)
+    kind.tries -= 1
     seen = args
     if not _apart(operands):  # as of x + x: what it does is seen on copies, and is the same on any operands
         seen = (*map(_twin, operands), *args[arrays:])
@@ -190,7 +191,6 @@ def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], a
             return function(*args)
     from numbanet.cpu.program import traced  # with Numba: for those who compute
 
-    kind.tries -= 1
     before = kind.program  # looked at once: another thread may meet the same kind meanwhile
     twins = seen if before is None else (*map(_twin, seen[:arrays]), *args[arrays:])
     result, program = traced(function, seen)
@@ -207,11 +207,15 @@ def _twin(x: Any) -> Any:
     """Return an array with the elements and the strides of x; what is no array, as it is."""
     if type(x) is not np.ndarray:
         return x
-    ends = [(size - 1) * step for size, step in zip(x.shape, x.strides)]
-    first, last = sum(min(0, end) for end in ends), sum(max(0, end) for end in ends)
-    y = np.ndarray(x.shape, x.dtype, np.empty(last - first + x.itemsize, np.uint8), -first, x.strides)
+    before = sum(max(0, (1 - size) * step) for size, step in zip(x.shape, x.strides))  # the first element
+    y = np.ndarray(x.shape, x.dtype, np.empty(_span(x), np.uint8), before, x.strides)
     y[...] = x
     return y
+
+
+def _span(x: np.ndarray) -> int:
+    """Return how many bytes lie between the ends of an array, of a column of a matrix for instance."""
+    return sum(abs((size - 1) * step) for size, step in zip(x.shape, x.strides)) + x.itemsize
 
 
 def _apart(operands: tuple[Any, ...]) -> bool:

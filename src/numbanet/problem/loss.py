@@ -142,7 +142,7 @@ def refuse_others(labels: np.ndarray, classes: int, ignore_index: int) -> None:
 def are_classes(labels: np.ndarray, classes: int, ignore_index: int) -> bool:
     """Return whether each number of an array of int64 is the index of a class, or the one that is ignored."""
     # As unsigned numbers, negative indices are huge: one pass finds that all is well.
-    if not labels.size or np.maximum.reduce(labels.view(np.uint64)) < classes:
+    if not labels.size or np.maximum.reduce(labels.view(np.uint64), axis=None) < classes:
         return True
     return bool((((labels >= 0) & (labels < classes)) | (labels == ignore_index)).all())
 
