@@ -39,6 +39,17 @@ class _Heir(_Config):
     pass
 
 
+class _Holding(nn.Module):
+    """A network whose result depends on what it holds."""
+
+    def __init__(self, held: Any, factor: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.held, self.factor = held, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(self.factor(self.held))
+
+
 class _Submodule(nn.Module):
     factor = 2.0
 
@@ -145,15 +156,7 @@ def _factor(held: Any) -> float:
 def test_changes_of_what_is_held_are_seen(
     made: Callable[[], Any], factor: Callable[[Any], Any], change: Callable[[Any], None], replayed: bool
 ) -> None:
-    class Holding(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.held = made()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x * float(factor(self.held))
-
-    model = Holding().eval()
+    model = _Holding(made(), factor).eval()
     captured = nnet.capture(model)
     for _ in range(4):
         check(captured, model, images())
@@ -268,15 +271,7 @@ def _exchange_factory(held: Any) -> None:
     ],
 )  # fmt: skip
 def test_what_stands_behind_wrappers_is_watched(made: Any, factor: Any, change: Any) -> None:
-    class Holder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.held = made()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x * float(factor(self.held))
-
-    model = Holder().eval()
+    model = _Holding(made(), factor).eval()
     captured = nnet.capture(model)
     for _ in range(4):
         check(captured, model, images())
