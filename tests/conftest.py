@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("NUMBANET_VERBOSE", "0")  # no notice of slow compilation among what commands print
+os.environ.setdefault("NUMBANET_AHEAD", "0")  # the tests run in as many processes as there are CPUs
 # A shell that starts the tests in the background lets them, and the processes that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,11 +18,16 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from numbanet import settings, trusted
 from numbanet.sources import Sources
@@ -32,6 +37,7 @@ _UNUSED_SECONDS = 30 * 24 * 3600
 _FOLDERS = 24  # as many at most
 _PART = ".part"
 _WRITING_SECONDS = 3600  # nobody takes longer to write a file
+_WAITING_SECONDS = 120  # nor this long to compile one, unless it is stopped
 
 
 class Store:
@@ -103,6 +109,49 @@ class Store:
                 raise
         except OSError as error:
             settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Within a ``with`` block, be the one process that makes a file; who comes second waits, two minutes at most.
+
+        Yields whether it did: then the file may be there.
+
+        It holds a lock on another file, which the system takes back when the process ends. Where there are no such
+        locks, two processes may do the same work.
+        """
+        handle, waited = self._lock(f"{name}.lock")
+        try:
+            yield waited
+        finally:
+            if handle is not None:
+                with suppress(OSError):
+                    (self.folder() / f"{name}.lock").unlink()
+                os.close(handle)
+
+    def _lock(self, name: str) -> tuple[int | None, bool]:
+        """Return a file that is locked, None if it can't be had, and whether another process had it."""
+        if fcntl is None or not self._serves():
+            return None, False
+        try:
+            self.begin()
+            handle = os.open(self.folder() / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return None, False
+        waited, end = False, time.monotonic() + _WAITING_SECONDS
+        try:
+            while time.monotonic() < end:
+                with suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return handle, waited
+                waited = True
+                time.sleep(0.01)
+        except OSError:  # of file systems without locks
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        return None, waited
 
     def count(self, suffix: str) -> int:
         """Return how many files there are whose names end so."""

@@ -201,6 +201,11 @@ def notice(message: str) -> None:
         print(f"numbanet: {message}", file=sys.stderr)
 
 
+def ahead() -> bool:
+    """Return whether a second process may compile kernels ahead; ``NUMBANET_AHEAD=0`` turns it off."""
+    return os.environ.get("NUMBANET_AHEAD", "1") != "0" and cache_enabled()
+
+
 def cache_root() -> Path:
     """Return the folder for compiled kernels: ``NUMBANET_CACHE_DIR``, else the user's cache folder.
 

@@ -192,6 +192,15 @@ class enable_grad(_GradMode):  # noqa: N801 - torch's name
     _value = True
 
 
+_follow: Callable[[Backward, np.ndarray], None] | None = None
+
+
+def follow(function: Callable[[Backward, np.ndarray], None] | None) -> None:
+    """Have a function called with each backward function that is recorded, and the result of its operation."""
+    global _follow
+    _follow = function
+
+
 def needs_grad(*tensors: Tensor | None) -> bool:
     """Return whether an operation on these tensors will be recorded."""
     if not _enabled.get():
@@ -242,6 +251,8 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     if needs_grad(*parents):
         result.requires_grad = True
         result._node = Node(parents, backward, adds)
+        if _follow is not None:
+            _follow(backward, data)
     return result
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class KernelCache:
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._code = fingerprint.hash_of(function, text)
         self._own = fingerprint.is_known(function)
+        self._claim = ExitStack()
 
     def _file(self, signature: Any, target_context: Any) -> str:
         target = target_context.codegen().magic_tuple()
@@ -68,6 +70,9 @@ class KernelCache:
             return None
         name = self._file(signature, target_context)
         payload = STORE.read(name)
+        if payload is None:
+            waited = self._claim.enter_context(STORE.claim(name))
+            payload = STORE.read(name) if waited else None
         if payload is None:
             return None
         # All that Numba and its extensions implement takes half a second to load. It is for compilers, but for symbols
@@ -85,6 +90,11 @@ class KernelCache:
         """Store machine code; where the folder can't be written, say so in the log and go on without."""
         if settings.cache_enabled() and not result.library.has_dynamic_globals:
             STORE.write(self._file(signature, result.target_context), pickle.dumps(result._reduce()))
+        self.release()
+
+    def release(self) -> None:
+        """Let other processes compile what this one did not."""
+        self._claim.close()
 
     def enable(self) -> None:
         """Do nothing: `settings.cache_enabled` decides."""

@@ -30,6 +30,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
 from numbanet import fingerprint, settings
+from numbanet.cpu import ahead
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compiler import KernelCompiler, TileCompiler
 from numbanet.cpu.inlined import InlinedCompiler
@@ -71,6 +72,7 @@ class _Spent:
         cls.seconds += seconds
         if cls.seconds > cls.patience and not cls.said:
             cls.said = True
+            ahead.begin()
             settings.notice(
                 "compiling kernels for this machine, once: half a minute to a few minutes for a whole network; "
                 "`numbanet warmup` compiles all of them ahead"
@@ -157,12 +159,16 @@ class Kernel:
             if found is None:
                 start = time.perf_counter()
                 found = self._function(dtype)
-                found._cache = KernelCache(self.function, self._text)
-                found.compile()
+                found._cache = cache = KernelCache(self.function, self._text)
+                try:
+                    found.compile()
+                finally:
+                    cache.release()
                 self._compiled[dtype] = found
                 seconds = time.perf_counter() - start
                 settings.log(f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] in {seconds:.2f} s")
                 if not found.cache_hits:
+                    ahead.compiled()
                     _Spent.add(seconds)
         return found
 

@@ -104,6 +104,12 @@ def prepare() -> None:
         _state.crew = Crew(driver(serve, 1, types.void), 0 if _state.over else numba.config.NUMBA_NUM_THREADS - 1)
 
 
+def launch_nothing() -> None:
+    """Have all launches of this process compile their kernels, and run nothing."""
+    _state.alone = _state.together = lambda *call: DONE
+    _state.crew, threads.count = _state, 1
+
+
 def _after_fork() -> None:
     if _state.crew is not None:
         _state.crew.renew()
