@@ -170,7 +170,10 @@ def use(*names: str) -> Iterator[None]:
 
 
 def conditions() -> tuple[str, frozenset[str], int]:
-    """Return what a choice depends on beside the problem and the device: precision, override, what was measured."""
+    """Return what a choice depends on beside the problem and the device: precision, override, what was measured.
+
+    Where that changes for all threads, `settings.changed` is told; else, a context variable.
+    """
     return settings.get_precision(), OVERRIDE.get(), _tuning
 
 

@@ -54,16 +54,16 @@ class Table(NamedTuple):
         variable and of the value that it must have.
     facts, scratch : numpy.ndarray
         The addresses of `_FACTS`, and where the words of operands are written.
-    kept : dict
-        First of all what the guards belong to; then by the address of what is found, the hash of an entry, its words,
-        its options, and what is found.
+    kept : list
+        Of each entry its hash, its words, its options, and what is found; and first of all what the guards belong to.
+        Nothing is taken away: several threads may be at it.
     """
 
     slots: np.ndarray
     guards: np.ndarray
     facts: np.ndarray
     scratch: np.ndarray
-    kept: dict[int, tuple[Any, ...]]
+    kept: list[tuple[Any, ...]]
 
 
 @device
@@ -215,7 +215,7 @@ def new_table(changes: np.ndarray, count: int, variables: tuple[ContextVar[Any],
     usual = Context().run(lambda: [variable.get() for variable in variables])
     pairs = [id(x) for pair in zip(variables, usual) for x in pair]
     guards = np.array([place(changes), count, len(variables), *pairs], np.int64)
-    kept = {0: (changes, variables, usual)}
+    kept: list[tuple[Any, ...]] = [(changes, variables, usual)]
     return Table(np.zeros((_FEW, 2), np.int64), guards, _State.facts, np.empty(_MOST, np.int64), kept)
 
 
@@ -226,9 +226,9 @@ def added(table: Table, operands: tuple[Any, ...], options: tuple[Any, ...], fou
     """
     before = _State.find(table, operands, options)
     if before is not None:
-        entry = table.kept[id(before)]
-        table.kept[id(found)] = (*entry[:3], found)
-        entry[1][0] = id(found)
+        words = next(entry[1] for entry in table.kept[1:] if entry[3] is before)
+        table.kept.append((0, words, options, found))
+        words[0] = id(found)
         return table
     words = np.empty(_BEFORE + _MOST, np.int64)
     count, code = _State.words(_State.facts, operands, words[_BEFORE:])
@@ -237,21 +237,21 @@ def added(table: Table, operands: tuple[Any, ...], options: tuple[Any, ...], fou
         return table
     words = words[: _BEFORE + count].copy()
     words[:_BEFORE] = id(found), id(options), count
-    table.kept[id(found)] = code, words, options, found
-    if 2 * len(table.kept) > len(table.slots):
-        table = table._replace(slots=np.zeros((2 * len(table.slots), 2), np.int64))
-        for entry in tuple(table.kept.values())[1:]:
-            _enter(table.slots, *entry[:2])
-    else:
-        _enter(table.slots, code, words)
-    return table
+    table.kept.append((code, words, options, found))
+    if 2 * len(table.kept) <= len(table.slots):
+        _enter(table.slots, code, place(words))
+        return table
+    larger = np.zeros((1 << (4 * len(table.kept)).bit_length(), 2), np.int64)
+    for address, code in {place(entry[1]): entry[0] for entry in table.kept[1:] if entry[0]}.items():
+        _enter(larger, code, address)
+    return table._replace(slots=larger)
 
 
-def _enter(slots: np.ndarray, code: int, words: np.ndarray) -> None:
+def _enter(slots: np.ndarray, code: int, address: int) -> None:
     """Put the address of an entry into a free slot."""
     last = len(slots) - 1
     at = code & last
     while slots[at, 1] != 0:
         at = (at + 1) & last
     slots[at, 0] = code
-    slots[at, 1] = place(words)  # last: until then nobody looks at the rest
+    slots[at, 1] = address  # last: until then nobody looks at the rest

@@ -187,18 +187,16 @@ class _Operation:
         result = kind.run(operands)
         return self.plain(*operands, *options) if result is None else result
 
-    def _remember(
-        self, kind: _Kind, operands: tuple[Any, ...], options: tuple[Any, ...], changes: int
-    ) -> None:
+    def _remember(self, kind: _Kind, operands: tuple[Any, ...], options: tuple[Any, ...], changes: int) -> None:
         """Have machine code find what a kind does, as long as there are so many changes."""
         from numbanet.cpu import recall  # with Numba: for those who compute
 
-        kind.changes = changes
         table = self._names["_table"]
         if self._names["_find"] is _nothing or table.guards[1] != changes:
             table = recall.new_table(CHANGES, changes, _VARIABLES)
         self._names["_table"] = recall.added(table, operands, options, kind.run)
         self._names["_find"] = recall.finder()
+        kind.changes = changes
 
     def _watched(self, kind: _Kind, operands: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
         """Call, and take note of what is done."""
