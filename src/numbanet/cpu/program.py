@@ -127,12 +127,12 @@ class Program:
             self._launch(number, launch)
         codes = [self._result(y) for y in (result if isinstance(result, tuple) else (result,))]
         self._line(f"return {', '.join(codes)}{',' * isinstance(result, tuple)}")
-        lines = ["def run(args):"]
+        lines = ["def run(args):", f"{''.join(f'x{number}, ' for number in range(len(args)))}= args"]
         if anew:  # as many work buffers as threads
             lines += [f"if threads.count != {threads.count}:", "    return None"]
         for number, (position, key) in enumerate(self._forms):
             self._names[f"k{number}"] = key
-            lines += [f"f{number} = args[{position}].known(k{number})", f"if f{number} is None:", "    return None"]
+            lines += [f"f{number} = x{position}.known(k{number})", f"if f{number} is None:", "    return None"]
         self.text = "\n    ".join(lines + self._lines)
         held = [(number, x.dtype.str, x.shape, x.tobytes()) for number, x in self._templates.items()]
         self.decisions = self.text, self._forms, self._calls, [place(x) for x in self._constants], held
@@ -185,7 +185,7 @@ class Program:
             if type(x) is np.ndarray and np.may_share_memory(x, array):
                 if place(x) != address:
                     raise _Unknown
-                return f"args[{position}]"
+                return f"x{position}"
         for number, block in enumerate(self._made):
             distance = address - place(block)
             if 0 <= distance < block.nbytes:
@@ -225,7 +225,7 @@ class Program:
     def _form(self, position: int, key: Any, item: int | None) -> str:
         """Return a name for what a prepared weight holds."""
         if key is None:
-            return f"args[{position}].array"
+            return f"x{position}.array"
         if (position, key) not in self._forms:
             self._forms.append((position, key))
         name = f"f{self._forms.index((position, key))}"
