@@ -123,7 +123,7 @@ class _Operation:
     arrays : int
         Of its parameters, the first that are arrays.
     further : tuple of str
-        Those that are arrays and can be given by name alone.
+        Those that stand behind them and are arrays as well.
 
     Attributes
     ----------
@@ -227,7 +227,7 @@ class _Operation:
 def steady(arrays: int, *further: str) -> Callable[[F], F]:
     """Return a decorator of an operation whose first `arrays` arguments are arrays or None, and the others options.
 
-    Some that can be given by name alone may be `further` arrays.
+    Some that stand behind them may be `further` arrays, by their names.
     """
     return lambda function: _Operation(function, arrays, further).call  # type: ignore[return-value]
 
