@@ -13,7 +13,6 @@ from contextvars import Context, ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
 from numbanet.cpu.atomic import put
 from numbanet.cpu.compile import device
@@ -30,7 +29,6 @@ _KIND = _HEAD + 8  # of a dtype: the letters of its kind, type and byte order, i
 _VALUE = _HEAD  # of a float
 _WEIGHT = _HEAD + 8 * sorted(PreparedWeight.__slots__).index("array")
 
-_BEFORE = 3  # words of an entry before those of the operands
 _FEW = 64  # slots at first
 _MOST = 256  # words of the operands of a call
 _DIMENSIONS = 8
@@ -53,7 +51,7 @@ class Table(NamedTuple):
         An address, and the word that must be there; and how many context variables follow, with the addresses of the
         variable and of the value that it must have.
     facts, scratch : numpy.ndarray
-        The addresses of `_FACTS`, and where the words of operands are written.
+        The addresses of `_FACTS`; and where the number of words of operands, their hash, and these words are written.
     kept : list
         Of each entry its hash, its words, its options, and what is found; and first of all what the guards belong to.
         Nothing is taken away: several threads may be at it.
@@ -158,11 +156,13 @@ def _item(table, number):
 def _find(table, operands, options):
     table, operands, options = address_of(table), address_of(operands), address_of(options)
     slots, facts, scratch = _item(table, 0), _item(table, 2), _item(table, 3)
-    nothing = word(facts, _NONE)
-    n = _describe(facts, operands, scratch)
+    nothing, words = word(facts, _NONE), scratch + 16
+    n = _describe(facts, operands, words)
+    h = _hash(words, n)
+    put(scratch, 0, n)
+    put(scratch, 1, h)
     if n == 0 or not _guarded(_item(table, 1)):
         return object_at(nothing)
-    h = _hash(scratch, n)
     last = word(word(word(table, ITEMS), _SHAPE), 0) - 1  # of the slots
     at = h & last
     while True:
@@ -171,29 +171,22 @@ def _find(table, operands, options):
             return object_at(nothing)
         if word(slots, 16 * at) == h and word(entry, 16) == n:
             i = 0
-            while i < n and word(entry, 24 + 8 * i) == word(scratch, 8 * i):
+            while i < n and word(entry, 24 + 8 * i) == word(words, 8 * i):
                 i += 1
             if i == n and _all_alike(facts, word(entry, 8), options):
                 return object_at(word(entry, 0))
         at = (at + 1) & last
 
 
-def _words(facts, operands, found):
-    n = _describe(word(address_of(facts), DATA), address_of(operands), word(address_of(found), DATA))
-    return n, _hash(word(address_of(found), DATA), n)
-
-
 class _State:
     """What `prepare` sets up."""
 
     find: Any = None
-    words: Any = None
     facts = np.array([id(fact) for fact in _FACTS], np.int64)
 
 
 def prepare() -> None:
     """Compile what looks for operands."""
-    _State.words = driver(_words, 3, types.UniTuple(types.int64, 2), reference, nogil=False)
     _State.find = driver(_find, 3, reference, reference, nogil=False)
 
 
@@ -216,7 +209,7 @@ def new_table(changes: np.ndarray, count: int, variables: tuple[ContextVar[Any],
     pairs = [id(x) for pair in zip(variables, usual) for x in pair]
     guards = np.array([place(changes), count, len(variables), *pairs], np.int64)
     kept: list[tuple[Any, ...]] = [(changes, variables, usual)]
-    return Table(np.zeros((_FEW, 2), np.int64), guards, _State.facts, np.empty(_MOST, np.int64), kept)
+    return Table(np.zeros((_FEW, 2), np.int64), guards, _State.facts, _scratch(), kept)
 
 
 def added(table: Table, operands: tuple[Any, ...], options: tuple[Any, ...], found: Any) -> Table:
@@ -224,19 +217,18 @@ def added(table: Table, operands: tuple[Any, ...], options: tuple[Any, ...], fou
 
     What was found for them before is not any more. Operands of which machine code knows too little are left out.
     """
-    before = _State.find(table, operands, options)
+    described = table._replace(scratch=_scratch())  # where nobody else writes
+    before = _State.find(described, operands, options)
     if before is not None:
         words = next(entry[1] for entry in table.kept[1:] if entry[3] is before)
         table.kept.append((0, words, options, found))
         words[0] = id(found)
         return table
-    words = np.empty(_BEFORE + _MOST, np.int64)
-    count, code = _State.words(_State.facts, operands, words[_BEFORE:])
+    count, code = map(int, described.scratch[:2])
     arrays = [x.array if type(x) is PreparedWeight else x for x in operands]
     if count == 0 or not all(x is None or x.dtype.char in _NUMBERS for x in arrays):
         return table
-    words = words[: _BEFORE + count].copy()
-    words[:_BEFORE] = id(found), id(options), count
+    words = np.array([id(found), id(options), count, *described.scratch[2 : 2 + count]], np.int64)
     table.kept.append((code, words, options, found))
     if 2 * len(table.kept) <= len(table.slots):
         _enter(table.slots, code, place(words))
@@ -245,6 +237,10 @@ def added(table: Table, operands: tuple[Any, ...], options: tuple[Any, ...], fou
     for address, code in {place(entry[1]): entry[0] for entry in table.kept[1:] if entry[0]}.items():
         _enter(larger, code, address)
     return table._replace(slots=larger)
+
+
+def _scratch() -> np.ndarray:
+    return np.empty(2 + _MOST, np.int64)
 
 
 def _enter(slots: np.ndarray, code: int, address: int) -> None:
