@@ -128,7 +128,7 @@ class Program:
         codes = [self._result(y) for y in (result if isinstance(result, tuple) else (result,))]
         self._line(f"return {', '.join(codes)}{',' * isinstance(result, tuple)}")
         lines = ["def run(args):", f"{''.join(f'x{number}, ' for number in range(len(args)))}= args"]
-        if anew:  # as many work buffers as threads
+        if anew:  # as many work buffers as threads, maybe: see numbanet.cpu.slots, where alone their number decides
             lines += [f"if threads.count != {threads.count}:", "    return None"]
         for number, (position, key) in enumerate(self._forms):
             self._names[f"k{number}"] = key

@@ -23,7 +23,7 @@ from numbanet.prepared import PreparedWeight
 
 # Where objects keep what is read here, in bytes from their address. See `numbanet.cpu.task`.
 _HEAD = object.__basicsize__
-_TYPE, _SIZE = _HEAD - 8, tuple.__basicsize__ - 8
+_TYPE, _SIZE = _HEAD - 8, _HEAD
 _NDIM, _SHAPE, _STRIDES, _DTYPE = (_HEAD + field for field in (8, 16, 24, 40))
 _KIND = _HEAD + 8  # of a dtype: the letters of its kind, type and byte order, its flags and its number
 _VALUE = _HEAD  # of a float
