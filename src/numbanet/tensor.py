@@ -456,7 +456,7 @@ def values(name: str, operand: Any, whole: bool = False) -> np.ndarray:
     """
     if isinstance(operand, Tensor):
         try:
-            array = operand.data if type(operand) is Tensor else array_of(operand)  # the same, and sooner
+            array = array_of(operand)
         except AttributeError:  # a result that waits: see numbanet.deferred
             return operand.data
         if watcher() is not None:
