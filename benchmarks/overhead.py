@@ -87,10 +87,10 @@ def marking(marks: list[int]) -> Iterator[None]:
 
     parallel.prepare()
     state = parallel._state
-    drivers = state.alone, state.together
+    drivers = {name: getattr(state, name) for name in ("alone", "known", "together")}
 
     def marked(driver: Callable[..., Any], clock: Callable[[], int] = time.perf_counter_ns) -> Callable[..., Any]:
-        def run(*call: int) -> Any:
+        def run(*call: Any) -> Any:
             marks.append(clock())
             result = driver(*call)
             marks.append(clock())
@@ -98,11 +98,13 @@ def marking(marks: list[int]) -> Iterator[None]:
 
         return run
 
-    state.alone, state.together = map(marked, drivers)
+    for name, driver in drivers.items():
+        setattr(state, name, marked(driver))
     try:
         yield
     finally:
-        state.alone, state.together = drivers
+        for name, driver in drivers.items():
+            setattr(state, name, driver)
 
 
 def _prepared(layer: str, mode: str, backend: str) -> tuple[Callable[[], Any], Callable[[], Any]]:

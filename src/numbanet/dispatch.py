@@ -87,7 +87,7 @@ _FLOATS_ONLY = frozenset({"conv2d", "matmul", "max_pool2d", "avg_pool2d", "fold"
 
 _BYTE = np.dtype(np.uint8)
 
-_override: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())
+OVERRIDE: ContextVar[frozenset[str]] = ContextVar("numbanet_override", default=frozenset())
 _tuning = 0  # grows with every change of what is measured, and of `_wrap`
 _wrap: Callable[[Problem, list[Candidate], Candidate], Candidate] | None = None
 _warned: set[tuple[str, str]] = set()
@@ -162,16 +162,19 @@ def use(*names: str) -> Iterator[None]:
         of its list refuses the problem.
     """
     check_names(names)
-    token = _override.set(frozenset(names))
+    token = OVERRIDE.set(frozenset(names))
     try:
         yield
     finally:
-        _override.reset(token)
+        OVERRIDE.reset(token)
 
 
 def conditions() -> tuple[str, frozenset[str], int]:
-    """Return what a choice depends on beside the problem and the device: precision, override, what was measured."""
-    return settings.get_precision(), _override.get(), _tuning
+    """Return what a choice depends on beside the problem and the device: precision, override, what was measured.
+
+    Where that changes for all threads, `settings.changed` is told; else, a context variable.
+    """
+    return settings.get_precision(), OVERRIDE.get(), _tuning
 
 
 def measuring() -> bool:
@@ -188,6 +191,7 @@ def renew() -> None:
     """Forget all choices: what is measured has changed."""
     global _tuning
     _tuning += 1
+    settings.changed()
 
 
 @contextmanager
@@ -261,7 +265,7 @@ def run(problem: Problem, inputs: Arrays, outputs: Arrays) -> None:
     chosen, size = _choice(problem, device)
     if chosen.name == "reference":
         doubt("NumPy computed by a definition")
-        if "reference" not in _override.get() and problem.dtype in FLOATS:
+        if "reference" not in OVERRIDE.get() and problem.dtype in FLOATS:
             _say_reference(problem)
     if len(inputs) > 1 and type(inputs[1]) is PreparedWeight:
         if device == "cpu" and type(inputs[1].array) is DeviceArray:

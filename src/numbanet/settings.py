@@ -10,13 +10,23 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "strict", "tf32", "bf16", "fp16")
 
 # What the program chose, for all its threads; a ``with`` block goes before it, in its own thread and context only.
 _device: str | None = None
 _precision = "float32"
-_precision_here: ContextVar[str | None] = ContextVar("numbanet_precision", default=None)
+PRECISION_HERE: ContextVar[str | None] = ContextVar("numbanet_precision", default=None)
+
+CHANGES = np.zeros(1, np.int64)
+"""How often something changed, for all threads, that a choice of kernels depends on; machine code looks at it."""
+
+
+def changed() -> None:
+    """Note that something has changed: after it has."""
+    CHANGES[0] += 1
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -167,21 +177,22 @@ def set_precision(precision: str) -> None:
     """
     global _precision
     _precision = _choice("precision", precision, PRECISIONS)
+    changed()
 
 
 def get_precision() -> str:
     """Return the arithmetic of float32 problems."""
-    return _precision_here.get() or _precision
+    return PRECISION_HERE.get() or _precision
 
 
 @contextmanager
 def precision(value: str) -> Iterator[None]:
     """Set the precision within a ``with`` block, for its thread; arguments and errors as for `set_precision`."""
-    token = _precision_here.set(_choice("precision", value, PRECISIONS))
+    token = PRECISION_HERE.set(_choice("precision", value, PRECISIONS))
     try:
         yield
     finally:
-        _precision_here.reset(token)
+        PRECISION_HERE.reset(token)
 
 
 def verbose() -> bool:

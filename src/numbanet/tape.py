@@ -41,22 +41,22 @@ class Version:
 
     def __init__(self) -> None:
         self.changes = 0
-        self.readers: list[weakref.ref[Any]] = []
+        self.readers: Sequence[weakref.ref[Any]] = ()  # seldom any: an empty list takes time
 
     def __getstate__(self) -> tuple[int]:
         return (self.changes,)  # nobody waits for a copy
 
     def __setstate__(self, state: tuple[int]) -> None:
-        (self.changes,), self.readers = state, []
+        (self.changes,), self.readers = state, ()
 
     def add_reader(self, reader: weakref.ref[Any]) -> None:
         """Note who will read the memory later; see `numbanet.deferred`."""
-        self.readers = [known for known in self.readers if known() is not None and known is not reader]
-        self.readers.append(reader)
+        others = [known for known in self.readers if known() is not None and known is not reader]
+        self.readers = [*others, reader]
 
     def settle(self) -> None:
         """Let those who will read the memory do so now: it is about to change."""
-        readers, self.readers = self.readers, []
+        readers, self.readers = self.readers, ()
         for known in readers:
             reader = known()
             if reader is not None:
@@ -203,11 +203,9 @@ def follow(function: Callable[[Backward, np.ndarray], None] | None) -> None:
 
 def needs_grad(*tensors: Tensor | None) -> bool:
     """Return whether an operation on these tensors will be recorded."""
-    if not _enabled.get():
-        return False
     for tensor in tensors:
         if tensor is not None and tensor.requires_grad:
-            return True
+            return _enabled.get()
     return False
 
 

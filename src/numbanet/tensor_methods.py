@@ -91,7 +91,7 @@ class Methods:
         return functional().neg(self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return functional().matmul(self, _wrapped(other))
+        return functional().matmul(self, other if isinstance(other, Methods) else _wrapped(other))
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return functional().matmul(_wrapped(other), self)
@@ -214,7 +214,7 @@ class Methods:
 
     def matmul(self, other: Any) -> Tensor:
         """Return the matrix product; see `numbanet.functional.matmul`."""
-        return functional().matmul(self, _wrapped(other))
+        return functional().matmul(self, other if isinstance(other, Methods) else _wrapped(other))
 
     @numpy_names("keepdim")
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:

@@ -14,6 +14,7 @@ from numbanet import functional as F
 from numbanet.cpu import parallel
 from numbanet.moments import Moments
 from numbanet.ops import activation, loss, norm, pool
+from numbanet.ops.group_norm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
 from numbanet.ops.softmax import _backward as softmax_backward
 from numbanet.ops.softmax import _forward as softmax_forward
 from numbanet.ops.steady import steady
@@ -64,6 +65,15 @@ CALLS: dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
     "add": (ops.add, lambda: (images(), images())),
     "add, broadcast": (ops.add, lambda: (images(), vector().reshape(8, 1, 1))),
     "sum": (ops.sum, lambda: (images(), (0, 2, 3))),
+    "layer_norm": (layer_norm_forward, lambda: (matrix(), (8,), vector(), vector(), 1e-5)),
+    "layer_norm without weight": (layer_norm_forward, lambda: (matrix(), (8, 8))),
+    "layer_norm_backward": (
+        layer_norm_backward, lambda: (matrix(), matrix(), (8,), vector(), matrix(8, 1), matrix(8, 1))
+    ),
+    "group_norm": (group_norm_forward, lambda: (images(), 4, vector(), vector(), 1e-5)),
+    "group_norm_backward": (
+        group_norm_backward, lambda: (images(), images(), 4, vector(), matrix(2, 4), matrix(2, 4))
+    ),
     "batch_norm": (norm._forward, lambda: (images(), *(vector() for _ in range(4)), None, True, 0.1, 1e-5, None)),
     "batch_norm_backward": (
         norm._backward, lambda: (images(), images(), vector(), vector(), vector(), None, True, None, False)

@@ -12,7 +12,7 @@ from numbanet.watch import recorder, watcher
 from tests.interrupts import Interrupt
 from tests.processes import run_python
 
-WATCHING = ("steady.py", "program.py", "memory.py", "watch.py", "parallel.py")
+WATCHING = ("steady.py", "program.py", "memory.py", "watch.py", "parallel.py", "recall.py")
 
 
 def interrupted(number: int, at: int) -> int:
@@ -32,13 +32,14 @@ def interrupted(number: int, at: int) -> int:
         assert at
     else:
         np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(relu(x, "relu"), np.maximum(x, 0))
     return interrupt.met
 
 
-@pytest.mark.parametrize("number", [1, 2])  # watched; watched, and tried on copies
+@pytest.mark.parametrize("number", [1, 2, 3])  # watched; watched, and tried on copies; remembered
 def test_nobody_watches_after_an_interrupt(number: int) -> None:
     instructions = interrupted(number, 0)
-    assert instructions > 500
+    assert instructions > 300
     for at in range(1, instructions + 1):
         interrupted(number, at)
         assert planner() is watcher() is recorder() is None, at

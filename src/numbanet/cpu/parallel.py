@@ -32,7 +32,8 @@ from numbanet.cpu.crew import DONE, REFUSED, Crew, serve
 from numbanet.cpu.limits import cgroup_quota as cgroup_quota
 from numbanet.cpu.limits import default_threads as default_threads
 from numbanet.cpu.limits import threads
-from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, word
+from numbanet.cpu.objects import address_of, reference
+from numbanet.cpu.task import DATA, ITEMS, buffers, fits, run_both, run_task, word
 from numbanet.locks import new_lock
 from numbanet.memory import pinned
 from numbanet.problem.base import integer
@@ -46,6 +47,12 @@ def _drive_alone(address, expected, count, arrays, integers, tasks, then):
     for task in range(tasks):
         run_both(address, count, items, integers, task, then)
     return DONE
+
+
+def _drive_known(launch, arrays):
+    launch, items = word(address_of(launch), DATA), address_of(arrays) + ITEMS
+    for task in range(word(launch, 24)):
+        run_task(word(launch, 0), word(launch, 8), items, word(launch, 16), task)
 
 
 def _drive_together(board, threads, now, address, expected, count, arrays, integers, tasks, then):
@@ -72,6 +79,7 @@ class _State:
         self.lock = new_lock()
         self.crew: Any = None
         self.alone: Any = None
+        self.known: Any = None
         self.together: Any = None
         self.over = False
 
@@ -82,13 +90,15 @@ _state = _State()
 _drivers: list[Any] = []  # the dispatchers of Numba that hold their machine code
 
 
-def driver(function: Any, arguments: int, result: Any = types.int64) -> Any:
-    """Compile a function of integers that runs tasks; it is called without a look at the types of what it is given."""
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+def driver(
+    function: Any, arguments: int, result: Any = types.int64, kind: Any = types.int64, nogil: bool = True
+) -> Any:
+    """Compile a function of integers, or objects; it is called without a look at the types of what it is given."""
+    options = {"nogil": nogil, "error_model": "numpy", "no_cfunc_wrapper": True}
     dispatcher = numba.njit(pipeline_class=KernelCompiler, **options)(function)
     dispatcher._cache = KernelCache(function)
     _drivers.append(dispatcher)
-    return dispatcher.compile(result(*[types.int64] * arguments))
+    return dispatcher.compile(result(*[kind] * arguments))
 
 
 def prepare() -> None:
@@ -99,7 +109,11 @@ def prepare() -> None:
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set, and the kernels exist as machine code only: unset it")
         import numbanet.cpu.program  # noqa: F401  now: a signal handler that computes must not meet half of it
+        from numbanet.cpu import recall
+
+        recall.prepare()
         _state.alone = driver(_drive_alone, 7)
+        _state.known = driver(_drive_known, 2, types.void, reference)
         _state.together = driver(_drive_together, 10)
         _state.crew = Crew(driver(serve, 1, types.void), 0 if _state.over else numba.config.NUMBA_NUM_THREADS - 1)
 

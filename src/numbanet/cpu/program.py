@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import memory
+from numbanet.cpu.limits import threads
 from numbanet.cpu.parallel import Launch, Launches, place, start
 from numbanet.cpu.parallel import _state as state
 from numbanet.prepared import PreparedWeight
@@ -96,7 +97,7 @@ class Program:
         that it found elsewhere are told by their addresses: it keeps them, so that no other array has these.
     run : callable
         ``run(args)`` does the same for other arguments, outside recordings; it returns None, and nothing is done, where
-        a prepared weight lacks a form.
+        a prepared weight lacks a form, or another number of threads decides how much memory there is to work in.
 
     Raises
     ------
@@ -110,10 +111,12 @@ class Program:
         self._args, self._made, self._prepared = args, made, {place(x): where for x, where in _forms(args)}
         self._anew = {place(x): number for number, x in enumerate(anew) if x.flags.c_contiguous}
         self._templates: dict[int, np.ndarray] = {}
-        self._names: dict[str, Any] = {"empty": np.empty, "memory": memory, "state": state, "start": start}
+        self._names: dict[str, Any] = {"empty": np.empty, "memory": memory, "threads": threads}
+        self._names |= {"state": state, "start": start}
         self._lines: list[str] = []
         self._forms: list[tuple[int, Any]] = []
         self._constants: list[np.ndarray] = []
+        self._calls: list[tuple[int, int]] = []
         self._written: set[int] = set()  # blocks that a kernel gets: what NumPy writes is no launch
         self.taken = sum(block.nbytes for block in made)
         for number, block in enumerate(made):
@@ -124,13 +127,15 @@ class Program:
             self._launch(number, launch)
         codes = [self._result(y) for y in (result if isinstance(result, tuple) else (result,))]
         self._line(f"return {', '.join(codes)}{',' * isinstance(result, tuple)}")
-        lines = ["def run(args):"]
+        lines = ["def run(args):", f"{''.join(f'x{number}, ' for number in range(len(args)))}= args"]
+        if anew:  # as many work buffers as threads, maybe: see numbanet.cpu.slots, where alone their number decides
+            lines += [f"if threads.count != {threads.count}:", "    return None"]
         for number, (position, key) in enumerate(self._forms):
             self._names[f"k{number}"] = key
-            lines += [f"f{number} = args[{position}].known(k{number})", f"if f{number} is None:", "    return None"]
+            lines += [f"f{number} = x{position}.known(k{number})", f"if f{number} is None:", "    return None"]
         self.text = "\n    ".join(lines + self._lines)
         held = [(number, x.dtype.str, x.shape, x.tobytes()) for number, x in self._templates.items()]
-        self.decisions = self.text, self._forms, [place(x) for x in self._constants], held
+        self.decisions = self.text, self._forms, self._calls, [place(x) for x in self._constants], held
         self._names["kept"] = [launch.operands[1] for launch in launches]  # the text has their identities
         self.run = self._function()
         del self._args, self._made, self._prepared, self._anew
@@ -162,9 +167,14 @@ class Program:
         if then:
             raise _Unknown
         arrays, numbers = launch.operands
-        self._line(f"t{number} = ({', '.join(map(self._code, arrays))},)")
-        call = f"{address}, 0, {count}, id(t{number}), {id(numbers)}, {tasks}, 0"
-        self._line(f"state.alone({call})" if tasks <= 1 else f"start(({call}))")
+        buffers = f"({', '.join(map(self._code, arrays))},)"
+        if tasks <= 1:
+            self._names[f"l{number}"] = np.array([address, count, place(numbers), tasks], np.int64)
+            self._calls.append((address, id(numbers)))
+            self._line(f"state.known(l{number}, {buffers})")
+        else:
+            self._line(f"t{number} = {buffers}")
+            self._line(f"start(({address}, 0, {count}, id(t{number}), {id(numbers)}, {tasks}, 0))")
 
     def _code(self, array: np.ndarray) -> str:
         """Return what an operand of a launch is in the function: an argument, memory that was taken, or a constant."""
@@ -175,7 +185,7 @@ class Program:
             if type(x) is np.ndarray and np.may_share_memory(x, array):
                 if place(x) != address:
                     raise _Unknown
-                return f"args[{position}]"
+                return f"x{position}"
         for number, block in enumerate(self._made):
             distance = address - place(block)
             if 0 <= distance < block.nbytes:
@@ -215,7 +225,7 @@ class Program:
     def _form(self, position: int, key: Any, item: int | None) -> str:
         """Return a name for what a prepared weight holds."""
         if key is None:
-            return f"args[{position}].array"
+            return f"x{position}.array"
         if (position, key) not in self._forms:
             self._forms.append((position, key))
         name = f"f{self._forms.index((position, key))}"

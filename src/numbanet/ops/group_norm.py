@@ -13,6 +13,7 @@ import numpy as np
 from numbanet import dispatch, memory
 from numbanet.ops.response import from_pixels, pixels
 from numbanet.ops.shape import contiguous
+from numbanet.ops.steady import steady
 from numbanet.problem.base import dtype_name, float_array, integer, same_dtype
 from numbanet.problem.group_norm import GroupNormProblem, group_norm_problem, layer_norm_problem, normalized
 from numbanet.problem.pointwise import number
@@ -81,6 +82,7 @@ def _statistics(problem: GroupNormProblem, **given: np.ndarray) -> list[np.ndarr
     return found
 
 
+@steady(1, "weight", "bias")
 def group_norm_forward(
     x: np.ndarray,
     num_groups: int,
@@ -133,6 +135,7 @@ def group_norm(
     return group_norm_forward(x, num_groups, weight, bias, eps)[0]
 
 
+@steady(2, "weight", "mean", "inverse")
 def group_norm_backward(
     grad: np.ndarray,
     x: np.ndarray,
@@ -160,6 +163,7 @@ def group_norm_backward(
     return from_pixels(dx), dweight, dbias
 
 
+@steady(1, "weight", "bias")
 def layer_norm_forward(
     x: np.ndarray,
     normalized_shape: int | Sequence[int],
@@ -211,6 +215,7 @@ def layer_norm(
     return layer_norm_forward(x, normalized_shape, weight, bias, eps)[0]
 
 
+@steady(2, "weight", "mean", "inverse")
 def layer_norm_backward(
     grad: np.ndarray,
     x: np.ndarray,

@@ -13,7 +13,8 @@ done with one array as both operands is what is done with two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from contextvars import Context
+from functools import update_wrapper
 from inspect import signature
 from itertools import chain
 from operator import attrgetter, is_
@@ -22,14 +23,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from numbanet.cpu.limits import threads
-from numbanet.dispatch import conditions, measuring
-from numbanet.memory import planner
+from numbanet.dispatch import OVERRIDE, conditions, measuring
+from numbanet.memory import ARENA, planner
 from numbanet.prepared import PreparedWeight
-from numbanet.watch import recorder, watcher
+from numbanet.settings import CHANGES, PRECISION_HERE
+from numbanet.watch import RECORD, WATCH, recorder, watcher
 
 _KINDS = 2048  # of one operation; then all are forgotten
 _LARGE = 1 << 24  # bytes of operands, and of memory taken: of more, kernels take so long that Python is no matter
 _TRIES = 6  # watched calls of a kind; then it is no longer tried
+
+_VARIABLES = (WATCH, RECORD, ARENA, PRECISION_HERE, OVERRIDE)  # what is usual in all of them decides nothing
+_NO_OVERRIDE = Context().run(OVERRIDE.get)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,12 +52,14 @@ class _Kind:
         That of the program, once two calls did the same.
     tries : int
         Calls that may still be watched.
+    changes : int
+        How many there were when machine code was told of it; -1 if it was not.
     """
 
-    __slots__ = ("options", "program", "run", "tries")
+    __slots__ = ("changes", "options", "program", "run", "tries")
 
     def __init__(self, options: tuple[Any, ...]):
-        self.options, self.tries = options, _TRIES
+        self.options, self.tries, self.changes = options, _TRIES, -1
         self.program: Any = None
         self.run: Callable[[tuple[Any, ...]], Any] | None = None
 
@@ -89,118 +96,140 @@ def _alike(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b and (not isinstance(a, (float, np.floating)) or a != 0)
 
 
-class _Named:
-    """An operation as a function of all its arguments by position: first those that are arrays.
+def _nothing(*_: Any) -> None:
+    """Find nothing: before there is machine code that does."""
+
+
+# In names that begin with an underscore: the others are those of parameters.
+_CALL = """
+def call({parameters}):
+    _operands = ({operands})
+    _run = _find(_table, _operands, ({options}))
+    if _run is not None:
+        _result = _run(_operands)
+        if _result is not None:
+            return _result
+    return _meet(_operands, ({options}))
+"""
+_PLAIN = "lambda {operands} {options}: _function({given})"
+
+
+class _Operation:
+    """A function whose calls come again.
 
     Parameters
     ----------
     function : callable
     arrays : int
-        Of its arguments, the first that are arrays.
+        Of its parameters, the first that are arrays.
     further : tuple of str
-        Those that are arrays and can be given by name alone.
+        Those that stand behind them and are arrays as well.
+
+    Attributes
+    ----------
+    call : callable
+        In its place: its parameters are written out, for Python to bind the arguments, and so is what is done first.
+    plain : callable
+        The function, of its arrays and then its options.
     """
 
     def __init__(self, function: Callable[..., Any], arrays: int, further: tuple[str, ...]):
         parameters = signature(function).parameters
-        self._function, self._names = function, tuple(parameters)
-        self._order = sorted(parameters, key=lambda name: name not in (*self._names[:arrays], *further))
-        self._defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
-        self._by_position = len(parameters) - sum(x.kind is x.KEYWORD_ONLY for x in parameters.values())
+        names = ["*" * (x.kind is x.VAR_POSITIONAL) + name for name, x in parameters.items()]
+        alone = [name for name, x in parameters.items() if x.kind is x.KEYWORD_ONLY]
+        before = [name for name in names if name not in alone]
+        operands = (*names[:arrays], *further)
+        parts = {
+            "parameters": ", ".join([*before, *["*"] * bool(alone), *alone]),
+            "operands": "".join(f"{name}, " for name in operands),
+            "options": "".join(f"{name}, " for name in names if name not in operands),
+            "given": ", ".join([*before, *(f"{name}={name}" for name in alone)]),
+        }
+        self._key_of = _key_of(len(operands))
+        self.known: dict[Any, _Kind] = {}
+        self._names: dict[str, Any] = {"_find": _nothing, "_table": None, "_meet": self._meet}
+        exec(_CALL.format(**parts), self._names)  # of names that were written here, and of those of parameters
+        self.call = self._names["call"]
+        update_wrapper(self.call, function)
+        self.call.__defaults__, self.call.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+        self.plain = eval(_PLAIN.format(**parts), {"_function": function})
 
-    def arguments(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...] | None:
-        """Return all arguments of a call; None if it does not fit."""
-        given = {**self._defaults, **dict(zip(self._names, args)), **named}
-        fits = len(args) <= self._by_position and named.keys().isdisjoint(self._names[: len(args)])
-        if not fits or len(given) != len(self._order):
-            return None
+    def _meet(self, operands: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+        """Call; take note of kinds of operands and options that come again."""
+        # Who takes note of what is done shall see all of it.
+        if watcher() is not None or recorder() is not None or planner() is not None:
+            return self.plain(*operands, *options)
+        changes = int(CHANGES[0])  # looked at before what a choice depends on
         try:
-            return tuple([given[name] for name in self._order])
-        except KeyError:
-            return None
+            key = self._key_of(*operands, *options)
+            kind = self.known.get(key)
+        except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
+            return self.plain(*operands, *options)
+        if not (
+            kind is None
+            or kind.options is options  # none
+            or all(map(is_, kind.options, options))
+            or all(map(_alike, kind.options, options))
+        ):
+            key = (key, tuple(map(type, options)), repr(options))  # equal options of another meaning
+            kind = self.known.get(key)
+        if kind is None:
+            result = self.plain(*operands, *options)  # which may refuse them
+            if len(self.known) >= _KINDS:
+                self.known.clear()
+                self._names["_find"] = _nothing
+            self.known[key] = _Kind(options)
+            return result
+        if kind.run is None:
+            return self._watched(kind, operands, options) if kind.tries > 0 else self.plain(*operands, *options)
+        if kind.changes != changes and PRECISION_HERE.get() is None and OVERRIDE.get() is _NO_OVERRIDE:
+            self._remember(kind, operands, options, changes)
+        result = kind.run(operands)
+        return self.plain(*operands, *options) if result is None else result
 
-    def __call__(self, *args: Any) -> Any:
-        return self._function(**dict(zip(self._order, args)))
+    def _remember(self, kind: _Kind, operands: tuple[Any, ...], options: tuple[Any, ...], changes: int) -> None:
+        """Have machine code find what a kind does, as long as there are so many changes."""
+        from numbanet.cpu import recall  # with Numba: for those who compute
+
+        table = self._names["_table"]
+        if self._names["_find"] is _nothing or table.guards[1] != changes:
+            table = recall.new_table(CHANGES, changes, _VARIABLES)
+        self._names["_table"] = recall.added(table, operands, options, kind.run)
+        self._names["_find"] = recall.finder()
+        kind.changes = changes
+
+    def _watched(self, kind: _Kind, operands: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+        """Call, and take note of what is done."""
+        if sum(max(x.nbytes, _span(x)) for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
+            kind.tries = 0
+        if kind.tries <= 0 or measuring():
+            return self.plain(*operands, *options)
+        kind.tries -= 1
+        seen = operands
+        if not _apart(operands):  # as of x + x: what it does is seen on copies, and is the same on any operands
+            seen = tuple(map(_twin, operands))
+            if not _apart(seen):
+                return self.plain(*operands, *options)
+        from numbanet.cpu.program import traced  # with Numba: for those who compute
+
+        before = kind.program  # looked at once: another thread may meet the same kind meanwhile
+        twins = seen if before is None else tuple(map(_twin, seen))
+        result, program = traced(lambda *operands: self.plain(*operands, *options), seen)
+        if program is not None and program.taken > _LARGE:
+            program, kind.tries = None, 0
+        if program is not None and before is not None and program.decisions == before.decisions:
+            kind.tries = 0
+            kind.run = program.run if program.agrees(twins, seen, result) else None
+        kind.program = program if kind.tries > 0 else None
+        return result if seen is operands else self.plain(*operands, *options)
 
 
 def steady(arrays: int, *further: str) -> Callable[[F], F]:
     """Return a decorator of an operation whose first `arrays` arguments are arrays or None, and the others options.
 
-    Some that can be given by name alone may be `further` arrays.
+    Some that stand behind them may be `further` arrays, by their names.
     """
-
-    def decorate(function: F) -> F:
-        known: dict[Any, _Kind] = {}
-        by_name = _Named(function, arrays, further)
-        key_of, key_by_name = _key_of(arrays), _key_of(arrays + len(further))
-
-        @wraps(function)
-        def call(*args: Any, **named: Any) -> Any:
-            # Who takes note of what is done shall see all of it.
-            if watcher() is not None or recorder() is not None or planner() is not None:
-                return function(*args, **named)
-            run: Callable[..., Any] = function
-            key_from, count = key_of, arrays
-            if named or len(args) < arrays:
-                ordered = by_name.arguments(args, named)
-                if ordered is None:
-                    return function(*args, **named)  # which says what is wrong
-                run, key_from, count, args = by_name, key_by_name, arrays + len(further), ordered
-            try:
-                key = key_from(*args)
-                kind = known.get(key)
-            except (KeyError, TypeError):  # an array of a GPU, say, or a list among the options
-                return run(*args)
-            options = key[count]
-            if not (
-                kind is None
-                or kind.options is options  # none
-                or all(map(is_, kind.options, options))
-                or all(map(_alike, kind.options, options))
-            ):
-                key = (key, tuple(map(type, options)), repr(options))  # equal options of another meaning
-                kind = known.get(key)
-            if kind is None:
-                result = run(*args)  # which may refuse them
-                if len(known) >= _KINDS:
-                    known.clear()
-                known[key] = _Kind(options)
-                return result
-            if kind.run is not None:
-                result = kind.run(args)
-                return run(*args) if result is None else result
-            return _watched(run, kind, args, count) if kind.tries > 0 else run(*args)
-
-        return call  # type: ignore[return-value]
-
-    return decorate
-
-
-def _watched(function: Callable[..., Any], kind: _Kind, args: tuple[Any, ...], arrays: int) -> Any:
-    """Call, and take note of what is done."""
-    operands = args[:arrays]
-    if sum(max(x.nbytes, _span(x)) for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
-        kind.tries = 0
-    if kind.tries <= 0 or measuring():
-        return function(*args)
-    kind.tries -= 1
-    seen = args
-    if not _apart(operands):  # as of x + x: what it does is seen on copies, and is the same on any operands
-        seen = (*map(_twin, operands), *args[arrays:])
-        if not _apart(seen[:arrays]):
-            return function(*args)
-    from numbanet.cpu.program import traced  # with Numba: for those who compute
-
-    before = kind.program  # looked at once: another thread may meet the same kind meanwhile
-    twins = seen if before is None else (*map(_twin, seen[:arrays]), *args[arrays:])
-    result, program = traced(function, seen)
-    if program is not None and program.taken > _LARGE:
-        program, kind.tries = None, 0
-    if program is not None and before is not None and program.decisions == before.decisions:
-        kind.tries = 0
-        kind.run = program.run if program.agrees(twins, seen, result) else None
-    kind.program = program if kind.tries > 0 else None
-    return result if seen is args else function(*args)
+    return lambda function: _Operation(function, arrays, further).call  # type: ignore[return-value]
 
 
 def _twin(x: Any) -> Any:
