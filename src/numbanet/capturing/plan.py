@@ -294,7 +294,7 @@ class _Trace:
         doubts, gradients = self.watch.doubts, []
         if not plain(result) or differentiable(result):
             doubts.append("the result is not all tensors, without a tape, and constants")
-        for leaf, _, _ in self.watch.graded.values():
+        for leaf, _ in self.watch.graded.values():
             if leaf._grad is not None:
                 gradients.append(leaf._grad)
         leases = [memory.leased(array_of(t)) for t in (*results_in(result), *gradients)]
