@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import blocks, memory, nn, optim
 from numbanet import functional as F
-from numbanet import memory, nn, optim
 from numbanet.cpu.replay import Recording
 from numbanet.heap import Heap
 from numbanet.tape import record
@@ -201,7 +201,7 @@ def test_a_step_holds_what_its_backward_needs_and_little_more() -> None:
     activation = 16 * 32 * 64 * 64 * 4
     in_use, held = memory.held()
     assert in_use < activation // 4
-    assert sum(pool.peak for pool in memory._pools) < (pairs + 1 + 3) * activation
+    assert sum(pool.peak for pool in blocks.pools) < (pairs + 1 + 3) * activation
     assert held < (pairs + 1 + 4) * activation, "cut and joined, blocks of all sizes share it"
 
 
@@ -218,7 +218,7 @@ class Account:
     def _note(self, heap: Heap | None = None) -> None:
         if type(heap) is memory.Arena:
             self.arena = self._kept = heap.touched
-        in_pools = sum(pool.in_use - sum(size for _, size in [*pool.returned]) for pool in memory._pools)
+        in_pools = sum(pool.in_use - sum(size for _, size in [*pool.returned]) for pool in blocks.pools)
         self.most = max(self.most, in_pools + self.arena)
 
     def _note_replay(self) -> None:
@@ -236,7 +236,7 @@ class Account:
 
 def test_until_it_is_recorded_a_step_holds_no_more_than_when_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are most of it: one set of gradients beside another shows."""
-    _, step = training(nn.Flatten(), nn.Linear(3072, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    _, step = training(nn.Flatten(), nn.Linear(3072, 512), nn.ReLU(), nn.Linear(512, 512), nn.Linear(512, 10))
     step()  # makes the states of the optimizer
     captured, account = nnet.capture(step.func), Account(monkeypatch)
     once, first, recorded = (account.of(partial(f, *step.args)) for f in (step.func, captured, captured))
