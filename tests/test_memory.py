@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numbanet import memory
+from numbanet import blocks, memory
 
 LARGE = memory.SMALL // 8 + 1  # float64 elements of an array that is recycled
 
@@ -91,8 +91,8 @@ def test_threads_share_the_pool() -> None:
 
 def test_a_finaliser_changes_nothing_in_the_middle() -> None:
     x = memory.empty((LARGE,), "float64")
-    pool = memory._pools[0]
-    with memory._lock:  # as if the collector ran in the middle of `empty`
+    pool = blocks.pools[0]
+    with blocks.lock:  # as if the collector ran in the middle of `empty`
         where = address(x)
         del x
         gc.collect()
@@ -135,10 +135,10 @@ def test_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_while_the_lock_is_held() -> None:
-    with memory._lock:
+    with blocks.lock:
         child = os.fork()
         if child == 0:  # the lock of the parent's thread must not bind the child
-            ready = memory._lock.acquire(timeout=5)
+            ready = blocks.lock.acquire(timeout=5)
             os._exit(0 if ready else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

@@ -13,7 +13,8 @@ import numbanet
 
 PACKAGE = Path(numbanet.__file__).parent
 ENGINE = [path for folder in ("cpu", "ops", "functional", "nn", "optim") for path in (PACKAGE / folder).rglob("*.py")]
-ENGINE += [PACKAGE / name for name in ("tensor.py", "tensor_methods.py", "tape.py", "memory.py", "dispatch.py")]
+ENGINE += [PACKAGE / f"{name}.py" for name in ("tensor", "tensor_methods", "tape", "dispatch")]
+ENGINE += [PACKAGE / f"{name}.py" for name in ("memory", "arenas", "blocks")]
 
 
 def name_of(path: Path) -> str:
@@ -81,7 +82,7 @@ def test_the_search_leaves_our_own_alone() -> None:
 
 LAYERS = [
     ("problem", "settings", "trusted", "candidate", "memory", "prepared", "watch", "changes", "device_array", "locks",
-     "code_cache", "fingerprint", "sources", "names", "caller", "heap", "host", "moments"),
+     "code_cache", "fingerprint", "sources", "names", "caller", "heap", "blocks", "arenas", "host", "moments"),
     ("reference", "cpu", "cuda"),
     ("dispatch", "measured"),
     ("ops", "random"),

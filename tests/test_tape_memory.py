@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import blocks, memory, nn, optim
 from numbanet import functional as F
-from numbanet import memory, nn, optim
+from numbanet.cpu.replay import Recording
 from numbanet.heap import Heap
 from numbanet.tape import record
 from numbanet.tensor import Tensor
@@ -200,8 +201,50 @@ def test_a_step_holds_what_its_backward_needs_and_little_more() -> None:
     activation = 16 * 32 * 64 * 64 * 4
     in_use, held = memory.held()
     assert in_use < activation // 4
-    assert sum(pool.peak for pool in memory._pools) < (pairs + 1 + 3) * activation
+    assert sum(pool.peak for pool in blocks.pools) < (pairs + 1 + 3) * activation
     assert held < (pairs + 1 + 4) * activation, "cut and joined, blocks of all sizes share it"
+
+
+class Account:
+    """The most bytes that the pools and the arena of a recording hold at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.most = self.arena = 0
+        self._kept = 0
+        take, run = Heap.take, Recording.run
+        monkeypatch.setattr(Heap, "take", lambda heap, size: (take(heap, size), self._note(heap))[0])
+        monkeypatch.setattr(Recording, "run", lambda recording: (self._note_replay(), run(recording))[1])
+
+    def _note(self, heap: Heap | None = None) -> None:
+        if type(heap) is memory.Arena:
+            self.arena = self._kept = heap.touched
+        in_pools = sum(pool.in_use - sum(size for _, size in [*pool.returned]) for pool in blocks.pools)
+        self.most = max(self.most, in_pools + self.arena)
+
+    def _note_replay(self) -> None:
+        self.arena = self._kept  # which was given back meanwhile, and is written to again
+        self._note()
+
+    def of(self, call: Callable[[], Any]) -> int:
+        """Return the most that there is in a call."""
+        gc.collect()
+        memory.release()
+        self.most = 0
+        call()
+        return self.most
+
+
+def test_until_it_is_recorded_a_step_holds_no_more_than_when_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are most of it: one set of gradients beside another shows."""
+    _, step = training(nn.Flatten(), nn.Linear(3072, 512), nn.ReLU(), nn.Linear(512, 512), nn.Linear(512, 10))
+    step()  # makes the states of the optimizer
+    captured, account = nnet.capture(step.func), Account(monkeypatch)
+    once, first, recorded = (account.of(partial(f, *step.args)) for f in (step.func, captured, captured))
+    assert account.arena > once // 3, "this test sees the memory of the recording"
+    account.arena = 0  # a trial runs the function without it
+    tried = account.of(partial(captured, *step.args))
+    assert captured.replays == 1 and account.arena > once // 3
+    assert max(first, recorded, tried) < 1.1 * once
 
 
 def test_alone_in() -> None:

@@ -1,206 +1,39 @@
-"""Arrays for results and scratch. Large blocks are recycled: fresh pages cost more than the kernels that fill them.
+"""Arrays for results and scratch, on any device, and how arrays lie in memory.
 
-A fresh 64 MB buffer takes 7.6 ms of page faults; one that was used before takes 2.3 ms to fill. A block goes back to
-the pool when the last array that views it is gone. The pool is a heap that holds about as much as was in use at once:
-the passes of a training step need blocks of different sizes at different times, and the next step finds all of them
-again.
+Memory comes from an arena where one is in use (`numbanet.arenas`); else that of large arrays is recycled
+(`numbanet.blocks`).
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from sys import getrefcount
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from numbanet.device_array import DeviceArray, Memory, alone, contiguous_in
-from numbanet.heap import Heap
-from numbanet.locks import new_lock
+from numbanet.arenas import ARENA as ARENA
+from numbanet.arenas import Arena as Arena
+from numbanet.arenas import Noted as Noted
+from numbanet.arenas import arena as arena
+from numbanet.arenas import in_arena as in_arena
+from numbanet.arenas import lasting as lasting
+from numbanet.arenas import leased as leased
+from numbanet.arenas import pinned as pinned
+from numbanet.arenas import planned as planned
+from numbanet.arenas import planned_on_device as planned_on_device
+from numbanet.arenas import planner as planner
+from numbanet.blocks import SMALL as SMALL
+from numbanet.blocks import Lease
+from numbanet.blocks import blank as blank
+from numbanet.blocks import held as held
+from numbanet.blocks import recycled as recycled
+from numbanet.blocks import release as release
+from numbanet.blocks import releases as releases
+from numbanet.device_array import DeviceArray, alone
 
-SMALL = 1 << 18  # bytes; below it malloc recycles well enough
 _MANY = 1 << 16  # elements; fewer NumPy copies well enough
-_LINE = 64
-_HUGE = 1 << 26  # bytes; larger blocks are apart, where the many that come and go do not cut up their places
-
-_lock = new_lock()
-_pools = Heap(), Heap()  # up to _HUGE, and beyond
-releases: list[Callable[[], None]] = []  # of the pools of GPUs
-
-
-class Arena(Heap):
-    """The memory of one recording, small arrays included."""
-
-    def __init__(self) -> None:
-        super().__init__(_LINE)
-        self.on_device: dict[tuple[int, int], list[DeviceArray]] = {}  # idle blocks by GPU and size
-        # All of them. When arrays die in a cycle of references, the collector finalises whatever they alone refer to:
-        # a block, which would go back to the GPU's pool, and come back to the arena as well.
-        self.device_blocks: list[DeviceArray] = []
-        self.device_leases = 0
-
-    def _fresh(self, size: int) -> int:
-        if size >= SMALL:
-            release(gpus=False)  # what the call before had, and this one has let go, is of no use to it
-        return super()._fresh(size)
-
-    @property
-    def used(self) -> int:
-        """How many blocks are in use."""
-        return self.extents - len(self.returned) + self.device_leases
-
-    def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
-        """Return an uninitialised C-contiguous array of `size` bytes."""
-        return np.ndarray(shape, dtype, _lease(self, size))
-
-
-class Noted(Arena):
-    """Takes note of the arrays that are made, in place of a recording; their memory is that of any others.
-
-    Attributes
-    ----------
-    made : list of numpy.ndarray
-        In their order.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[np.ndarray] = []
-
-    def array(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
-        """Return an uninitialised C-contiguous array of `size` bytes."""
-        self.made.append(blank(shape, dtype) if size < SMALL else recycled(shape, dtype, size))
-        return self.made[-1]
-
-
-ARENA: ContextVar[Arena | None] = ContextVar("numbanet_arena", default=None)
-planner = ARENA.get
-"""Return the arena from which all memory comes, or None."""
-
-
-@contextmanager
-def arena(planned: Arena | None = None) -> Iterator[Arena]:
-    """Within a ``with`` block, take all memory, small arrays too, from blocks that nothing else gets: a new arena's.
-
-    A block that is free again serves the next arrays that fit. What `pinned` keeps of it is overwritten in the order
-    in which the blocks were used: repeating what was computed in the ``with`` block repeats its results.
-    """
-    planned = Arena() if planned is None else planned
-    token = ARENA.set(planned)
-    try:
-        yield planned
-    finally:
-        ARENA.reset(token)
-
-
-@contextmanager
-def lasting() -> Iterator[None]:
-    """Within a ``with`` block, take memory from the system or the pool, also within that of an `arena`."""
-    token = ARENA.set(None)
-    try:
-        yield
-    finally:
-        ARENA.reset(token)
-
-
-class _DeviceLease(Memory):
-    """Holds a block of a GPU's memory while arrays view it."""
-
-    __slots__ = ("arena",)
-
-    def __init__(self, block: DeviceArray, arena: Arena):
-        super().__init__(block.pointer, block.memory.size, block, device=block.memory.device)
-        self.arena = arena
-
-    def __del__(self) -> None:
-        self.arena.device_leases -= 1
-        self.arena.on_device.setdefault((self.device, self.owner.nbytes), []).append(self.owner)
-
-
-def planned_on_device(shape: tuple[int, ...], dtype: str, device: int, fresh: Callable[..., Any]) -> Any:
-    """Return an array on a GPU in the arena in use; None if none is. ``fresh(shape, dtype)`` makes new blocks."""
-    arena = ARENA.get()
-    if arena is None:
-        return None
-    size = -(-max(math.prod(shape) * np.dtype(dtype).itemsize, 1) // 512) * 512
-    idle = arena.on_device.get((device, size))
-    if not idle:
-        idle = [fresh((size,), "uint8")]
-        arena.device_blocks += idle
-    lease = _DeviceLease(idle.pop(), arena)
-    arena.device_leases += 1
-    return contiguous_in(lease, shape, dtype)
-
-
-def in_arena() -> bool:
-    """Return whether memory comes from an arena: what is done to it is recorded, so NumPy shall not do it."""
-    return ARENA.get() is not None
-
-
-def pinned(x: np.ndarray) -> np.ndarray:
-    """Return an array on the memory of x that keeps the block of its arena, but does not keep it from being reused."""
-    lease = leased(x)
-    if lease is None:
-        return x
-    if type(x) is DeviceArray:
-        block = lease.owner
-        return DeviceArray(block.memory, x.pointer, x.shape, x.strides, x.dtype, x.writeable)  # type: ignore[return-value]
-    distance = x.__array_interface__["data"][0] - lease.extent[0]
-    return np.ndarray(x.shape, x.dtype, lease.base, lease.offset + distance, x.strides)
-
-
-def leased(x: np.ndarray) -> Any:
-    """Return what holds the block of an arena in which x lies; None if it lies elsewhere."""
-    owner = x
-    if type(x) is DeviceArray:
-        return x.memory if type(x.memory) is _DeviceLease else None
-    while type(owner.base) is np.ndarray:
-        owner = owner.base
-    lease = owner.base
-    return lease if type(lease) is _Lease and lease.arena is not None else None
-
-
-def planned(x: np.ndarray) -> bool:
-    """Return whether x lies in the arena in use."""
-    lease = leased(x)
-    return lease is not None and lease.arena is ARENA.get()
-
-
-class _Lease(np.ndarray):
-    """Holds an extent of a heap while arrays view it; NumPy keeps it alive as the base of those arrays."""
-
-    heap: Heap | None = None
-    extent: tuple[int, int]
-    offset: int
-
-    @property
-    def arena(self) -> Arena | None:
-        """The arena to which the extent belongs, if it is one's."""
-        return self.heap if type(self.heap) is Arena else None
-
-    def __del__(self) -> None:
-        # One step, and no lock: a finaliser may run in the middle of `Heap.take`, and be interrupted by Ctrl-C.
-        if self.heap is not None:
-            self.heap.returned.append(self.extent)
-
-
-def _lease(heap: Heap, size: int) -> _Lease:
-    """Return so many bytes at least."""
-    stretch, offset, start, size = heap.take(size)
-    lease = _Lease((size,), np.uint8, stretch, offset)
-    lease.extent, lease.offset, lease.heap = (start, size), offset, heap
-    return lease
-
-
-def _rounded(size: int) -> int:
-    """Round up so that nearby sizes share blocks: to an eighth of the power of two below."""
-    step = max(4096, 1 << max(0, size.bit_length() - 4))
-    return -(-size // step) * step
 
 
 _named = lru_cache(maxsize=64)(np.dtype)
@@ -231,33 +64,6 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
     if arena is not None and not dtype.hasobject:
         return arena.array(shape, dtype, size)
     return blank(shape, dtype) if size < SMALL or dtype.hasobject else recycled(shape, dtype, size)
-
-
-def recycled(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
-    """Return an array of `size` bytes of the pool."""
-    pool = _pools[size > _HUGE]
-    try:
-        with _lock:
-            lease = _lease(pool, size)
-    except MemoryError:
-        release()
-        with _lock:
-            lease = _lease(pool, size)
-    return np.ndarray(shape, dtype, lease)
-
-
-def blank(shape: int | tuple[int, ...], dtype: Any, value: float | None = None) -> np.ndarray:
-    """Return a new array of NumPy's own memory, of one value or uninitialised; MemoryError where no address reaches."""
-    try:
-        out = np.empty(shape, dtype)
-    except ValueError:  # of no elements, it may be, but of dimensions beyond 64 bits
-        lengths = (shape,) if isinstance(shape, int) else shape
-        if min(lengths) < 0 or math.prod(max(1, n) for n in lengths) <= sys.maxsize // np.dtype(dtype).itemsize:
-            raise
-        raise MemoryError(f"an array of shape {shape} has no place in memory") from None
-    if value is not None:
-        out.fill(value)
-    return out
 
 
 def _on_device(shape: tuple[int, ...], dtype: np.dtype, like: DeviceArray) -> Any:
@@ -467,11 +273,17 @@ def owned(x: np.ndarray) -> bool:
         return x.memory.ours
     while type(x.base) is np.ndarray:
         x = x.base
-    return x.base is None or type(x.base) is _Lease
+    return x.base is None or type(x.base) is Lease
 
 
 _box = [np.empty(0)]
 _ALONE = getrefcount(_box[0])  # one reference from the list, and what the count itself takes
+
+
+def _rounded(size: int) -> int:
+    """Round up so that nearby sizes share blocks: to an eighth of the power of two below."""
+    step = max(4096, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
 
 
 def alone_in(holder: list[Any], position: int) -> bool:
@@ -488,20 +300,3 @@ def alone_in(holder: list[Any], position: int) -> bool:
     if getrefcount(array.base) != _ALONE or not owned(array) or not array.flags.writeable:
         return False
     return array.base.nbytes <= _rounded(array.nbytes)  # and is not a small part of much memory
-
-
-def held() -> tuple[int, int]:
-    """Return the bytes of large blocks in use, and those that the pool holds in all."""
-    with _lock:
-        for pool in _pools:
-            pool.collect()
-        return sum(pool.in_use for pool in _pools), sum(pool.touched for pool in _pools)
-
-
-def release(gpus: bool = True) -> None:
-    """Give the idle memory back to the system, that of GPUs too unless `gpus` is False."""
-    with _lock:
-        for pool in _pools:
-            pool.release()
-    for give_back in releases if gpus else ():
-        give_back()

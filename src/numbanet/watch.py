@@ -53,8 +53,8 @@ class Watch:
     written : set of int
         The identities of that memory, but for what optimizers updated.
     graded : dict
-        The leaves outside the arena whose gradient was read or set, each with what it had before, and whether it was
-        read first.
+        The leaves outside the arena whose gradient was read or set, each with whether it was read first. What it had
+        before is not kept: the gradients of the call before shall go as soon as the function lets go of them.
     again : list of Again
         In the order in which it was done.
     whole : dict
@@ -77,7 +77,7 @@ class Watch:
         self.changed: dict[int, Any] = {}
         self.updated: dict[int, Any] = {}
         self.written: set[int] = set()
-        self.graded: dict[int, tuple[Any, Any, bool]] = {}
+        self.graded: dict[int, tuple[Any, bool]] = {}
         self.again: list[Again] = []
         self.whole: dict[int, Any] = {}
         self.labels: list[tuple[Any, int, int]] = []
@@ -189,7 +189,7 @@ def peek(leaf: Any) -> None:
     """Report that the gradient of a leaf is read."""
     watch = WATCH.get()
     if watch is not None and _outside(leaf):
-        watch.graded.setdefault(id(leaf), (leaf, leaf._grad, True))
+        watch.graded.setdefault(id(leaf), (leaf, True))
         if leaf._grad is not None and not leaf._grad.planned():
             watch.doubts.append("a gradient from before the call was read, or added to")
 
@@ -198,7 +198,7 @@ def grade(leaf: Any) -> None:
     """Report that a leaf is about to get another gradient."""
     watch = WATCH.get()
     if watch is not None and _outside(leaf):
-        watch.graded.setdefault(id(leaf), (leaf, leaf._grad, False))
+        watch.graded.setdefault(id(leaf), (leaf, False))
 
 
 def again(action: Again) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import numbanet as nnet
 from numbanet import functional as F
 from numbanet import nn, optim
 from numbanet.tensor import Tensor
-from tests.capturing.common import RNG, host, images
+from tests.capturing.common import RNG, host, images, plan_of
 
 
 class Training:
@@ -82,6 +84,25 @@ class ReadTwice(nn.Module):
         w = self.norm(a)
         b = w * 1.0
         return F.relu(w) + b
+
+
+def test_a_recording_that_no_longer_fits_goes_before_the_step_is_run() -> None:
+    """Else there is memory for two of them, and its gradients, while the step is recorded anew."""
+    training = Training()
+    alive: list[bool] = []
+
+    def function(x: Tensor, labels: Tensor) -> Tensor:
+        alive.append(plan is not None and plan() is not None)
+        return training.step(x, labels)
+
+    x, labels, plan = images(8), nnet.tensor(RNG.integers(0, 5, 8)), None
+    captured = nnet.capture(function)
+    for _ in range(4):
+        captured(x, labels)
+    plan = weakref.ref(plan_of(captured))
+    training.model[5].p = 0.5
+    captured(x, labels)
+    assert alive == [False] * 4 and captured.replays == 2 and plan() is None
 
 
 def test_running_averages_follow_each_batch_once(device: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
+from numbanet import blocks, memory, nn, random
 from numbanet import functional as F
-from numbanet import memory, nn, random
 from numbanet.cpu import compile as cpu_compile
 from numbanet.cpu import parallel
 from numbanet.deferred import Deferred
@@ -183,7 +183,7 @@ def test_locks_are_free_in_a_child_unless_its_own() -> None:
     holder, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock, fresh, memory._lock, random.default_generator._lock, parallel._state.lock:
+        with lock, fresh, blocks.lock, random.default_generator._lock, parallel._state.lock:
             holder.set()
             release.wait()
 
@@ -195,7 +195,7 @@ def test_locks_are_free_in_a_child_unless_its_own() -> None:
             child = os.fork()
             if child == 0:
                 signal.alarm(60)
-                with lock, fresh, own, memory._lock, parallel._state.lock:
+                with lock, fresh, own, blocks.lock, parallel._state.lock:
                     nnet.manual_seed(0)
                 os._exit(0 if mine._is_owned() and own._lock._is_owned() else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -278,7 +278,7 @@ def test_a_signal_handler_may_compute_in_the_middle_of_anything() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
     assert calls > 3 and not wrong
-    for lock in (memory._lock, random.default_generator._lock, cpu_compile._building):
+    for lock in (blocks.lock, random.default_generator._lock, cpu_compile._building):
         with lock:  # a handler that comes here takes it again
             nnet.manual_seed(0)
             memory.empty((1 << 18,), "float64")

@@ -56,21 +56,25 @@ class Captured(Accounting):
         devices, training = tuple(t.device for t in inputs), is_grad_enabled()
         key = shapes, devices, training, dispatch.conditions(), parallel.get_num_threads()
         with self._lock:
-            plan = self._plans.get(key)
-            if not self._busy and (plan is None or not plan.refused):
+            if not self._busy and not self._refused(key):
                 self._busy = True
                 try:
-                    return self._planned(key, plan, args, kwargs, inputs)
+                    return self._planned(key, args, kwargs, inputs)
                 finally:
                     self._busy = False
         return self._run(args, kwargs, [])  # a signal handler may call it in the middle of a call
 
-    def _planned(self, key: Any, plan: Plan | None, args: Any, kwargs: Any, inputs: list[Tensor]) -> Any:
+    def _refused(self, key: Any) -> bool:
+        plan = self._plans.get(key)
+        return plan is not None and plan.refused
+
+    def _planned(self, key: Any, args: Any, kwargs: Any, inputs: list[Tensor]) -> Any:
         """Replay a call; or run it, to get to know it or to record it."""
+        plan = self._plans.get(key)  # nobody else refers to it: where it goes, its memory is free for the call
         if plan is not None and not plan.holds():
             settings.log("capture: what the function takes has changed: it is recorded anew")
             plan = None
-            del self._plans[key]  # and its memory goes
+            del self._plans[key]
         if plan is not None and plan.recorded:
             obstacle = plan.obstacle(inputs)
             if obstacle is not None:

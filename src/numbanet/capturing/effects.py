@@ -33,8 +33,8 @@ class Effects:
     def __init__(self, watch: Watch, tensors: list[Tensor]):
         self._again, self._changed = tuple(watch.again), [*watch.changed.values(), *watch.updated.values()]
         self._written = watch.written
-        self._empty = [leaf for leaf, _, read in watch.graded.values() if read]
-        self._leaves = [(leaf, _pinned(leaf)) for leaf, _, _ in watch.graded.values()]
+        self._empty = [leaf for leaf, read in watch.graded.values() if read]
+        self._leaves = [(leaf, _pinned(leaf)) for leaf, _ in watch.graded.values()]
         self._tensors, self._needs = tensors, [t.requires_grad for t in tensors]
         self._set_gradients()
         self._alone: list[tuple[int, ...]] = []

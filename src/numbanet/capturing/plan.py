@@ -294,11 +294,11 @@ class _Trace:
         doubts, gradients = self.watch.doubts, []
         if not plain(result) or differentiable(result):
             doubts.append("the result is not all tensors, without a tape, and constants")
-        for leaf, _, _ in self.watch.graded.values():
+        for leaf, _ in self.watch.graded.values():
             if leaf._grad is not None:
                 gradients.append(leaf._grad)
         leases = [memory.leased(array_of(t)) for t in (*results_in(result), *gradients)]
-        if any(lease is None or lease.arena is not self.arena for lease in leases):
+        if any(lease is None or lease.heap is not self.arena for lease in leases):
             doubts.append("the result, or a gradient, is none that was computed")
         if len({id(lease) for lease in leases}) < len(leases) or _kept(lambda: self.arena.used != len(leases)):
             doubts.append("something remains of the call beside the result")

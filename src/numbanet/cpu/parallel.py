@@ -298,6 +298,12 @@ class Launches:
                 self.foreign[place(array)] = array
         return fixed
 
+    def keep_of_table(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Return arrays that a recording keeps, whose addresses stand in a table that a kernel reads."""
+        fixed = self.keep(arrays)
+        self.kept += fixed
+        return fixed
+
 
 class Places(Launches):
     """Where the buffers of launches lie; nothing is kept."""
@@ -319,6 +325,8 @@ class Places(Launches):
         self.seen.update(map(place, arrays))
         return tuple(arrays)
 
+    keep_of_table = keep
+
 
 def place(array: np.ndarray) -> int:
     """Return the address of an array's first element."""
@@ -328,11 +336,7 @@ def place(array: np.ndarray) -> int:
 def kept(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Return the arrays whose addresses a kernel finds in a table: a recording keeps those that are returned."""
     record = recorder()
-    if record is None:
-        return arrays
-    found = record.keep(arrays)
-    record.kept += found
-    return found
+    return arrays if record is None else record.keep_of_table(arrays)
 
 
 def between(function: Callable[..., object], operands: tuple[Any, ...]) -> None:
