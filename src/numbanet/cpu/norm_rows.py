@@ -7,7 +7,7 @@ from functools import lru_cache
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, store_tail
 
-_BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
+_BLOCK = 1 << 15  # elements of a block at least, if it is not short of rows
 _BLOCK_ROWS = 64  # rows of a block at least
 _TILE = 1024  # columns of a block at most
 SPAN = 512  # columns that rows are normalised in, where they are wide: a cache holds the numbers of so many channels
