@@ -87,11 +87,13 @@ def _add(x, wide, p, step, j, n, partial, out):
     With a `step`, likewise those of three further rows, which are so far apart.
     """
     s = get(partial, out + j, n)
-    a = get(x, p + j, n) - s
-    squares = fma(a, a, get(partial, out + 2 * wide + j, n))
-    if step:
+    a, squares = get(x, p + j, n) - s, get(partial, out + 2 * wide + j, n)
+    if step:  # few numbers at once, so that the sums of a block are no longer
         b, c, d = get(x, p + step + j, n) - s, get(x, p + 2 * step + j, n) - s, get(x, p + 3 * step + j, n) - s
-        a, squares = (a + b) + (c + d), fma(d, d, fma(c, c, fma(b, b, squares)))
+        squares = squares + (fma(a, a, b * b) + fma(c, c, d * d))
+        a = (a + b) + (c + d)
+    else:
+        squares = fma(a, a, squares)
     put(partial, out + wide + j, get(partial, out + wide + j, n) + a, n)
     put(partial, out + 2 * wide + j, squares, n)
 
