@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from numbanet import dispatch, memory, ops
+from numbanet.cpu.simd import numpy_lanes
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -35,6 +36,7 @@ MATRICES = [
     (1, 40000, 1), (3, 33000, 1), (1, 12345, 3), (2, 500, 16), (1, 1000, 64), (3, 700, 100), (1, 300, 128),
     (2, 200, 129), (1, 150, 2100), (5, 129, 33), (1, 20001, 7), (70000, 2, 1), (2, 128, 65), (3, 227, 33), (2, 227, 65),
     (2, 203, 100), (2, 150, 520), (1, 131, 1030), (4, 50, 300), (3, 6, 21),
+    (3, 1000, 1), (40, 131, 1), (2, 700, 256),
 ]  # fmt: skip
 
 
@@ -121,12 +123,24 @@ def test_refusals():
 
 
 @pytest.mark.parametrize("columns", [1, 3, 40, 300])
-@pytest.mark.parametrize("rows", [4, 7, 400])
-def test_parts_that_overflow_where_sums_do_not(rows: int, columns: int) -> None:
+@pytest.mark.parametrize("rows", [4, 7, 100, 400])
+@pytest.mark.parametrize("apart", ["neighbours", "quarters"])
+def test_parts_that_overflow_where_sums_do_not(rows: int, columns: int, apart: str) -> None:
+    step = 1 if apart == "neighbours" else rows // 4
     x = np.zeros((rows, columns), np.float32)
-    x[:2], x[2:4] = 3e38, -3e38
+    x[[0, step]], x[[2 * step, 3 * step]] = 3e38, -3e38
     assert not ops.sum(x, 0).any() and not ops.mean(x, 0).any()
-    x[3, -1] = np.inf
+    x[3 * step, -1] = np.inf
     assert ops.sum(x, 0)[-1] == np.inf and not ops.sum(x, 0)[:-1].any()
-    x[2, 0] = np.nan
+    x[2 * step, 0] = np.nan
     assert np.isnan(ops.sum(x, 0)[0])
+
+
+def test_parts_of_a_row_that_overflow_where_its_sum_does_not() -> None:
+    x, w = np.zeros((3, 300), np.float32), numpy_lanes("float32")
+    x[1, [0, w]], x[1, [2 * w, 3 * w]] = 3e38, -3e38
+    assert not ops.sum(x, 1).any()
+    x[1, 3 * w] = -np.inf
+    assert ops.sum(x, 1).tolist() == [0, -np.inf, 0]
+    x[1, 3 * w] = np.nan
+    assert np.isnan(ops.sum(x, 1)).tolist() == [False, True, False]

@@ -231,7 +231,8 @@ class ModuleState:
             self._items.append(_Fields(value, fields))
             parts += self._items[-1]
         if isinstance(value, _CONTAINERS):
-            self._items += (value,), value
+            if kind not in (tuple, frozenset):  # what these hold stays
+                self._items += (value,), value
             parts += value
             if isinstance(value, (dict, MappingProxyType)):
                 self._items.append(value.values())

@@ -79,28 +79,46 @@ def _narrow_sums(mask, grad, x, means, y, wide, first, last, rest, partial, out)
 
 
 @device
-def _add(mask, grad, x, means, y, wide, p, j, n, partial, out):
-    """Add n elements from column j on of the row that starts at p to the sums."""
-    g = mask(get(grad, p + j, n), y, y, p + j, n)
+def _add(mask, grad, x, means, y, wide, p, step, j, n, partial, out):
+    """Add n elements from column j on of the row that starts at p to the sums; with a `step`, of one so far on too."""
+    m, g = get(means, j, n), mask(get(grad, p + j, n), y, y, p + j, n)
+    a, products = get(x, p + j, n) - m, get(partial, out + wide + j, n)
+    if step:
+        i = p + step + j
+        second = mask(get(grad, i, n), y, y, i, n)
+        products = products + fma(second, get(x, i, n) - m, g * a)
+        g = g + second
+    else:
+        products = fma(g, a, products)
     put_some(partial, out + j, get(partial, out + j, n) + g, n)
-    q = fma(g, get(x, p + j, n) - get(means, j, n), get(partial, out + wide + j, n))
-    put_some(partial, out + wide + j, q, n)
+    put_some(partial, out + wide + j, products, n)
+
+
+@device
+def _add_row(mask, grad, x, means, y, wide, p, step, column, end, partial, out):
+    """Add columns column, ..., end - 1 of one row, or of two."""
+    j = column
+    while j + lanes(x) <= end:
+        _add(mask, grad, x, means, y, wide, p, step, j, lanes(x), partial, out)
+        j += lanes(x)
+    if j < end:
+        _add(mask, grad, x, means, y, wide, p, step, j, end - j, partial, out)
 
 
 @device
 def _wide_sums(mask, grad, x, means, y, wide, first, last, column, end, partial, out):
-    """Sum columns column, ..., end - 1 of a block, row by row: memory is fastest in its own order."""
-    zero = splat(x, 0.0)
+    """Sum columns column, ..., end - 1 of a block, in two walks through the halves of its rows (see `norm`).
+
+    Four walks, through two or three arrays each, would be more than a processor follows.
+    """
+    zero, step = splat(x, 0.0), (last - first) // 2 * wide
     for j in range(column, end, lanes(x)):
         put_some(partial, out + j, zero, end - j)
         put_some(partial, out + wide + j, zero, end - j)
-    for p in range(first * wide, last * wide, wide):
-        j = column
-        while j + lanes(x) <= end:
-            _add(mask, grad, x, means, y, wide, p, j, lanes(x), partial, out)
-            j += lanes(x)
-        if j < end:
-            _add(mask, grad, x, means, y, wide, p, j, end - j, partial, out)
+    for p in range(first * wide, first * wide + step, wide):
+        _add_row(mask, grad, x, means, y, wide, p, step, column, end, partial, out)
+    for p in range(first * wide + 2 * step, last * wide, wide):
+        _add_row(mask, grad, x, means, y, wide, p, 0, column, end, partial, out)
 
 
 @device

@@ -7,7 +7,8 @@ from functools import lru_cache
 from numbanet.cpu.compile import I64, Index, T, device, kernel
 from numbanet.cpu.simd import integers, lanes, load, load_tail, numpy_lanes, store_tail
 
-_BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows
+_BLOCK = 1 << 13  # elements of a block at least, if it is not short of rows,
+_LONG_BLOCK = 1 << 15  # where several walks go through it, each of which adds a part of its rows
 _BLOCK_ROWS = 64  # rows of a block at least
 _TILE = 1024  # columns of a block at most
 SPAN = 512  # columns that rows are normalised in, where they are wide: a cache holds the numbers of so many channels
@@ -58,7 +59,7 @@ def cut(rows: int, channels: int, dtype: str) -> tuple[int, int, int, int, int]:
     vectors = 4 * numpy_lanes(dtype)
     wide = channels * max(1, vectors // max(1, channels))
     tile = min(wide, _TILE) or 1
-    block_rows = max(_BLOCK_ROWS, _BLOCK // tile)
+    block_rows = max(_BLOCK_ROWS, (_LONG_BLOCK if wide > vectors else _BLOCK) // tile)
     blocks = -(-rows * channels // (wide * block_rows)) if rows * channels else 0
     return wide, block_rows, tile, blocks, -(-wide // tile)
 
