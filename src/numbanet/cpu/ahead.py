@@ -32,6 +32,7 @@ from numbanet.cpu.limits import default_threads
 from numbanet.deferred import Deferred
 from numbanet.locks import new_lock
 from numbanet.tensor import Tensor, array_of
+from numbanet.watch import Watch, watching
 
 __all__ = ["begin", "compiled", "serve"]
 
@@ -224,7 +225,8 @@ def serve(stream: BinaryIO) -> None:
 def _compile(message: bytes) -> None:
     try:
         precision, backward, grad = pickle.loads(message)
-        with settings.precision(precision), np.errstate(all="ignore"):
+        # Watched, since calls that come again would otherwise be done by what machine code remembers of them.
+        with settings.precision(precision), watching(Watch()), np.errstate(all="ignore"):
             backward(grad)
     except Exception as error:  # what lies in its arrays is arbitrary
         settings.log(f"not compiled ahead: {type(error).__name__}: {error}")
