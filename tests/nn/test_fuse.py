@@ -103,7 +103,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> list[st
 
     with monkeypatch.context() as patch:
         patch.setattr(nnet.dispatch, "run", noting)
-        patch.setattr(nnet.dispatch, "_tuning", object())  # calls that come again are decided once more
+        nnet.dispatch.renew()  # calls that come again are decided once more
         call()
     return seen
 
