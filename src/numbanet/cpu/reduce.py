@@ -98,8 +98,8 @@ def _settle(v, totals, o):
 def _add_rows(x, p, rows, pitch, n, totals):
     """Add n elements of each of some rows to totals: four rows at a time in the input's dtype.
 
-    These lie a quarter of the rows apart. Processors fetch ahead along each of four such walks, and less well where they
-    share pages: neighbours came at three quarters of the speed from the last cache, at half of it from memory.
+    These lie a quarter of the rows apart. Processors fetch ahead along each of four such walks, and less well where
+    they share pages: neighbours came at three quarters of the speed from the last cache, at half of it from memory.
     """
     w = lanes(x)
     whole, quarter = n // w * w, rows // 4
