@@ -41,6 +41,11 @@ class Peak:
     peak: float
     recording: float = math.nan
 
+    @property
+    def highest(self) -> float:
+        """The higher of both."""
+        return self.peak if math.isnan(self.recording) else max(self.peak, self.recording)
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -76,7 +81,7 @@ def line(net: str, batch: int, threads: int, peaks: Mapping[str, Peak]) -> str:
     cells += ["", ""] if captured is None else [f"{captured.peak:.0f}", f"{captured.recording:.0f}"]
     if theirs is not None:
         cells += [f"{theirs.peak:.0f}", f"{theirs.peak - theirs.before:.0f}"]
-        cells += ["" if found is None else f"{theirs.peak / found.peak:.2f}" for found in (ours, captured)]
+        cells += ["" if found is None else f"{theirs.peak / found.highest:.2f}" for found in (ours, captured)]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -87,8 +92,13 @@ HEADER = (
 
 
 def ratios(entries: Iterable[Mapping[str, Any]]) -> Iterator[Ratio]:
-    """Yield PyTorch's peak over each of ours, from what `benchmarks.compare` wrote."""
-    found = {(e["net"], e["batch"], e["threads"], e["backend"]): e["peak"] for e in entries}
+    """Yield PyTorch's peak over each of ours, that until it is recorded too, from what `benchmarks.compare` wrote."""
+    found = {
+        (e["net"], e["batch"], e["threads"], e["backend"]): Peak(
+            e["before"], e["peak"], e.get("recording") or math.nan
+        ).highest
+        for e in entries
+    }
     for (net, batch, threads, backend), peak in found.items():
         theirs = found.get((net, batch, threads, BACKENDS[-1]))
         if backend != BACKENDS[-1] and theirs is not None:

@@ -295,8 +295,14 @@ def test_memory_is_printed_beside_that_of_torch():
         "torch:channels_last": memory.Peak(150, 300),
     }  # fmt: skip
     assert memory.line("vgg16", 4, 2, peaks) == (
-        "| vgg16 batch 4 | 2 | 200 | 100 | 240 | 400 | 300 | 150 | 1.50 | 1.25 |"
+        "| vgg16 batch 4 | 2 | 200 | 100 | 240 | 400 | 300 | 150 | 1.50 | 0.75 |"
     )
+    entries = [
+        {"net": "vgg16", "batch": 4, "threads": 2, "backend": name, "before": found.before, "peak": found.peak,
+         "recording": None if math.isnan(found.recording) else found.recording}
+        for name, found in peaks.items()
+    ]  # fmt: skip
+    assert [found.ratio for found in memory.ratios(entries)] == [1.5, 0.75], "a step that is recorded is one, too"
     assert memory.line("vgg16", 4, 2, {"numbanet": memory.Peak(1, 2)}) == "| vgg16 batch 4 | 2 | 2 | 1 |  |  |"
     assert len({text.count("|") for text in [*memory.HEADER.split("\n"), memory.line("v", 4, 2, peaks)]}) == 1
 
