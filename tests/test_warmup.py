@@ -11,7 +11,7 @@ from numbanet.__main__ import main
 from numbanet.cli import warmup
 from numbanet.cpu import compile as compiler
 from numbanet.cpu.activation import CANDIDATES
-from numbanet.cpu.compile import _Spent, kernels
+from numbanet.cpu.compile import Spent, kernels
 from tests.processes import run_python
 
 
@@ -78,8 +78,8 @@ def test_the_notice_comes_once_and_only_for_pauses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("NUMBANET_VERBOSE")
-    monkeypatch.setattr(compiler, "_Spent", type("Fresh", (_Spent,), {"seconds": 0.0, "said": False}))
-    spent = compiler._Spent
+    monkeypatch.setattr(compiler, "Spent", type("Fresh", (Spent,), {"seconds": 0.0, "said": False}))
+    spent = compiler.Spent
     spent.add(0.9)
     assert capsys.readouterr().err == ""
     spent.add(0.2)
@@ -96,9 +96,9 @@ def test_compiling_is_counted_and_loading_is_not(tmp_path: object) -> None:
     code = """
         import numpy as np
         from numbanet import ops
-        from numbanet.cpu.compile import _Spent
+        from numbanet.cpu.compile import Spent
         ops.relu(np.ones(5, np.float32))
-        print(_Spent.seconds > 0)
+        print(Spent.seconds > 0)
     """
     environment = {"NUMBANET_CACHE_DIR": str(tmp_path)}
     assert [run_python(code, **environment) for _ in range(2)] == ["True", "False"]

@@ -120,7 +120,7 @@ def test_damaged_files_are_compiled_anew(package: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     environment = {"PYTHONPATH": str(package.parent), "NUMBANET_CACHE_DIR": str(cache), "NUMBANET_VERBOSE": "1"}
     run_python(RUN_RELU, **environment)
-    assert len(files(cache)) == 4, "two drivers, what helpers do, and one kernel"
+    assert len(files(cache)) == 6, "three drivers, what helpers do, what finds operands, and one kernel"
     damages: list[Callable[[bytes], bytes]] = [
         lambda content: b"",
         lambda content: content[:20],
@@ -131,12 +131,12 @@ def test_damaged_files_are_compiled_anew(package: Path, tmp_path: Path) -> None:
         lambda content: bytes(len(content)),
         lambda content: content[::-1],
     ]
-    for four in (damages[:4], damages[4:]):
-        for path, damage in zip(files(cache), four):
+    for some in (damages[:6], damages[2:]):
+        for path, damage in zip(files(cache), some, strict=True):
             path.write_bytes(damage(path.read_bytes()))
         lines = run_python(RUN_RELU, **environment).splitlines()
         assert lines[-1] == "right"
-        assert sum("is damaged; compiling anew" in line for line in lines) == 4
+        assert sum("is damaged; compiling anew" in line for line in lines) == 6
     lines = run_python(RUN_RELU, **environment).splitlines()
     assert not any("damaged" in line or "compiled" in line for line in lines), "repaired"
 
@@ -169,7 +169,7 @@ def test_processes_that_fill_an_empty_cache_at_once(package: Path, tmp_path: Pat
     command = [sys.executable, "-c", RUN_RELU]
     running = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=300)[0].strip() for process in running] == ["right"] * 2
-    assert len(files(cache)) == 4 and all(path.suffix == ".bin" for path in files(cache))
+    assert len(files(cache)) == 6 and all(path.suffix == ".bin" for path in files(cache))
     lines = run_python(RUN_RELU, **environment, NUMBANET_VERBOSE="1").splitlines()
     assert any("loaded" in line for line in lines) and not any("compiled" in line for line in lines)
 

@@ -30,7 +30,6 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
 from numbanet import fingerprint, settings
-from numbanet.cpu import ahead
 from numbanet.cpu.cache import KernelCache
 from numbanet.cpu.compiler import KernelCompiler, TileCompiler
 from numbanet.cpu.inlined import InlinedCompiler
@@ -59,18 +58,27 @@ def device(function: Callable) -> Callable:
     return numba.njit(pipeline_class=InlinedCompiler, **options)(function)
 
 
-class _Spent:
-    """Seconds that this process spent compiling; the user hears of it once, when it begins to look like a pause."""
+class Spent:
+    """What this process spent compiling; the user hears of it once, when it begins to look like a pause.
 
-    seconds = 0.0
+    Attributes
+    ----------
+    seconds : float
+    until : float
+        When the last kernel was done, by `time.perf_counter`.
+    """
+
+    seconds = until = 0.0
     said = False
     patience = 1.0
 
     @classmethod
     def add(cls, seconds: float) -> None:
         """Count a compilation."""
-        cls.seconds += seconds
+        cls.seconds, cls.until = cls.seconds + seconds, time.perf_counter()
         if cls.seconds > cls.patience and not cls.said:
+            from numbanet import ahead  # with tensors and tapes
+
             cls.said = True
             ahead.begin()
             settings.notice(
@@ -168,8 +176,7 @@ class Kernel:
                 seconds = time.perf_counter() - start
                 settings.log(f"{'loaded' if found.cache_hits else 'compiled'} {self.name}[{dtype}] in {seconds:.2f} s")
                 if not found.cache_hits:
-                    ahead.compiled()
-                    _Spent.add(seconds)
+                    Spent.add(seconds)
         return found
 
     def dtypes(self, dtype: str) -> list[np.dtype]:

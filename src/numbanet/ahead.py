@@ -28,19 +28,20 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from numbanet import settings, tape
+from numbanet.cpu.compile import Spent
 from numbanet.cpu.limits import default_threads
 from numbanet.deferred import Deferred
 from numbanet.locks import new_lock
 from numbanet.tensor import Tensor, array_of
 from numbanet.watch import Watch, watching
 
-__all__ = ["begin", "compiled", "serve"]
+__all__ = ["begin", "serve"]
 
 _SMALL = 1 << 10  # bytes of arrays that are sent as they are: Python may look at what they hold
 _QUIET = 5.0  # seconds without a compilation, after which there is nothing more to do ahead
 _IMPORTED = {"numbanet", "numpy", *sys.stdlib_module_names}  # by the other process: a module of a user may do anything
 _IDLE = 60.0  # seconds without a message, after which the other process ends
-_PROGRAM = "import sys; sys.path[:] = {!r}; from numbanet.cpu.ahead import serve; serve(sys.stdin.buffer)"
+_PROGRAM = "import sys; sys.path[:] = {!r}; from numbanet.ahead import serve; serve(sys.stdin.buffer)"
 
 
 class _Pickler(pickle.Pickler):
@@ -142,14 +143,11 @@ class _Ahead:
     Attributes
     ----------
     other : _Other or None
-    last : float
-        When a compilation ended.
     begun : bool
         Whether there was another process: there is one at most.
     """
 
     other: _Other | None = None
-    last = 0.0
     begun = False
     lock = new_lock()
 
@@ -166,16 +164,11 @@ def _has_interpreter() -> bool:
     return Path(sys.executable or "").stem.lower().startswith("python") and not getattr(sys, "frozen", False)
 
 
-def compiled() -> None:
-    """Note that a kernel was compiled here."""
-    _Ahead.last = time.monotonic()
-
-
 def _follow(backward: Callable[..., Any], grad: Any) -> None:
     """Send a backward function of which the result has gradients like `grad`."""
     if type(grad) is not np.ndarray:
         return
-    if time.monotonic() > _Ahead.last + _QUIET:
+    if time.perf_counter() > Spent.until + _QUIET:
         _stop()
         return
     message = describe(backward, grad)

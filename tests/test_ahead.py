@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 import numbanet as nnet
-from numbanet import code_cache, models, nn, sources, tape
+from numbanet import ahead, code_cache, models, nn, sources, tape
 from numbanet import functional as F
 from numbanet.code_cache import Store
-from numbanet.cpu import ahead
 from numbanet.deferred import Deferred
 from tests.processes import run_python
 
@@ -136,7 +135,7 @@ def test_launches_compile_and_run_nothing(tmp_path: Path, recorded: Recorded) ->
     assert message is not None
     stream = (5).to_bytes(8, "little") + b"wrong" + len(message).to_bytes(8, "little") + message
     program = (
-        "import sys; from numbanet.cpu import ahead; ahead._IDLE = 0.5; ahead.serve(sys.stdin.buffer)"
+        "import sys; from numbanet import ahead; ahead._IDLE = 0.5; ahead.serve(sys.stdin.buffer)"
     )
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", program], env={**os.environ, **variables(tmp_path)},
@@ -160,7 +159,7 @@ sys.stderr = sys.stdout
 import numpy as np
 import numbanet as nnet
 from numbanet import functional as F, tape
-from numbanet.cpu import ahead, limits
+from numbanet import ahead
 ahead.default_threads = lambda: {threads}
 x = nnet.tensor(np.ones((4, 3, 8, 8), np.float32), requires_grad=True)
 y = F.relu(F.avg_pool2d(F.leaky_relu(F.softplus(x)), 2))
