@@ -3,7 +3,7 @@
 Compilers hold Python's lock, so a process compiles on one CPU only. A process that has compiled for a second, and then
 records operations for a backward, starts another one and sends it the backward functions; that one calls them with
 launches that compile, and run nothing. What it compiles gets into the kernel cache on disk, where this process finds
-it; neither compiles what the other one is at (`numbanet.code_cache.Store.claim`).
+it; where files have locks, neither compiles what the other one is at (`numbanet.code_cache.Store.claim`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import marshal
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from numbanet import settings, tape
+from numbanet import fingerprint, settings, tape
 from numbanet.cpu.compile import Spent
 from numbanet.cpu.limits import default_threads
 from numbanet.deferred import Deferred
@@ -39,7 +40,6 @@ __all__ = ["begin", "serve"]
 
 _SMALL = 1 << 10  # bytes of arrays that are sent as they are: Python may look at what they hold
 _QUIET = 5.0  # seconds without a compilation, after which there is nothing more to do ahead
-_IMPORTED = {"numbanet", "numpy", *sys.stdlib_module_names}  # by the other process: a module of a user may do anything
 _IDLE = 60.0  # seconds without a message, after which the other process ends
 _PROGRAM = "import sys; sys.path[:] = {!r}; from numbanet.ahead import serve; serve(sys.stdin.buffer)"
 
@@ -53,7 +53,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, x: Any) -> Any:
         """Return how to make something like x; PicklingError if another package has to be imported for that."""
         owner = x if isinstance(x, (type, FunctionType)) else type(x)
-        if str(owner.__module__).partition(".")[0] not in _IMPORTED:
+        module = sys.modules.get(owner.__module__)
+        if module is None or not fingerprint.is_known_module(module):  # one of a user may do anything
             raise pickle.PicklingError(f"{owner.__qualname__} is of {owner.__module__}")
         if type(x) is np.ndarray and x.nbytes > _SMALL:
             return _laid_out, (x.shape, x.strides, x.dtype)
@@ -95,12 +96,19 @@ def describe(backward: Callable[..., Any], grad: np.ndarray) -> bytes | None:
     return stream.getvalue()
 
 
+def _flags() -> list[str]:
+    """Return the options of this process that say where Python looks for modules."""
+    options = {"I": sys.flags.isolated, "E": sys.flags.ignore_environment, "s": sys.flags.no_user_site,
+               "S": sys.flags.no_site}  # fmt: skip
+    return [f"-{letter}" for letter, given in options.items() if given]
+
+
 class _Other:
     """The other process. A thread writes to it, as it may be at work, and nobody here shall wait."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format([*map(str, sys.path)])],
+            [sys.executable, *_flags(), "-c", _PROGRAM.format([*map(str, sys.path)])],
             env=os.environ | {"NUMBANET_AHEAD": "0"}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=None if settings.verbose() else subprocess.DEVNULL,
             bufsize=0,  # a forked process has no part of a message, which it would write as well
@@ -110,10 +118,16 @@ class _Other:
         self._sent: set[bytes] = set()
         self._id = os.getpid()
         atexit.register(self.end)
-        threading.Thread(target=self._write, name="numbanet-ahead", daemon=True).start()
+        try:
+            threading.Thread(target=self._write, name="numbanet-ahead", daemon=True).start()
+        except BaseException:  # this process may have no more threads; or Ctrl-C
+            self.end()
+            raise
 
     def _write(self) -> None:
         assert self._process.stdin is not None
+        if hasattr(signal, "pthread_sigmask"):  # of a pipe without a reader this thread hears by an error alone
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         with suppress(OSError), self._process.stdin as pipe:  # the other end may be closed
             while (message := self._messages.get()) is not None:
                 rest = memoryview(len(message).to_bytes(8, "little") + message)
@@ -132,6 +146,8 @@ class _Other:
         self._messages.put(None)
         if os.getpid() != self._id:
             self._process.returncode = 0  # it is not this one's to wait for
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             return
         self._process.kill()
         self._process.wait()
@@ -179,8 +195,8 @@ def _follow(backward: Callable[..., Any], grad: Any) -> None:
             if _Ahead.other is None:
                 _Ahead.other = _Other()
             _Ahead.other.send(message)
-    except OSError as error:
-        settings.log(f"nothing is compiled ahead: {error}")
+    except Exception as error:  # no process, or no thread, can be had
+        settings.log(f"nothing is compiled ahead: {type(error).__name__}: {error}")
         _stop()
 
 

@@ -36,8 +36,9 @@ _DIGEST_BYTES = 32
 _UNUSED_SECONDS = 30 * 24 * 3600
 _FOLDERS = 24  # as many at most
 _PART = ".part"
+_claimed: set[Path] = set()  # the locks that this process holds
 _WRITING_SECONDS = 3600  # nobody takes longer to write a file
-_WAITING_SECONDS = 120  # nor this long to compile one, unless it is stopped
+_WAITING_SECONDS = 10.0  # hardly any kernel takes longer to compile
 
 
 class Store:
@@ -110,48 +111,57 @@ class Store:
         except OSError as error:
             settings.log(f"kernel cache: {path.parent} can't be written ({error}); going on without")
 
+    def stamp(self, name: str) -> tuple[int, int] | None:
+        """Return what differs between a file and another one of its name; None where there is none."""
+        return _identity(self.folder() / name)
+
     @contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
-        """Within a ``with`` block, be the one process that makes a file; who comes second waits, two minutes at most.
+    def claim(self, name: str) -> Iterator[None]:
+        """Within a ``with`` block, be the process that makes a file: others wait for it, ten seconds at most.
 
-        Yields whether it did: then the file may be there.
-
-        It holds a lock on another file, which the system takes back when the process ends. Where there are no such
-        locks, two processes may do the same work.
+        They do the same work then, and where there are no locks of files; it is a matter of time only. A process waits
+        for none of its own claims: who asks a second time is a signal handler, in the middle of the work.
         """
-        handle, waited = self._lock(f"{name}.lock")
+        path = self.folder() / f"{name}.lock"
+        handle = None if path in _claimed or not self._serves() else self._lock(path)
+        if handle is None:
+            yield
+            return
+        _claimed.add(path)
         try:
-            yield waited
+            yield
         finally:
-            if handle is not None:
-                with suppress(OSError):
-                    (self.folder() / f"{name}.lock").unlink()
-                os.close(handle)
-
-    def _lock(self, name: str) -> tuple[int | None, bool]:
-        """Return a file that is locked, None if it can't be had, and whether another process had it."""
-        if fcntl is None or not self._serves():
-            return None, False
-        try:
-            self.begin()
-            handle = os.open(self.folder() / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError:
-            return None, False
-        waited, end = False, time.monotonic() + _WAITING_SECONDS
-        try:
-            while time.monotonic() < end:
-                with suppress(BlockingIOError):
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return handle, waited
-                waited = True
-                time.sleep(0.01)
-        except OSError:  # of file systems without locks
-            pass
-        except BaseException:
+            _claimed.discard(path)
+            with suppress(OSError):
+                path.unlink()
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # which ends it in forked processes, too
             os.close(handle)
-            raise
-        os.close(handle)
-        return None, waited
+
+    def _lock(self, path: Path) -> int | None:
+        """Return a file that is locked, and bears its name; None if that can't be had."""
+        end = time.monotonic() + _WAITING_SECONDS
+        while fcntl is not None and time.monotonic() < end:
+            try:
+                self.begin()
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            except OSError:
+                return None
+            locked = False
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found = os.fstat(handle)
+                locked = (found.st_ino, found.st_mtime_ns) == _identity(path)  # else its holder has removed it
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:  # of file systems without locks
+                return None
+            finally:
+                if not locked:
+                    os.close(handle)
+            if locked:
+                return handle
+        return None
 
     def count(self, suffix: str) -> int:
         """Return how many files there are whose names end so."""
@@ -174,15 +184,27 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_claimed.clear)
+
+
 @cache
 def _note_use(folder: Path) -> None:
     """Set the time of a folder's last use, once a process: reading its files does not; remove what killed ones left."""
     with suppress(OSError):  # of another user, or gone: it is removed sooner, and compiled again
         os.utime(folder)
-    for part in folder.glob(f"*{_PART}"):
-        if _last_use(part) < time.time() - _WRITING_SECONDS:
+    for left in (*folder.glob(f"*{_PART}"), *folder.glob("*.lock")):
+        if _last_use(left) < time.time() - _WRITING_SECONDS:
             with suppress(OSError):
-                part.unlink()
+                left.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _last_use(folder: Path) -> float:

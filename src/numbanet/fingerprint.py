@@ -101,7 +101,8 @@ def _packages() -> Iterator[str]:
         yield from map(os.path.abspath, getattr(sys.modules.get(name), "__path__", ()))
 
 
-def _is_known_module(module: ModuleType) -> bool:
+def is_known_module(module: ModuleType) -> bool:
+    """Return whether a module is of Python itself, or of those packages."""
     path = getattr(module, "__file__", None)
     return module.__name__ in sys.builtin_module_names if path is None else _is_known_file(path)
 
@@ -164,7 +165,7 @@ def _globals(function: Any) -> Iterator[tuple[str, Any]]:
         for name in names:
             if name in space:
                 yield name, space[name]
-                if isinstance(space[name], ModuleType) and not _is_known_module(space[name]):
+                if isinstance(space[name], ModuleType) and not is_known_module(space[name]):
                     if all(vars(space[name]) is not known for known in spaces):
                         spaces.append(vars(space[name]))
 

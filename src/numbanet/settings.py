@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ _precision = "float32"
 PRECISION_HERE: ContextVar[str | None] = ContextVar("numbanet_precision", default=None)
 
 CHANGES = np.zeros(1, np.int64)
-"""How often something changed, for all threads, that a choice of kernels depends on; machine code looks at it."""
+"""The number of the last change, for all threads, that a choice of kernels depends on; machine code looks at it."""
+_numbers = itertools.count(1)
 
 
 def changed() -> None:
     """Note that something has changed: after it has."""
-    CHANGES[0] += 1
+    CHANGES[0] = next(_numbers)  # at no time one that there was before, whoever else is at it
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -249,8 +249,9 @@ def record(data: np.ndarray, parents: Sequence[Tensor | None], backward: Backwar
     if needs_grad(*parents):
         result.requires_grad = True
         result._node = Node(parents, backward, adds)
-        if _follow is not None:
-            _follow(backward, data)
+        follower = _follow  # looked at once: a signal handler may clear it
+        if follower is not None:
+            follower(backward, data)
     return result
 
 

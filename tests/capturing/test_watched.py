@@ -115,6 +115,14 @@ def _set(owner: Any, factor: float = 7.0) -> None:
     owner.factor = factor
 
 
+def _two_rows() -> Tensor:
+    return nnet.tensor(np.ones((2, 4), np.float32))
+
+
+def _set_rows(tensor: Tensor) -> None:
+    tensor.data = np.ones((7, 4, 1), np.float32)
+
+
 _VARIABLE: contextvars.ContextVar[float] = contextvars.ContextVar("_VARIABLE", default=2.0)
 _KEPT = _Config()
 
@@ -140,6 +148,9 @@ def _factor(held: Any) -> float:
         (lambda: _Kind.SOME, _factor, _set, True),
         (_Described, _factor, lambda held: setattr(vars(_Described)["factor"], "value", 7.0), True),
         (lambda: ["x"].count, lambda held: 2.0 + held("x"), lambda held: held.__self__.append("x"), True),
+        (lambda: (_two_rows(),), lambda held: held[0].shape[0], lambda held: _set_rows(held[0]), True),
+        (lambda: frozenset([_two_rows()]), lambda held: [*held][0].dim(), lambda held: _set_rows([*held][0]), True),
+        (lambda: (1, (2.0, [2.0])), lambda held: held[1][1][0], lambda held: held[1][1].__setitem__(0, 7.0), True),
         (lambda: ctypes.c_float(2.0), lambda held: held.value, lambda held: setattr(held, "value", 7.0), False),
         (lambda: _Array("d", [2.0]), lambda held: held[0], lambda held: held.__setitem__(0, 7.0), False),
         (lambda: weakref.ref(_KEPT), lambda held: held().factor, lambda held: setattr(_KEPT, "factor", 7.0), False),
@@ -149,8 +160,8 @@ def _factor(held: Any) -> float:
     ],
     ids=[
         "class", "class of an object", "base", "class of a module", "class of a list", "partial", "slot", "frozen",
-        "slot beside others", "beside slots", "function", "member", "descriptor", "bound", "ctypes", "array",
-        "reference", "variable", "view", "record",
+        "slot beside others", "beside slots", "function", "member", "descriptor", "bound", "tensor in a tuple",
+        "tensor in a frozen set", "list in tuples", "ctypes", "array", "reference", "variable", "view", "record",
     ],
 )  # fmt: skip
 def test_changes_of_what_is_held_are_seen(
@@ -163,6 +174,19 @@ def test_changes_of_what_is_held_are_seen(
     assert (captured.replays > 0) is replayed
     change(model.held)
     for _ in range(4):
+        check(captured, model, images())
+
+
+def test_tensors_in_a_tuple_are_those_of_their_module() -> None:
+    """As the mean and the deviation that a network takes from its images."""
+    model = _Holding((_two_rows(), _two_rows()), lambda held: 1.0)
+    model.forward = lambda x: (x - model.held[0][0, 0]) / model.held[1][0, 0]  # type: ignore[method-assign]
+    captured = nnet.capture(model.eval())
+    with nnet.no_grad():
+        for _ in range(5):
+            check(captured, model, images())
+        assert captured.replays > 0
+        model.held[0].data[...] = 3.0
         check(captured, model, images())
 
 

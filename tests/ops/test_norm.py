@@ -127,6 +127,18 @@ def test_a_large_mean_costs_no_digits(channels, rng):
     assert np.abs(y - expected).max() <= 2e-6 * longer * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("channels", [48, 64, 300])
+def test_rows_unlike_the_rest_cost_few_digits(channels, rng):
+    """The first rows of a block, if they alone said what its numbers are near to, would cost most of them."""
+    x = rng.standard_normal((2, 56, 56, channels))
+    x[0, 0] += 1000
+    x = x.astype(np.float32).transpose(0, 3, 1, 2)
+    _, _, inverse = ops.batch_norm_forward(x, training=True, eps=1e-9)
+    variance = x.astype(np.float64).var((0, 2, 3))
+    error = np.abs(1 / np.asarray(inverse, np.float64) ** 2 / variance - 1)
+    assert error.max() < 30 * np.finfo(np.float32).eps
+
+
 def test_constant_channels_have_no_variance():
     x = np.full((4, 5, 6, 7), 1e6 / 3, np.float32)
     y, mean, inverse = ops.batch_norm_forward(x, training=True)

@@ -243,6 +243,17 @@ def test_any_strides(function, rng):
         np.testing.assert_array_equal(function(view[0]), y[0])
 
 
+@pytest.mark.parametrize("n, channels, least", [(1, 1024, 4), (1, 512, 2), (2, 960, 6), (4, 2048, 8), (1, 8192, 8)])
+def test_one_image_is_work_for_several_threads(n, channels, least, rng):
+    x = rng.standard_normal((n, 7, 7, channels)).astype(np.float32).transpose(0, 3, 1, 2)
+    launches = parallel.Launches()
+    with parallel.recording(launches):
+        y = nnet.ops.avg_pool2d(x, 7)
+    *_, tasks, _ = launches.calls[-1].call
+    assert least <= tasks <= n * channels // 128
+    close(y, x.mean((2, 3), dtype=np.float64)[..., None, None])
+
+
 def test_same_bits_for_any_number_of_threads(rng):
     if parallel.get_num_threads() < 2:
         pytest.skip("one thread only")

@@ -231,7 +231,7 @@ class ModuleState:
             self._items.append(_Fields(value, fields))
             parts += self._items[-1]
         if isinstance(value, _CONTAINERS):
-            if kind not in (tuple, frozenset):  # what these hold stays
+            if kind not in (tuple, frozenset) or not all(map(lasting, value)):
                 self._items += (value,), value
             parts += value
             if isinstance(value, (dict, MappingProxyType)):

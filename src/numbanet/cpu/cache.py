@@ -69,10 +69,12 @@ class KernelCache:
         if not settings.cache_enabled():
             return None
         name = self._file(signature, target_context)
+        before = STORE.stamp(name)
         payload = STORE.read(name)
         if payload is None:
-            waited = self._claim.enter_context(STORE.claim(name))
-            payload = STORE.read(name) if waited else None
+            self._claim.enter_context(STORE.claim(name))
+            if STORE.stamp(name) != before:  # another process has made it
+                payload = STORE.read(name)
         if payload is None:
             return None
         # All that Numba and its extensions implement takes half a second to load. It is for compilers, but for symbols
@@ -90,10 +92,9 @@ class KernelCache:
         """Store machine code; where the folder can't be written, say so in the log and go on without."""
         if settings.cache_enabled() and not result.library.has_dynamic_globals:
             STORE.write(self._file(signature, result.target_context), pickle.dumps(result._reduce()))
-        self.release()
 
     def release(self) -> None:
-        """Let other processes compile what this one did not."""
+        """End the claim on what `load_overload` did not find: it is stored, or will not be."""
         self._claim.close()
 
     def enable(self) -> None:

@@ -88,7 +88,7 @@ def _add(x, wide, p, step, j, n, partial, out):
     """
     s = get(partial, out + j, n)
     a, squares = get(x, p + j, n) - s, get(partial, out + 2 * wide + j, n)
-    if step:  # few numbers at once, so that the sums of a block are no longer
+    if step:  # first among each other, then to the sums: so as many roundings are left in these as in shorter blocks
         b, c, d = get(x, p + step + j, n) - s, get(x, p + 2 * step + j, n) - s, get(x, p + 3 * step + j, n) - s
         squares = squares + (fma(a, a, b * b) + fma(c, c, d * d))
         a = (a + b) + (c + d)
@@ -114,15 +114,15 @@ def _wide_moments(x, wide, first, last, column, end, partial, out):
     """Sum columns column, ..., end - 1 of a block, in four walks through the quarters of its rows.
 
     Memory is fastest in its own order; four walks at once read and write the sums a quarter as often, and a processor
-    still fetches ahead along each.
+    still fetches ahead along each. The shift is the mean of rows from all over the block.
     """
     zero, heads, step = splat(x, 0.0), min(8, last - first), (last - first) // 4 * wide
-    part = splat(x, 1.0) / splat(x, heads)
+    part, apart = splat(x, 1.0) / splat(x, heads), (last - first) // heads * wide
     for j in range(column, end, lanes(x)):
         n = end - j
         total = get(x, first * wide + j, n)
-        for row in range(first + 1, first + heads):
-            total = total + get(x, row * wide + j, n)
+        for head in range(1, heads):
+            total = total + get(x, first * wide + head * apart + j, n)
         put(partial, out + j, splat(x, last - first), n)
         put(partial, out + wide + j, total * part, n)
         put(partial, out + 2 * wide + j, zero, n)

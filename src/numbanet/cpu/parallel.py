@@ -96,9 +96,12 @@ def driver(
     """Compile a function of integers, or objects; it is called without a look at the types of what it is given."""
     options = {"nogil": nogil, "error_model": "numpy", "no_cfunc_wrapper": True}
     dispatcher = numba.njit(pipeline_class=KernelCompiler, **options)(function)
-    dispatcher._cache = KernelCache(function)
+    dispatcher._cache = cache = KernelCache(function)
     _drivers.append(dispatcher)
-    return dispatcher.compile(result(*[kind] * arguments))
+    try:
+        return dispatcher.compile(result(*[kind] * arguments))
+    finally:
+        cache.release()
 
 
 def prepare() -> None:

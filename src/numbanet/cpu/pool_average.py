@@ -19,7 +19,8 @@ from numbanet.problem.pool import AdaptiveAvgPoolProblem, AvgPoolProblem
 from numbanet.problem.reduce import ReduceProblem
 
 _FEW_ROWS = 8  # with fewer output rows in all, the channels of a row are shared out too
-_CHANNELS = 1 << 10  # of a task, then: a page of each tap, along which a processor fetches ahead
+_CHANNELS = 1 << 8  # of a task, then
+_PAGE = 1 << 10  # or so many, along which a processor fetches ahead, if that leaves as many tasks as rows are few
 _MANY = 128  # elements of a window; beyond, sums in the input's dtype lose digits, and the kernels of sums are faster
 _EXACT = 8  # elements that are added in the input's dtype before their sum goes to float64
 
@@ -241,7 +242,8 @@ def _portion(problem: Any) -> tuple[int, int]:
 
 def _forward(problem: Any, inputs: Arrays, outputs: Arrays, workspace: Any) -> None:
     lines = problem.n * problem.p
-    shares, run = -(-problem.c // _CHANNELS) if lines < _FEW_ROWS else 1, 4 * numpy_lanes(problem.dtype)
+    most = _PAGE if lines * (problem.c // _PAGE) >= _FEW_ROWS else _CHANNELS
+    shares, run = -(-problem.c // most) if lines < _FEW_ROWS else 1, 4 * numpy_lanes(problem.dtype)
     block = max(1, -(-problem.c // (max(1, shares) * run))) * run
     blocks = -(-problem.c // block)
     ints = (problem.c, problem.h, problem.w, problem.p, problem.q, block, blocks, *_portion(problem))
