@@ -48,7 +48,7 @@ def test_sizes(
     for p, q in ((0, 0), (result - 1, 0), (result // 2, result - 1)):
         window = padded[:, p * stride : p * stride + r, q * stride : q * stride + r]
         expected = (layer.weight.data * window).sum((1, 2, 3)) + layer.bias.data
-        np.testing.assert_allclose(y[0, :, p, q], expected, rtol=1e-12)
+        np.testing.assert_allclose(y[0, :, p, q], expected, rtol=1e-12, atol=1e-14)
 
 
 def test_stride_three_does_not_tile(rng: np.random.Generator) -> None:

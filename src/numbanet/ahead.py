@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from numbanet import fingerprint, settings, tape
+from numbanet import fingerprint, memory, settings, tape
 from numbanet.cpu.compile import Spent
 from numbanet.cpu.limits import default_threads
 from numbanet.deferred import Deferred
@@ -57,7 +57,7 @@ class _Pickler(pickle.Pickler):
         if module is None or not fingerprint.is_known_module(module):  # one of a user may do anything
             raise pickle.PicklingError(f"{owner.__qualname__} is of {owner.__module__}")
         if type(x) is np.ndarray and x.nbytes > _SMALL:
-            return _laid_out, (x.shape, x.strides, x.dtype)
+            return memory.laid_out, (x.shape, x.strides, x.dtype)
         if type(x) is FunctionType and "<locals>" in x.__qualname__:
             cells = tuple(cell.cell_contents for cell in x.__closure__ or ())
             return _function, (x.__module__, marshal.dumps(x.__code__), x.__defaults__, x.__kwdefaults__, cells)
@@ -72,14 +72,6 @@ def _function(module: str, code: bytes, defaults: Any, by_name: Any, contents: t
     function = FunctionType(marshal.loads(code), names, None, defaults, tuple(map(CellType, contents)))
     function.__kwdefaults__ = by_name
     return function
-
-
-def _laid_out(shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return zeros; of pages that nobody touches there is no memory."""
-    steps = [(size - 1) * step for size, step in zip(shape, strides)]
-    before = -sum(step for step in steps if step < 0)
-    block = np.zeros(sum(map(abs, steps)) + dtype.itemsize, np.uint8)
-    return np.ndarray(shape, dtype, block, before, strides)
 
 
 def describe(backward: Callable[..., Any], grad: np.ndarray) -> bytes | None:

@@ -148,6 +148,21 @@ def strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     return view
 
 
+def span(x: np.ndarray) -> int:
+    """Return how many bytes lie between the ends of an array, of a column of a matrix for instance."""
+    return _span(x.shape, x.strides, x.itemsize)
+
+
+def _span(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> int:
+    return sum(abs((size - 1) * step) for size, step in zip(shape, strides)) + itemsize
+
+
+def laid_out(shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return zeros with these strides; pages of them that nobody touches take no memory."""
+    before = sum(max(0, (1 - size) * step) for size, step in zip(shape, strides))  # the first element
+    return np.ndarray(shape, dtype, np.zeros(_span(shape, strides, dtype.itemsize), np.uint8), before, strides)
+
+
 def restrided(x: np.ndarray, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
     """Return a view of an array on the CPU with other strides (in bytes) from the first element on."""
     lease = leased(x)

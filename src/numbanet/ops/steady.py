@@ -24,7 +24,7 @@ import numpy as np
 
 from numbanet.cpu.limits import threads
 from numbanet.dispatch import OVERRIDE, conditions, measuring
-from numbanet.memory import ARENA, planner
+from numbanet.memory import ARENA, laid_out, planner, span
 from numbanet.prepared import PreparedWeight
 from numbanet.settings import CHANGES, PRECISION_HERE
 from numbanet.watch import RECORD, WATCH, recorder, watcher
@@ -200,7 +200,7 @@ class _Operation:
 
     def _watched(self, kind: _Kind, operands: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
         """Call, and take note of what is done."""
-        if sum(max(x.nbytes, _span(x)) for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
+        if sum(max(x.nbytes, span(x)) for x in chain.from_iterable(map(_memory, operands))) > _LARGE:
             kind.tries = 0
         if kind.tries <= 0 or measuring():
             return self.plain(*operands, *options)
@@ -236,15 +236,9 @@ def _twin(x: Any) -> Any:
     """Return an array with the elements and the strides of x; what is no array, as it is."""
     if type(x) is not np.ndarray:
         return x
-    before = sum(max(0, (1 - size) * step) for size, step in zip(x.shape, x.strides))  # the first element
-    y = np.ndarray(x.shape, x.dtype, np.empty(_span(x), np.uint8), before, x.strides)
+    y = laid_out(x.shape, x.strides, x.dtype)
     y[...] = x
     return y
-
-
-def _span(x: np.ndarray) -> int:
-    """Return how many bytes lie between the ends of an array, of a column of a matrix for instance."""
-    return sum(abs((size - 1) * step) for size, step in zip(x.shape, x.strides)) + x.itemsize
 
 
 def _apart(operands: tuple[Any, ...]) -> bool:
